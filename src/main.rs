@@ -1,0 +1,4 @@
+mod config;
+mod outcome;
+
+fn main() {}

@@ -1,0 +1,213 @@
+//! What a run did. Everything that is printed, mailed or exported is made from
+//! these values; nothing is made from log lines.
+
+use std::path::PathBuf;
+
+use jiff::Zoned;
+use serde::{Deserialize, Serialize};
+
+/// Version of the JSON written to `last-run.json` and by `--json`.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// One invocation of `run`, saved after every stack.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunOutcome {
+    pub format_version: u32,
+    pub program_version: String,
+    pub host: String,
+    pub backup_dir: PathBuf,
+    pub started: Zoned,
+    /// `None` while the run is under way, and for ever if it was killed.
+    pub finished: Option<Zoned>,
+    /// Why the run ended before it was through: a signal, or "killed" when a
+    /// later `recover` found it unfinished.
+    pub interrupted: Option<String>,
+    /// Stacks an earlier, interrupted run had left stopped.
+    pub recovered: Vec<Recovered>,
+    pub stacks: Vec<StackOutcome>,
+    pub pruned: Vec<PrunedStack>,
+    pub store: Option<StoreUsage>,
+    /// Failures that belong to no single stack: pruning, mail, the log file.
+    pub errors: Vec<String>,
+    /// The log lines of this run, oldest first.
+    pub log: Vec<String>,
+}
+
+/// One stack in one run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StackOutcome {
+    pub stack: String,
+    /// Compose's name for it; unknown when planning failed.
+    pub project: Option<String>,
+    pub status: StackStatus,
+    /// In the order in which they happened; empty when all went well.
+    pub failures: Vec<Failure>,
+    pub warnings: Vec<String>,
+    /// Services that were running before, and were (to be) started again.
+    pub services: Vec<String>,
+    pub archive: Option<ArchiveOutcome>,
+    /// From the stop being issued to the start being confirmed; `None` when
+    /// nothing was running.
+    pub downtime_ms: Option<u64>,
+    pub phases: Vec<PhaseTime>,
+    pub coverage: Vec<Coverage>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StackStatus {
+    /// A new archive is in the store, and what ran before runs again.
+    Ok,
+    /// Something failed, but what ran before runs again (or never stopped).
+    Failed,
+    /// Something that ran before does not run now.
+    Down,
+    /// Not attempted, because the run was interrupted before its turn.
+    NotRun,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    pub phase: Phase,
+    /// The whole chain of causes on one line, most general first.
+    pub message: String,
+}
+
+/// The steps of one stack's cycle, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    Plan,
+    /// Sizes and the free-space check, while the stack is still up.
+    Measure,
+    Stop,
+    Quiet,
+    Archive,
+    Start,
+    Finish,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PhaseTime {
+    pub phase: Phase,
+    pub duration_ms: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchiveOutcome {
+    pub path: PathBuf,
+    /// Length of the archive file.
+    pub archive_bytes: u64,
+    /// Sum of the sizes of the regular files in it, hard links counted once.
+    pub content_bytes: u64,
+    pub member_count: u64,
+    /// Sockets cannot be archived and are left out.
+    pub socket_count: u64,
+    pub excluded_count: u64,
+    /// Files that changed or vanished while they were read; their members are
+    /// cut or padded with zeros.
+    pub changed_count: u64,
+}
+
+/// One place where a stack keeps data, and whether the archive holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Coverage {
+    pub kind: MountKind,
+    /// A volume's name or a path on the host.
+    pub name: String,
+    /// Services that mount it, as `service:/path/in/container`.
+    pub used_by: Vec<String>,
+    pub archived: bool,
+    /// Why it is not archived, or what limits it.
+    pub reason: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MountKind {
+    Directory,
+    Volume,
+    Bind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovered {
+    pub stack: String,
+    pub services: Vec<String>,
+    /// Why the stack is still down; `None` when it is up again.
+    pub error: Option<String>,
+}
+
+/// What retention did to the archives of one stack.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrunedStack {
+    pub stack: String,
+    pub kept_count: u64,
+    pub removed: Vec<RemovedArchive>,
+    /// Why pruning did not happen or stopped half-way.
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RemovedArchive {
+    pub path: PathBuf,
+    pub archive_bytes: u64,
+    pub reason: String,
+}
+
+/// The file system that holds the store, after the run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreUsage {
+    /// All finished archives of all stacks in the store.
+    pub archive_count: u64,
+    pub archive_bytes: u64,
+    pub file_system_total_bytes: u64,
+    pub file_system_available_bytes: u64,
+}
+
+/// Exit status of the program, see the README's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum ExitStatus {
+    Ok = 0,
+    /// Usage, configuration or lock: nothing was attempted.
+    CouldNotRun = 1,
+    /// Less was done than was asked for; every stack is up again.
+    Incomplete = 2,
+    /// A stack that ran before is still down.
+    StackDown = 3,
+}
+
+impl RunOutcome {
+    pub fn exit_status(&self) -> ExitStatus {
+        let down = self
+            .stacks
+            .iter()
+            .any(|stack| stack.status == StackStatus::Down)
+            || self.recovered.iter().any(|stack| stack.error.is_some());
+        if down {
+            ExitStatus::StackDown
+        } else if self.interrupted.is_some()
+            || !self.errors.is_empty()
+            || self
+                .stacks
+                .iter()
+                .any(|stack| stack.status != StackStatus::Ok)
+            || self.pruned.iter().any(|stack| stack.error.is_some())
+        {
+            ExitStatus::Incomplete
+        } else {
+            ExitStatus::Ok
+        }
+    }
+}
