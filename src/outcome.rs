@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use jiff::Zoned;
+use jiff::ZonedDateTime;
 use serde::{Deserialize, Serialize};
 
 /// Version of the JSON written to `last-run.json` and by `--json`.
@@ -17,9 +17,9 @@ pub struct RunOutcome {
     pub program_version: String,
     pub host: String,
     pub backup_dir: PathBuf,
-    pub started: Zoned,
+    pub started: ZonedDateTime,
     /// `None` while the run is under way, and for ever if it was killed.
-    pub finished: Option<Zoned>,
+    pub finished: Option<ZonedDateTime>,
     /// Why the run ended before it was through: a signal, or "killed" when a
     /// later `recover` found it unfinished.
     pub interrupted: Option<String>,
