@@ -1,13 +1,129 @@
-//! The JSON configuration: serde types and their defaults. Unknown fields are
-//! refused. What the values mean together is decided in `plan.rs`.
+//! The JSON configuration: serde types, their defaults and readable errors.
+//! Unknown fields are refused. What the values mean together is decided in
+//! `plan.rs`.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result, anyhow};
+use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
+pub const DEFAULT_BASE_DIR: &str = "/opt/stacks";
+pub const DEFAULT_BACKUP_DIR: &str = "/var/backups/docker";
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/docker-stack-backup";
+pub const DEFAULT_LOG_FILE: &str = "/var/log/docker-backup.log";
+pub const DEFAULT_KEEP_DAYS: u32 = 28;
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Config {
+    /// Backed up one after another, in this order.
+    pub stacks: Vec<Stack>,
+    /// A stack without a `path` is the directory of its name in here.
+    pub base_dir: PathBuf,
+    /// The store: archives are `<backupDir>/<stack>/<stack>_<date>_<time>.tar`.
+    pub backup_dir: PathBuf,
+    /// Journal, lock and the last outcome; must survive a reboot.
+    pub state_dir: PathBuf,
+    /// Log lines are appended to it; `null` for none.
+    pub log_file: Option<PathBuf>,
+    /// `null` keeps every archive for ever.
+    pub retention: Option<Retention>,
+    /// `null` sends no mail.
+    pub email: Option<Email>,
+    /// Options for stacks that do not set them; excludes are added up.
+    pub defaults: Stack,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            stacks: Vec::new(),
+            base_dir: DEFAULT_BASE_DIR.into(),
+            backup_dir: DEFAULT_BACKUP_DIR.into(),
+            state_dir: DEFAULT_STATE_DIR.into(),
+            log_file: Some(DEFAULT_LOG_FILE.into()),
+            retention: Some(Retention::default()),
+            email: None,
+            defaults: Stack::default(),
+        }
+    }
+}
+
+/// A stack and its options. A plain string in the file is a name alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stack(pub StackFields);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct StackFields {
+    /// Default: the last part of `path`.
+    pub name: Option<String>,
+    /// Directory of the compose file; default: `<baseDir>/<name>`.
+    pub path: Option<PathBuf>,
+    /// Compose's project name, where the stack was started with `-p`.
+    pub project: Option<String>,
+    /// Compose files (`-f`), relative to the stack's directory.
+    pub files: Vec<PathBuf>,
+    /// Environment files (`--env-file`), relative to the stack's directory.
+    pub env_files: Vec<PathBuf>,
+    /// Patterns as in `.gitignore`, relative to the stack's directory and to
+    /// the root of each volume.
+    pub exclude: Vec<String>,
+    /// Leave out what directories marked by a `CACHEDIR.TAG` hold.
+    pub exclude_caches: Option<bool>,
+    /// Local named volumes that are not to be archived.
+    pub exclude_volumes: Vec<String>,
+    /// External or driver-backed volumes that are to be archived.
+    pub include_volumes: Vec<String>,
+    /// Directories outside the stack's own that are to be archived.
+    pub include_binds: Vec<PathBuf>,
+    pub capture: Option<Capture>,
+    pub stop_method: Option<StopMethod>,
+    /// Seconds from the stop signal to SIGKILL; default: each container's own.
+    pub stop_timeout: Option<u32>,
+    /// Seconds until all that was started must run and be healthy.
+    pub start_timeout: Option<u32>,
+    pub on_busy: Option<OnBusy>,
+}
+
+/// How a consistent copy is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Capture {
+    /// Everything is read while the stack is down.
+    #[default]
+    Offline,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StopMethod {
+    /// Containers are stopped and started; they stay the same containers.
+    #[default]
+    Stop,
+    /// `docker compose down`, and made anew by `up`, as the script did.
+    Down,
+}
+
+/// What to do when a stopped stack's data is still being written to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnBusy {
+    /// No archive, and the stack has failed.
+    #[default]
+    Fail,
+    /// The archive is made, and the report warns.
+    Warn,
+}
+
+/// How long archives are kept. An archive that any rule keeps is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Retention {
+    /// Default 28, if no other rule is set.
     pub keep_days: Option<u32>,
     pub keep_last: Option<u32>,
     pub keep_daily: Option<u32>,
@@ -69,4 +185,151 @@ fn default_subject_tag() -> String {
 
 fn default_mail_timeout() -> u32 {
     60
+}
+
+impl<'de> Deserialize<'de> for Stack {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Stack, D::Error> {
+        struct NameOrFields;
+
+        impl<'de> Visitor<'de> for NameOrFields {
+            type Value = Stack;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a stack's name or an object with its options")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Stack, E> {
+                let name = Some(name.to_owned());
+                Ok(Stack(StackFields {
+                    name,
+                    ..StackFields::default()
+                }))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Stack, A::Error> {
+                StackFields::deserialize(MapAccessDeserializer::new(map)).map(Stack)
+            }
+        }
+
+        deserializer.deserialize_any(NameOrFields)
+    }
+}
+
+impl Config {
+    /// Reads and parses a file.
+    ///
+    /// # Errors
+    /// Name the file, the path of the field within it, and what was meant.
+    pub fn load(path: &Path) -> Result<Config> {
+        let bytes =
+            fs::read(path).with_context(|| format!("read the config {}", path.display()))?;
+        Config::parse(&bytes).with_context(|| format!("config {}", path.display()))
+    }
+
+    pub fn parse(json: &[u8]) -> Result<Config> {
+        let mut deserializer = serde_json::Deserializer::from_slice(json);
+        let config = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+            let path = error.path().to_string();
+            let inner = error.into_inner().to_string();
+            let hint = suggestion(&inner)
+                .map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+            match path.as_str() {
+                "." | "?" => anyhow!("{inner}{hint}"),
+                _ => anyhow!("`{path}`: {inner}{hint}"),
+            }
+        })?;
+        deserializer.end()?;
+        Ok(config)
+    }
+}
+
+/// The known name that is closest to an unknown one, taken from serde's
+/// message: "unknown field `a`, expected one of `b`, `c`".
+fn suggestion(message: &str) -> Option<&str> {
+    if !message.starts_with("unknown ") {
+        return None;
+    }
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = quoted.next()?;
+    let is_close = |known: &&str| {
+        let known = known.to_lowercase();
+        let unknown = unknown.to_lowercase().replace(['_', '-'], "");
+        strsim::normalized_damerau_levenshtein(&known, &unknown) > 0.6
+            || known.starts_with(&unknown)
+            || unknown.starts_with(&known)
+    };
+    quoted.filter(is_close).max_by(|a, b| {
+        let score = |known| strsim::normalized_damerau_levenshtein(known, unknown);
+        score(a).total_cmp(&score(b))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(json: &str) -> String {
+        format!("{:#}", Config::parse(json.as_bytes()).unwrap_err())
+    }
+
+    #[test]
+    fn an_empty_object_means_the_defaults_of_the_script() {
+        let config = Config::parse(b"{}").unwrap();
+        assert_eq!(config, Config::default());
+        assert_eq!(config.base_dir, Path::new("/opt/stacks"));
+        assert_eq!(config.backup_dir, Path::new("/var/backups/docker"));
+        assert_eq!(
+            config.log_file.unwrap(),
+            Path::new("/var/log/docker-backup.log")
+        );
+    }
+
+    #[test]
+    fn stacks_are_names_or_objects_and_keep_their_order() {
+        let json = br#"{"stacks": ["web", {"path": "/srv/immich", "exclude": ["cache/"]}, "db"]}"#;
+        let stacks = Config::parse(json).unwrap().stacks;
+        assert_eq!(stacks[0].0.name.as_deref(), Some("web"));
+        assert_eq!(stacks[1].0.path.as_deref(), Some(Path::new("/srv/immich")));
+        assert_eq!(stacks[2].0.name.as_deref(), Some("db"));
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_with_its_path_and_a_suggestion() {
+        let message = error(r#"{"retention": {"keepDay": 3}}"#);
+        assert!(
+            message.starts_with("`retention.keepDay`: unknown field `keepDay`"),
+            "{message}"
+        );
+        assert!(message.ends_with("did you mean `keepDays`?"), "{message}");
+
+        let message = error(r#"{"stacks": ["a", {"name": "b", "stop_timeout": 3}]}"#);
+        assert!(message.starts_with("`stacks[1].stop_timeout`"), "{message}");
+        assert!(
+            message.ends_with("did you mean `stopTimeout`?"),
+            "{message}"
+        );
+
+        let message = error(r#"{"backup_dir": "/x"}"#);
+        assert!(message.ends_with("did you mean `backupDir`?"), "{message}");
+        let message = error(r#"{"zebra": 1}"#);
+        assert!(!message.contains("did you mean"), "{message}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_its_path() {
+        let message = error(r#"{"stacks": [{"name": "a", "stopMethod": "kill"}]}"#);
+        assert!(
+            message.starts_with("`stacks[0].stopMethod`: unknown variant `kill`"),
+            "{message}"
+        );
+        let message = error(r#"{"email": {"host": "h", "from": "a@b", "to": "c@d"}}"#);
+        assert!(
+            message.starts_with("`email.to`: invalid type: string"),
+            "{message}"
+        );
+        let message = error(r#"{"stacks": [7]}"#);
+        assert!(message.contains("a stack's name or an object"), "{message}");
+        assert!(error("{").contains("EOF"), "{}", error("{"));
+        assert!(error("{} x").contains("trailing"), "{}", error("{} x"));
+    }
 }

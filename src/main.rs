@@ -1,4 +1,8 @@
 mod config;
+mod docker;
+mod journal;
+mod lifecycle;
 mod outcome;
+mod process;
 
 fn main() {}

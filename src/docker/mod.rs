@@ -1,0 +1,311 @@
+//! Docker, through its command line: everything that is specific to the
+//! Engine and to Compose is localized in this module. Containers, volumes and
+//! Compose's own view of a stack come out as values; decisions are elsewhere.
+
+mod inspect;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::process::{Exit, Output, Program};
+pub use inspect::{ComposeConfig, Container, Dependency, Health, Image, Mount, Status, Volume};
+
+const DOCKER: &str = "docker";
+
+/// What the Engine waits between the stop signal and SIGKILL unless told
+/// otherwise (docker stop --time, compose stop_grace_period).
+pub const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// On top of a grace period: what the Engine may need to act on it.
+const ENGINE_SLACK: Duration = Duration::from_secs(60);
+
+/// Variables through which Compose would take another stack than the one
+/// asked for: they are for the shell of an admin, not for a job over many stacks.
+const COMPOSE_SELECTORS: [&str; 6] = [
+    "COMPOSE_FILE",
+    "COMPOSE_PROJECT_NAME",
+    "COMPOSE_PROFILES",
+    "COMPOSE_ENV_FILES",
+    "COMPOSE_PATH_SEPARATOR",
+    "COMPOSE_DISABLE_ENV_FILE",
+];
+
+fn docker<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Program {
+    Program::new(DOCKER, args.into_iter().map(|arg| arg.as_ref().to_owned()))
+}
+
+/// Versions of the Engine and of Compose, as `check --live` shows them.
+///
+/// # Errors
+/// When either is missing, or the Engine does not answer.
+pub fn versions() -> Result<(String, String)> {
+    let engine = docker(["version", "--format", "{{.Server.Version}}"])
+        .output()?
+        .check()
+        .context("reach the Docker Engine (does it run, and may this user use its socket?)")?;
+    let compose = docker(["compose", "version", "--short"])
+        .output()?
+        .check()
+        .context("run Docker Compose (version 2 is needed, as a plugin of docker)")?;
+    Ok((text(&engine), text(&compose)))
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The containers Compose made for services: of one project, or of all.
+/// One-off containers (`compose run`) are among them. Sorted by name.
+pub fn compose_containers(project: Option<&str>) -> Result<Vec<Container>> {
+    let filter = match project {
+        Some(project) => format!("label=com.docker.compose.project={project}"),
+        None => "label=com.docker.compose.project".to_owned(),
+    };
+    let ids = docker(["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter]);
+    inspect_containers(lines(ids.output()?.check().context("list containers")?))
+}
+
+/// Every running container of this Engine, whoever made it.
+pub fn running_containers() -> Result<Vec<Container>> {
+    let ids = docker(["ps", "--quiet", "--no-trunc"]);
+    inspect_containers(lines(ids.output()?.check().context("list containers")?))
+}
+
+fn lines(output: Output) -> Vec<String> {
+    text(&output).lines().map(str::to_owned).collect()
+}
+
+fn inspect_containers(ids: Vec<String>) -> Result<Vec<Container>> {
+    let raw: Vec<inspect::RawContainer> = inspect_all("container", ids)?;
+    let mut containers: Vec<Container> = raw.into_iter().map(Container::from).collect();
+    containers.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(containers)
+}
+
+/// The volumes of these names; names that do not exist are left out.
+pub fn volumes(names: &BTreeSet<String>) -> Result<Vec<Volume>> {
+    inspect_all("volume", names.iter().cloned().collect())
+}
+
+/// Names of the volumes Compose made for a project.
+pub fn project_volumes(project: &str) -> Result<Vec<String>> {
+    let filter = format!("label=com.docker.compose.project={project}");
+    Ok(lines(
+        docker(["volume", "ls", "--quiet", "--filter", &filter])
+            .output()?
+            .check()?,
+    ))
+}
+
+/// The images of these ids or references; what does not exist is left out.
+pub fn images(ids: &BTreeSet<String>) -> Result<Vec<Image>> {
+    inspect_all("image", ids.iter().cloned().collect())
+}
+
+/// `docker KIND inspect`: prints what it found and exits 1 for what is gone,
+/// which is no error here, since things come and go between two calls.
+fn inspect_all<T: DeserializeOwned>(kind: &str, names: Vec<String>) -> Result<Vec<T>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let count = names.len();
+    let args = [kind.to_owned(), "inspect".to_owned()]
+        .into_iter()
+        .chain(names);
+    let output = docker(args).output()?;
+    let complaint = String::from_utf8_lossy(&output.stderr).to_lowercase();
+    let only_missing = complaint
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .all(|line| line.contains("no such") || line.contains("not found"));
+    if output.exit != Exit::Success && !only_missing {
+        output.check()?;
+        unreachable!("check() errs unless the exit was a success");
+    }
+    let found = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("read `docker {kind} inspect` of {count} names"))?;
+    Ok(found)
+}
+
+/// Sends containers their stop signal and waits until they have ended; after
+/// `grace` (or, without it, each container's own stop timeout) they are killed.
+/// `longest` is the longest of those, to know when the Engine itself hangs.
+pub fn stop(ids: &[String], grace: Option<Duration>, longest: Duration) -> Result<()> {
+    let mut args = vec!["stop".to_owned()];
+    if let Some(grace) = grace {
+        args.extend(["--time".to_owned(), grace.as_secs().to_string()]);
+    }
+    args.extend(ids.iter().cloned());
+    docker(args)
+        .limit(longest + ENGINE_SLACK)
+        .output()?
+        .check()
+        .map(drop)
+}
+
+/// Starts one container that exists; one that runs already is left alone.
+pub fn start(id: &str) -> Result<()> {
+    docker(["start", id])
+        .limit(ENGINE_SLACK)
+        .output()?
+        .check()
+        .map(drop)
+}
+
+pub fn pause(id: &str) -> Result<()> {
+    docker(["pause", id]).output()?.check().map(drop)
+}
+
+/// The last lines a container logged, for the report of a failed start.
+pub fn last_log_lines(id: &str, count: usize) -> Vec<String> {
+    let Ok(output) = docker(["logs", "--tail", &count.to_string(), id]).output() else {
+        return Vec::new();
+    };
+    let both = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&both)
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// How Compose is told which stack is meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ComposeProject {
+    /// Compose runs here, and finds the compose file, overrides and `.env`.
+    pub dir: PathBuf,
+    /// Given when it is not what Compose would call it by itself.
+    pub name: Option<String>,
+    pub files: Vec<PathBuf>,
+    pub env_files: Vec<PathBuf>,
+}
+
+impl ComposeProject {
+    fn compose<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Program {
+        let mut all = vec!["compose".to_owned()];
+        let mut option = |name: &str, value: &str| all.extend([name.to_owned(), value.to_owned()]);
+        if let Some(name) = &self.name {
+            option("--project-name", name);
+        }
+        for file in &self.files {
+            option("--file", &file.to_string_lossy());
+        }
+        for file in &self.env_files {
+            option("--env-file", &file.to_string_lossy());
+        }
+        // Every service counts, whichever profiles are active: what runs may
+        // have been started under any of them.
+        option("--profile", "*");
+        all.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        let program = docker(all).current_dir(&self.dir);
+        COMPOSE_SELECTORS
+            .iter()
+            .fold(program, |program, name| program.without_env(name.as_ref()))
+    }
+
+    /// What Compose makes of the compose file, its overrides and `.env`.
+    ///
+    /// # Errors
+    /// When there is none, or it does not parse; the message is Compose's own.
+    pub fn config(&self) -> Result<ComposeConfig> {
+        let output = self
+            .compose(["config", "--format", "json"])
+            .output()?
+            .check()?;
+        let warnings = String::from_utf8_lossy(&output.stderr);
+        for line in warnings.lines() {
+            tracing::debug!(line, "compose says");
+        }
+        let resolved: serde_json::Value =
+            serde_json::from_slice(&output.stdout).context("read `docker compose config`")?;
+        ComposeConfig::from_json(resolved)
+    }
+
+    /// `compose down`: containers and networks go, volumes stay.
+    pub fn down(&self, grace: Option<Duration>, longest: Duration) -> Result<()> {
+        let mut args = vec!["down".to_owned()];
+        if let Some(grace) = grace {
+            args.extend(["--timeout".to_owned(), grace.as_secs().to_string()]);
+        }
+        self.compose(args)
+            .limit(longest + ENGINE_SLACK)
+            .output()?
+            .check()
+            .map(drop)
+    }
+
+    /// Creates and starts the containers of one service, and of no other.
+    /// Nothing is pulled or built: the images it ran with are there.
+    pub fn up(&self, service: &str, replicas: usize) -> Result<()> {
+        let scale = format!("{service}={replicas}");
+        let args = [
+            "up",
+            "--detach",
+            "--no-deps",
+            "--no-build",
+            "--pull",
+            "never",
+        ];
+        let args = args
+            .into_iter()
+            .chain(["--no-recreate", "--scale", &scale, service]);
+        self.compose(args)
+            .limit(ENGINE_SLACK * 3)
+            .output()?
+            .check()
+            .map(drop)
+    }
+}
+
+/// The directory holds a file that Compose would take for its compose file.
+pub fn has_compose_file(dir: &Path) -> bool {
+    [
+        "compose.yaml",
+        "compose.yml",
+        "docker-compose.yaml",
+        "docker-compose.yml",
+    ]
+    .iter()
+    .any(|name| dir.join(name).is_file())
+}
+
+/// The grace period of a whole stop: the longest of its containers', added up
+/// along a chain in which one is stopped after the other.
+pub fn longest_stop(containers: &[Container], grace: Option<Duration>) -> Duration {
+    containers
+        .iter()
+        .map(|c| grace.unwrap_or(c.stop_timeout))
+        .sum()
+}
+
+/// A daemon that does not answer now may answer soon (a restart); told apart
+/// from its refusals by what the client says.
+pub fn is_unreachable(error: &anyhow::Error) -> bool {
+    let message = format!("{error:#}").to_lowercase();
+    [
+        "cannot connect to the docker daemon",
+        "connection refused",
+        "error during connect",
+        "eof",
+    ]
+    .iter()
+    .any(|sign| message.contains(sign))
+}
+
+/// The one container that the given label values name, or an error that says
+/// what a reader should look at.
+pub fn expect_service<'a>(
+    containers: &'a [Container],
+    service: &str,
+    number: u32,
+) -> Result<&'a Container> {
+    containers
+        .iter()
+        .find(|c| c.service == service && c.number == number)
+        .ok_or_else(|| anyhow!("service {service} has no container {number}"))
+}

@@ -1,0 +1,233 @@
+//! What this program has stopped and not yet started again: one file a stack,
+//! on disk before the first container is stopped (I1), gone only when the
+//! start is confirmed. `recover` needs nothing else.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use jiff::ZonedDateTime;
+use serde::{Deserialize, Serialize};
+
+use crate::config::StopMethod;
+use crate::docker::ComposeProject;
+use crate::lifecycle::WasRunning;
+
+const FORMAT_VERSION: u32 = 1;
+const SUFFIX: &str = ".json";
+
+/// Why and how one stack was stopped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Entry {
+    pub format_version: u32,
+    pub stack: String,
+    /// Compose's name for the stack, as on its containers' labels.
+    pub project: String,
+    pub compose: ComposeProject,
+    pub stop_method: StopMethod,
+    pub stop_timeout_secs: Option<u64>,
+    pub start_timeout_secs: u64,
+    pub since: ZonedDateTime,
+    pub step: Step,
+    pub containers: Vec<WasRunning>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Step {
+    /// A stop may still be under way in the Engine, though its client is gone.
+    Stopping,
+    /// Every container has stopped.
+    Stopped,
+}
+
+impl Entry {
+    /// Service names, each once, in order.
+    pub fn services(&self) -> Vec<String> {
+        let mut services: Vec<String> = self
+            .containers
+            .iter()
+            .map(|container| container.service.clone())
+            .collect();
+        services.sort();
+        services.dedup();
+        services
+    }
+}
+
+pub struct Journal {
+    dir: PathBuf,
+}
+
+impl Journal {
+    pub fn open(state_dir: &Path) -> Result<Journal> {
+        let dir = state_dir.join("journal");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .with_context(|| format!("create {}", dir.display()))?;
+        Ok(Journal { dir })
+    }
+
+    /// Puts an entry on disk, in place of an older one of the same stack.
+    /// When this returns, it outlives a power cut.
+    pub fn write(&self, entry: &Entry) -> Result<()> {
+        let path = self.path(&entry.stack);
+        write_durably(&path, &serde_json::to_vec_pretty(entry)?)
+            .with_context(|| format!("write the journal {}", path.display()))
+    }
+
+    /// Forgets a stack whose start is confirmed; none there is no error.
+    pub fn remove(&self, stack: &str) -> Result<()> {
+        let path = self.path(stack);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", path.display()));
+            }
+            _ => {}
+        }
+        sync_dir(&self.dir)
+    }
+
+    /// Every entry, sorted by stack.
+    ///
+    /// # Errors
+    /// A file that cannot be understood is an error that says what to do: it
+    /// may be all that is known of a stack that is down.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        let listing =
+            fs::read_dir(&self.dir).with_context(|| format!("list {}", self.dir.display()))?;
+        for item in listing {
+            let path = item
+                .with_context(|| format!("list {}", self.dir.display()))?
+                .path();
+            if path.to_string_lossy().ends_with(SUFFIX) {
+                entries.push(read_entry(&path).with_context(|| {
+                    format!(
+                        "understand the journal {}: a stack may be down; start by hand what \
+                         should run (docker compose ps --all, docker compose start), then \
+                         delete that file",
+                        path.display()
+                    )
+                })?);
+            }
+        }
+        entries.sort_by(|a: &Entry, b: &Entry| a.stack.cmp(&b.stack));
+        Ok(entries)
+    }
+
+    fn path(&self, stack: &str) -> PathBuf {
+        self.dir.join(format!("{stack}{SUFFIX}"))
+    }
+}
+
+fn read_entry(path: &Path) -> Result<Entry> {
+    let entry: Entry = serde_json::from_slice(&fs::read(path)?)?;
+    if entry.format_version != FORMAT_VERSION {
+        bail!(
+            "its format is version {}, this program knows 1",
+            entry.format_version
+        );
+    }
+    Ok(entry)
+}
+
+impl Entry {
+    pub const FORMAT_VERSION: u32 = FORMAT_VERSION;
+}
+
+/// Replaces a file in one step: written beside it, fsynced, renamed, and the
+/// directory fsynced. Mode 0600.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    let dir = path.parent().context("a file needs a directory")?;
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .with_context(|| format!("create {}", Path::new(&temporary).display()))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    sync_dir(dir)
+}
+
+fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .with_context(|| format!("sync {}", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(stack: &str) -> Entry {
+        Entry {
+            format_version: FORMAT_VERSION,
+            stack: stack.to_owned(),
+            project: stack.to_owned(),
+            compose: ComposeProject {
+                dir: PathBuf::from("/opt/stacks").join(stack),
+                name: None,
+                files: vec![],
+                env_files: vec![],
+            },
+            stop_method: StopMethod::Stop,
+            stop_timeout_secs: None,
+            start_timeout_secs: 180,
+            since: ZonedDateTime::now(),
+            step: Step::Stopping,
+            containers: vec![],
+        }
+    }
+
+    #[test]
+    fn entries_are_kept_per_stack_and_removed_one_by_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        assert_eq!(journal.entries().unwrap(), []);
+        journal.write(&entry("web")).unwrap();
+        journal.write(&entry("db")).unwrap();
+        journal
+            .write(&Entry {
+                step: Step::Stopped,
+                ..entry("db")
+            })
+            .unwrap();
+        let entries = journal.entries().unwrap();
+        let seen: Vec<_> = entries.iter().map(|e| (e.stack.as_str(), e.step)).collect();
+        assert_eq!(seen, [("db", Step::Stopped), ("web", Step::Stopping)]);
+        journal.remove("db").unwrap();
+        journal.remove("db").unwrap();
+        assert_eq!(journal.entries().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_journal_that_does_not_parse_is_a_loud_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        let damages: [&[u8]; 4] = [
+            b"",
+            b"{}",
+            b"\0\0\0\0",
+            br#"{"formatVersion":99,"stack":"web"}"#,
+        ];
+        for damage in damages {
+            fs::write(journal.path("web"), damage).unwrap();
+            let message = format!("{:#}", journal.entries().unwrap_err());
+            assert!(
+                message.contains("a stack may be down; start by hand"),
+                "{message}"
+            );
+        }
+    }
+}

@@ -1,0 +1,518 @@
+//! Stopping what runs and starting exactly that again, in dependency order.
+//!
+//! The order is taken from the containers themselves (the label Compose puts
+//! there, shared namespaces, `volumes_from`), so it is known when the compose
+//! file no longer parses. Containers are started one by one rather than by
+//! `docker compose start`, which would also start what a service depends on
+//! and so run a finished one-shot service again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::docker::{self, Container, Dependency, Health, Status};
+use crate::journal::{Entry, Step};
+
+/// Between two looks at the containers of a stack that is starting.
+const LOOK: Duration = Duration::from_millis(100);
+/// Between two looks while the Engine does not answer, or a start failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often a container that fails to start, or ends at once, is started.
+const START_ATTEMPTS: u32 = 3;
+
+/// A container as it was before this program stopped it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WasRunning {
+    /// Good while the container exists; `service` and `number` name its
+    /// successor when it was made anew.
+    pub id: String,
+    pub name: String,
+    pub service: String,
+    pub number: u32,
+    pub depends_on: Vec<Dependency>,
+    pub joins: Vec<String>,
+    pub before: Before,
+    pub stop_timeout_secs: u64,
+}
+
+/// What "as it was before" means for a container, and so when its start is
+/// confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Before {
+    /// It has a health check that did not fail: started when healthy.
+    Healthy,
+    /// No health check, or one that failed: started when it runs.
+    Running,
+    Paused,
+    /// It was in a restart loop: nothing more than the start can be asked of it.
+    Restarting,
+}
+
+impl WasRunning {
+    /// `None` for a container that does not run.
+    pub fn of(container: &Container) -> Option<WasRunning> {
+        let before = match (container.status, container.health) {
+            (Status::Stopped, _) => return None,
+            (Status::Paused, _) => Before::Paused,
+            (Status::Restarting, _) => Before::Restarting,
+            (Status::Running, Some(Health::Healthy | Health::Starting)) => Before::Healthy,
+            (Status::Running, _) => Before::Running,
+        };
+        Some(WasRunning {
+            id: container.id.clone(),
+            name: container.name.clone(),
+            service: container.service.clone(),
+            number: container.number,
+            depends_on: container.depends_on.clone(),
+            joins: container.joins.clone(),
+            before,
+            stop_timeout_secs: container.stop_timeout.as_secs(),
+        })
+    }
+
+    fn is(&self, container: &Container) -> bool {
+        self.id == container.id
+            || (self.service == container.service
+                && self.number == container.number
+                && !container.one_off)
+    }
+
+    /// The container this was, or the one that took its place.
+    fn find<'a>(&self, containers: &'a [Container]) -> Option<&'a Container> {
+        let by_id = containers.iter().find(|c| c.id == self.id);
+        by_id.or_else(|| containers.iter().find(|c| self.is(c)))
+    }
+
+    fn needs(&self, other: &WasRunning) -> bool {
+        self.id != other.id
+            && (self.joins.contains(&other.id)
+                || self.depends_on.iter().any(|d| d.service == other.service))
+    }
+}
+
+/// Positions of the containers, grouped so that each group needs only groups
+/// after it: the order in which they are stopped. Members of a cycle, which
+/// Compose refuses but labels of two compose files may add up to, share a group.
+pub fn stop_order(containers: &[WasRunning]) -> Vec<Vec<usize>> {
+    let mut left: BTreeSet<usize> = (0..containers.len()).collect();
+    let mut order = Vec::new();
+    while !left.is_empty() {
+        let is_needed = |&i: &usize| {
+            left.iter()
+                .any(|&other| containers[other].needs(&containers[i]))
+        };
+        let mut group: Vec<usize> = left.iter().copied().filter(|i| !is_needed(i)).collect();
+        if group.is_empty() {
+            group = left.iter().copied().collect();
+        }
+        left.retain(|i| !group.contains(i));
+        order.push(group);
+    }
+    order
+}
+
+/// Stops the containers, dependants first. `stop` names them, `grace`
+/// overrides their own stop timeouts.
+pub fn stop(containers: &[WasRunning], grace: Option<Duration>) -> Result<()> {
+    for group in stop_order(containers) {
+        let group: Vec<&WasRunning> = group.into_iter().map(|i| &containers[i]).collect();
+        let ids: Vec<String> = group.iter().map(|c| c.id.clone()).collect();
+        let own = group.iter().map(|c| c.stop_timeout_secs).max().unwrap_or(0);
+        let longest = grace.unwrap_or(Duration::from_secs(own));
+        let names: Vec<&str> = group.iter().map(|c| c.name.as_str()).collect();
+        tracing::debug!(containers = names.join(" "), "stopping");
+        docker::stop(&ids, grace, longest)?;
+    }
+    Ok(())
+}
+
+/// Starts what an entry names and waits until all of it is as it was before,
+/// or the entry's limit is over. May be called again at any time: what runs is
+/// left alone. A daemon that is away is waited for.
+///
+/// Returns what is worth a warning although the start is confirmed.
+///
+/// # Errors
+/// Names each container that is not as it was, and why.
+pub fn start(entry: &Entry) -> Result<Vec<String>> {
+    if entry.step == Step::Stopping {
+        finish_stop(entry)?;
+    }
+    Start::new(entry).run()
+}
+
+/// A stop that was under way when its program was killed goes on in the
+/// Engine, and would take down again what is started now. Stopping once more
+/// ends only when the containers have ended, whoever asked first.
+fn finish_stop(entry: &Entry) -> Result<()> {
+    let limit = Duration::from_secs(entry.start_timeout_secs);
+    let began = Instant::now();
+    let present = loop {
+        match docker::compose_containers(Some(&entry.project)) {
+            Ok(present) => break present,
+            Err(error) if began.elapsed() > limit => return Err(error),
+            Err(_) => thread::sleep(RETRY),
+        }
+    };
+    let still_there: Vec<WasRunning> = entry
+        .containers
+        .iter()
+        .filter(|was| {
+            present
+                .iter()
+                .any(|c| c.id == was.id && c.status != Status::Stopped)
+        })
+        .cloned()
+        .collect();
+    stop(
+        &still_there,
+        entry.stop_timeout_secs.map(Duration::from_secs),
+    )
+}
+
+/// One attempt to bring a stack back to what it was.
+struct Start<'a> {
+    entry: &'a Entry,
+    deadline: Instant,
+    /// By position in `entry.containers`, as is all that follows.
+    attempts: BTreeMap<usize, u32>,
+    /// Those whose start the Engine reported as done.
+    started: BTreeSet<usize>,
+    errors: BTreeMap<usize, String>,
+    /// What can be started is started, even if what it needs is not up: half
+    /// a stack is better than none.
+    ignores_dependencies: bool,
+}
+
+/// One container as seen now.
+struct Seen {
+    id: Option<String>,
+    state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    AsBefore,
+    /// Running, but not as it was: not healthy yet, for one.
+    Pending(String),
+    /// Does not run; a start would help.
+    Down(String),
+    /// Ran to its end without an error after this program started it.
+    Completed,
+}
+
+impl State {
+    fn is_confirmed(&self) -> bool {
+        matches!(self, State::AsBefore | State::Completed)
+    }
+}
+
+impl Start<'_> {
+    fn new(entry: &Entry) -> Start<'_> {
+        Start {
+            entry,
+            deadline: Instant::now() + Duration::from_secs(entry.start_timeout_secs),
+            attempts: BTreeMap::new(),
+            started: BTreeSet::new(),
+            errors: BTreeMap::new(),
+            ignores_dependencies: false,
+        }
+    }
+
+    fn run(mut self) -> Result<Vec<String>> {
+        loop {
+            let seen = match docker::compose_containers(Some(&self.entry.project)) {
+                Ok(present) => self.look(&present),
+                Err(error) if Instant::now() > self.deadline => {
+                    return Err(error.context("look at the containers"));
+                }
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "the Docker Engine is away");
+                    thread::sleep(RETRY);
+                    continue;
+                }
+            };
+            if seen.iter().all(|seen| seen.state.is_confirmed()) {
+                self.pause_again(&seen)?;
+                return Ok(self.warnings(&seen));
+            }
+            let is_late = Instant::now() > self.deadline;
+            let mut startable = self.startable(&seen);
+            let is_stuck = startable.is_empty()
+                && !seen
+                    .iter()
+                    .any(|seen| matches!(seen.state, State::Pending(_)));
+            if is_late || is_stuck {
+                if self.ignores_dependencies {
+                    bail!(self.complaint(&seen));
+                }
+                self.ignores_dependencies = true;
+                startable = self.startable(&seen);
+            }
+            let pause = self.start_all(&startable, &seen);
+            thread::sleep(pause);
+        }
+    }
+
+    fn look(&self, present: &[Container]) -> Vec<Seen> {
+        let look = |(i, was): (usize, &WasRunning)| match was.find(present) {
+            None => Seen {
+                id: None,
+                state: State::Down("has no container".to_owned()),
+            },
+            Some(container) => Seen {
+                id: Some(container.id.clone()),
+                state: state(was.before, container, self.started.contains(&i)),
+            },
+        };
+        self.entry.containers.iter().enumerate().map(look).collect()
+    }
+
+    /// Those that are down, whose dependencies are met, and for which there is
+    /// an attempt left. Containers that have to be made anew are made by
+    /// service, so only the first of each service is among them.
+    fn startable(&self, seen: &[Seen]) -> Vec<usize> {
+        let containers = &self.entry.containers;
+        let mut made_anew = BTreeSet::new();
+        (0..containers.len())
+            .filter(|&i| matches!(seen[i].state, State::Down(_)))
+            .filter(|i| self.attempts.get(i).copied().unwrap_or(0) < START_ATTEMPTS)
+            .filter(|&i| self.ignores_dependencies || self.dependencies_are_met(i, seen))
+            .filter(|&i| seen[i].id.is_some() || made_anew.insert(&containers[i].service))
+            .collect()
+    }
+
+    fn dependencies_are_met(&self, dependant: usize, seen: &[Seen]) -> bool {
+        let containers = &self.entry.containers;
+        let dependant = &containers[dependant];
+        containers
+            .iter()
+            .zip(seen)
+            .filter(|(needed, _)| dependant.needs(needed))
+            .all(|(needed, seen)| is_met(dependant, needed, &seen.state))
+    }
+
+    /// Returns how long to wait before the next look.
+    fn start_all(&mut self, startable: &[usize], seen: &[Seen]) -> Duration {
+        let entry = self.entry;
+        let results: Vec<Result<()>> = thread::scope(|scope| {
+            let start =
+                |&i: &usize| scope.spawn(move || start_one(entry, i, seen[i].id.as_deref()));
+            let starts: Vec<_> = startable.iter().map(start).collect();
+            let join = |start: thread::ScopedJoinHandle<'_, Result<()>>| {
+                start.join().unwrap_or_else(|_| Err(anyhow!("panicked")))
+            };
+            starts.into_iter().map(join).collect()
+        });
+        let mut pause = LOOK;
+        for (&i, result) in startable.iter().zip(results) {
+            let error = match result {
+                Ok(()) => {
+                    self.started.insert(i);
+                    *self.attempts.entry(i).or_default() += 1;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            // The reason for a refusal needs time to pass.
+            pause = RETRY;
+            if !docker::is_unreachable(&error) {
+                *self.attempts.entry(i).or_default() += 1;
+            }
+            self.errors.insert(i, format!("{error:#}"));
+        }
+        pause
+    }
+
+    /// What had been paused runs by now, and is paused again.
+    fn pause_again(&self, seen: &[Seen]) -> Result<()> {
+        for (was, seen) in self.entry.containers.iter().zip(seen) {
+            if was.before == Before::Paused
+                && let Some(id) = &seen.id
+                && let Err(error) = docker::pause(id)
+                && !format!("{error:#}").contains("already paused")
+            {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn warnings(&self, seen: &[Seen]) -> Vec<String> {
+        let pairs = self.entry.containers.iter().zip(seen);
+        pairs
+            .filter(|(_, seen)| seen.state == State::Completed)
+            .map(|(was, _)| {
+                format!(
+                    "{} was started again and has ended (exit status 0)",
+                    was.name
+                )
+            })
+            .collect()
+    }
+
+    fn complaint(&self, seen: &[Seen]) -> String {
+        let limit = self.entry.start_timeout_secs;
+        let complaint = |(i, (was, seen)): (usize, (&WasRunning, &Seen))| {
+            let reason = match &seen.state {
+                State::AsBefore | State::Completed => return None,
+                State::Pending(reason) => format!("{reason} after {limit} s"),
+                State::Down(reason) => match self.errors.get(&i) {
+                    Some(error) => format!("{reason}: {error}"),
+                    None => reason.clone(),
+                },
+            };
+            let log = seen
+                .id
+                .as_deref()
+                .map(|id| docker::last_log_lines(id, 5).join(" | "));
+            let log = log.filter(|log| !log.is_empty());
+            let log = log.map_or_else(String::new, |log| format!(" (its log ends: {log})"));
+            Some(format!("{} {reason}{log}", was.name))
+        };
+        let pairs = self.entry.containers.iter().zip(seen).enumerate();
+        pairs.filter_map(complaint).collect::<Vec<_>>().join("; ")
+    }
+}
+
+fn start_one(entry: &Entry, i: usize, id: Option<&str>) -> Result<()> {
+    let was = &entry.containers[i];
+    tracing::debug!(container = was.name, "starting");
+    match id {
+        Some(id) => docker::start(id),
+        None => {
+            let replicas = entry
+                .containers
+                .iter()
+                .filter(|c| c.service == was.service)
+                .count();
+            entry.compose.up(&was.service, replicas)
+        }
+    }
+}
+
+/// `was_started`: by this program, so that an exit code is of this start.
+fn state(before: Before, container: &Container, was_started: bool) -> State {
+    match container.status {
+        Status::Stopped if was_started && container.exit_code == 0 => State::Completed,
+        Status::Stopped if was_started => {
+            State::Down(format!("ended with exit status {}", container.exit_code))
+        }
+        Status::Stopped => State::Down("is not started".to_owned()),
+        _ if before == Before::Restarting => State::AsBefore,
+        Status::Restarting => State::Pending("keeps restarting".to_owned()),
+        Status::Paused if before == Before::Paused => State::AsBefore,
+        Status::Paused => State::Pending("is paused".to_owned()),
+        Status::Running if before == Before::Healthy => match container.health {
+            None | Some(Health::Healthy | Health::None) => State::AsBefore,
+            Some(health) => State::Pending(format!("is not healthy ({health:?})").to_lowercase()),
+        },
+        Status::Running => State::AsBefore,
+    }
+}
+
+/// `dependant` may start, as far as `needed` goes. A namespace can be joined,
+/// and `service_started` is met, as soon as the other runs.
+fn is_met(dependant: &WasRunning, needed: &WasRunning, state: &State) -> bool {
+    let waits_for_health = dependant
+        .depends_on
+        .iter()
+        .any(|d| d.service == needed.service && d.condition == "service_healthy");
+    match state {
+        State::AsBefore | State::Completed => true,
+        State::Pending(_) => !waits_for_health,
+        State::Down(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn was(service: &str, depends_on: &[(&str, &str)], joins: &[&str]) -> WasRunning {
+        WasRunning {
+            id: format!("id-{service}"),
+            name: format!("p-{service}-1"),
+            service: service.to_owned(),
+            number: 1,
+            depends_on: depends_on
+                .iter()
+                .map(|(service, condition)| Dependency {
+                    service: (*service).to_owned(),
+                    condition: (*condition).to_owned(),
+                })
+                .collect(),
+            joins: joins
+                .iter()
+                .map(|service| format!("id-{service}"))
+                .collect(),
+            before: Before::Running,
+            stop_timeout_secs: 10,
+        }
+    }
+
+    fn names(containers: &[WasRunning]) -> Vec<Vec<&str>> {
+        stop_order(containers)
+            .into_iter()
+            .map(|group| {
+                group
+                    .into_iter()
+                    .map(|i| containers[i].service.as_str())
+                    .collect()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn dependants_stop_before_what_they_need() {
+        let chain = [
+            was("db", &[], &[]),
+            was("api", &[("db", "service_healthy")], &[]),
+            was("front", &[("api", "service_started")], &[]),
+            was("sidecar", &[], &["api"]),
+            was("alone", &[], &[]),
+        ];
+        assert_eq!(
+            names(&chain),
+            [vec!["front", "sidecar", "alone"], vec!["api"], vec!["db"]]
+        );
+    }
+
+    #[test]
+    fn a_dependency_that_does_not_run_does_not_count() {
+        let app = [was(
+            "app",
+            &[("migrate", "service_completed_successfully")],
+            &[],
+        )];
+        assert_eq!(names(&app), [["app"]]);
+    }
+
+    #[test]
+    fn a_cycle_is_stopped_together() {
+        let cycle = [
+            was("a", &[("b", "service_started")], &[]),
+            was("b", &[("a", "service_started")], &[]),
+            was("top", &[("a", "service_started")], &[]),
+        ];
+        assert_eq!(names(&cycle), [vec!["top"], vec!["a", "b"]]);
+    }
+
+    #[test]
+    fn a_start_waits_for_health_only_where_it_was_asked_to() {
+        let db = was("db", &[], &[]);
+        let patient = was("api", &[("db", "service_healthy")], &[]);
+        let hasty = was("api", &[("db", "service_started")], &[]);
+        let pending = State::Pending("is not healthy (starting)".to_owned());
+        let down = State::Down("is not started".to_owned());
+        assert!(!is_met(&patient, &db, &pending));
+        assert!(is_met(&hasty, &db, &pending));
+        assert!(!is_met(&hasty, &db, &down));
+        assert!(is_met(&patient, &db, &State::AsBefore));
+    }
+}

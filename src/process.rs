@@ -1,0 +1,215 @@
+//! The only place that runs other programs: argv logged, no stdin, a process
+//! group of its own (so that Ctrl-C reaches this program, not its children),
+//! a time limit, and the end of stderr in the error.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io::{self, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+const POLL: Duration = Duration::from_millis(5);
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Success,
+    Failure(i32),
+    Killed(i32),
+    /// Still running at its time limit, and killed for it.
+    TimedOut(Duration),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Success => write!(f, "success"),
+            Exit::Failure(code) => write!(f, "exit status {code}"),
+            Exit::Killed(signal) => write!(f, "killed by signal {signal}"),
+            Exit::TimedOut(limit) => write!(f, "no end after {} s", limit.as_secs()),
+        }
+    }
+}
+
+/// What a program printed, and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    pub exit: Exit,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    /// For messages.
+    command_line: String,
+}
+
+impl Output {
+    /// The error to show unless the program succeeded: command line, exit and
+    /// the last lines it wrote to stderr.
+    pub fn check(self) -> Result<Output> {
+        if self.exit == Exit::Success {
+            return Ok(self);
+        }
+        bail!(self.complaint())
+    }
+
+    pub fn complaint(&self) -> String {
+        let stderr = String::from_utf8_lossy(&self.stderr);
+        let lines: Vec<&str> = stderr.lines().filter(|l| !l.trim().is_empty()).collect();
+        let tail = lines[lines.len().saturating_sub(5)..].join("; ");
+        if tail.is_empty() {
+            format!("`{}`: {}", self.command_line, self.exit)
+        } else {
+            format!("`{}`: {}: {tail}", self.command_line, self.exit)
+        }
+    }
+}
+
+/// A command line that is not running yet.
+pub struct Program {
+    command: Command,
+    limit: Duration,
+}
+
+impl Program {
+    pub fn new<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Program {
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        Program {
+            command,
+            limit: Duration::from_secs(60),
+        }
+    }
+
+    pub fn current_dir(mut self, dir: &Path) -> Program {
+        self.command.current_dir(dir);
+        self
+    }
+
+    pub fn without_env(mut self, name: &OsStr) -> Program {
+        self.command.env_remove(name);
+        self
+    }
+
+    /// Time after which the whole process group is killed; 60 s unless told.
+    pub fn limit(mut self, limit: Duration) -> Program {
+        self.limit = limit;
+        self
+    }
+
+    /// Runs to the end.
+    ///
+    /// # Errors
+    /// When the program cannot be started or waited for; how it ended is in
+    /// the [`Output`].
+    pub fn output(mut self) -> Result<Output> {
+        let command_line = self.command_line();
+        let began = Instant::now();
+        let mut child = self.command.spawn().with_context(|| {
+            let program = self.command.get_program().to_string_lossy().into_owned();
+            format!("start `{program}` (is it installed, and on PATH?)")
+        })?;
+        let stdout = drain(child.stdout.take());
+        let stderr = drain(child.stderr.take());
+        let exit = self
+            .wait(&mut child)
+            .with_context(|| format!("wait for `{command_line}`"))?;
+        let output = Output {
+            exit,
+            stdout: stdout.join().unwrap_or_default(),
+            stderr: stderr.join().unwrap_or_default(),
+            command_line,
+        };
+        let duration_ms = began.elapsed().as_millis() as u64;
+        tracing::debug!(command = output.command_line, exit = %exit, duration_ms, "ran");
+        Ok(output)
+    }
+
+    fn wait(&self, child: &mut Child) -> io::Result<Exit> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(match (status.code(), status.signal()) {
+                    (Some(0), _) => Exit::Success,
+                    (Some(code), _) => Exit::Failure(code),
+                    (None, signal) => Exit::Killed(signal.unwrap_or(0)),
+                });
+            }
+            if began.elapsed() > self.limit {
+                // Its children hold the pipes open: the group goes, not the leader alone.
+                let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
+                child.wait()?;
+                return Ok(Exit::TimedOut(self.limit));
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    fn command_line(&self) -> String {
+        let words: Vec<OsString> = std::iter::once(self.command.get_program())
+            .chain(self.command.get_args())
+            .map(OsStr::to_owned)
+            .collect();
+        words.join(OsStr::new(" ")).to_string_lossy().into_owned()
+    }
+}
+
+fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // What was read before an error is worth more than the error.
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        bytes
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Program {
+        Program::new("sh", ["-c", script])
+    }
+
+    #[test]
+    fn output_and_exit_status_are_returned() {
+        let output = sh("echo out; echo err >&2; exit 3").output().unwrap();
+        assert_eq!(output.exit, Exit::Failure(3));
+        assert_eq!(output.stdout, b"out\n");
+        assert_eq!(
+            output.check().unwrap_err().to_string(),
+            "`sh -c echo out; echo err >&2; exit 3`: exit status 3: err"
+        );
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_killed_with_its_children() {
+        let began = Instant::now();
+        let output = sh("sleep 30 & sleep 30")
+            .limit(Duration::from_millis(200))
+            .output()
+            .unwrap();
+        assert_eq!(output.exit, Exit::TimedOut(Duration::from_millis(200)));
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = Program::new("no-such-program", ["x"]).output().unwrap_err();
+        assert!(format!("{error:#}").starts_with(
+            "start `no-such-program` (is it installed, and on PATH?): No such file or directory"
+        ));
+    }
+}

@@ -1,0 +1,117 @@
+//! Proof that a stopped stack's data is not being written to.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+
+use crate::capture::Inventory;
+use crate::docker::{self, Status};
+
+/// What was found, in words.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Writers {
+    /// Can write, or does: the data must not be taken for consistent.
+    pub busy: Vec<String>,
+    /// Could reach the data through a mount of something above it, as
+    /// managers of many stacks do; no reason not to go on.
+    pub possible: Vec<String>,
+}
+
+/// Running containers, of any project, that mount one of `paths` writable;
+/// those of the ids in `own` are not counted.
+pub fn container_writers(paths: &[PathBuf], own: &HashSet<&str>) -> Result<Writers> {
+    let captured: Vec<PathBuf> = paths.iter().map(|path| real(path)).collect();
+    let mut writers = Writers::default();
+    let containers = docker::running_containers()?;
+    let others = containers
+        .iter()
+        .filter(|c| c.status != Status::Paused && !own.contains(c.id.as_str()));
+    for container in others {
+        for mount in container.mounts.iter().filter(|mount| mount.writable) {
+            if mount.source.as_os_str().is_empty() {
+                continue;
+            }
+            let source = real(&mount.source);
+            let of = match container.project.as_str() {
+                "" => String::new(),
+                project => format!(" of project {project}"),
+            };
+            let found = format!(
+                "container {}{of} runs and mounts {} writable",
+                container.name,
+                mount.source.display()
+            );
+            if captured.iter().any(|path| source.starts_with(path)) {
+                writers.busy.push(found);
+            } else if captured.iter().any(|path| path.starts_with(&source)) {
+                writers.possible.push(found);
+            }
+        }
+    }
+    Ok(writers)
+}
+
+fn real(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Processes that have one of the inventory's files open for writing.
+///
+/// Open files are compared by device and inode, since a path means something
+/// else in every mount namespace.
+pub fn process_writers(inventory: &Inventory) -> Result<Vec<String>> {
+    let mut open: HashMap<(u64, u64), Vec<u32>> = HashMap::new();
+    for process in fs::read_dir("/proc").context("list /proc")?.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // A process that is gone, or not ours to look at, has no files here.
+        let Ok(files) = fs::read_dir(process.path().join("fd")) else { continue };
+        for file in files.flatten() {
+            let info = process.path().join("fdinfo").join(file.file_name());
+            if is_writable(&info)
+                && let Some(id) = identity(&file.path())
+            {
+                open.entry(id).or_default().push(pid);
+            }
+        }
+    }
+    let wanted: HashSet<(u64, u64)> = open.keys().copied().collect();
+    let mut found: Vec<String> = Vec::new();
+    for (dev, ino, path) in inventory.find_files(&wanted) {
+        for pid in &open[&(dev, ino)] {
+            let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let line =
+                format!("process {pid} ({}) has {path} open for writing", command.trim_end());
+            if !found.contains(&line) {
+                found.push(line);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// By the octal `flags:` of /proc/PID/fdinfo/FD (proc_pid_fdinfo(5)).
+fn is_writable(info: &Path) -> bool {
+    let Ok(info) = fs::read_to_string(info) else { return false };
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & 0o3 != 0)
+}
+
+/// Device and inode of an open regular file. A network file system that hangs
+/// is not asked.
+fn identity(fd: &Path) -> Option<(u64, u64)> {
+    let link = fs::read_link(fd).ok()?;
+    if !link.is_absolute() {
+        return None;
+    }
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let stat = rustix::fs::statx(CWD, fd, flags, StatxFlags::BASIC_STATS).ok()?;
+    let is_file = u32::from(stat.stx_mode) & 0o170_000 == 0o100_000;
+    let dev = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+    is_file.then_some((dev, stat.stx_ino))
+}
