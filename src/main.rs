@@ -1,4 +1,8 @@
 mod config;
 mod outcome;
+#[allow(dead_code)]
+mod retention;
+#[allow(dead_code)]
+mod store;
 
 fn main() {}
