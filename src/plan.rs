@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::capture::Exclude;
 use crate::config::{
-    Capture, Config, DEFAULT_KEEP_DAYS, Email, OnBusy, Retention, Stack, StackFields, StopMethod,
+    Capture, Config, Email, OnBusy, Retention, Stack, StackFields, StopMethod,
 };
 use crate::docker::ComposeProject;
 use crate::{email, retention};
@@ -220,15 +220,6 @@ fn clashes(stacks: &[StackPlan], backup_dir: &Path) -> Vec<String> {
     let twice = names.iter().filter(|(_, count)| **count > 1);
     problems.extend(twice.map(|(name, _)| format!("stack {name} is there twice")));
     problems
-}
-
-/// The rules as they are applied: with none set, 28 days.
-pub fn effective(policy: &Retention) -> Retention {
-    if *policy == Retention::default() {
-        Retention { keep_days: Some(DEFAULT_KEEP_DAYS), ..Retention::default() }
-    } else {
-        policy.clone()
-    }
 }
 
 #[cfg(test)]
