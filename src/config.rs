@@ -14,7 +14,6 @@ pub const DEFAULT_BASE_DIR: &str = "/opt/stacks";
 pub const DEFAULT_BACKUP_DIR: &str = "/var/backups/docker";
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/docker-stack-backup";
 pub const DEFAULT_LOG_FILE: &str = "/var/log/docker-backup.log";
-pub const DEFAULT_KEEP_DAYS: u32 = 28;
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

@@ -58,6 +58,13 @@ impl Entry {
     }
 }
 
+/// The journal of one stack, as it was left.
+#[derive(Debug)]
+pub struct Found {
+    pub stack: String,
+    pub entry: Result<Entry>,
+}
+
 pub struct Journal {
     dir: PathBuf,
 }
@@ -93,32 +100,31 @@ impl Journal {
         sync_dir(&self.dir)
     }
 
-    /// Every entry, sorted by stack.
+    /// What is there of each stack, sorted by stack.
     ///
     /// # Errors
-    /// A file that cannot be understood is an error that says what to do: it
-    /// may be all that is known of a stack that is down.
-    pub fn entries(&self) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        let listing =
-            fs::read_dir(&self.dir).with_context(|| format!("list {}", self.dir.display()))?;
-        for item in listing {
-            let path = item
-                .with_context(|| format!("list {}", self.dir.display()))?
-                .path();
-            if path.to_string_lossy().ends_with(SUFFIX) {
-                entries.push(read_entry(&path).with_context(|| {
-                    format!(
-                        "understand the journal {}: a stack may be down; start by hand what \
-                         should run (docker compose ps --all, docker compose start), then \
-                         delete that file",
-                        path.display()
-                    )
-                })?);
-            }
+    /// When the directory cannot be read. A file that cannot be understood is
+    /// an error of its own, which says what to do: it may be all that is known
+    /// of a stack that is down.
+    pub fn found(&self) -> Result<Vec<Found>> {
+        let context = || format!("list {}", self.dir.display());
+        let mut found = Vec::new();
+        for item in fs::read_dir(&self.dir).with_context(context)? {
+            let path = item.with_context(context)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let Some(stack) = name.strip_suffix(SUFFIX) else { continue };
+            let entry = read_entry(&path).with_context(|| {
+                format!(
+                    "understand the journal {}: the stack may be down; start by hand what should \
+                     run (docker compose ps --all, docker compose start), then run \
+                     `docker-stack-backup recover --forget {stack}`",
+                    path.display()
+                )
+            });
+            found.push(Found { stack: stack.to_owned(), entry });
         }
-        entries.sort_by(|a: &Entry, b: &Entry| a.stack.cmp(&b.stack));
-        Ok(entries)
+        found.sort_by(|a, b| a.stack.cmp(&b.stack));
+        Ok(found)
     }
 
     fn path(&self, stack: &str) -> PathBuf {
@@ -194,40 +200,32 @@ mod tests {
     fn entries_are_kept_per_stack_and_removed_one_by_one() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(dir.path()).unwrap();
-        assert_eq!(journal.entries().unwrap(), []);
+        assert!(journal.found().unwrap().is_empty());
         journal.write(&entry("web")).unwrap();
         journal.write(&entry("db")).unwrap();
-        journal
-            .write(&Entry {
-                step: Step::Stopped,
-                ..entry("db")
-            })
-            .unwrap();
-        let entries = journal.entries().unwrap();
-        let seen: Vec<_> = entries.iter().map(|e| (e.stack.as_str(), e.step)).collect();
+        journal.write(&Entry { step: Step::Stopped, ..entry("db") }).unwrap();
+        let seen: Vec<_> = journal.found().unwrap();
+        let seen: Vec<_> = seen.iter().map(|f| (&*f.stack, f.entry.as_ref().unwrap().step)).collect();
         assert_eq!(seen, [("db", Step::Stopped), ("web", Step::Stopping)]);
         journal.remove("db").unwrap();
         journal.remove("db").unwrap();
-        assert_eq!(journal.entries().unwrap().len(), 1);
+        assert_eq!(journal.found().unwrap().len(), 1);
     }
 
     #[test]
-    fn a_journal_that_does_not_parse_is_a_loud_failure() {
+    fn a_journal_that_does_not_parse_is_an_error_of_its_stack() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(dir.path()).unwrap();
-        let damages: [&[u8]; 4] = [
-            b"",
-            b"{}",
-            b"\0\0\0\0",
-            br#"{"formatVersion":99,"stack":"web"}"#,
-        ];
+        journal.write(&entry("db")).unwrap();
+        let damages: [&[u8]; 4] =
+            [b"", b"{}", b"\0\0\0\0", br#"{"formatVersion":99,"stack":"web"}"#];
         for damage in damages {
             fs::write(journal.path("web"), damage).unwrap();
-            let message = format!("{:#}", journal.entries().unwrap_err());
-            assert!(
-                message.contains("a stack may be down; start by hand"),
-                "{message}"
-            );
+            let found = journal.found().unwrap();
+            assert!(found[0].entry.is_ok());
+            let message = format!("{:#}", found[1].entry.as_ref().unwrap_err());
+            assert!(message.contains("the stack may be down; start by hand"), "{message}");
+            assert!(message.contains("recover --forget web"), "{message}");
         }
     }
 }

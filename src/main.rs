@@ -1,16 +1,64 @@
+//! See README.md for what the program does, docs/design.md for how.
+
+mod archive;
+mod capture;
+mod cli;
+mod commands;
 mod config;
 mod coverage;
+mod cycle;
 mod docker;
+mod email;
 mod journal;
 mod lifecycle;
+mod lock;
 mod logging;
 mod outcome;
 mod plan;
 mod process;
+mod prune;
 mod quiet;
-#[allow(dead_code)]
+mod report;
 mod retention;
-#[allow(dead_code)]
+mod run;
+mod signals;
 mod store;
+mod survey;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use outcome::ExitStatus;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // Help and version are no errors; clap's 2 means something else here.
+            let status = if error.use_stderr() { ExitStatus::CouldNotRun } else { ExitStatus::Ok };
+            return ExitCode::from(status as u8);
+        }
+    };
+    let verbosity = i8::from(cli.global.verbose) - i8::from(cli.global.quiet);
+    let log = logging::init(verbosity);
+    let global = &cli.global;
+    let result = match &cli.command {
+        Command::Run { stacks, keep_days } => commands::run(global, stacks, *keep_days, &log),
+        Command::Check { live } => commands::check(global, *live),
+        Command::Plan { stacks } => commands::plan(global, stacks),
+        Command::List { stacks } => commands::list(global, stacks),
+        Command::Prune { stacks, dry_run } => commands::prune(global, stacks, *dry_run),
+        Command::Recover { forget } => commands::recover(global, forget.as_deref(), &log),
+        Command::Report { mail_test } => commands::report(global, *mail_test),
+        Command::Completions { shell } => commands::completions(*shell),
+        Command::ManPages { dir } => commands::man_pages(dir),
+    };
+    let status = result.unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        ExitStatus::CouldNotRun
+    });
+    ExitCode::from(status as u8)
+}

@@ -89,15 +89,19 @@ pub struct Mount {
     pub writable: bool,
 }
 
+/// Read from the Engine, and written to and read from manifests.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all(deserialize = "PascalCase", serialize = "camelCase"))]
+#[serde(rename_all = "camelCase")]
 pub struct Volume {
+    #[serde(alias = "Name")]
     pub name: String,
+    #[serde(alias = "Driver")]
     pub driver: String,
+    #[serde(alias = "Mountpoint")]
     pub mountpoint: PathBuf,
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(alias = "Labels", default, deserialize_with = "null_is_empty")]
     pub labels: BTreeMap<String, String>,
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(alias = "Options", default, deserialize_with = "null_is_empty")]
     pub options: BTreeMap<String, String>,
 }
 

@@ -5,10 +5,10 @@
 mod inspect;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -262,27 +262,6 @@ impl ComposeProject {
     }
 }
 
-/// The directory holds a file that Compose would take for its compose file.
-pub fn has_compose_file(dir: &Path) -> bool {
-    [
-        "compose.yaml",
-        "compose.yml",
-        "docker-compose.yaml",
-        "docker-compose.yml",
-    ]
-    .iter()
-    .any(|name| dir.join(name).is_file())
-}
-
-/// The grace period of a whole stop: the longest of its containers', added up
-/// along a chain in which one is stopped after the other.
-pub fn longest_stop(containers: &[Container], grace: Option<Duration>) -> Duration {
-    containers
-        .iter()
-        .map(|c| grace.unwrap_or(c.stop_timeout))
-        .sum()
-}
-
 /// A daemon that does not answer now may answer soon (a restart); told apart
 /// from its refusals by what the client says.
 pub fn is_unreachable(error: &anyhow::Error) -> bool {
@@ -295,17 +274,4 @@ pub fn is_unreachable(error: &anyhow::Error) -> bool {
     ]
     .iter()
     .any(|sign| message.contains(sign))
-}
-
-/// The one container that the given label values name, or an error that says
-/// what a reader should look at.
-pub fn expect_service<'a>(
-    containers: &'a [Container],
-    service: &str,
-    number: u32,
-) -> Result<&'a Container> {
-    containers
-        .iter()
-        .find(|c| c.service == service && c.number == number)
-        .ok_or_else(|| anyhow!("service {service} has no container {number}"))
 }

@@ -1,0 +1,103 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Backs up Docker Compose stacks, one after another: stop, archive, start.
+///
+/// Archives are plain tar files, <backupDir>/<stack>/<stack>_<date>_<time>.tar.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXIT_STATUS)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  all good
+  1  could not run at all: usage, configuration, or another run is under way
+  2  less was done than was asked for (the report says what); every stack is up
+  3  a stack that was running is still down";
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Configuration file (JSON) [default: /etc/docker-stack-backup/config.json]
+    #[arg(long, short, global = true, value_name = "FILE", env = "DOCKER_STACK_BACKUP_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// A stack's directory; may be given several times. No configuration file is read then
+    #[arg(long = "stack", global = true, value_name = "DIR")]
+    pub stack_dirs: Vec<PathBuf>,
+    /// Where the archives are
+    #[arg(long, global = true, value_name = "DIR")]
+    pub backup_dir: Option<PathBuf>,
+    /// Where the journal, the lock and the last outcome are
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Log warnings and errors only
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Log every command that is run
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Back up all configured stacks, prune old archives, report
+    Run {
+        /// Only these stacks, by name
+        #[arg(value_name = "STACK")]
+        stacks: Vec<String>,
+        /// Keep archives for so many days; without a configuration file nothing
+        /// is removed unless this is given
+        #[arg(long, value_name = "DAYS")]
+        keep_days: Option<u32>,
+    },
+    /// Check the configuration without touching the host
+    Check {
+        /// Also look at Docker, the stacks, the room for archives and the mail server
+        #[arg(long)]
+        live: bool,
+    },
+    /// Show what a run would stop, archive and leave out, changing nothing
+    Plan {
+        #[arg(value_name = "STACK")]
+        stacks: Vec<String>,
+    },
+    /// List the archives in the store
+    List {
+        #[arg(value_name = "STACK")]
+        stacks: Vec<String>,
+    },
+    /// Remove the archives that retention does not keep
+    Prune {
+        #[arg(value_name = "STACK")]
+        stacks: Vec<String>,
+        /// Show what would be removed, and why the others are kept
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Start what an interrupted run left stopped
+    Recover {
+        /// Do not start this stack, but forget that it was stopped
+        #[arg(long, value_name = "STACK")]
+        forget: Option<String>,
+    },
+    /// Show the report of the last run again
+    Report {
+        /// Mail it, too, whatever `when` says, to try the mail settings
+        #[arg(long)]
+        mail_test: bool,
+    },
+    /// Print a completion script
+    Completions { shell: clap_complete::Shell },
+    /// Write man pages into a directory
+    ManPages { dir: PathBuf },
+}

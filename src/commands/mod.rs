@@ -1,0 +1,215 @@
+//! The commands: a plan from the command line and the configuration, the work
+//! elsewhere, and what is printed of it.
+
+mod inspect;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf, absolute};
+
+use anyhow::{Context, Result, bail};
+use clap::CommandFactory;
+use jiff::ZonedDateTime;
+use serde::Serialize;
+
+use crate::cli::{Cli, Global};
+use crate::config::{Config, DEFAULT_STATE_DIR, Retention, Stack, StackFields};
+use crate::lock::Lock;
+use crate::logging::Log;
+use crate::outcome::{ExitStatus, PrunedStack, RunOutcome};
+use crate::plan::Plan;
+use crate::report::human_bytes;
+use crate::signals::Signals;
+use crate::store::Store;
+use crate::{email, report as reports, run as runs};
+
+pub use inspect::{check, list, plan};
+
+const DEFAULT_CONFIG: &str = "/etc/docker-stack-backup/config.json";
+
+/// The configuration file, or what stands in for it on the command line.
+fn load(global: &Global) -> Result<Plan> {
+    let is_ad_hoc = !global.stack_dirs.is_empty() || global.backup_dir.is_some();
+    let mut config = match (&global.config, is_ad_hoc) {
+        (Some(_), _) if !global.stack_dirs.is_empty() => {
+            bail!("--stack and --config exclude each other: put the stack into the configuration")
+        }
+        (Some(path), _) => Config::load(path)?,
+        (None, false) if Path::new(DEFAULT_CONFIG).exists() => {
+            Config::load(Path::new(DEFAULT_CONFIG))?
+        }
+        (None, false) if global.state_dir.is_none() => bail!(
+            "no configuration: give --config FILE, make {DEFAULT_CONFIG}, or name stacks by \
+             --stack DIR --backup-dir DIR"
+        ),
+        (None, _) => Config {
+            state_dir: default_state_dir()?,
+            log_file: None,
+            retention: None,
+            ..Config::default()
+        },
+    };
+    if !global.stack_dirs.is_empty() && global.backup_dir.is_none() {
+        bail!("--stack needs --backup-dir DIR, where the archives go");
+    }
+    for dir in &global.stack_dirs {
+        let path = Some(absolute(dir).with_context(|| format!("find {}", dir.display()))?);
+        config.stacks.push(Stack(StackFields { path, ..StackFields::default() }));
+    }
+    if let Some(dir) = &global.backup_dir {
+        config.backup_dir = absolute(dir)?;
+    }
+    if let Some(dir) = &global.state_dir {
+        config.state_dir = absolute(dir)?;
+    }
+    Plan::new(config).context("the configuration is not usable")
+}
+
+/// Only root can write to the usual place.
+fn default_state_dir() -> Result<PathBuf> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(DEFAULT_STATE_DIR.into());
+    }
+    let home = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(|| {
+        Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state"))
+    });
+    let home = home.context("find a place for the journal: set HOME, or give --state-dir DIR")?;
+    Ok(home.join("docker-stack-backup"))
+}
+
+pub fn run(
+    global: &Global,
+    stacks: &[String],
+    keep_days: Option<u32>,
+    log: &Log,
+) -> Result<ExitStatus> {
+    let mut plan = load(global)?;
+    plan.select(stacks)?;
+    if plan.stacks.is_empty() {
+        bail!("no stacks are configured: nothing to back up");
+    }
+    if keep_days.is_some() {
+        plan.retention = Some(Retention { keep_days, ..plan.retention.unwrap_or_default() });
+    }
+    let signals = Signals::install()?;
+    start_log_file(&plan, log)?;
+    let outcome = runs::run(&plan, log, &signals)?;
+    show(global, &outcome)?;
+    Ok(outcome.exit_status())
+}
+
+/// The log file's directory may be missing; the file itself is made on use.
+fn start_log_file(plan: &Plan, log: &Log) -> Result<()> {
+    if let Some(path) = &plan.log_file {
+        let dir = path.parent().context("`logFile` needs a file name")?;
+        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        log.append_to(path.clone());
+    }
+    Ok(())
+}
+
+/// Prints an outcome; not its log, which was on stderr already.
+fn show(global: &Global, outcome: &RunOutcome) -> Result<()> {
+    if global.json {
+        return print_json(outcome);
+    }
+    if global.quiet {
+        return Ok(());
+    }
+    print(&reports::text(&RunOutcome { log: Vec::new(), ..outcome.clone() }))
+}
+
+fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // `... | head` has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("write to stdout"),
+    }
+}
+
+pub fn prune(global: &Global, stacks: &[String], dry_run: bool) -> Result<ExitStatus> {
+    let mut plan = load(global)?;
+    plan.select(stacks)?;
+    let Some(policy) = &plan.retention else {
+        tracing::info!("retention is null: every archive is kept");
+        return Ok(ExitStatus::Ok);
+    };
+    let now = ZonedDateTime::now().datetime();
+    if dry_run {
+        return inspect::prune_dry_run(global, &plan, policy, now);
+    }
+    let _lock = Lock::take(&plan.state_dir)?;
+    let store = Store::open(&plan.backup_dir)?;
+    let pruned: Vec<PrunedStack> = plan
+        .stacks
+        .iter()
+        .map(|stack| crate::prune::prune(&store, policy, &stack.name, now))
+        .collect();
+    if global.json {
+        print_json(&pruned)?;
+    }
+    let removed = || pruned.iter().flat_map(|stack| &stack.removed);
+    let freed_bytes: u64 = removed().map(|archive| archive.archive_bytes).sum();
+    tracing::info!(removed = removed().count(), freed = human_bytes(freed_bytes), "pruned");
+    let errors = || pruned.iter().filter_map(|stack| stack.error.as_ref());
+    for error in errors() {
+        tracing::error!("{error}");
+    }
+    Ok(if errors().next().is_some() { ExitStatus::Incomplete } else { ExitStatus::Ok })
+}
+
+pub fn recover(global: &Global, forget: Option<&str>, log: &Log) -> Result<ExitStatus> {
+    let plan = load(global)?;
+    if let Some(stack) = forget {
+        runs::forget(&plan, stack)?;
+        return Ok(ExitStatus::Ok);
+    }
+    start_log_file(&plan, log)?;
+    let Some(outcome) = runs::recover(&plan, log)? else {
+        tracing::info!("nothing to recover");
+        return Ok(ExitStatus::Ok);
+    };
+    show(global, &outcome)?;
+    let is_down = outcome.exit_status() == ExitStatus::StackDown;
+    Ok(if is_down { ExitStatus::StackDown } else { ExitStatus::Ok })
+}
+
+pub fn report(global: &Global, mail_test: bool) -> Result<ExitStatus> {
+    let plan = load(global)?;
+    let last = runs::last_run(&plan.state_dir)?;
+    if mail_test {
+        let Some(email) = &plan.email else { bail!("no `email` is configured") };
+        let body = match &last {
+            Some(outcome) => reports::text(outcome),
+            None => "There was no run yet.\n".to_owned(),
+        };
+        email::send(email, &format!("[{}] TEST: mail works", email.subject_tag), &body)?;
+        tracing::info!(to = email.to.join(" "), "test mail sent");
+        return Ok(ExitStatus::Ok);
+    }
+    let Some(outcome) = last else { bail!("there was no run yet") };
+    if global.json {
+        print_json(&outcome)?;
+    } else {
+        print(&reports::text(&outcome))?;
+    }
+    Ok(ExitStatus::Ok)
+}
+
+pub fn completions(shell: clap_complete::Shell) -> Result<ExitStatus> {
+    let mut command = Cli::command();
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, &mut std::io::stdout());
+    Ok(ExitStatus::Ok)
+}
+
+pub fn man_pages(dir: &Path) -> Result<ExitStatus> {
+    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    clap_mangen::generate_to(Cli::command(), dir)
+        .with_context(|| format!("write man pages into {}", dir.display()))?;
+    Ok(ExitStatus::Ok)
+}

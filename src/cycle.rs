@@ -1,0 +1,457 @@
+//! One stack's backup: plan, measure, stop, quiet, archive, start, finish.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use jiff::ZonedDateTime;
+
+use crate::archive::{self, ImageOf, Layout, Manifest};
+use crate::capture::{self, Inventory, Source};
+use crate::config::{OnBusy, StopMethod};
+use crate::docker::{self, Status};
+use crate::journal::{Entry, Journal, Step};
+use crate::lifecycle::{self, WasRunning};
+use crate::outcome::{ArchiveOutcome, Failure, Phase, PhaseTime, StackOutcome, StackStatus};
+use crate::plan::StackPlan;
+use crate::quiet::{self, Writers};
+use crate::report::human_bytes;
+use crate::signals::Signals;
+use crate::store::{Partial, Store};
+use crate::survey::Survey;
+
+/// Room beyond the archive's own length that must be free: what may be added
+/// to a stack between measuring and stopping it, and the file system's own.
+const SPARE_BYTES: u64 = 16 << 20;
+/// Of the manifest, for what is known only when the archive is written.
+const MANIFEST_SLACK_BYTES: usize = 8 << 10;
+/// Exit status of a container that got SIGKILL.
+const KILLED: i64 = 128 + 9;
+
+/// What the cycles of all stacks share.
+pub struct Context<'a> {
+    pub store: &'a Store,
+    pub journal: &'a Journal,
+    pub signals: &'a Signals,
+    pub host: &'a str,
+}
+
+/// Takes one stack through its backup. Whatever happens between stop and
+/// start, the start is attempted.
+pub fn back_up(context: &Context<'_>, stack: &StackPlan) -> StackOutcome {
+    let mut record = Record::new(stack);
+    if let Some(cycle) = record.plan(context, stack)
+        && record.phase(Phase::Measure, |_| cycle.measure()).is_some()
+    {
+        let written = cycle.capture_while_down(&mut record);
+        if let Some(written) = written {
+            record.phase(Phase::Finish, |outcome| cycle.finish(outcome, written));
+        }
+        if record.outcome.status != StackStatus::Down {
+            record.still_up(&cycle);
+        }
+    }
+    record.outcome
+}
+
+/// Collects the outcome, phase by phase.
+struct Record {
+    outcome: StackOutcome,
+}
+
+impl Record {
+    fn new(stack: &StackPlan) -> Record {
+        Record {
+            outcome: StackOutcome {
+                stack: stack.name.clone(),
+                project: None,
+                status: StackStatus::Ok,
+                failures: Vec::new(),
+                warnings: Vec::new(),
+                services: Vec::new(),
+                archive: None,
+                downtime_ms: None,
+                phases: Vec::new(),
+                coverage: Vec::new(),
+            },
+        }
+    }
+
+    /// Runs one phase, notes how long it took and why it failed.
+    fn phase<T>(
+        &mut self,
+        phase: Phase,
+        act: impl FnOnce(&mut StackOutcome) -> Result<T>,
+    ) -> Option<T> {
+        let span = tracing::info_span!("phase", ?phase);
+        let _entered = span.enter();
+        let began = Instant::now();
+        let result = panic::catch_unwind(AssertUnwindSafe(|| act(&mut self.outcome)))
+            .unwrap_or_else(|_| Err(anyhow!("the program panicked (see its stderr): this is a bug")));
+        let duration_ms = began.elapsed().as_millis() as u64;
+        match self.outcome.phases.iter_mut().find(|time| time.phase == phase) {
+            Some(time) => time.duration_ms += duration_ms,
+            None => self.outcome.phases.push(PhaseTime { phase, duration_ms }),
+        }
+        result.map_err(|error| self.fail(phase, &error)).ok()
+    }
+
+    fn fail(&mut self, phase: Phase, error: &anyhow::Error) {
+        let message = format!("{error:#}");
+        tracing::error!(?phase, "{message}");
+        self.outcome.failures.push(Failure { phase, message });
+        if self.outcome.status == StackStatus::Ok {
+            self.outcome.status = StackStatus::Failed;
+        }
+    }
+
+    fn plan<'a>(&mut self, context: &'a Context<'a>, stack: &'a StackPlan) -> Option<Cycle<'a>> {
+        self.phase(Phase::Plan, |outcome| {
+            context.signals.check()?;
+            let survey = Survey::of(stack)?;
+            outcome.project = Some(survey.project.clone());
+            outcome.services = survey.services();
+            outcome.coverage = survey.coverage.clone();
+            for warning in &survey.warnings {
+                warn(outcome, warning.clone());
+            }
+            let open = |tree: &crate::coverage::Tree| Source::open(tree.prefix.as_str(), &tree.path);
+            // Held from now on: a volume that its driver unmounts with the
+            // last container stays readable through these handles.
+            let sources = survey.trees.iter().map(open).collect::<Result<Vec<Source>>>()?;
+            Ok(Cycle { context, stack, survey, sources })
+        })
+    }
+
+    /// A container that fails shortly after its start was confirmed.
+    fn still_up(&mut self, cycle: &Cycle<'_>) {
+        let running = &cycle.survey.running;
+        let Ok(containers) = docker::compose_containers(Some(&cycle.survey.project)) else {
+            return;
+        };
+        for was in running {
+            let now = was.find(&containers);
+            let is_down = now.is_none_or(|c| c.status == Status::Stopped && c.exit_code != 0);
+            if is_down {
+                let error = anyhow!("{} was started, but does not run any more", was.name);
+                self.fail(Phase::Start, &error);
+                self.outcome.status = StackStatus::Down;
+            }
+        }
+    }
+}
+
+fn warn(outcome: &mut StackOutcome, warning: String) {
+    tracing::warn!("{warning}");
+    outcome.warnings.push(warning);
+}
+
+/// A stack about to be archived.
+struct Cycle<'a> {
+    context: &'a Context<'a>,
+    stack: &'a StackPlan,
+    survey: Survey,
+    sources: Vec<Source>,
+}
+
+/// An archive that has all but its manifest and its name.
+struct Written {
+    partial: Partial,
+    layout: Layout,
+    manifest: Manifest,
+}
+
+impl Cycle<'_> {
+    /// Nothing is stopped for an archive that cannot be made.
+    fn measure(&self) -> Result<()> {
+        self.context.signals.check()?;
+        let inventory = self.scan()?;
+        let manifest = self.manifest(&inventory)?;
+        let layout = self.layout(&inventory, &manifest)?;
+        let needed = layout.archive_bytes() + SPARE_BYTES;
+        let available = self.context.store.available_bytes()?;
+        if needed > available {
+            bail!(
+                "not enough room in {}: the archive needs {} ({needed} bytes), {} ({available} \
+                 bytes) are free; nothing was stopped",
+                self.context.store.path().display(),
+                human_bytes(needed),
+                human_bytes(available)
+            );
+        }
+        let own: HashSet<&str> = self.survey.running.iter().map(|was| was.id.as_str()).collect();
+        let writers = quiet::container_writers(&self.paths(), &own)?;
+        if self.stack.on_busy == OnBusy::Fail && !writers.busy.is_empty() {
+            bail!("{}; nothing was stopped", busy(&writers.busy));
+        }
+        tracing::info!(
+            content = human_bytes(inventory.content_bytes()),
+            members = inventory.member_count(),
+            available = human_bytes(available),
+            "measured"
+        );
+        Ok(())
+    }
+
+    /// Stop, capture, start. What ran before is started whatever the capture
+    /// comes to.
+    fn capture_while_down(&self, record: &mut Record) -> Option<Written> {
+        if self.survey.running.is_empty() {
+            tracing::info!("nothing runs, archiving as it is");
+            return self.capture(record);
+        }
+        let mut entry = self.journal_entry();
+        record.phase(Phase::Stop, |_| {
+            self.context.signals.check()?;
+            self.context.journal.write(&entry)
+        })?;
+        let began = Instant::now();
+        let stopped = record.phase(Phase::Stop, |_| {
+            tracing::info!(services = entry.services().join(" "), "stopping");
+            self.stop(&entry)?;
+            entry.step = Step::Stopped;
+            self.context.journal.write(&entry)
+        });
+        let written = stopped.and_then(|()| self.capture(record));
+        let started = record.phase(Phase::Start, |outcome| {
+            tracing::info!(services = entry.services().join(" "), "starting");
+            for warning in lifecycle::start(&entry)? {
+                warn(outcome, warning);
+            }
+            Ok(())
+        });
+        let downtime = began.elapsed();
+        record.outcome.downtime_ms = Some(downtime.as_millis() as u64);
+        match started {
+            Some(()) => {
+                tracing::info!(downtime_ms = downtime.as_millis() as u64, "up again");
+                record.phase(Phase::Start, |_| self.context.journal.remove(&self.stack.name));
+            }
+            None => record.outcome.status = StackStatus::Down,
+        }
+        written
+    }
+
+    fn journal_entry(&self) -> Entry {
+        let mut containers = self.survey.running.clone();
+        if self.survey.stop_method == StopMethod::Down {
+            number_from_one(&mut containers);
+        }
+        Entry {
+            format_version: Entry::FORMAT_VERSION,
+            stack: self.stack.name.clone(),
+            project: self.survey.project.clone(),
+            compose: self.survey.compose.clone(),
+            stop_method: self.survey.stop_method,
+            stop_timeout_secs: self.stack.stop_timeout.map(|timeout| timeout.as_secs()),
+            start_timeout_secs: self.stack.start_timeout.as_secs(),
+            since: ZonedDateTime::now(),
+            step: Step::Stopping,
+            containers,
+        }
+    }
+
+    fn stop(&self, entry: &Entry) -> Result<()> {
+        let grace = self.stack.stop_timeout;
+        match entry.stop_method {
+            StopMethod::Stop => lifecycle::stop(&self.survey.running, grace),
+            StopMethod::Down => {
+                // Chains are stopped one after the other: their grace adds up.
+                let longest = self.survey.containers.iter().map(|c| grace.unwrap_or(c.stop_timeout));
+                self.survey.compose.down(grace, longest.sum())
+            }
+        }
+    }
+
+    fn capture(&self, record: &mut Record) -> Option<Written> {
+        let inventory = record.phase(Phase::Quiet, |outcome| self.prove_quiet(outcome))?;
+        let written = record.phase(Phase::Archive, |outcome| self.write(outcome, &inventory))?;
+        // A daemon that restarts brings back what it was told to keep up.
+        record.phase(Phase::Quiet, |outcome| {
+            self.judge(outcome, &quiet::container_writers(&self.paths(), &HashSet::new())?.busy)
+        })?;
+        Some(written)
+    }
+
+    fn prove_quiet(&self, outcome: &mut StackOutcome) -> Result<Inventory> {
+        self.context.signals.check()?;
+        self.check_stopped(outcome)?;
+        let Writers { mut busy, possible } =
+            quiet::container_writers(&self.paths(), &HashSet::new())?;
+        for found in possible {
+            tracing::debug!(found, "could write");
+        }
+        let inventory = self.scan()?;
+        busy.extend(quiet::process_writers(&inventory)?);
+        self.judge(outcome, &busy)?;
+        Ok(inventory)
+    }
+
+    fn check_stopped(&self, outcome: &mut StackOutcome) -> Result<()> {
+        if self.survey.running.is_empty() {
+            return Ok(());
+        }
+        let containers = docker::compose_containers(Some(&self.survey.project))?;
+        for was in &self.survey.running {
+            let Some(now) = containers.iter().find(|c| c.id == was.id) else { continue };
+            if now.status != Status::Stopped {
+                bail!("{} still runs after its stop; does something restart it?", was.name);
+            }
+            if now.exit_code == KILLED && !now.oom_killed {
+                let grace = self.stack.stop_timeout.unwrap_or(now.stop_timeout);
+                let grace = grace.as_secs();
+                warn(outcome, format!(
+                    "{} did not end within {grace} s of its stop signal and was killed: its data \
+                     may need a recovery; give it more time (stopTimeout, stop_grace_period)",
+                    was.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&self, outcome: &mut StackOutcome, found: &[String]) -> Result<()> {
+        if found.is_empty() {
+            return Ok(());
+        }
+        if self.stack.on_busy == OnBusy::Fail {
+            bail!(busy(found));
+        }
+        warn(outcome, busy(found));
+        Ok(())
+    }
+
+    fn write(&self, outcome: &mut StackOutcome, inventory: &Inventory) -> Result<Written> {
+        self.context.signals.check()?;
+        let mut manifest = self.manifest(inventory)?;
+        let layout = self.layout(inventory, &manifest)?;
+        let now = ZonedDateTime::now().datetime();
+        let partial = self.context.store.create_partial(&self.stack.name, now)?;
+        tracing::info!(archive = human_bytes(layout.archive_bytes()), "archiving");
+        let summary = archive::write_members(
+            &layout,
+            inventory,
+            &self.sources,
+            partial.file(),
+            self.context.signals.flag(),
+        )
+        .with_context(|| format!("write archive {}", partial.path().display()))?;
+        if summary.changed_count > 0 {
+            warn(outcome, format!(
+                "{} files changed while they were archived, their members are padded or cut: {}",
+                summary.changed_count,
+                summary.changed.join(", ")
+            ));
+        }
+        manifest.changed_count = summary.changed_count;
+        manifest.changed = summary.changed;
+        Ok(Written { partial, layout, manifest })
+    }
+
+    /// The stack is up again: what is left does not add to its downtime.
+    fn finish(&self, outcome: &mut StackOutcome, written: Written) -> Result<()> {
+        let Written { partial, layout, mut manifest } = written;
+        manifest.downtime_ms = outcome.downtime_ms;
+        let context = || format!("write archive {}", partial.path().display());
+        write_manifest(&layout, partial.file(), &mut manifest).with_context(context)?;
+        let path = partial.finish()?;
+        outcome.archive = Some(ArchiveOutcome {
+            path: path.clone(),
+            archive_bytes: layout.archive_bytes(),
+            content_bytes: manifest.content_bytes,
+            member_count: manifest.member_count,
+            socket_count: manifest.socket_count,
+            excluded_count: manifest.excluded_count,
+            changed_count: manifest.changed_count,
+        });
+        tracing::info!(path = %path.display(), size = human_bytes(layout.archive_bytes()), "archived");
+        Ok(())
+    }
+
+    fn scan(&self) -> Result<Inventory> {
+        let cancel = self.context.signals.flag();
+        capture::scan(&self.sources, &self.stack.exclude, self.stack.exclude_caches, cancel)
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        self.survey.trees.iter().map(|tree| tree.path.clone()).collect()
+    }
+
+    fn layout(&self, inventory: &Inventory, manifest: &Manifest) -> Result<Layout> {
+        let reserve = serde_json::to_vec_pretty(manifest)?.len() + MANIFEST_SLACK_BYTES;
+        let name = format!("{}.manifest.json", self.stack.name);
+        Ok(Layout::new(inventory, &name, reserve as u64))
+    }
+
+    /// With what is known before the archive is written.
+    fn manifest(&self, inventory: &Inventory) -> Result<Manifest> {
+        let survey = &self.survey;
+        let image = |container: &docker::Container| ImageOf {
+            service: container.service.clone(),
+            reference: container.image_reference.clone(),
+            id: container.image_id.clone(),
+            digests: survey
+                .images
+                .iter()
+                .find(|image| image.id == container.image_id)
+                .map(|image| image.repo_digests.clone())
+                .unwrap_or_default(),
+        };
+        let mut images: Vec<ImageOf> = survey.containers.iter().map(image).collect();
+        images.sort();
+        images.dedup();
+        let trees = survey.trees.iter();
+        let trees: BTreeMap<String, String> =
+            trees.map(|tree| (tree.prefix.clone(), tree.path.display().to_string())).collect();
+        Ok(Manifest {
+            format_version: archive::FORMAT_VERSION,
+            program_version: env!("CARGO_PKG_VERSION").to_owned(),
+            stack: self.stack.name.clone(),
+            project: survey.project.clone(),
+            host: self.context.host.to_owned(),
+            trees,
+            capture: self.stack.capture,
+            stop_method: survey.stop_method,
+            captured: ZonedDateTime::now(),
+            downtime_ms: None,
+            running: survey.services(),
+            images,
+            volumes: survey.volumes.clone(),
+            coverage: survey.coverage.clone(),
+            content_bytes: inventory.content_bytes(),
+            member_count: inventory.member_count(),
+            socket_count: inventory.socket_count(),
+            excluded_count: inventory.excluded_count(),
+            changed_count: 0,
+            changed: Vec::new(),
+            compose: survey.config.as_ref().map(|config| config.json.clone()).unwrap_or_default(),
+        })
+    }
+}
+
+fn busy(found: &[String]) -> String {
+    format!("the data is in use ({}); see onBusy", found.join("; "))
+}
+
+/// `up` numbers a service's containers from 1, whichever of them ran before.
+fn number_from_one(containers: &mut [WasRunning]) {
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    for container in containers {
+        let count = counts.entry(container.service.clone()).or_default();
+        *count += 1;
+        container.number = *count;
+    }
+}
+
+fn write_manifest(layout: &Layout, file: &File, manifest: &mut Manifest) -> Result<()> {
+    let mut json = serde_json::to_vec_pretty(manifest)?;
+    if json.len() as u64 > layout.manifest_reserve_bytes() {
+        // Very long names: their number stays.
+        manifest.changed.clear();
+        json = serde_json::to_vec_pretty(manifest)?;
+    }
+    archive::write_manifest(layout, file, &json)
+}

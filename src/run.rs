@@ -1,0 +1,235 @@
+//! The whole run: lock, recover, every stack, prune, report.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use jiff::ZonedDateTime;
+
+use crate::config::MailWhen;
+use crate::cycle::{self, Context};
+use crate::journal::{self, Journal};
+use crate::lifecycle;
+use crate::lock::Lock;
+use crate::logging::Log;
+use crate::outcome::{
+    ExitStatus, FORMAT_VERSION, Failure, Phase, Recovered, RunOutcome, StackOutcome, StackStatus,
+};
+use crate::plan::{Plan, StackPlan};
+use crate::prune::prune;
+use crate::signals::Signals;
+use crate::store::Store;
+use crate::{email, report};
+
+/// Backs up every stack of the plan.
+///
+/// # Errors
+/// Only when nothing could be attempted (another run holds the lock); all
+/// else is in the outcome.
+pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
+    let _lock = Lock::take(&plan.state_dir)?;
+    let mut outcome = begin(plan);
+    save(plan, &outcome)?;
+    tracing::info!(stacks = plan.stacks.len(), "backup started");
+    if let Err(error) = attempt(plan, signals, &mut outcome) {
+        tracing::error!("{error:#}");
+        outcome.errors.push(format!("{error:#}"));
+    }
+    outcome.interrupted = signals.received().map(str::to_owned);
+    conclude(plan, log, &mut outcome);
+    Ok(outcome)
+}
+
+fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<()> {
+    let journal = Journal::open(&plan.state_dir)?;
+    outcome.recovered = recover_all(&journal)?;
+    let store = Store::create(&plan.backup_dir)?;
+    for path in store.remove_partials(None)? {
+        tracing::warn!(path = %path.display(), "removed what a killed run left");
+    }
+    let host = outcome.host.clone();
+    let context = Context { store: &store, journal: &journal, signals, host: &host };
+    for (i, stack) in plan.stacks.iter().enumerate() {
+        if signals.received().is_some() {
+            break;
+        }
+        let span = tracing::info_span!("stack", stack = stack.name);
+        let _entered = span.enter();
+        outcome.stacks[i] = match still_down(&outcome.recovered, stack) {
+            Some(failed) => failed,
+            None => cycle::back_up(&context, stack),
+        };
+        save(plan, outcome)?;
+    }
+    if let Some(policy) = &plan.retention {
+        let now = ZonedDateTime::now().datetime();
+        let good = outcome.stacks.iter().filter(|stack| stack.archive.is_some());
+        outcome.pruned = good
+            .filter(|stack| stack.status == StackStatus::Ok)
+            .map(|stack| prune(&store, policy, &stack.stack, now))
+            .collect();
+    }
+    outcome.store = Some(store.usage()?);
+    Ok(())
+}
+
+/// A stack that an earlier run left stopped and that does not start must not
+/// be journalled anew: what ran before would be forgotten.
+fn still_down(recovered: &[Recovered], stack: &StackPlan) -> Option<StackOutcome> {
+    let found = recovered.iter().find(|recovered| recovered.stack == stack.name)?;
+    let error = found.error.as_ref()?;
+    let mut outcome = not_run(stack);
+    outcome.status = StackStatus::Down;
+    outcome.failures.push(Failure {
+        phase: Phase::Plan,
+        message: format!("left stopped by an earlier run, and not started: {error}"),
+    });
+    Some(outcome)
+}
+
+fn begin(plan: &Plan) -> RunOutcome {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    RunOutcome {
+        format_version: FORMAT_VERSION,
+        program_version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: host.to_string_lossy().into_owned(),
+        backup_dir: plan.backup_dir.clone(),
+        started: ZonedDateTime::now(),
+        finished: None,
+        interrupted: None,
+        recovered: Vec::new(),
+        stacks: plan.stacks.iter().map(not_run).collect(),
+        pruned: Vec::new(),
+        store: None,
+        errors: Vec::new(),
+        log: Vec::new(),
+    }
+}
+
+fn not_run(stack: &StackPlan) -> StackOutcome {
+    StackOutcome {
+        stack: stack.name.clone(),
+        project: None,
+        status: StackStatus::NotRun,
+        failures: Vec::new(),
+        warnings: Vec::new(),
+        services: Vec::new(),
+        archive: None,
+        downtime_ms: None,
+        phases: Vec::new(),
+        coverage: Vec::new(),
+    }
+}
+
+/// Saves and mails an outcome to which nothing more will happen.
+fn conclude(plan: &Plan, log: &Log, outcome: &mut RunOutcome) {
+    if let Some(error) = log.file_error() {
+        outcome.errors.push(error.to_owned());
+    }
+    outcome.finished = Some(ZonedDateTime::now());
+    tracing::info!(status = ?outcome.exit_status(), "backup ended");
+    outcome.log.extend(log.lines());
+    if let Err(error) = mail(plan, outcome) {
+        tracing::error!("{error:#}");
+        outcome.errors.push(format!("{error:#}"));
+    }
+    if let Err(error) = save(plan, outcome) {
+        tracing::error!("{error:#}");
+        outcome.errors.push(format!("{error:#}"));
+    }
+}
+
+fn mail(plan: &Plan, outcome: &RunOutcome) -> Result<()> {
+    let Some(email) = &plan.email else { return Ok(()) };
+    if email.when == MailWhen::Failure && outcome.exit_status() == ExitStatus::Ok {
+        return Ok(());
+    }
+    let subject = report::subject(outcome, &email.subject_tag);
+    email::send(email, &subject, &report::text(outcome)).context("mail the report")?;
+    tracing::info!(to = email.to.join(" "), "report mailed");
+    Ok(())
+}
+
+/// Starts what an interrupted run left stopped, and reports that run. Does
+/// nothing, and says nothing, when the last run ended by itself.
+///
+/// # Errors
+/// When another run is under way, or the journal cannot be read.
+pub fn recover(plan: &Plan, log: &Log) -> Result<Option<RunOutcome>> {
+    let _lock = Lock::take(&plan.state_dir)?;
+    let journal = Journal::open(&plan.state_dir)?;
+    let recovered = recover_all(&journal)?;
+    let unfinished = last_run(&plan.state_dir)?.filter(|outcome| outcome.finished.is_none());
+    if unfinished.is_none() && recovered.is_empty() {
+        return Ok(None);
+    }
+    let mut outcome = match unfinished {
+        Some(outcome) => RunOutcome { interrupted: Some("killed".to_owned()), ..outcome },
+        None => RunOutcome { stacks: Vec::new(), ..begin(plan) },
+    };
+    outcome.recovered = recovered;
+    if let Ok(store) = Store::open(&plan.backup_dir) {
+        for path in store.remove_partials(None)? {
+            tracing::warn!(path = %path.display(), "removed what a killed run left");
+        }
+        outcome.store = Some(store.usage()?);
+    }
+    conclude(plan, log, &mut outcome);
+    Ok(Some(outcome))
+}
+
+fn recover_all(journal: &Journal) -> Result<Vec<Recovered>> {
+    let mut recovered = Vec::new();
+    for found in journal.found()? {
+        let span = tracing::info_span!("recover", stack = found.stack);
+        let _entered = span.enter();
+        let result = found.entry.and_then(|entry| {
+            let services = entry.services();
+            tracing::warn!(services = services.join(" "), "left stopped, starting it");
+            lifecycle::start(&entry)?;
+            journal.remove(&found.stack)?;
+            Ok(services)
+        });
+        let (services, error) = match result {
+            Ok(services) => (services, None),
+            Err(error) => {
+                tracing::error!("{error:#}");
+                (Vec::new(), Some(format!("{error:#}")))
+            }
+        };
+        recovered.push(Recovered { stack: found.stack, services, error });
+    }
+    Ok(recovered)
+}
+
+/// Drops the journal of a stack that was seen to by hand.
+pub fn forget(plan: &Plan, stack: &str) -> Result<()> {
+    let _lock = Lock::take(&plan.state_dir)?;
+    let journal = Journal::open(&plan.state_dir)?;
+    if !journal.found()?.iter().any(|found| found.stack == stack) {
+        bail!("nothing is journalled of a stack `{stack}`");
+    }
+    journal.remove(stack)
+}
+
+fn outcome_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("last-run.json")
+}
+
+fn save(plan: &Plan, outcome: &RunOutcome) -> Result<()> {
+    let path = outcome_path(&plan.state_dir);
+    journal::write_durably(&path, &serde_json::to_vec_pretty(outcome)?)
+        .with_context(|| format!("write {}", path.display()))
+}
+
+/// The last run, finished or not; `None` when there never was one.
+pub fn last_run(state_dir: &Path) -> Result<Option<RunOutcome>> {
+    let path = outcome_path(state_dir);
+    let json = match fs::read(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        json => json.with_context(|| format!("read {}", path.display()))?,
+    };
+    let outcome = serde_json::from_slice(&json);
+    outcome.map(Some).with_context(|| format!("understand {}", path.display()))
+}

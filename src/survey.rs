@@ -1,0 +1,199 @@
+//! Looks at a stack, changing nothing: which project it is, what runs, what
+//! there is to archive.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::config::StopMethod;
+use crate::coverage::{self, Mounts, Tree};
+use crate::docker::{self, ComposeConfig, ComposeProject, Container, Image, Volume};
+use crate::lifecycle::WasRunning;
+use crate::outcome::Coverage;
+use crate::plan::StackPlan;
+
+/// What a stack is at this moment.
+#[derive(Debug)]
+pub struct Survey {
+    /// With the project's name filled in.
+    pub compose: ComposeProject,
+    pub project: String,
+    /// `None` when the compose file cannot be read.
+    pub config: Option<ComposeConfig>,
+    /// All containers of the project's services, running or not.
+    pub containers: Vec<Container>,
+    pub running: Vec<WasRunning>,
+    /// As configured, or `stop` where `down` could not be undone.
+    pub stop_method: StopMethod,
+    pub trees: Vec<Tree>,
+    pub volumes: Vec<Volume>,
+    pub images: Vec<Image>,
+    pub coverage: Vec<Coverage>,
+    pub warnings: Vec<String>,
+}
+
+impl Survey {
+    /// Names of the services that run, each once, sorted.
+    pub fn services(&self) -> Vec<String> {
+        let services: BTreeSet<&String> = self.running.iter().map(|was| &was.service).collect();
+        services.into_iter().cloned().collect()
+    }
+
+    /// # Errors
+    /// When it cannot be told which project is meant, or something that must
+    /// be archived cannot be.
+    pub fn of(stack: &StackPlan) -> Result<Survey> {
+        let mut warnings = Vec::new();
+        if !stack.dir().is_dir() {
+            bail!("the stack's directory {} does not exist", stack.dir().display());
+        }
+        let config = stack.compose.config();
+        let everywhere = docker::compose_containers(None)?;
+        let project = find_project(stack, &config, &everywhere)?;
+        let config = match config {
+            Ok(config) if config.name == project => Some(config),
+            // The file speaks of another project than the one that runs.
+            Ok(_) => {
+                let named = ComposeProject { name: Some(project.clone()), ..stack.compose.clone() };
+                Some(named.config()?)
+            }
+            Err(error) => {
+                warnings.push(format!(
+                    "the compose file cannot be read, what runs is taken from its containers: \
+                     {error:#}"
+                ));
+                None
+            }
+        };
+        let containers: Vec<Container> =
+            everywhere.into_iter().filter(|c| c.project == project).collect();
+        let running: Vec<WasRunning> =
+            containers.iter().filter(|c| !c.one_off).filter_map(WasRunning::of).collect();
+        if let Some(config) = &config {
+            warnings.extend(hook_warnings(config, &running));
+        }
+        let stop_method = stop_method(stack, config.as_ref(), &containers, &running, &mut warnings);
+        let mut mounts = Mounts::collect(&containers, config.as_ref());
+        for volume in docker::project_volumes(&project)? {
+            mounts.add_volume(&volume, None);
+        }
+        let volumes = docker::volumes(&mounts.volumes.keys().cloned().collect())?;
+        let (trees, coverage) = coverage::decide(stack, &project, &mounts, &volumes)?;
+        let images = docker::images(&containers.iter().map(|c| c.image_id.clone()).collect())?;
+        Ok(Survey {
+            compose: ComposeProject { name: Some(project.clone()), ..stack.compose.clone() },
+            project,
+            config,
+            containers,
+            running,
+            stop_method,
+            trees,
+            volumes,
+            images,
+            coverage,
+            warnings,
+        })
+    }
+}
+
+/// Which project a stack is: as configured; else the one that runs from its
+/// directory; else the name Compose gives it.
+fn find_project(
+    stack: &StackPlan,
+    config: &Result<ComposeConfig>,
+    everywhere: &[Container],
+) -> Result<String> {
+    if let Some(name) = &stack.compose.name {
+        return Ok(name.clone());
+    }
+    let dir = real(stack.dir());
+    let from_here = |c: &&Container| real(&c.working_dir) == dir && !c.one_off;
+    let names = |containers: &mut dyn Iterator<Item = &Container>| -> BTreeSet<String> {
+        containers.map(|c| c.project.clone()).collect()
+    };
+    let runs = |c: &&Container| WasRunning::of(c).is_some();
+    let running_here = names(&mut everywhere.iter().filter(from_here).filter(runs));
+    let project = match (running_here.len(), config) {
+        (0, Ok(config)) => config.name.clone(),
+        (0, Err(error)) => {
+            // Nothing runs: a stopped stack may still tell its name.
+            let here = names(&mut everywhere.iter().filter(from_here));
+            match here.into_iter().next() {
+                Some(name) => name,
+                None => bail!("{error:#}"),
+            }
+        }
+        (1, _) => running_here.into_iter().next().unwrap_or_default(),
+        _ => bail!(
+            "several projects run from {} ({}): set `project` to the one that is meant",
+            stack.dir().display(),
+            running_here.into_iter().collect::<Vec<_>>().join(", ")
+        ),
+    };
+    // Compose would take a project of the same name for this one, and so
+    // another stack would be stopped.
+    let stranger = everywhere
+        .iter()
+        .filter(|c| c.project == project && runs(c))
+        .find(|c| real(&c.working_dir) != dir);
+    if let Some(stranger) = stranger {
+        bail!(
+            "project {project} runs from {}, not from {}: set `project` to say that it is the \
+             one that is meant",
+            stranger.working_dir.display(),
+            stack.dir().display()
+        );
+    }
+    Ok(project)
+}
+
+fn real(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// `down` removes containers, and only `up` can make them anew: it needs a
+/// compose file that knows every service that runs.
+fn stop_method(
+    stack: &StackPlan,
+    config: Option<&ComposeConfig>,
+    containers: &[Container],
+    running: &[WasRunning],
+    warnings: &mut Vec<String>,
+) -> StopMethod {
+    if stack.stop_method == StopMethod::Stop {
+        return StopMethod::Stop;
+    }
+    let knows = |service: &String| config.is_some_and(|c| c.services.contains_key(service));
+    if let Some(unknown) = running.iter().find(|was| !knows(&was.service)) {
+        warnings.push(format!(
+            "stopped by `stop`, not `down`: the compose file does not have service {}",
+            unknown.service
+        ));
+        return StopMethod::Stop;
+    }
+    let anonymous = containers
+        .iter()
+        .flat_map(|c| &c.mounts)
+        .filter(|mount| mount.kind == "volume" && mount.name.len() == 64);
+    for mount in anonymous {
+        warnings.push(format!(
+            "`down` leaves the anonymous volume at {} behind, and `up` makes an empty one",
+            mount.destination
+        ));
+    }
+    StopMethod::Down
+}
+
+/// Compose runs these hooks around its own stop and start only.
+fn hook_warnings(config: &ComposeConfig, running: &[WasRunning]) -> Vec<String> {
+    let services = config.services.iter().filter(|(name, service)| {
+        running.iter().any(|was| was.service == **name)
+            && !(service.post_start.is_empty() && service.pre_stop.is_empty())
+    });
+    let warning = |(name, _): (&String, _)| {
+        format!("service {name}: its post_start and pre_stop hooks are not run")
+    };
+    services.map(warning).collect()
+}
