@@ -1,0 +1,27 @@
+//! The archive: an uncompressed POSIX pax `.tar` whose every header and offset
+//! follows from an [`Inventory`](crate::capture::Inventory).
+//! `docs/archive-format.md` describes the result.
+
+mod acl;
+mod header;
+mod layout;
+mod pax;
+mod read;
+mod render;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use layout::{Layout, ManifestSlot};
+pub use read::{is_complete, read_manifest};
+pub use write::{WriteSummary, write_manifest, write_members};
+
+/// The unit of a tar file: POSIX.1-2017 `pax`, "ustar Interchange Format".
+pub(crate) const BLOCK_BYTES: u64 = 512;
+
+/// Where data of larger files begins, and what the whole archive is a multiple
+/// of: file system blocks, in which data can be shared.
+pub(crate) const ALIGNMENT_BYTES: u64 = 4096;
+
+/// Files with at least this much stored data are aligned.
+pub(crate) const ALIGNED_FROM_BYTES: u64 = 64 * 1024;

@@ -1,0 +1,71 @@
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Context, Result, ensure};
+
+use super::BLOCK_BYTES;
+
+/// What a manifest's name ends with, after the name of the stack.
+const MANIFEST_SUFFIX: &[u8] = b".manifest.json";
+
+/// No manifest is as long; more in a header is damage.
+const MANIFEST_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// The manifest's JSON, without the padding. `None` if the archive's first
+/// member is no manifest: GNU tar or the script that this program replaces
+/// wrote it.
+///
+/// Fails if the file is no tar file, cannot be read, or ends within the
+/// manifest. Does not move the file's position.
+pub fn read_manifest(file: &File) -> Result<Option<Vec<u8>>> {
+    let start = ReadAt { file, position: 0 }.take(MANIFEST_BYTES_MAX);
+    let mut archive = tar::Archive::new(start);
+    let mut members = archive.entries().context("read manifest")?;
+    let Some(first) = members.next() else {
+        return Ok(None);
+    };
+    let mut first = first.context("read first header")?;
+    let name = first.path_bytes();
+    let is_manifest = first.header().entry_type().is_file()
+        && name.ends_with(MANIFEST_SUFFIX)
+        && !name.contains(&b'/');
+    if !is_manifest {
+        return Ok(None);
+    }
+    let mut json = Vec::new();
+    let bytes = first.size();
+    first.read_to_end(&mut json).context("read manifest")?;
+    ensure!(json.len() as u64 == bytes, "archive ends in its manifest");
+    json.truncate(json.trim_ascii_end().len());
+    Ok(Some(json))
+}
+
+/// Whether the archive has its end: a whole number of blocks of which the last
+/// two are zeros. True for any complete tar file, false for one that was cut,
+/// unless the cut happens to be after a kilobyte of zeros in a member; who
+/// knows the length that an archive should have had better compare that.
+pub fn is_complete(file: &File) -> io::Result<bool> {
+    let bytes = file.metadata()?.len();
+    const END_BYTES: u64 = 2 * BLOCK_BYTES;
+    if bytes % BLOCK_BYTES != 0 || bytes < END_BYTES {
+        return Ok(false);
+    }
+    let mut end = [1; END_BYTES as usize];
+    file.read_exact_at(&mut end, bytes - END_BYTES)?;
+    Ok(end.iter().all(|byte| *byte == 0))
+}
+
+/// Reads a file from its start without moving its position.
+struct ReadAt<'a> {
+    file: &'a File,
+    position: u64,
+}
+
+impl Read for ReadAt<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.file.read_at(buffer, self.position)?;
+        self.position += got as u64;
+        Ok(got)
+    }
+}

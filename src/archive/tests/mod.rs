@@ -1,0 +1,52 @@
+//! Archives as a whole: written from real trees, read by the tar
+//! implementations people have.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use super::{
+    Layout, ManifestSlot, WriteSummary, is_complete, read_manifest, write_manifest, write_members,
+};
+use crate::capture::{Exclude, Inventory, Source, scan};
+
+mod basic;
+
+static GO_ON: AtomicBool = AtomicBool::new(false);
+
+const MANIFEST: &[u8] = br#"{"formatVersion":1}"#;
+
+fn slot() -> ManifestSlot {
+    ManifestSlot {
+        name: "stack.manifest.json".to_owned(),
+        reserved_bytes: 6000,
+        mtime_s: 1_700_000_000,
+    }
+}
+
+fn sources(tree: &Path) -> Vec<Source> {
+    vec![Source::open("stack", tree).unwrap()]
+}
+
+fn scan_all(sources: &[Source]) -> Inventory {
+    scan(sources, &Exclude::new(&[]).unwrap(), false, &GO_ON).unwrap()
+}
+
+/// Writes what `sources` held when they were scanned to `path`.
+fn write_scanned(sources: &[Source], inventory: &Inventory, path: &Path) -> WriteSummary {
+    let layout = Layout::new(inventory, &slot());
+    let out = File::create(path).unwrap();
+    let summary = write_members(&layout, inventory, sources, &out, &GO_ON).unwrap();
+    write_manifest(&layout, &out, MANIFEST).unwrap();
+    assert_eq!(out.metadata().unwrap().len(), layout.archive_bytes());
+    summary
+}
+
+/// Archives `tree` as `stack` to `path`.
+fn archive(tree: &Path, path: &Path) -> Inventory {
+    let sources = sources(tree);
+    let inventory = scan_all(&sources);
+    let summary = write_scanned(&sources, &inventory, path);
+    assert_eq!(summary, WriteSummary::default());
+    inventory
+}
