@@ -1,5 +1,7 @@
 mod config;
 mod outcome;
+#[allow(dead_code, unused_imports)]
+mod report;
 #[allow(dead_code)]
 mod retention;
 #[allow(dead_code)]
