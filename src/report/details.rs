@@ -1,0 +1,195 @@
+//! The sections that tell what was done.
+
+use std::path::Path;
+
+use super::format::{Text, ascii, ascii_path, count, human_bytes, human_duration, list_names};
+use crate::outcome::{
+    ArchiveOutcome, Coverage, MountKind, Phase, PrunedStack, RunOutcome, StackOutcome,
+};
+
+pub fn archives(text: &mut Text, run: &RunOutcome) {
+    let archives: Vec<&ArchiveOutcome> = run
+        .stacks
+        .iter()
+        .filter_map(|stack| stack.archive.as_ref())
+        .collect();
+    if archives.is_empty() {
+        return;
+    }
+    text.section(&format!("ARCHIVES in {}", ascii_path(&run.backup_dir)));
+    for archive in &archives {
+        sized(text, archive.archive_bytes, &in_store(run, &archive.path));
+        text.line("              ", &content(archive));
+    }
+    let total = sum(archives.iter().map(|archive| archive.archive_bytes));
+    sized(text, total, "in total");
+}
+
+/// `   12.3 GiB  <what>`
+fn sized(text: &mut Text, bytes: u64, what: &str) {
+    let size = format!("  {:>10}  ", human_bytes(bytes));
+    text.item(&size, size.len(), what);
+}
+
+fn content(archive: &ArchiveOutcome) -> String {
+    let mut parts = vec![count(archive.member_count, "member")];
+    if archive.socket_count > 0 {
+        let sockets = count(archive.socket_count, "socket");
+        parts.push(format!("{sockets} left out"));
+    }
+    if archive.excluded_count > 0 {
+        parts.push(format!("{} excluded", archive.excluded_count));
+    }
+    if archive.changed_count > 0 {
+        let files = count(archive.changed_count, "file");
+        parts.push(format!("{files} CHANGED WHILE READ"));
+    }
+    parts.join(", ")
+}
+
+fn in_store(run: &RunOutcome, path: &Path) -> String {
+    ascii_path(path.strip_prefix(&run.backup_dir).unwrap_or(path))
+}
+
+pub fn not_covered(text: &mut Text, run: &RunOutcome) {
+    let missing = |stack: &StackOutcome| stack.coverage.iter().any(|mount| !mount.archived);
+    if run.stacks.iter().any(missing) {
+        text.section("NOT IN THE ARCHIVES");
+    }
+    for stack in &run.stacks {
+        for mount in stack.coverage.iter().filter(|mount| !mount.archived) {
+            let reason = mount.reason.as_deref().unwrap_or("no reason recorded");
+            let used_by = match mount.used_by.as_slice() {
+                [] => String::new(),
+                used_by => format!(" (used by {})", list_names(used_by, 3)),
+            };
+            let mount = mount_name(mount);
+            let line = format!("{}: {mount}{used_by}: {reason}", stack.stack);
+            text.line("  ", &line);
+        }
+    }
+}
+
+/// Only of stacks that have a new archive: of the others nothing is in one.
+pub fn covered(text: &mut Text, run: &RunOutcome) {
+    let stacks = run.stacks.iter().filter(|stack| stack.archive.is_some());
+    let mut titled = false;
+    for stack in stacks {
+        let mounts = stack.coverage.iter().filter(|mount| mount.archived);
+        let mounts: Vec<String> = mounts
+            .map(|mount| match &mount.reason {
+                Some(reason) => format!("{} ({reason})", mount_name(mount)),
+                None => mount_name(mount),
+            })
+            .collect();
+        if mounts.is_empty() {
+            continue;
+        }
+        if !titled {
+            text.section("IN THE ARCHIVES");
+            titled = true;
+        }
+        text.line("  ", &format!("{}: {}", stack.stack, mounts.join(", ")));
+    }
+}
+
+fn mount_name(mount: &Coverage) -> String {
+    let kind = match mount.kind {
+        MountKind::Directory => "directory",
+        MountKind::Volume => "volume",
+        MountKind::Bind => "bind",
+    };
+    format!("{kind} {}", mount.name)
+}
+
+pub fn retention(text: &mut Text, run: &RunOutcome) {
+    if run.pruned.is_empty() {
+        return;
+    }
+    let removed = || run.pruned.iter().flat_map(|stack| &stack.removed);
+    let title = format!(
+        "RETENTION: {} removed, {} freed, {} kept",
+        count(removed().count() as u64, "archive"),
+        human_bytes(sum(removed().map(|archive| archive.archive_bytes))),
+        sum(run.pruned.iter().map(|stack| stack.kept_count)),
+    );
+    text.section(&title);
+    for stack in &run.pruned {
+        text.line("  ", &pruned_line(stack));
+        for archive in &stack.removed {
+            let path = in_store(run, &archive.path);
+            let what = format!("{path}: {}", archive.reason);
+            sized(text, archive.archive_bytes, &what);
+        }
+    }
+}
+
+fn pruned_line(pruned: &PrunedStack) -> String {
+    let failed = match pruned.error {
+        Some(_) => ", NOT PRUNED FULLY",
+        None => "",
+    };
+    format!(
+        "{}: {} kept, {} removed{failed}",
+        pruned.stack,
+        pruned.kept_count,
+        pruned.removed.len()
+    )
+}
+
+pub fn store(text: &mut Text, run: &RunOutcome) {
+    let Some(usage) = &run.store else { return };
+    let (total, available) = (
+        usage.file_system_total_bytes,
+        usage.file_system_available_bytes,
+    );
+    let used = total.saturating_sub(available);
+    let percent = (u128::from(used) * 100).div_ceil(u128::from(total.max(1)));
+    text.section(&format!("STORE {}", ascii_path(&run.backup_dir)));
+    let archives = count(usage.archive_count, "archive");
+    let size = human_bytes(usage.archive_bytes);
+    text.line("  ", &format!("{archives}, {size}"));
+    let line = format!(
+        "file system: {} of {} used ({percent} %), {} available",
+        human_bytes(used),
+        human_bytes(total),
+        human_bytes(available),
+    );
+    text.line("  ", &line);
+}
+
+pub fn phases(text: &mut Text, run: &RunOutcome) {
+    let stacks = || run.stacks.iter().filter(|stack| !stack.phases.is_empty());
+    let width = stacks().map(|stack| ascii(&stack.stack).len()).max();
+    let Some(width) = width else { return };
+    let width = width.min(20);
+    text.section("PHASES");
+    for stack in stacks() {
+        let label = format!("  {:width$}  ", ascii(&stack.stack));
+        let phases: Vec<String> = stack
+            .phases
+            .iter()
+            .map(|phase| {
+                let name = phase_name(phase.phase);
+                format!("{name} {}", human_duration(phase.duration_ms))
+            })
+            .collect();
+        text.list(&label, width + 4, &phases);
+    }
+}
+
+pub fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Plan => "plan",
+        Phase::Measure => "measure",
+        Phase::Stop => "stop",
+        Phase::Quiet => "quiet",
+        Phase::Archive => "archive",
+        Phase::Start => "start",
+        Phase::Finish => "finish",
+    }
+}
+
+pub fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
+}

@@ -1,0 +1,165 @@
+//! The run in one line.
+
+use super::format::{ascii, count, human_bytes, list_names};
+use crate::outcome::{ExitStatus, RunOutcome, StackOutcome, StackStatus};
+
+/// The greatest length of a subject. Mail programs show less; what matters
+/// comes first.
+const SUBJECT_LENGTH: usize = 150;
+
+/// Names listed before "and 3 more".
+const NAME_COUNT: usize = 3;
+
+/// Subject of the mail: one line of at most 150 printable ASCII characters.
+///
+/// `[tag] SUCCESS: 3 stacks backed up, 12.3 GiB`,
+/// `[tag] FAILURE: immich IS DOWN; 2 of 3 stacks backed up`.
+pub fn subject(run: &RunOutcome, tag: &str) -> String {
+    let tag = shorten(ascii(tag.trim()), 40);
+    let headline = headline(run);
+    let subject = match tag.as_str() {
+        "" => headline,
+        tag => format!("[{tag}] {headline}"),
+    };
+    shorten(subject, SUBJECT_LENGTH)
+}
+
+/// The whole run in one line of printable ASCII.
+pub fn headline(run: &RunOutcome) -> String {
+    let label = label(run);
+    let interrupted = run.interrupted.as_deref().map(brief);
+    let mut clauses = trouble(run);
+    if label == "FAILURE" {
+        match &interrupted {
+            Some(reason) => clauses.push(format!("interrupted ({reason})")),
+            None if run.finished.is_none() => clauses.push("unfinished".to_owned()),
+            None => {}
+        }
+    }
+    clauses.extend(backed_up(run));
+    let remark = match label {
+        "SUCCESS" => notes(run),
+        "INTERRUPTED" => interrupted,
+        _ => None,
+    };
+    let clauses = clauses.join("; ");
+    match remark {
+        Some(remark) => format!("{label} ({remark}): {clauses}"),
+        None => format!("{label}: {clauses}"),
+    }
+}
+
+fn label(run: &RunOutcome) -> &'static str {
+    let failed = |stack: &StackOutcome| match stack.status {
+        StackStatus::Ok => false,
+        StackStatus::Failed | StackStatus::Down => true,
+        StackStatus::NotRun => run.interrupted.is_none() && run.finished.is_some(),
+    };
+    if run.exit_status() == ExitStatus::StackDown
+        || run.stacks.iter().any(failed)
+        || run.pruned.iter().any(|pruned| pruned.error.is_some())
+        || !run.errors.is_empty()
+    {
+        "FAILURE"
+    } else if run.interrupted.is_some() {
+        "INTERRUPTED"
+    } else if run.finished.is_none() {
+        "UNFINISHED"
+    } else {
+        "SUCCESS"
+    }
+}
+
+/// What went wrong, worst first.
+fn trouble(run: &RunOutcome) -> Vec<String> {
+    let mut clauses = Vec::new();
+    let mut add = |names: Vec<String>, one: &str, many: &str| match names.len() {
+        0 => {}
+        1 => clauses.push(format!("{} {one}", names[0])),
+        _ => clauses.push(format!("{} {many}", list_names(&names, NAME_COUNT))),
+    };
+    let with = |status: StackStatus, has_archive: Option<bool>| -> Vec<String> {
+        run.stacks
+            .iter()
+            .filter(|stack| stack.status == status)
+            .filter(|stack| has_archive.is_none_or(|has| has == stack.archive.is_some()))
+            .map(|stack| brief(&stack.stack))
+            .collect()
+    };
+    add(down(run), "IS DOWN", "ARE DOWN");
+    let failed = with(StackStatus::Failed, Some(false));
+    add(failed, "not backed up", "not backed up");
+    let failed = with(StackStatus::Failed, Some(true));
+    add(failed, "backed up with errors", "backed up with errors");
+    let not_run = with(StackStatus::NotRun, None);
+    add(not_run, "not attempted", "not attempted");
+    let pruned = run.pruned.iter().filter(|pruned| pruned.error.is_some());
+    let pruned = pruned.map(|pruned| brief(&pruned.stack)).collect();
+    add(pruned, "not pruned", "not pruned");
+    if !run.errors.is_empty() {
+        clauses.push(count(run.errors.len() as u64, "other error"));
+    }
+    clauses
+}
+
+/// Names of the stacks that are down, each once.
+fn down(run: &RunOutcome) -> Vec<String> {
+    let in_run = run.stacks.iter().filter(|s| s.status == StackStatus::Down);
+    let recovered = run.recovered.iter().filter(|stack| stack.error.is_some());
+    let mut names: Vec<String> = in_run.map(|stack| brief(&stack.stack)).collect();
+    for name in recovered.map(|stack| brief(&stack.stack)) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// How much was done; `None` where it would only repeat the failure.
+fn backed_up(run: &RunOutcome) -> Option<String> {
+    let archives: Vec<u64> = run
+        .stacks
+        .iter()
+        .filter_map(|stack| stack.archive.as_ref())
+        .map(|archive| archive.archive_bytes)
+        .collect();
+    let total = run.stacks.len();
+    let size = human_bytes(archives.iter().fold(0, |sum, n| sum.saturating_add(*n)));
+    match archives.len() {
+        0 if total == 0 => Some("no stacks to back up".to_owned()),
+        0 if total == 1 => None,
+        0 => Some(format!("none of {total} stacks backed up")),
+        n if n == total => {
+            let stacks = count(n as u64, "stack");
+            Some(format!("{stacks} backed up, {size}"))
+        }
+        n => Some(format!("{n} of {total} stacks backed up, {size}")),
+    }
+}
+
+/// What is no failure but worth a look.
+fn notes(run: &RunOutcome) -> Option<String> {
+    let warnings: usize = run.stacks.iter().map(|stack| stack.warnings.len()).sum();
+    let mut notes = Vec::new();
+    if !run.recovered.is_empty() {
+        let stacks = count(run.recovered.len() as u64, "stack");
+        notes.push(format!("{stacks} recovered"));
+    }
+    if warnings > 0 {
+        notes.push(count(warnings as u64, "warning"));
+    }
+    (!notes.is_empty()).then(|| notes.join(", "))
+}
+
+fn brief(text: &str) -> String {
+    shorten(ascii(text), 40)
+}
+
+/// `text` must be ASCII.
+fn shorten(mut text: String, length: usize) -> String {
+    if text.len() > length {
+        text.truncate(length - 3);
+        text.push_str("...");
+    }
+    text
+}
