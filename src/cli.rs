@@ -26,7 +26,13 @@ Exit status:
 #[derive(Debug, Args)]
 pub struct Global {
     /// Configuration file (JSON) [default: /etc/docker-stack-backup/config.json]
-    #[arg(long, short, global = true, value_name = "FILE", env = "DOCKER_STACK_BACKUP_CONFIG")]
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "FILE",
+        env = "DOCKER_STACK_BACKUP_CONFIG"
+    )]
     pub config: Option<PathBuf>,
     /// A stack's directory; may be given several times. No configuration file is read then
     #[arg(long = "stack", global = true, value_name = "DIR")]

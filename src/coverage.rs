@@ -66,11 +66,17 @@ impl Mounts {
     }
 
     pub fn add_volume(&mut self, name: &str, user: Option<String>) {
-        self.volumes.entry(name.to_owned()).or_default().extend(user);
+        self.volumes
+            .entry(name.to_owned())
+            .or_default()
+            .extend(user);
     }
 
     fn add_bind(&mut self, source: &Path, user: String) {
-        self.binds.entry(source.to_owned()).or_default().insert(user);
+        self.binds
+            .entry(source.to_owned())
+            .or_default()
+            .insert(user);
     }
 }
 
@@ -87,7 +93,10 @@ pub fn decide(
 ) -> Result<(Vec<Tree>, Vec<Coverage>)> {
     let dir = fs::canonicalize(stack.dir())
         .with_context(|| format!("find the stack's directory {}", stack.dir().display()))?;
-    let mut trees = vec![Tree { prefix: stack.name.clone(), path: stack.dir().to_owned() }];
+    let mut trees = vec![Tree {
+        prefix: stack.name.clone(),
+        path: stack.dir().to_owned(),
+    }];
     let mut coverage = vec![Coverage {
         kind: MountKind::Directory,
         name: stack.dir().display().to_string(),
@@ -101,7 +110,10 @@ pub fn decide(
             .with_context(|| format!("volume {name}"))?;
         if let Ok(path) = &decision {
             let prefix = format!("{}.volumes/{name}", stack.name);
-            trees.push(Tree { prefix, path: path.clone() });
+            trees.push(Tree {
+                prefix,
+                path: path.clone(),
+            });
         }
         coverage.push(entry(MountKind::Volume, name, users, decision));
     }
@@ -116,7 +128,12 @@ pub fn decide(
     for (source, users) in &mounts.binds {
         unused.retain(|included| !source.starts_with(included));
         if let Some(decision) = decide_bind(stack, &dir, source) {
-            coverage.push(entry(MountKind::Bind, &source.display().to_string(), users, decision));
+            coverage.push(entry(
+                MountKind::Bind,
+                &source.display().to_string(),
+                users,
+                decision,
+            ));
         }
     }
     for included in unused {
@@ -156,15 +173,22 @@ fn decide_volume(
         return Ok(Err("does not exist yet".to_owned()));
     };
     let is_asked_for = is_in(&stack.include_volumes);
-    let of_this_project =
-        volume.labels.get("com.docker.compose.project").is_some_and(|p| p == project);
+    let of_this_project = volume
+        .labels
+        .get("com.docker.compose.project")
+        .is_some_and(|p| p == project);
     let is_external = mounts.external.contains(name) || (key.is_none() && !of_this_project);
     let refusal = if volume.is_anonymous() {
         Some("anonymous volume: name it in the compose file to have it archived".to_owned())
     } else if !volume.is_plain_local() {
         let kind = volume.options.get("type").unwrap_or(&volume.driver);
-        let what = format!("not a local directory (driver {}, type {kind})", volume.driver);
-        Some(format!("{what}: add it to includeVolumes to have it archived"))
+        let what = format!(
+            "not a local directory (driver {}, type {kind})",
+            volume.driver
+        );
+        Some(format!(
+            "{what}: add it to includeVolumes to have it archived"
+        ))
     } else if is_external {
         Some("external volume: add it to includeVolumes to have it archived".to_owned())
     } else {
@@ -183,7 +207,10 @@ fn decide_volume(
 /// # Errors
 /// When it is not there now: an empty directory must not be taken for it.
 fn volume_path(volume: &Volume) -> Result<PathBuf> {
-    let is_bind = volume.options.get("o").is_some_and(|o| o.split(',').any(|o| o == "bind"));
+    let is_bind = volume
+        .options
+        .get("o")
+        .is_some_and(|o| o.split(',').any(|o| o == "bind"));
     if let Some(device) = volume.options.get("device")
         && is_bind
         && volume.driver == "local"
@@ -192,7 +219,10 @@ fn volume_path(volume: &Volume) -> Result<PathBuf> {
     }
     let path = &volume.mountpoint;
     let metadata = fs::metadata(path).with_context(|| {
-        format!("its data in {} cannot be read from this machine", path.display())
+        format!(
+            "its data in {} cannot be read from this machine",
+            path.display()
+        )
     })?;
     if !volume.is_plain_local() {
         let parent = path.parent().context("a mount point has a parent")?;
@@ -206,7 +236,11 @@ fn volume_path(volume: &Volume) -> Result<PathBuf> {
 /// `None` when the bind needs no word: it is in the archive as part of the
 /// stack's directory.
 fn decide_bind(stack: &StackPlan, dir: &Path, source: &Path) -> Option<Decision> {
-    if stack.include_binds.iter().any(|included| source.starts_with(included)) {
+    if stack
+        .include_binds
+        .iter()
+        .any(|included| source.starts_with(included))
+    {
         return Some(Ok(source.to_owned()));
     }
     let Ok(real) = fs::canonicalize(source) else {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow, bail};
 use jiff::ZonedDateTime;
 
-use crate::archive::{self, ImageOf, Layout, Manifest};
+use crate::archive::{self, ImageOf, Layout, Manifest, ManifestSlot};
 use crate::capture::{self, Inventory, Source};
 use crate::config::{OnBusy, StopMethod};
 use crate::docker::{self, Status};
@@ -90,9 +90,18 @@ impl Record {
         let _entered = span.enter();
         let began = Instant::now();
         let result = panic::catch_unwind(AssertUnwindSafe(|| act(&mut self.outcome)))
-            .unwrap_or_else(|_| Err(anyhow!("the program panicked (see its stderr): this is a bug")));
+            .unwrap_or_else(|_| {
+                Err(anyhow!(
+                    "the program panicked (see its stderr): this is a bug"
+                ))
+            });
         let duration_ms = began.elapsed().as_millis() as u64;
-        match self.outcome.phases.iter_mut().find(|time| time.phase == phase) {
+        match self
+            .outcome
+            .phases
+            .iter_mut()
+            .find(|time| time.phase == phase)
+        {
             Some(time) => time.duration_ms += duration_ms,
             None => self.outcome.phases.push(PhaseTime { phase, duration_ms }),
         }
@@ -118,11 +127,21 @@ impl Record {
             for warning in &survey.warnings {
                 warn(outcome, warning.clone());
             }
-            let open = |tree: &crate::coverage::Tree| Source::open(tree.prefix.as_str(), &tree.path);
+            let open =
+                |tree: &crate::coverage::Tree| Source::open(tree.prefix.as_str(), &tree.path);
             // Held from now on: a volume that its driver unmounts with the
             // last container stays readable through these handles.
-            let sources = survey.trees.iter().map(open).collect::<Result<Vec<Source>>>()?;
-            Ok(Cycle { context, stack, survey, sources })
+            let sources = survey
+                .trees
+                .iter()
+                .map(open)
+                .collect::<Result<Vec<Source>>>()?;
+            Ok(Cycle {
+                context,
+                stack,
+                survey,
+                sources,
+            })
         })
     }
 
@@ -182,7 +201,12 @@ impl Cycle<'_> {
                 human_bytes(available)
             );
         }
-        let own: HashSet<&str> = self.survey.running.iter().map(|was| was.id.as_str()).collect();
+        let own: HashSet<&str> = self
+            .survey
+            .running
+            .iter()
+            .map(|was| was.id.as_str())
+            .collect();
         let writers = quiet::container_writers(&self.paths(), &own)?;
         if self.stack.on_busy == OnBusy::Fail && !writers.busy.is_empty() {
             bail!("{}; nothing was stopped", busy(&writers.busy));
@@ -228,7 +252,9 @@ impl Cycle<'_> {
         match started {
             Some(()) => {
                 tracing::info!(downtime_ms = downtime.as_millis() as u64, "up again");
-                record.phase(Phase::Start, |_| self.context.journal.remove(&self.stack.name));
+                record.phase(Phase::Start, |_| {
+                    self.context.journal.remove(&self.stack.name)
+                });
             }
             None => record.outcome.status = StackStatus::Down,
         }
@@ -260,7 +286,11 @@ impl Cycle<'_> {
             StopMethod::Stop => lifecycle::stop(&self.survey.running, grace),
             StopMethod::Down => {
                 // Chains are stopped one after the other: their grace adds up.
-                let longest = self.survey.containers.iter().map(|c| grace.unwrap_or(c.stop_timeout));
+                let longest = self
+                    .survey
+                    .containers
+                    .iter()
+                    .map(|c| grace.unwrap_or(c.stop_timeout));
                 self.survey.compose.down(grace, longest.sum())
             }
         }
@@ -271,7 +301,10 @@ impl Cycle<'_> {
         let written = record.phase(Phase::Archive, |outcome| self.write(outcome, &inventory))?;
         // A daemon that restarts brings back what it was told to keep up.
         record.phase(Phase::Quiet, |outcome| {
-            self.judge(outcome, &quiet::container_writers(&self.paths(), &HashSet::new())?.busy)
+            self.judge(
+                outcome,
+                &quiet::container_writers(&self.paths(), &HashSet::new())?.busy,
+            )
         })?;
         Some(written)
     }
@@ -296,18 +329,26 @@ impl Cycle<'_> {
         }
         let containers = docker::compose_containers(Some(&self.survey.project))?;
         for was in &self.survey.running {
-            let Some(now) = containers.iter().find(|c| c.id == was.id) else { continue };
+            let Some(now) = containers.iter().find(|c| c.id == was.id) else {
+                continue;
+            };
             if now.status != Status::Stopped {
-                bail!("{} still runs after its stop; does something restart it?", was.name);
+                bail!(
+                    "{} still runs after its stop; does something restart it?",
+                    was.name
+                );
             }
             if now.exit_code == KILLED && !now.oom_killed {
                 let grace = self.stack.stop_timeout.unwrap_or(now.stop_timeout);
                 let grace = grace.as_secs();
-                warn(outcome, format!(
-                    "{} did not end within {grace} s of its stop signal and was killed: its data \
+                warn(
+                    outcome,
+                    format!(
+                        "{} did not end within {grace} s of its stop signal and was killed: its data \
                      may need a recovery; give it more time (stopTimeout, stop_grace_period)",
-                    was.name
-                ));
+                        was.name
+                    ),
+                );
             }
         }
         Ok(())
@@ -340,20 +381,31 @@ impl Cycle<'_> {
         )
         .with_context(|| format!("write archive {}", partial.path().display()))?;
         if summary.changed_count > 0 {
-            warn(outcome, format!(
-                "{} files changed while they were archived, their members are padded or cut: {}",
-                summary.changed_count,
-                summary.changed.join(", ")
-            ));
+            warn(
+                outcome,
+                format!(
+                    "{} files changed while they were archived, their members are padded or cut: {}",
+                    summary.changed_count,
+                    summary.changed.join(", ")
+                ),
+            );
         }
         manifest.changed_count = summary.changed_count;
         manifest.changed = summary.changed;
-        Ok(Written { partial, layout, manifest })
+        Ok(Written {
+            partial,
+            layout,
+            manifest,
+        })
     }
 
     /// The stack is up again: what is left does not add to its downtime.
     fn finish(&self, outcome: &mut StackOutcome, written: Written) -> Result<()> {
-        let Written { partial, layout, mut manifest } = written;
+        let Written {
+            partial,
+            layout,
+            mut manifest,
+        } = written;
         manifest.downtime_ms = outcome.downtime_ms;
         let context = || format!("write archive {}", partial.path().display());
         write_manifest(&layout, partial.file(), &mut manifest).with_context(context)?;
@@ -373,17 +425,30 @@ impl Cycle<'_> {
 
     fn scan(&self) -> Result<Inventory> {
         let cancel = self.context.signals.flag();
-        capture::scan(&self.sources, &self.stack.exclude, self.stack.exclude_caches, cancel)
+        capture::scan(
+            &self.sources,
+            &self.stack.exclude,
+            self.stack.exclude_caches,
+            cancel,
+        )
     }
 
     fn paths(&self) -> Vec<PathBuf> {
-        self.survey.trees.iter().map(|tree| tree.path.clone()).collect()
+        self.survey
+            .trees
+            .iter()
+            .map(|tree| tree.path.clone())
+            .collect()
     }
 
     fn layout(&self, inventory: &Inventory, manifest: &Manifest) -> Result<Layout> {
         let reserve = serde_json::to_vec_pretty(manifest)?.len() + MANIFEST_SLACK_BYTES;
-        let name = format!("{}.manifest.json", self.stack.name);
-        Ok(Layout::new(inventory, &name, reserve as u64))
+        let slot = ManifestSlot {
+            name: format!("{}.manifest.json", self.stack.name),
+            reserved_bytes: reserve as u64,
+            mtime_s: manifest.captured.timestamp().as_second(),
+        };
+        Ok(Layout::new(inventory, &slot))
     }
 
     /// With what is known before the archive is written.
@@ -404,8 +469,9 @@ impl Cycle<'_> {
         images.sort();
         images.dedup();
         let trees = survey.trees.iter();
-        let trees: BTreeMap<String, String> =
-            trees.map(|tree| (tree.prefix.clone(), tree.path.display().to_string())).collect();
+        let trees: BTreeMap<String, String> = trees
+            .map(|tree| (tree.prefix.clone(), tree.path.display().to_string()))
+            .collect();
         Ok(Manifest {
             format_version: archive::FORMAT_VERSION,
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -427,7 +493,11 @@ impl Cycle<'_> {
             excluded_count: inventory.excluded_count(),
             changed_count: 0,
             changed: Vec::new(),
-            compose: survey.config.as_ref().map(|config| config.json.clone()).unwrap_or_default(),
+            compose: survey
+                .config
+                .as_ref()
+                .map(|config| config.json.clone())
+                .unwrap_or_default(),
         })
     }
 }
@@ -448,7 +518,7 @@ fn number_from_one(containers: &mut [WasRunning]) {
 
 fn write_manifest(layout: &Layout, file: &File, manifest: &mut Manifest) -> Result<()> {
     let mut json = serde_json::to_vec_pretty(manifest)?;
-    if json.len() as u64 > layout.manifest_reserve_bytes() {
+    if json.len() as u64 > layout.manifest_bytes_max() {
         // Very long names: their number stays.
         manifest.changed.clear();
         json = serde_json::to_vec_pretty(manifest)?;

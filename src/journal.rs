@@ -111,8 +111,14 @@ impl Journal {
         let mut found = Vec::new();
         for item in fs::read_dir(&self.dir).with_context(context)? {
             let path = item.with_context(context)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let Some(stack) = name.strip_suffix(SUFFIX) else { continue };
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let Some(stack) = name.strip_suffix(SUFFIX) else {
+                continue;
+            };
             let entry = read_entry(&path).with_context(|| {
                 format!(
                     "understand the journal {}: the stack may be down; start by hand what should \
@@ -121,7 +127,10 @@ impl Journal {
                     path.display()
                 )
             });
-            found.push(Found { stack: stack.to_owned(), entry });
+            found.push(Found {
+                stack: stack.to_owned(),
+                entry,
+            });
         }
         found.sort_by(|a, b| a.stack.cmp(&b.stack));
         Ok(found)
@@ -203,9 +212,17 @@ mod tests {
         assert!(journal.found().unwrap().is_empty());
         journal.write(&entry("web")).unwrap();
         journal.write(&entry("db")).unwrap();
-        journal.write(&Entry { step: Step::Stopped, ..entry("db") }).unwrap();
+        journal
+            .write(&Entry {
+                step: Step::Stopped,
+                ..entry("db")
+            })
+            .unwrap();
         let seen: Vec<_> = journal.found().unwrap();
-        let seen: Vec<_> = seen.iter().map(|f| (&*f.stack, f.entry.as_ref().unwrap().step)).collect();
+        let seen: Vec<_> = seen
+            .iter()
+            .map(|f| (&*f.stack, f.entry.as_ref().unwrap().step))
+            .collect();
         assert_eq!(seen, [("db", Step::Stopped), ("web", Step::Stopping)]);
         journal.remove("db").unwrap();
         journal.remove("db").unwrap();
@@ -217,14 +234,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(dir.path()).unwrap();
         journal.write(&entry("db")).unwrap();
-        let damages: [&[u8]; 4] =
-            [b"", b"{}", b"\0\0\0\0", br#"{"formatVersion":99,"stack":"web"}"#];
+        let damages: [&[u8]; 4] = [
+            b"",
+            b"{}",
+            b"\0\0\0\0",
+            br#"{"formatVersion":99,"stack":"web"}"#,
+        ];
         for damage in damages {
             fs::write(journal.path("web"), damage).unwrap();
             let found = journal.found().unwrap();
             assert!(found[0].entry.is_ok());
             let message = format!("{:#}", found[1].entry.as_ref().unwrap_err());
-            assert!(message.contains("the stack may be down; start by hand"), "{message}");
+            assert!(
+                message.contains("the stack may be down; start by hand"),
+                "{message}"
+            );
             assert!(message.contains("recover --forget web"), "{message}");
         }
     }

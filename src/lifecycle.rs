@@ -83,7 +83,7 @@ impl WasRunning {
     }
 
     /// The container this was, or the one that took its place.
-    fn find<'a>(&self, containers: &'a [Container]) -> Option<&'a Container> {
+    pub fn find<'a>(&self, containers: &'a [Container]) -> Option<&'a Container> {
         let by_id = containers.iter().find(|c| c.id == self.id);
         by_id.or_else(|| containers.iter().find(|c| self.is(c)))
     }

@@ -44,9 +44,14 @@ impl Lock {
             Err((mut file, Errno::EWOULDBLOCK)) => {
                 let mut pid = String::new();
                 let _ = file.rewind().and_then(|()| file.read_to_string(&mut pid));
-                bail!("another run is under way (process {pid} holds {})", path.display())
+                bail!(
+                    "another run is under way (process {pid} holds {})",
+                    path.display()
+                )
             }
-            Err((_, errno)) => Err(anyhow!(errno)).with_context(|| format!("lock {}", path.display())),
+            Err((_, errno)) => {
+                Err(anyhow!(errno)).with_context(|| format!("lock {}", path.display()))
+            }
         }
     }
 }

@@ -38,7 +38,11 @@ impl Log {
 
     /// All lines so far, at level info and above, with their times.
     pub fn lines(&self) -> Vec<String> {
-        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Why a line could not be appended to the log file, if one could not.
@@ -47,11 +51,21 @@ impl Log {
     }
 
     fn keep(&self, level: Level, line: &str) {
-        let line = format!("{} {level:<5} {line}", ZonedDateTime::now().strftime("%F %T"));
+        let line = format!(
+            "{} {level:<5} {line}",
+            ZonedDateTime::now().strftime("%F %T")
+        );
         if let Some(path) = self.0.file.get() {
-            let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o640)
+                .open(path);
             if let Err(error) = file.and_then(|mut file| writeln!(file, "{line}")) {
-                let _ = self.0.file_error.set(format!("write {}: {error}", path.display()));
+                let _ = self
+                    .0
+                    .file_error
+                    .set(format!("write {}: {error}", path.display()));
             }
         }
         let mut lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,7 +87,11 @@ pub fn init(verbosity: i8) -> Log {
         0 => Level::INFO,
         _ => Level::DEBUG,
     };
-    let layer = Lines { log: log.clone(), shown, stderr: Stderr::detect() };
+    let layer = Lines {
+        log: log.clone(),
+        shown,
+        stderr: Stderr::detect(),
+    };
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
         .expect("logging is started once, at the start of main");
     log

@@ -38,7 +38,11 @@ fn main() -> ExitCode {
         Err(error) => {
             let _ = error.print();
             // Help and version are no errors; clap's 2 means something else here.
-            let status = if error.use_stderr() { ExitStatus::CouldNotRun } else { ExitStatus::Ok };
+            let status = if error.use_stderr() {
+                ExitStatus::CouldNotRun
+            } else {
+                ExitStatus::Ok
+            };
             return ExitCode::from(status as u8);
         }
     };

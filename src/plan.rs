@@ -8,15 +8,13 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::capture::Exclude;
-use crate::config::{
-    Capture, Config, Email, OnBusy, Retention, Stack, StackFields, StopMethod,
-};
+use crate::config::{Capture, Config, Email, OnBusy, Retention, Stack, StackFields, StopMethod};
 use crate::docker::ComposeProject;
 use crate::{email, retention};
 
 const DEFAULT_START_TIMEOUT_SECS: u32 = 180;
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Plan {
     pub backup_dir: PathBuf,
     pub state_dir: PathBuf,
@@ -27,7 +25,7 @@ pub struct Plan {
     pub stacks: Vec<StackPlan>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct StackPlan {
     /// Names the archives and the directory they are in.
     pub name: String,
@@ -110,7 +108,10 @@ impl Plan {
         for name in names {
             if !self.stacks.iter().any(|stack| stack.name == *name) {
                 let known: Vec<&str> = self.stacks.iter().map(|s| s.name.as_str()).collect();
-                bail!("no stack `{name}` is configured (there are: {})", known.join(", "));
+                bail!(
+                    "no stack `{name}` is configured (there are: {})",
+                    known.join(", ")
+                );
             }
         }
         if !names.is_empty() {
@@ -136,8 +137,8 @@ fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Resu
         check_path(bind)?;
     }
     let or_default = |own: Option<u32>, default: Option<u32>| own.or(default);
-    let start_timeout = or_default(own.start_timeout, defaults.start_timeout)
-        .unwrap_or(DEFAULT_START_TIMEOUT_SECS);
+    let start_timeout =
+        or_default(own.start_timeout, defaults.start_timeout).unwrap_or(DEFAULT_START_TIMEOUT_SECS);
     let stop_timeout = or_default(own.stop_timeout, defaults.stop_timeout);
     let patterns = [defaults.exclude.clone(), own.exclude].concat();
     Ok(StackPlan {
@@ -149,7 +150,10 @@ fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Resu
             env_files: own.env_files,
         },
         exclude: Exclude::new(&patterns)?,
-        exclude_caches: own.exclude_caches.or(defaults.exclude_caches).unwrap_or(false),
+        exclude_caches: own
+            .exclude_caches
+            .or(defaults.exclude_caches)
+            .unwrap_or(false),
         exclude_volumes: [defaults.exclude_volumes.clone(), own.exclude_volumes].concat(),
         include_volumes: [defaults.include_volumes.clone(), own.include_volumes].concat(),
         include_binds: own.include_binds,
@@ -272,7 +276,10 @@ mod tests {
             "`stacks[4]`: needs a `name` or a `path`",
             "`retention`: keeps nothing",
         ] {
-            assert!(problems.contains(expected), "{expected} is not in:\n{problems}");
+            assert!(
+                problems.contains(expected),
+                "{expected} is not in:\n{problems}"
+            );
         }
     }
 

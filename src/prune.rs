@@ -18,7 +18,10 @@ pub fn decisions(
     let archives = store.list(stack)?;
     let candidates: Vec<Candidate<'_>> = archives
         .iter()
-        .map(|archive| Candidate { name: &archive.name, complete: archive.complete })
+        .map(|archive| Candidate {
+            name: &archive.name,
+            complete: archive.complete,
+        })
         .collect();
     let decisions = retention::decide(&candidates, policy, now);
     Ok(archives.into_iter().zip(decisions).collect())
@@ -49,7 +52,11 @@ pub fn prune(store: &Store, policy: &Retention, stack: &str, now: DateTime) -> P
             Ok(archive_bytes) => {
                 let reason = decision.reasons.join(", ");
                 tracing::info!(path = %archive.path.display(), reason, "removed");
-                pruned.removed.push(RemovedArchive { path: archive.path, archive_bytes, reason });
+                pruned.removed.push(RemovedArchive {
+                    path: archive.path,
+                    archive_bytes,
+                    reason,
+                });
             }
             Err(error) => pruned.error = Some(format!("{error:#}")),
         }

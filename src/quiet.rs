@@ -65,11 +65,17 @@ fn real(path: &Path) -> PathBuf {
 pub fn process_writers(inventory: &Inventory) -> Result<Vec<String>> {
     let mut open: HashMap<(u64, u64), Vec<u32>> = HashMap::new();
     for process in fs::read_dir("/proc").context("list /proc")?.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         // A process that is gone, or not ours to look at, has no files here.
-        let Ok(files) = fs::read_dir(process.path().join("fd")) else { continue };
+        let Ok(files) = fs::read_dir(process.path().join("fd")) else {
+            continue;
+        };
         for file in files.flatten() {
             let info = process.path().join("fdinfo").join(file.file_name());
             if is_writable(&info)
@@ -84,8 +90,10 @@ pub fn process_writers(inventory: &Inventory) -> Result<Vec<String>> {
     for (dev, ino, path) in inventory.find_files(&wanted) {
         for pid in &open[&(dev, ino)] {
             let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            let line =
-                format!("process {pid} ({}) has {path} open for writing", command.trim_end());
+            let line = format!(
+                "process {pid} ({}) has {path} open for writing",
+                command.trim_end()
+            );
             if !found.contains(&line) {
                 found.push(line);
             }
@@ -96,7 +104,9 @@ pub fn process_writers(inventory: &Inventory) -> Result<Vec<String>> {
 
 /// By the octal `flags:` of /proc/PID/fdinfo/FD (proc_pid_fdinfo(5)).
 fn is_writable(info: &Path) -> bool {
-    let Ok(info) = fs::read_to_string(info) else { return false };
+    let Ok(info) = fs::read_to_string(info) else {
+        return false;
+    };
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
     flags.is_some_and(|flags| flags & 0o3 != 0)

@@ -7,19 +7,6 @@ mod headline;
 mod tests;
 mod text;
 
-use anyhow::{Context, Result};
-
-use crate::outcome::RunOutcome;
 pub use format::{human_bytes, human_duration};
 pub use headline::subject;
 pub use text::text;
-
-/// The outcome as JSON, as in `last-run.json`; ends in a newline.
-///
-/// # Errors
-/// A path that is not UTF-8 has no JSON.
-pub fn json(run: &RunOutcome) -> Result<String> {
-    let mut json = serde_json::to_string_pretty(run).context("write outcome as JSON")?;
-    json.push('\n');
-    Ok(json)
-}

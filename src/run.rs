@@ -49,7 +49,12 @@ fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<(
         tracing::warn!(path = %path.display(), "removed what a killed run left");
     }
     let host = outcome.host.clone();
-    let context = Context { store: &store, journal: &journal, signals, host: &host };
+    let context = Context {
+        store: &store,
+        journal: &journal,
+        signals,
+        host: &host,
+    };
     for (i, stack) in plan.stacks.iter().enumerate() {
         if signals.received().is_some() {
             break;
@@ -64,7 +69,10 @@ fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<(
     }
     if let Some(policy) = &plan.retention {
         let now = ZonedDateTime::now().datetime();
-        let good = outcome.stacks.iter().filter(|stack| stack.archive.is_some());
+        let good = outcome
+            .stacks
+            .iter()
+            .filter(|stack| stack.archive.is_some());
         outcome.pruned = good
             .filter(|stack| stack.status == StackStatus::Ok)
             .map(|stack| prune(&store, policy, &stack.stack, now))
@@ -77,7 +85,9 @@ fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<(
 /// A stack that an earlier run left stopped and that does not start must not
 /// be journalled anew: what ran before would be forgotten.
 fn still_down(recovered: &[Recovered], stack: &StackPlan) -> Option<StackOutcome> {
-    let found = recovered.iter().find(|recovered| recovered.stack == stack.name)?;
+    let found = recovered
+        .iter()
+        .find(|recovered| recovered.stack == stack.name)?;
     let error = found.error.as_ref()?;
     let mut outcome = not_run(stack);
     outcome.status = StackStatus::Down;
@@ -141,7 +151,9 @@ fn conclude(plan: &Plan, log: &Log, outcome: &mut RunOutcome) {
 }
 
 fn mail(plan: &Plan, outcome: &RunOutcome) -> Result<()> {
-    let Some(email) = &plan.email else { return Ok(()) };
+    let Some(email) = &plan.email else {
+        return Ok(());
+    };
     if email.when == MailWhen::Failure && outcome.exit_status() == ExitStatus::Ok {
         return Ok(());
     }
@@ -165,8 +177,14 @@ pub fn recover(plan: &Plan, log: &Log) -> Result<Option<RunOutcome>> {
         return Ok(None);
     }
     let mut outcome = match unfinished {
-        Some(outcome) => RunOutcome { interrupted: Some("killed".to_owned()), ..outcome },
-        None => RunOutcome { stacks: Vec::new(), ..begin(plan) },
+        Some(outcome) => RunOutcome {
+            interrupted: Some("killed".to_owned()),
+            ..outcome
+        },
+        None => RunOutcome {
+            stacks: Vec::new(),
+            ..begin(plan)
+        },
     };
     outcome.recovered = recovered;
     if let Ok(store) = Store::open(&plan.backup_dir) {
@@ -198,7 +216,11 @@ fn recover_all(journal: &Journal) -> Result<Vec<Recovered>> {
                 (Vec::new(), Some(format!("{error:#}")))
             }
         };
-        recovered.push(Recovered { stack: found.stack, services, error });
+        recovered.push(Recovered {
+            stack: found.stack,
+            services,
+            error,
+        });
     }
     Ok(recovered)
 }
@@ -231,5 +253,7 @@ pub fn last_run(state_dir: &Path) -> Result<Option<RunOutcome>> {
         json => json.with_context(|| format!("read {}", path.display()))?,
     };
     let outcome = serde_json::from_slice(&json);
-    outcome.map(Some).with_context(|| format!("understand {}", path.display()))
+    outcome
+        .map(Some)
+        .with_context(|| format!("understand {}", path.display()))
 }

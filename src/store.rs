@@ -14,13 +14,14 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::archive;
 use crate::outcome::StoreUsage;
 use dir::{archive_names, open_dir, partial_names, read_names, stat, unlink};
 pub use name::ArchiveName;
@@ -233,17 +234,6 @@ impl Store {
 
 /// Whether the file ends as a tar archive does: a whole number of 512-byte
 /// blocks, the last two of them zero (POSIX pax, "ustar Interchange Format").
-// To be replaced by `archive::is_complete`.
-fn is_complete(file: &File) -> io::Result<bool> {
-    let length = file.metadata()?.len();
-    if length < 1024 || !length.is_multiple_of(512) {
-        return Ok(false);
-    }
-    let mut end = [1; 1024];
-    file.read_exact_at(&mut end, length - 1024)?;
-    Ok(end.iter().all(|byte| *byte == 0))
-}
-
 /// `None` if it has vanished or is no regular file.
 fn open_archive(dir: &OwnedFd, name: ArchiveName, path: &Path) -> Result<Option<StoredArchive>> {
     // NONBLOCK: a FIFO put in its place must not hang the run.
@@ -261,7 +251,7 @@ fn open_archive(dir: &OwnedFd, name: ArchiveName, path: &Path) -> Result<Option<
         name,
         path: path.to_owned(),
         archive_bytes: metadata.len(),
-        complete: is_complete(&file)?,
+        complete: archive::is_complete(&file)?,
     }))
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::config::StopMethod;
 use crate::coverage::{self, Mounts, Tree};
@@ -47,7 +47,10 @@ impl Survey {
     pub fn of(stack: &StackPlan) -> Result<Survey> {
         let mut warnings = Vec::new();
         if !stack.dir().is_dir() {
-            bail!("the stack's directory {} does not exist", stack.dir().display());
+            bail!(
+                "the stack's directory {} does not exist",
+                stack.dir().display()
+            );
         }
         let config = stack.compose.config();
         let everywhere = docker::compose_containers(None)?;
@@ -56,7 +59,10 @@ impl Survey {
             Ok(config) if config.name == project => Some(config),
             // The file speaks of another project than the one that runs.
             Ok(_) => {
-                let named = ComposeProject { name: Some(project.clone()), ..stack.compose.clone() };
+                let named = ComposeProject {
+                    name: Some(project.clone()),
+                    ..stack.compose.clone()
+                };
                 Some(named.config()?)
             }
             Err(error) => {
@@ -67,10 +73,15 @@ impl Survey {
                 None
             }
         };
-        let containers: Vec<Container> =
-            everywhere.into_iter().filter(|c| c.project == project).collect();
-        let running: Vec<WasRunning> =
-            containers.iter().filter(|c| !c.one_off).filter_map(WasRunning::of).collect();
+        let containers: Vec<Container> = everywhere
+            .into_iter()
+            .filter(|c| c.project == project)
+            .collect();
+        let running: Vec<WasRunning> = containers
+            .iter()
+            .filter(|c| !c.one_off)
+            .filter_map(WasRunning::of)
+            .collect();
         if let Some(config) = &config {
             warnings.extend(hook_warnings(config, &running));
         }
@@ -83,7 +94,10 @@ impl Survey {
         let (trees, coverage) = coverage::decide(stack, &project, &mounts, &volumes)?;
         let images = docker::images(&containers.iter().map(|c| c.image_id.clone()).collect())?;
         Ok(Survey {
-            compose: ComposeProject { name: Some(project.clone()), ..stack.compose.clone() },
+            compose: ComposeProject {
+                name: Some(project.clone()),
+                ..stack.compose.clone()
+            },
             project,
             config,
             containers,

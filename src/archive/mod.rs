@@ -5,6 +5,7 @@
 mod acl;
 mod header;
 mod layout;
+mod manifest;
 mod pax;
 mod read;
 mod render;
@@ -13,8 +14,9 @@ mod tests;
 mod write;
 
 pub use layout::{Layout, ManifestSlot};
+pub use manifest::{FORMAT_VERSION, ImageOf, Manifest};
 pub use read::{is_complete, read_manifest};
-pub use write::{WriteSummary, write_manifest, write_members};
+pub use write::{write_manifest, write_members};
 
 /// The unit of a tar file: POSIX.1-2017 `pax`, "ustar Interchange Format".
 pub(crate) const BLOCK_BYTES: u64 = 512;

@@ -54,7 +54,10 @@ fn load(global: &Global) -> Result<Plan> {
     }
     for dir in &global.stack_dirs {
         let path = Some(absolute(dir).with_context(|| format!("find {}", dir.display()))?);
-        config.stacks.push(Stack(StackFields { path, ..StackFields::default() }));
+        config.stacks.push(Stack(StackFields {
+            path,
+            ..StackFields::default()
+        }));
     }
     if let Some(dir) = &global.backup_dir {
         config.backup_dir = absolute(dir)?;
@@ -70,9 +73,9 @@ fn default_state_dir() -> Result<PathBuf> {
     if nix::unistd::geteuid().is_root() {
         return Ok(DEFAULT_STATE_DIR.into());
     }
-    let home = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(|| {
-        Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state"))
-    });
+    let home = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")));
     let home = home.context("find a place for the journal: set HOME, or give --state-dir DIR")?;
     Ok(home.join("docker-stack-backup"))
 }
@@ -89,7 +92,10 @@ pub fn run(
         bail!("no stacks are configured: nothing to back up");
     }
     if keep_days.is_some() {
-        plan.retention = Some(Retention { keep_days, ..plan.retention.unwrap_or_default() });
+        plan.retention = Some(Retention {
+            keep_days,
+            ..plan.retention.unwrap_or_default()
+        });
     }
     let signals = Signals::install()?;
     start_log_file(&plan, log)?;
@@ -116,7 +122,10 @@ fn show(global: &Global, outcome: &RunOutcome) -> Result<()> {
     if global.quiet {
         return Ok(());
     }
-    print(&reports::text(&RunOutcome { log: Vec::new(), ..outcome.clone() }))
+    print(&reports::text(&RunOutcome {
+        log: Vec::new(),
+        ..outcome.clone()
+    }))
 }
 
 fn print_json(value: &impl Serialize) -> Result<()> {
@@ -154,12 +163,20 @@ pub fn prune(global: &Global, stacks: &[String], dry_run: bool) -> Result<ExitSt
     }
     let removed = || pruned.iter().flat_map(|stack| &stack.removed);
     let freed_bytes: u64 = removed().map(|archive| archive.archive_bytes).sum();
-    tracing::info!(removed = removed().count(), freed = human_bytes(freed_bytes), "pruned");
+    tracing::info!(
+        removed = removed().count(),
+        freed = human_bytes(freed_bytes),
+        "pruned"
+    );
     let errors = || pruned.iter().filter_map(|stack| stack.error.as_ref());
     for error in errors() {
         tracing::error!("{error}");
     }
-    Ok(if errors().next().is_some() { ExitStatus::Incomplete } else { ExitStatus::Ok })
+    Ok(if errors().next().is_some() {
+        ExitStatus::Incomplete
+    } else {
+        ExitStatus::Ok
+    })
 }
 
 pub fn recover(global: &Global, forget: Option<&str>, log: &Log) -> Result<ExitStatus> {
@@ -175,23 +192,35 @@ pub fn recover(global: &Global, forget: Option<&str>, log: &Log) -> Result<ExitS
     };
     show(global, &outcome)?;
     let is_down = outcome.exit_status() == ExitStatus::StackDown;
-    Ok(if is_down { ExitStatus::StackDown } else { ExitStatus::Ok })
+    Ok(if is_down {
+        ExitStatus::StackDown
+    } else {
+        ExitStatus::Ok
+    })
 }
 
 pub fn report(global: &Global, mail_test: bool) -> Result<ExitStatus> {
     let plan = load(global)?;
     let last = runs::last_run(&plan.state_dir)?;
     if mail_test {
-        let Some(email) = &plan.email else { bail!("no `email` is configured") };
+        let Some(email) = &plan.email else {
+            bail!("no `email` is configured")
+        };
         let body = match &last {
             Some(outcome) => reports::text(outcome),
             None => "There was no run yet.\n".to_owned(),
         };
-        email::send(email, &format!("[{}] TEST: mail works", email.subject_tag), &body)?;
+        email::send(
+            email,
+            &format!("[{}] TEST: mail works", email.subject_tag),
+            &body,
+        )?;
         tracing::info!(to = email.to.join(" "), "test mail sent");
         return Ok(ExitStatus::Ok);
     }
-    let Some(outcome) = last else { bail!("there was no run yet") };
+    let Some(outcome) = last else {
+        bail!("there was no run yet")
+    };
     if global.json {
         print_json(&outcome)?;
     } else {

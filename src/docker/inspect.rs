@@ -30,7 +30,6 @@ pub struct Container {
     pub oom_killed: bool,
     /// `None` when the container has no health check.
     pub health: Option<Health>,
-    pub started_at: String,
     /// By services of the same project.
     pub depends_on: Vec<Dependency>,
     /// Ids of containers whose network, IPC or PID namespace or volumes it uses.
@@ -39,7 +38,6 @@ pub struct Container {
     pub stop_timeout: Duration,
     pub image_reference: String,
     pub image_id: String,
-    pub restart_policy: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,8 +215,6 @@ struct RawState {
     exit_code: i64,
     #[serde(rename = "OOMKilled", default)]
     oom_killed: bool,
-    #[serde(default)]
-    started_at: String,
     health: Option<RawHealth>,
 }
 
@@ -249,15 +245,6 @@ struct RawHostConfig {
     pid_mode: String,
     #[serde(default, deserialize_with = "null_is_empty")]
     volumes_from: Vec<String>,
-    #[serde(default)]
-    restart_policy: RawRestartPolicy,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawRestartPolicy {
-    #[serde(default)]
-    name: String,
 }
 
 impl From<RawContainer> for Container {
@@ -299,7 +286,6 @@ impl From<RawContainer> for Container {
                 .health
                 .map(|h| h.status)
                 .filter(|h| *h != Health::None),
-            started_at: raw.state.started_at,
             depends_on: parse_depends_on(&label("depends_on")),
             mounts: raw.mounts,
             stop_timeout: match raw.config.stop_timeout {
@@ -308,7 +294,6 @@ impl From<RawContainer> for Container {
             },
             image_reference: raw.config.image,
             image_id: raw.image,
-            restart_policy: raw.host_config.restart_policy.name,
             id: raw.id,
         }
     }

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::process::{Exit, Output, Program};
-pub use inspect::{ComposeConfig, Container, Dependency, Health, Image, Mount, Status, Volume};
+pub use inspect::{ComposeConfig, Container, Dependency, Health, Image, Status, Volume};
 
 const DOCKER: &str = "docker";
 

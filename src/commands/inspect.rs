@@ -1,0 +1,370 @@
+//! The commands that only look.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use jiff::ZonedDateTime;
+use jiff::civil::DateTime;
+use serde::Serialize;
+
+use super::{load, print, print_json};
+use crate::archive::{self, Manifest};
+use crate::capture::{self, Source};
+use crate::cli::Global;
+use crate::config::{Retention, StopMethod};
+use crate::outcome::{Coverage, ExitStatus};
+use crate::plan::{Plan, StackPlan};
+use crate::report::{human_bytes, human_duration};
+use crate::signals::Signals;
+use crate::store::{Store, StoredArchive};
+use crate::survey::Survey;
+use crate::{docker, email, prune};
+
+/// The configuration was checked while it was loaded; with `live`, all that a
+/// run will need of the host is, too.
+pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
+    let plan = load(global)?;
+    if plan.stacks.is_empty() {
+        tracing::warn!("no stacks are configured");
+    }
+    if !live {
+        return print("the configuration is valid\n").map(|()| ExitStatus::Ok);
+    }
+    let mut text = String::new();
+    let mut problem_count = 0;
+    let mut tell = |what: &str, result: Result<String>| match result {
+        Ok(detail) => text.push_str(&format!("ok      {what}: {detail}\n")),
+        Err(error) => {
+            problem_count += 1;
+            text.push_str(&format!("FAILED  {what}: {error:#}\n"));
+        }
+    };
+    tell(
+        "docker",
+        docker::versions().map(|(e, c)| format!("Engine {e}, Compose {c}")),
+    );
+    tell("backupDir", check_store(&plan));
+    for stack in &plan.stacks {
+        tell(&format!("stack {}", stack.name), check_stack(stack));
+    }
+    if let Some(email) = &plan.email {
+        tell(
+            "email",
+            email::try_login(email).map(|()| format!("{} takes mail", email.host)),
+        );
+    }
+    print(&text)?;
+    Ok(if problem_count == 0 {
+        ExitStatus::Ok
+    } else {
+        ExitStatus::CouldNotRun
+    })
+}
+
+fn check_store(plan: &Plan) -> Result<String> {
+    if !plan.backup_dir.exists() {
+        return Ok(format!("{} will be created", plan.backup_dir.display()));
+    }
+    let available = Store::open(&plan.backup_dir)?.available_bytes()?;
+    // A write is the only proof that one may write.
+    tempfile::Builder::new()
+        .prefix(".check-")
+        .tempfile_in(&plan.backup_dir)
+        .with_context(|| format!("write into {}", plan.backup_dir.display()))?;
+    Ok(format!(
+        "{}, {} free",
+        plan.backup_dir.display(),
+        human_bytes(available)
+    ))
+}
+
+fn check_stack(stack: &StackPlan) -> Result<String> {
+    let view = StackView::of(stack)?;
+    let left_out = view
+        .coverage
+        .iter()
+        .filter(|coverage| !coverage.archived)
+        .count();
+    Ok(format!(
+        "project {}, {} running, {} to archive, {left_out} mounts not covered",
+        view.project,
+        view.running.len(),
+        human_bytes(view.content_bytes)
+    ))
+}
+
+/// What a run would do with a stack.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StackView {
+    stack: String,
+    path: PathBuf,
+    project: String,
+    stop_method: StopMethod,
+    /// Containers that would be stopped and started.
+    running: Vec<String>,
+    content_bytes: u64,
+    member_count: u64,
+    coverage: Vec<Coverage>,
+    warnings: Vec<String>,
+}
+
+impl StackView {
+    fn of(stack: &StackPlan) -> Result<StackView> {
+        let survey = Survey::of(stack)?;
+        let open = |tree: &crate::coverage::Tree| Source::open(tree.prefix.as_str(), &tree.path);
+        let sources: Vec<Source> = survey.trees.iter().map(open).collect::<Result<_>>()?;
+        let signals = Signals::default();
+        let inventory = capture::scan(
+            &sources,
+            &stack.exclude,
+            stack.exclude_caches,
+            signals.flag(),
+        )?;
+        Ok(StackView {
+            stack: stack.name.clone(),
+            path: stack.dir().to_owned(),
+            project: survey.project,
+            stop_method: survey.stop_method,
+            running: survey.running.into_iter().map(|was| was.name).collect(),
+            content_bytes: inventory.content_bytes(),
+            member_count: inventory.member_count(),
+            coverage: survey.coverage,
+            warnings: survey.warnings,
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!(
+            "{} ({})\n  project   {}\n  stops     {}\n  archives  {}, {} members\n",
+            self.stack,
+            self.path.display(),
+            self.project,
+            if self.running.is_empty() {
+                "nothing, it is down".to_owned()
+            } else {
+                self.running.join(" ")
+            },
+            human_bytes(self.content_bytes),
+            self.member_count,
+        );
+        for coverage in &self.coverage {
+            let (mark, reason) = match &coverage.reason {
+                Some(reason) => ("NOT in", format!(": {reason}")),
+                None => ("in    ", String::new()),
+            };
+            let kind = format!("{:?}", coverage.kind).to_lowercase();
+            text.push_str(&format!("  {mark}    {kind} {}{reason}\n", coverage.name));
+        }
+        for warning in &self.warnings {
+            text.push_str(&format!("  warning   {warning}\n"));
+        }
+        text
+    }
+}
+
+pub fn plan(global: &Global, stacks: &[String]) -> Result<ExitStatus> {
+    let mut plan = load(global)?;
+    plan.select(stacks)?;
+    let mut views = Vec::new();
+    let mut status = ExitStatus::Ok;
+    for stack in &plan.stacks {
+        match StackView::of(stack) {
+            Ok(view) => views.push(view),
+            Err(error) => {
+                tracing::error!(stack = stack.name, "{error:#}");
+                status = ExitStatus::Incomplete;
+            }
+        }
+    }
+    if global.json {
+        print_json(&views)?;
+    } else {
+        print(
+            &views
+                .iter()
+                .map(StackView::text)
+                .collect::<Vec<_>>()
+                .join("\n"),
+        )?;
+    }
+    Ok(status)
+}
+
+/// An archive in the store, and what its manifest says of it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ArchiveView {
+    stack: String,
+    path: PathBuf,
+    /// Local time, from the name.
+    time: DateTime,
+    archive_bytes: u64,
+    complete: bool,
+    /// All that follows is `null` for archives of the script.
+    content_bytes: Option<u64>,
+    downtime_ms: Option<u64>,
+    changed_count: Option<u64>,
+    running: Option<Vec<String>>,
+}
+
+impl ArchiveView {
+    fn of(archive: StoredArchive) -> ArchiveView {
+        let manifest = read_manifest(&archive).unwrap_or_else(|error| {
+            tracing::warn!(path = %archive.path.display(), "{error:#}");
+            None
+        });
+        ArchiveView {
+            stack: archive.name.stack.clone(),
+            path: archive.path,
+            time: archive.name.time,
+            archive_bytes: archive.archive_bytes,
+            complete: archive.complete,
+            content_bytes: manifest.as_ref().map(|m| m.content_bytes),
+            downtime_ms: manifest.as_ref().and_then(|m| m.downtime_ms),
+            changed_count: manifest.as_ref().map(|m| m.changed_count),
+            running: manifest.map(|m| m.running),
+        }
+    }
+
+    fn row(&self, now: DateTime) -> [String; 6] {
+        let note = match (self.complete, self.changed_count) {
+            (false, _) => "INCOMPLETE".to_owned(),
+            (true, None) => "without a manifest".to_owned(),
+            (true, Some(0)) => String::new(),
+            (true, Some(count)) => format!("{count} files changed while read"),
+        };
+        [
+            self.stack.clone(),
+            self.time.strftime("%F %T").to_string(),
+            age(now, self.time),
+            human_bytes(self.archive_bytes),
+            self.downtime_ms
+                .map_or_else(|| "-".to_owned(), human_duration),
+            note,
+        ]
+    }
+}
+
+fn read_manifest(archive: &StoredArchive) -> Result<Option<Manifest>> {
+    let file = File::open(&archive.path)?;
+    let json = archive::read_manifest(&file)?;
+    json.map(|json| serde_json::from_slice(&json).context("understand the manifest"))
+        .transpose()
+}
+
+fn age(now: DateTime, then: DateTime) -> String {
+    let hours = now.duration_since(then).as_hours();
+    match hours {
+        ..0 => "future".to_owned(),
+        0..48 => format!("{hours} h"),
+        _ => format!("{} d", hours / 24),
+    }
+}
+
+pub fn list(global: &Global, stacks: &[String]) -> Result<ExitStatus> {
+    let plan = load(global)?;
+    let store = Store::open(&plan.backup_dir)?;
+    let stacks = if stacks.is_empty() {
+        store.stacks()?
+    } else {
+        stacks.to_vec()
+    };
+    let mut views = Vec::new();
+    for stack in &stacks {
+        views.extend(store.list(stack)?.into_iter().map(ArchiveView::of));
+    }
+    if global.json {
+        print_json(&views)?;
+    } else if views.is_empty() {
+        tracing::info!(path = %plan.backup_dir.display(), "no archives");
+    } else {
+        let now = ZonedDateTime::now().datetime();
+        let header = ["STACK", "TIME", "AGE", "SIZE", "DOWNTIME", ""].map(str::to_owned);
+        let rows: Vec<_> = std::iter::once(header)
+            .chain(views.iter().map(|v| v.row(now)))
+            .collect();
+        print(&table(&rows))?;
+    }
+    Ok(ExitStatus::Ok)
+}
+
+/// Columns as wide as their widest cell.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// An archive and what would become of it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DecisionView {
+    path: PathBuf,
+    archive_bytes: u64,
+    keep: bool,
+    reasons: Vec<String>,
+}
+
+pub fn prune_dry_run(
+    global: &Global,
+    plan: &Plan,
+    policy: &Retention,
+    now: DateTime,
+) -> Result<ExitStatus> {
+    let store = Store::open(&plan.backup_dir)?;
+    let mut views = Vec::new();
+    for stack in &plan.stacks {
+        let decisions = prune::decisions(&store, policy, &stack.name, now)?;
+        views.extend(
+            decisions
+                .into_iter()
+                .map(|(archive, decision)| DecisionView {
+                    path: archive.path,
+                    archive_bytes: archive.archive_bytes,
+                    keep: decision.keep,
+                    reasons: decision.reasons,
+                }),
+        );
+    }
+    if global.json {
+        return print_json(&views).map(|()| ExitStatus::Ok);
+    }
+    let row = |view: &DecisionView| {
+        let name = view
+            .path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let verb = if view.keep { "keep" } else { "remove" };
+        [
+            verb.to_owned(),
+            name,
+            human_bytes(view.archive_bytes),
+            view.reasons.join(", "),
+        ]
+    };
+    let rows: Vec<_> = views.iter().map(row).collect();
+    let removed_bytes: u64 = views
+        .iter()
+        .filter(|v| !v.keep)
+        .map(|v| v.archive_bytes)
+        .sum();
+    print(&format!(
+        "{}would free {}\n",
+        table(&rows),
+        human_bytes(removed_bytes)
+    ))?;
+    Ok(ExitStatus::Ok)
+}
