@@ -301,15 +301,21 @@ impl Start<'_> {
     fn start_all(&mut self, startable: &[usize], seen: &[Seen]) -> Duration {
         let entry = self.entry;
         let results: Vec<Result<()>> = thread::scope(|scope| {
-            let start =
-                |&i: &usize| scope.spawn(move || start_one(entry, i, seen[i].id.as_deref()));
+            let start = |&i: &usize| {
+                let span = tracing::Span::current();
+                scope.spawn(move || span.in_scope(|| start_one(entry, i, seen[i].id.as_deref())))
+            };
             let starts: Vec<_> = startable.iter().map(start).collect();
             let join = |start: thread::ScopedJoinHandle<'_, Result<()>>| {
                 start.join().unwrap_or_else(|_| Err(anyhow!("panicked")))
             };
             starts.into_iter().map(join).collect()
         });
-        let mut pause = LOOK;
+        let mut pause = if startable.is_empty() {
+            LOOK
+        } else {
+            Duration::ZERO
+        };
         for (&i, result) in startable.iter().zip(results) {
             let error = match result {
                 Ok(()) => {

@@ -1,0 +1,395 @@
+//! What the integration tests share: a temporary place with a store and a
+//! state directory, real stacks on a real Docker Engine, and a spy on PATH.
+
+#![allow(dead_code, reason = "every test file uses a part of it")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_docker-stack-backup");
+
+/// How a command ended and what it printed.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// The outcome printed by `--json`.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error} in:\n{}\n{}", self.stdout, self.stderr))
+    }
+
+    #[track_caller]
+    pub fn expect_status(self, status: i32) -> Ended {
+        assert_eq!(
+            self.status, status,
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout, self.stderr
+        );
+        self
+    }
+}
+
+#[track_caller]
+pub fn output(command: &mut Command) -> Ended {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("{error}: {command:?} (scripts/test installs what the tests need)")
+        });
+    Ended {
+        status: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Runs a command that must succeed, and returns its stdout, trimmed.
+#[track_caller]
+pub fn succeed<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> String {
+    let ended = output(Command::new(program).args(args)).expect_status(0);
+    ended.stdout.trim().to_owned()
+}
+
+pub fn docker<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
+    succeed("docker", args)
+}
+
+/// Waits until something holds, at most for half a minute.
+#[track_caller]
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "not within 30 s: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A temporary directory with all that a run needs.
+pub struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    pub fn new() -> Place {
+        Place {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.dir.path().join(relative)
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.path("store")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// A copy of `tests/stacks/<kind>` under a name of its own. Not started.
+    pub fn stack(&self, kind: &str) -> Stack {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("dsbtest-{kind}-{}-{count}", std::process::id());
+        let dir = self.path("stacks").join(&name);
+        fs::create_dir_all(self.path("stacks")).unwrap();
+        let origin = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/stacks")
+            .join(kind);
+        succeed(
+            "cp",
+            [OsStr::new("-a"), origin.as_os_str(), dir.as_os_str()],
+        );
+        Stack {
+            project: name.clone(),
+            name,
+            dir,
+        }
+    }
+
+    /// Writes a configuration with the place's own directories; `more` is
+    /// merged over it.
+    pub fn config(&self, stacks: Value, more: Value) -> PathBuf {
+        let mut config = serde_json::json!({
+            "baseDir": self.path("stacks"),
+            "backupDir": self.store(),
+            "stateDir": self.state(),
+            "logFile": self.path("log"),
+            "stacks": stacks,
+        });
+        for (key, value) in more.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        let path = self.path("config.json");
+        fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    /// The program with this place's configuration.
+    pub fn program(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command
+            .arg("--config")
+            .arg(self.path("config.json"))
+            .args(args);
+        command
+    }
+
+    /// `run --json` of the configured stacks.
+    #[track_caller]
+    pub fn run(&self) -> Ended {
+        output(&mut self.program(&["run", "--json"]))
+    }
+
+    /// Names of everything in a stack's directory of the store, sorted.
+    pub fn stored(&self, stack: &str) -> Vec<String> {
+        let Ok(listing) = fs::read_dir(self.store().join(stack)) else {
+            return Vec::new();
+        };
+        let mut names: Vec<String> = listing
+            .map(|item| item.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The one archive of a stack.
+    #[track_caller]
+    pub fn archive(&self, stack: &str) -> PathBuf {
+        let names = self.stored(stack);
+        assert_eq!(names.len(), 1, "{names:?}");
+        assert!(names[0].ends_with(".tar"), "{names:?}");
+        self.store().join(stack).join(&names[0])
+    }
+
+    /// Extracts an archive with GNU tar, as a person would by hand.
+    #[track_caller]
+    pub fn extract(&self, archive: &Path) -> PathBuf {
+        let target = self.path("extracted");
+        fs::create_dir_all(&target).unwrap();
+        let options = ["--xattrs", "--xattrs-include=*", "--acls", "-pxf"].map(OsStr::new);
+        let target_option = [archive.as_os_str(), OsStr::new("-C"), target.as_os_str()];
+        succeed("tar", options.into_iter().chain(target_option));
+        target
+    }
+
+    /// Names of journalled stacks.
+    pub fn journalled(&self) -> Vec<String> {
+        let Ok(listing) = fs::read_dir(self.path("state/journal")) else {
+            return Vec::new();
+        };
+        listing
+            .map(|item| item.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    /// A `docker` that logs its arguments, runs `hook` (a shell fragment, with
+    /// `$PARENT` the program's process and `$COUNT` the number of this call),
+    /// and then becomes the real one.
+    pub fn spy(&self, hook: &str) -> Spy {
+        let dir = self.path("spy");
+        fs::create_dir_all(&dir).unwrap();
+        let real = succeed("sh", ["-c", "command -v docker"]);
+        let log = dir.join("log");
+        let script = format!(
+            "#!/bin/bash\nPARENT=$PPID\nexec 9>>'{lock}'; flock 9\necho \"$*\" >>'{log}'\n\
+             COUNT=$(grep -c '' '{log}')\n\
+             docker() {{ '{real}' \"$@\"; }}\n{hook}\nexec 9>&-\nexec '{real}' \"$@\"\n",
+            lock = dir.join("lock").display(),
+            log = log.display(),
+        );
+        let program = dir.join("docker");
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        Spy { dir, log }
+    }
+}
+
+pub struct Spy {
+    dir: PathBuf,
+    log: PathBuf,
+}
+
+impl Spy {
+    /// Puts the spy on the command's PATH.
+    pub fn watch<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        let path = std::env::var("PATH").unwrap();
+        command.env("PATH", format!("{}:{path}", self.dir.display()))
+    }
+
+    /// The calls so far, their arguments joined by spaces.
+    pub fn calls(&self) -> Vec<String> {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+
+    pub fn clear(&self) {
+        fs::write(&self.log, "").unwrap();
+    }
+}
+
+/// A real compose stack; taken down, volumes and all, when dropped.
+pub struct Stack {
+    pub name: String,
+    pub project: String,
+    pub dir: PathBuf,
+}
+
+impl Stack {
+    pub fn compose(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.args([
+            "compose",
+            "--project-name",
+            &self.project,
+            "--progress",
+            "quiet",
+        ]);
+        command.args(args).current_dir(&self.dir);
+        command
+    }
+
+    #[track_caller]
+    pub fn up(&self) {
+        self.up_with(&[]);
+    }
+
+    /// `up --wait`, with more options (before `up`).
+    #[track_caller]
+    pub fn up_with(&self, options: &[&str]) {
+        let args = [options, &["up", "--detach", "--wait"]].concat();
+        output(&mut self.compose(&args)).expect_status(0);
+    }
+
+    /// Runs a command in a service's container; returns its stdout, trimmed.
+    #[track_caller]
+    pub fn exec(&self, service: &str, command: &[&str]) -> String {
+        let args = [&["exec", "-T", service], command].concat();
+        output(&mut self.compose(&args))
+            .expect_status(0)
+            .stdout
+            .trim()
+            .to_owned()
+    }
+
+    /// `service:state` of all its containers, sorted.
+    pub fn states(&self) -> Vec<String> {
+        let filter = format!("label=com.docker.compose.project={}", self.project);
+        let format = "{{.Label \"com.docker.compose.service\"}}:{{.State}}";
+        let states = docker(["ps", "--all", "--filter", &filter, "--format", format]);
+        let mut states: Vec<String> = states.lines().map(str::to_owned).collect();
+        states.sort();
+        states
+    }
+
+    /// Ids of all its containers, sorted by name.
+    pub fn ids(&self) -> Vec<String> {
+        let filter = format!("label=com.docker.compose.project={}", self.project);
+        let format = "{{.Names}} {{.ID}}";
+        let ids = docker(["ps", "--all", "--filter", &filter, "--format", format]);
+        let mut ids: Vec<String> = ids.lines().map(str::to_owned).collect();
+        ids.sort();
+        ids
+    }
+
+    pub fn container(&self, service: &str) -> String {
+        output(&mut self.compose(&["ps", "--all", "--quiet", service]))
+            .stdout
+            .trim()
+            .to_owned()
+    }
+
+    pub fn read(&self, relative: &str) -> String {
+        fs::read_to_string(self.dir.join(relative)).unwrap_or_default()
+    }
+
+    /// The stack's entry in an outcome.
+    #[track_caller]
+    pub fn outcome<'j>(&self, run: &'j Value) -> &'j Value {
+        let stacks = run["stacks"].as_array().unwrap();
+        stacks
+            .iter()
+            .find(|stack| stack["stack"] == self.name.as_str())
+            .expect("the stack's outcome")
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // By label: works when the test has broken the compose file.
+        let filter = format!("label=com.docker.compose.project={}", self.project);
+        let remove = |kind: &str, list: &[&str], remove: &[&str]| {
+            let mut listing = Command::new("docker");
+            listing
+                .arg(kind)
+                .args(list)
+                .args(["-q", "--filter", &filter]);
+            let listed = listing
+                .output()
+                .map(|output| output.stdout)
+                .unwrap_or_default();
+            let names = String::from_utf8_lossy(&listed).into_owned();
+            if !names.trim().is_empty() {
+                let mut command = Command::new("docker");
+                command
+                    .arg(kind)
+                    .args(remove)
+                    .args(names.split_whitespace());
+                let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+            }
+        };
+        remove(
+            "container",
+            &["ls", "--all"],
+            &["rm", "--force", "--volumes"],
+        );
+        remove("volume", &["ls"], &["rm", "--force"]);
+        remove("network", &["ls"], &["rm"]);
+    }
+}
+
+/// A child that is killed when the test ends before it.
+pub struct Background(pub Child);
+
+impl Background {
+    pub fn spawn(command: &mut Command) -> Background {
+        let command = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Background(command.spawn().unwrap())
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+
+    pub fn wait(mut self) -> i32 {
+        self.0.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
