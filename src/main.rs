@@ -1,4 +1,6 @@
 mod config;
+#[allow(dead_code)]
+mod email;
 mod outcome;
 #[allow(dead_code, unused_imports)]
 mod report;

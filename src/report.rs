@@ -10,7 +10,7 @@ mod text;
 use anyhow::{Context, Result};
 
 use crate::outcome::RunOutcome;
-pub use format::{human_bytes, human_duration};
+pub use format::{ascii, human_bytes, human_duration};
 pub use headline::subject;
 pub use text::text;
 
