@@ -1,11 +1,188 @@
-use crate::config::Email;
-use anyhow::Result;
-pub fn send(_: &Email, _: &str, _: &str) -> Result<()> {
-    anyhow::bail!("not merged")
+//! Mails a report. Only this module knows the mail library.
+//!
+//! The library's feature `tracing` must stay off: it logs every line sent, the
+//! password among them.
+
+mod message;
+mod secret;
+mod smtp;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use lettre::transport::smtp::client::{Certificate, TlsParameters};
+use lettre::transport::smtp::{SMTP_PORT, SUBMISSION_PORT, SUBMISSIONS_PORT};
+
+use crate::config::{Email, Encryption};
+use secret::Secret;
+use smtp::Delivery;
+
+/// The whole delivery may take this many times `timeout`. Every step has its
+/// own time-out; this bound is for name resolution and for a server that goes
+/// on sending a byte now and then.
+const TOTAL_TIMEOUTS: u32 = 5;
+
+/// Sends one mail to all recipients and waits until the server has it.
+///
+/// # Errors
+/// Says what to change, and never the password. If the server refuses some of
+/// the recipients, the others still get the mail, and the error names the
+/// refused.
+pub fn send(config: &Email, subject: &str, body: &str) -> Result<()> {
+    let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    send_with(config, credentials_dir.as_deref(), subject, body)
 }
-pub fn validate(_: &Email) -> Result<()> {
+
+fn send_with(
+    config: &Email,
+    credentials_dir: Option<&Path>,
+    subject: &str,
+    body: &str,
+) -> Result<()> {
+    let server = format!("{}:{}", config.host, port(config));
+    let context = || format!("send mail through {server}");
+    validate(config)?;
+    let delivery = prepare(config, credentials_dir, subject, body).with_context(context)?;
+    deliver_within(delivery, timeout(config) * TOTAL_TIMEOUTS).with_context(context)
+}
+
+/// Reads what `send` would read (password, `caFile`) without sending anything.
+pub fn check_files(config: &Email) -> Result<()> {
+    let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    prepare(config, credentials_dir.as_deref(), "", "").map(drop)
+}
+
+/// Checks the settings themselves; reads no file and asks no server.
+pub fn validate(config: &Email) -> Result<()> {
+    ensure!(!config.host.is_empty(), "email.host is empty");
+    ensure!(config.timeout > 0, "email.timeout is zero");
+    message::mailbox(&config.from).context("email.from")?;
+    ensure!(!config.to.is_empty(), "email.to names no recipient");
+    for to in &config.to {
+        message::mailbox(to).context("email.to")?;
+    }
+    validate_password_source(config)?;
+    ensure!(
+        config.user.is_none() || config.encryption != Encryption::None || is_loopback(&config.host),
+        "email.user with email.encryption \"none\" would send the password in the clear to {}; \
+         use \"starttls\" or \"tls\"",
+        config.host
+    );
     Ok(())
 }
-pub fn try_login(_: &Email) -> Result<()> {
-    Ok(())
+
+fn validate_password_source(config: &Email) -> Result<()> {
+    let credential = config.password_credential.as_deref();
+    match (&config.user, &config.password_file, credential) {
+        (_, Some(_), Some(_)) => {
+            bail!("set one of email.passwordFile and email.passwordCredential, not both")
+        }
+        (Some(_), None, None) => {
+            bail!("email.user needs email.passwordFile or email.passwordCredential")
+        }
+        (None, Some(_), _) => bail!("email.passwordFile needs email.user"),
+        (None, _, Some(_)) => bail!("email.passwordCredential needs email.user"),
+        (_, _, Some("" | "." | "..")) => bail!("email.passwordCredential is no credential's name"),
+        (_, _, Some(name)) if name.contains('/') => {
+            bail!(
+                "email.passwordCredential is a credential's name, not a path; for a path use email.passwordFile"
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Everything that can fail without the server, done before it is bothered.
+fn prepare(
+    config: &Email,
+    credentials_dir: Option<&Path>,
+    subject: &str,
+    body: &str,
+) -> Result<Delivery> {
+    let secret = match &config.user {
+        Some(user) => Some(Secret::load(config, user, credentials_dir)?),
+        None => None,
+    };
+    let tls = match config.encryption {
+        Encryption::None => None,
+        Encryption::Starttls | Encryption::Tls => Some(tls_parameters(config)?),
+    };
+    let recipients = config.to.iter().map(|to| message::mailbox(to));
+    Ok(Delivery {
+        host: config.host.clone(),
+        port: port(config),
+        encryption: config.encryption,
+        timeout: timeout(config),
+        tls,
+        secret,
+        from: message::mailbox(&config.from)?.email,
+        to: recipients
+            .map(|mailbox| Ok(mailbox?.email))
+            .collect::<Result<_>>()?,
+        message: message::format(config, subject, body)?,
+    })
+}
+
+/// The library bounds every read and write, but neither name resolution nor
+/// the sum. So a thread does the work, and is left to itself when it is late:
+/// it ends with the process at the latest.
+fn deliver_within(delivery: Delivery, total: Duration) -> Result<()> {
+    let (sender, receiver) = mpsc::channel();
+    thread::Builder::new()
+        .name("email".to_owned())
+        .spawn(move || sender.send(delivery.run()))
+        .context("start thread")?;
+    match receiver.recv_timeout(total) {
+        Ok(result) => result,
+        Err(RecvTimeoutError::Timeout) => Err(anyhow!(
+            "not done after {} s; the server is too slow, or email.timeout is too short",
+            total.as_secs()
+        )),
+        Err(RecvTimeoutError::Disconnected) => Err(anyhow!("the mail thread panicked")),
+    }
+}
+
+fn tls_parameters(config: &Email) -> Result<TlsParameters> {
+    let mut builder = TlsParameters::builder(config.host.clone());
+    if let Some(path) = &config.ca_file {
+        builder = builder.add_root_certificate(
+            read_certificates(path)
+                .with_context(|| format!("read email.caFile {}", path.display()))?,
+        );
+    }
+    builder.build().context("set up TLS")
+}
+
+fn read_certificates(path: &Path) -> Result<Certificate> {
+    let pem = std::fs::read(path)?;
+    // Without this a file with no certificate in it is taken as "none".
+    let marker = b"-----BEGIN CERTIFICATE-----";
+    let has_certificate = pem.windows(marker.len()).any(|window| window == marker);
+    ensure!(has_certificate, "no PEM certificate in it");
+    Certificate::from_pem(&pem).context("parse certificates")
+}
+
+fn port(config: &Email) -> u16 {
+    config.port.unwrap_or(match config.encryption {
+        Encryption::Starttls => SUBMISSION_PORT,
+        Encryption::Tls => SUBMISSIONS_PORT,
+        Encryption::None => SMTP_PORT,
+    })
+}
+
+fn timeout(config: &Email) -> Duration {
+    Duration::from_secs(config.timeout.into())
+}
+
+fn is_loopback(host: &str) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
 }

@@ -1,0 +1,73 @@
+//! The password: where it comes from, and that it goes nowhere else.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::commands::Auth;
+
+use crate::config::Email;
+
+/// A user and a password. Not printable on purpose.
+pub struct Secret {
+    pub user: String,
+    password: String,
+}
+
+impl Secret {
+    /// Reads the password from the file or the systemd credential.
+    /// `credentials_dir` is systemd's `$CREDENTIALS_DIRECTORY`.
+    pub fn load(config: &Email, user: &str, credentials_dir: Option<&Path>) -> Result<Secret> {
+        let path = password_path(config, credentials_dir)?;
+        let context = || format!("read mail password from {}", path.display());
+        let text = fs::read_to_string(&path).with_context(context)?;
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        let password = line.strip_suffix('\r').unwrap_or(line);
+        ensure!(!password.is_empty(), "{}: it is empty", context());
+        Ok(Secret {
+            user: user.to_owned(),
+            password: password.to_owned(),
+        })
+    }
+
+    pub fn credentials(&self) -> Credentials {
+        Credentials::new(self.user.clone(), self.password.clone())
+    }
+
+    /// `text` without the password, as it is or as it goes over the wire: a
+    /// server may quote in its answer the line it did not like.
+    pub fn redact(&self, text: &str) -> String {
+        let encoded = |mechanism, challenge| {
+            let auth = Auth::new(mechanism, self.credentials(), challenge);
+            let line = auth.map(|auth| auth.to_string()).unwrap_or_default();
+            line.split_whitespace().last().unwrap_or("").to_owned()
+        };
+        let secrets = [
+            encoded(Mechanism::Plain, None),
+            encoded(Mechanism::Login, Some("Password:".to_owned())),
+            self.password.clone(),
+        ];
+        secrets
+            .iter()
+            .filter(|secret| !secret.is_empty())
+            .fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+    }
+}
+
+fn password_path(config: &Email, credentials_dir: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = &config.password_file {
+        return Ok(path.clone());
+    }
+    let name = config
+        .password_credential
+        .as_deref()
+        .context("email.user needs email.passwordFile or email.passwordCredential")?;
+    let dir = credentials_dir.with_context(|| {
+        format!(
+            "find mail password: CREDENTIALS_DIRECTORY is not set; \
+             the systemd unit needs LoadCredential={name}:..."
+        )
+    })?;
+    Ok(dir.join(name))
+}

@@ -1,0 +1,214 @@
+//! The conversation with the server, and what its failures mean.
+
+use std::error::Error as _;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use lettre::Address;
+use lettre::transport::smtp::Error;
+use lettre::transport::smtp::authentication::Mechanism;
+use lettre::transport::smtp::client::{SmtpConnection, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::extension::ClientId;
+
+use super::secret::Secret;
+use crate::config::Encryption;
+use crate::report::ascii;
+
+/// One mail on its way to one server.
+pub struct Delivery {
+    pub host: String,
+    pub port: u16,
+    pub encryption: Encryption,
+    /// For connecting, and for every read and write.
+    pub timeout: Duration,
+    /// Set unless `encryption` is `None`.
+    pub tls: Option<TlsParameters>,
+    pub secret: Option<Secret>,
+    pub from: Address,
+    pub to: Vec<Address>,
+    pub message: Vec<u8>,
+}
+
+impl Delivery {
+    /// Hands the mail over. Errors are printable and free of the password.
+    pub fn run(&self) -> Result<()> {
+        self.converse().map_err(|error| {
+            // Redacted while the server's words are still as it wrote them.
+            let text = format!("{error:#}");
+            let text = match &self.secret {
+                Some(secret) => secret.redact(&text),
+                None => text,
+            };
+            anyhow!(ascii(&text))
+        })
+    }
+
+    fn converse(&self) -> Result<()> {
+        let mut smtp = self.connect()?;
+        self.log_in(&mut smtp)?;
+        self.command(
+            &mut smtp,
+            "sender",
+            Mail::new(Some(self.from.clone()), vec![]),
+        )?;
+        let refused = self.name_recipients(&mut smtp)?;
+        if refused.len() == self.to.len() {
+            bail!(refused.join("; "));
+        }
+        self.command(&mut smtp, "message", Data)?;
+        // The library ends the last line itself.
+        let message = self.message.strip_suffix(b"\r\n");
+        smtp.message(message.unwrap_or(&self.message))
+            .map_err(|error| self.explain("message", &error))?;
+        // The server has the mail; what it says to our leaving is no matter.
+        let _ = smtp.quit();
+        if !refused.is_empty() {
+            bail!("{}; the other recipients got it", refused.join("; "));
+        }
+        Ok(())
+    }
+
+    fn connect(&self) -> Result<SmtpConnection> {
+        let addresses = self.resolve()?;
+        let hello = ClientId::default();
+        let wrapper = match self.encryption {
+            Encryption::Tls => self.tls.as_ref(),
+            Encryption::Starttls | Encryption::None => None,
+        };
+        let timeout = Some(self.timeout);
+        let mut smtp =
+            SmtpConnection::connect(addresses.as_slice(), timeout, &hello, wrapper, None)
+                .map_err(|error| self.explain("connect", &error))?;
+        if let (Encryption::Starttls, Some(tls)) = (self.encryption, &self.tls) {
+            if !smtp.can_starttls() {
+                bail!(
+                    "the server offers no STARTTLS; set email.encryption to \"tls\" \
+                     (usually port 465)"
+                );
+            }
+            smtp.starttls(tls, &hello)
+                .map_err(|error| self.explain("STARTTLS", &error))?;
+        }
+        Ok(smtp)
+    }
+
+    fn resolve(&self) -> Result<Vec<SocketAddr>> {
+        let addresses = (self.host.as_str(), self.port).to_socket_addrs();
+        let addresses: Vec<_> = match addresses {
+            Ok(addresses) => addresses.collect(),
+            Err(error) => bail!("find host {:?}: {error}; check email.host", self.host),
+        };
+        if addresses.is_empty() {
+            bail!("find host {:?}: it has no address", self.host);
+        }
+        Ok(addresses)
+    }
+
+    fn log_in(&self, smtp: &mut SmtpConnection) -> Result<()> {
+        let Some(secret) = &self.secret else {
+            return Ok(());
+        };
+        let known = [Mechanism::Plain, Mechanism::Login];
+        if smtp.server_info().get_auth_mechanism(&known).is_none() {
+            bail!("log in: the server offers neither PLAIN nor LOGIN; leave out email.user?");
+        }
+        let credentials = secret.credentials();
+        match smtp.auth(&known, &credentials) {
+            Ok(_) => Ok(()),
+            Err(error) if reply_code(&error).as_deref() == Some("535") => bail!(
+                "log in: user {:?} or the password is wrong: {}",
+                secret.user,
+                self.meaning(&error)
+            ),
+            Err(error) => Err(self.explain("log in", &error)),
+        }
+    }
+
+    /// Returns a line for each recipient that the server refuses.
+    fn name_recipients(&self, smtp: &mut SmtpConnection) -> Result<Vec<String>> {
+        let mut refused = Vec::new();
+        for to in &self.to {
+            let step = format!("recipient {to}");
+            match smtp.command(Rcpt::new(to.clone(), vec![])) {
+                Ok(_) => {}
+                Err(error) if error.status().is_some() => {
+                    refused.push(self.explain(&step, &error).to_string());
+                }
+                Err(error) => return Err(self.explain(&step, &error)),
+            }
+        }
+        Ok(refused)
+    }
+
+    fn command(
+        &self,
+        smtp: &mut SmtpConnection,
+        step: &str,
+        command: impl std::fmt::Display,
+    ) -> Result<()> {
+        match smtp.command(command) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.explain(step, &error)),
+        }
+    }
+
+    fn explain(&self, step: &str, error: &Error) -> anyhow::Error {
+        anyhow!("{step}: {}", self.meaning(error))
+    }
+
+    /// What the error means, and what to do about it.
+    fn meaning(&self, error: &Error) -> String {
+        let cause = error.source().map(ToString::to_string).unwrap_or_default();
+        if let Some(code) = reply_code(error) {
+            return format!("the server said {code} {cause}");
+        }
+        let io_error = error.source().and_then(|e| e.downcast_ref::<io::Error>());
+        match io_error.map(io::Error::kind) {
+            // A socket's time-out is reported as "would block".
+            Some(ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
+                let hint = match self.encryption {
+                    Encryption::Tls => "",
+                    _ => "; a server that waits for TLS needs email.encryption \"tls\"",
+                };
+                format!("no answer within {} s{hint}", self.timeout.as_secs())
+            }
+            Some(ErrorKind::ConnectionRefused) => {
+                "connection refused; check email.host and email.port".to_owned()
+            }
+            Some(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                "the server closed the connection".to_owned()
+            }
+            _ if cause == "incomplete response" => "the server closed the connection".to_owned(),
+            _ => match tls_meaning(&cause) {
+                Some(meaning) => format!("{meaning} ({cause})"),
+                None => error.to_string(),
+            },
+        }
+    }
+}
+
+/// The TLS library's words are all there is to go by: its types are not ours.
+fn tls_meaning(cause: &str) -> Option<&'static str> {
+    let contains = |words: &[&str]| words.iter().any(|word| cause.contains(word));
+    if contains(&["UnknownIssuer", "CaUsedAsEndEntity"]) {
+        Some("the server's certificate is not trusted; name its CA in email.caFile")
+    } else if contains(&["NotValidForName", "not valid for name"]) {
+        Some("the server's certificate is for another name; set email.host to a name in it")
+    } else if contains(&["expired", "Expired"]) {
+        Some("the server's certificate has expired")
+    } else if contains(&["not valid yet", "NotValidYet"]) {
+        Some("the server's certificate is not valid yet; check this host's clock")
+    } else if contains(&["corrupt message"]) {
+        Some("the server does not speak TLS on this port; try email.encryption \"starttls\"")
+    } else {
+        None
+    }
+}
+
+/// The three digits of a negative reply.
+fn reply_code(error: &Error) -> Option<String> {
+    error.status().map(|code| code.to_string())
+}

@@ -1,0 +1,325 @@
+//! Servers that misbehave, each a script over a plain socket.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use super::*;
+
+const OK: &str = "250 ok\r\n";
+const GREETING: &str = "220 localhost ready\r\n";
+
+/// Runs `script` on the first connection; the port it listens on.
+fn serve(script: impl FnOnce(TcpStream) + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || script(listener.accept().unwrap().0));
+    port
+}
+
+/// Greets, then answers each line with what `answer` says to it; the lines of
+/// a mail's body are one line, `.`. `None` hangs.
+fn converse(answer: impl Fn(&str) -> Option<&'static str> + Send + 'static) -> u16 {
+    serve(move |stream| {
+        let mut writer = stream.try_clone().unwrap();
+        writer.write_all(GREETING.as_bytes()).unwrap();
+        let mut in_body = false;
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if in_body && line != "." {
+                continue;
+            }
+            let Some(answer) = answer(&line) else {
+                return sleep(Duration::from_secs(60));
+            };
+            in_body = answer.starts_with("354");
+            let _ = writer.write_all(answer.as_bytes());
+        }
+    })
+}
+
+/// A server with which all is well.
+fn good(line: &str) -> Option<&'static str> {
+    match line {
+        "DATA" => Some("354 go on\r\n"),
+        _ => Some(OK),
+    }
+}
+
+/// Time-out of one second a step, so five in all.
+fn send_to(port: u16, change: impl FnOnce(&mut Email)) -> Result<()> {
+    let mut config = config("127.0.0.1", port);
+    config.timeout = 1;
+    change(&mut config);
+    send_with(&config, None, "subject", "body\n")
+}
+
+fn expect(port: u16, change: impl FnOnce(&mut Email), what: &str) {
+    let error = error_of(send_to(port, change));
+    let expected = format!("send mail through 127.0.0.1:{port}: {what}");
+    assert_eq!(error, expected);
+}
+
+const NO_ANSWER: &str =
+    "no answer within 1 s; a server that waits for TLS needs email.encryption \"tls\"";
+
+#[test]
+fn a_good_server_takes_the_mail() {
+    send_to(converse(good), |_| ()).unwrap();
+}
+
+#[test]
+fn a_server_that_never_greets() {
+    let begun = Instant::now();
+    let port = serve(|_stream| sleep(Duration::from_secs(60)));
+    expect(port, |_| (), &format!("connect: {NO_ANSWER}"));
+    let port = serve(|_stream| sleep(Duration::from_secs(60)));
+    let encryption = Encryption::Tls;
+    expect(
+        port,
+        |c| c.encryption = encryption,
+        "connect: no answer within 1 s",
+    );
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_server_that_hangs_after_a_command() {
+    let hang = |at: &'static str| {
+        converse(move |line| {
+            let hangs = line.starts_with(at);
+            if hangs { None } else { good(line) }
+        })
+    };
+    for (at, step) in [
+        ("EHLO", "connect"),
+        ("MAIL", "sender"),
+        ("RCPT", "recipient admin@example.org"),
+        ("DATA", "message"),
+        (".", "message"),
+    ] {
+        expect(hang(at), |_| (), &format!("{step}: {NO_ANSWER}"));
+    }
+}
+
+#[test]
+fn a_server_that_hangs_after_the_mail_has_got_it() {
+    let port = converse(|line| if line == "QUIT" { None } else { good(line) });
+    send_to(port, |_| ()).unwrap();
+}
+
+#[test]
+fn a_server_that_does_not_want_to_talk() {
+    for (greeting, what) in [
+        ("421 too busy\r\n", "connect: the server said 421 too busy"),
+        (
+            "554-no service\r\n554 for you \x1b[31m\r\n",
+            "connect: the server said 554 no service for you \\u{1b}[31m",
+        ),
+    ] {
+        let port = serve(move |mut stream| stream.write_all(greeting.as_bytes()).unwrap());
+        expect(port, |_| (), what);
+    }
+}
+
+#[test]
+fn a_server_that_hangs_up() {
+    let port = serve(drop);
+    expect(port, |_| (), "connect: the server closed the connection");
+    let port = serve(|mut stream| {
+        stream.write_all(GREETING.as_bytes()).unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+    });
+    expect(port, |_| (), "connect: the server closed the connection");
+}
+
+#[test]
+fn a_port_that_nobody_listens_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let what = "connect: connection refused; check email.host and email.port";
+    expect(port, |_| (), what);
+}
+
+#[test]
+fn a_host_that_does_not_exist() {
+    let mut config = config("no-such-host.invalid", 25);
+    config.timeout = 10;
+    let error = error_of(send_with(&config, None, "subject", "body"));
+    let start = "send mail through no-such-host.invalid:25: find host \"no-such-host.invalid\": ";
+    assert!(error.starts_with(start), "{error}");
+    assert!(error.ends_with("; check email.host"), "{error}");
+}
+
+#[test]
+fn a_server_that_trickles_does_not_hang_the_run() {
+    let port = serve(|mut stream| {
+        for byte in b"220-".iter().chain(std::iter::repeat(&b'x')) {
+            if stream.write_all(&[*byte]).is_err() {
+                return;
+            }
+            sleep(Duration::from_millis(400));
+        }
+    });
+    let begun = Instant::now();
+    let what = "not done after 5 s; the server is too slow, or email.timeout is too short";
+    expect(port, |_| (), what);
+    assert!(begun.elapsed() < Duration::from_secs(8));
+}
+
+/// Refuses a recipient called `bad`.
+fn picky(line: &str) -> Option<&'static str> {
+    if line.starts_with("RCPT TO:<bad@") {
+        return Some("550 5.1.1 who?\r\n");
+    }
+    good(line)
+}
+
+#[test]
+fn a_refused_recipient_is_named_and_the_other_gets_the_mail() {
+    let (sender, lines) = mpsc::channel();
+    let port = converse(move |line| {
+        sender.send(line.to_owned()).unwrap();
+        picky(line)
+    });
+    let what = "recipient bad@example.org: the server said 550 5.1.1 who?; \
+                the other recipients got it";
+    expect(port, |c| c.to.insert(0, "bad@example.org".to_owned()), what);
+    let lines: Vec<String> = lines.try_iter().collect();
+    assert!(lines.contains(&"RCPT TO:<admin@example.org>".to_owned()));
+    assert!(lines.contains(&".".to_owned()), "{lines:?}");
+}
+
+#[test]
+fn all_recipients_are_refused() {
+    let what = "recipient bad@example.org: the server said 550 5.1.1 who?";
+    expect(
+        converse(picky),
+        |c| c.to = vec!["bad@example.org".to_owned()],
+        what,
+    );
+}
+
+#[test]
+fn a_mail_that_is_refused() {
+    for (at, answer, what) in [
+        ("MAIL", "530 no\r\n", "sender: the server said 530 no"),
+        (
+            "DATA",
+            "451 later\r\n",
+            "message: the server said 451 later",
+        ),
+        (
+            ".",
+            "552 too big\r\n",
+            "message: the server said 552 too big",
+        ),
+    ] {
+        let port = converse(move |line| {
+            let refuses = line.starts_with(at);
+            if refuses { Some(answer) } else { good(line) }
+        });
+        expect(port, |_| (), what);
+    }
+}
+
+#[test]
+fn a_server_without_starttls_gets_nothing() {
+    let (sender, lines) = mpsc::channel();
+    let port = converse(move |line| {
+        sender.send(line.to_owned()).unwrap();
+        good(line)
+    });
+    let what = "the server offers no STARTTLS; set email.encryption to \"tls\" (usually port 465)";
+    expect(port, |c| c.encryption = Encryption::Starttls, what);
+    let lines: Vec<String> = lines.try_iter().collect();
+    assert!(
+        lines.iter().all(|line| line.starts_with("EHLO")),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_server_that_speaks_no_tls() {
+    let error = error_of(send_to(converse(good), |c| c.encryption = Encryption::Tls));
+    assert!(error.contains("does not speak TLS on this port"), "{error}");
+}
+
+#[test]
+fn a_server_that_quotes_the_password_does_not_get_it_into_the_error() {
+    let (_dir, with_password) = with_password_file(Some("s3cret\n"));
+    let log_in = |c: &mut Email| {
+        c.user = with_password.user.clone();
+        c.password_file = with_password.password_file.clone();
+    };
+    let port = converse(|line| match line {
+        line if line.starts_with("EHLO") => Some("250-localhost\r\n250 AUTH PLAIN\r\n"),
+        "AUTH PLAIN AHUAczNjcmV0" => Some("535 bad: AUTH PLAIN AHUAczNjcmV0 (s3cret)\r\n"),
+        line => good(line),
+    });
+    let what = "log in: user \"u\" or the password is wrong: \
+                the server said 535 bad: AUTH PLAIN *** (***)";
+    expect(port, log_in, what);
+    let what = "log in: the server offers neither PLAIN nor LOGIN; leave out email.user?";
+    expect(converse(good), log_in, what);
+}
+
+/// Collects the text of all events.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Visit for &Log {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        *self.0.lock().unwrap() += &format!("{field}={value:?}\n");
+    }
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Log {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        event.record(&mut &*self);
+    }
+}
+
+/// I8: no secret is in a log, at whatever level.
+#[test]
+fn the_password_is_not_logged() {
+    let (_dir, mut config) = with_password_file(Some("s3cret\n"));
+    let (sender, lines) = mpsc::channel();
+    let port = converse(move |line| {
+        sender.send(line.to_owned()).unwrap();
+        match line {
+            line if line.starts_with("EHLO") => Some("250-localhost\r\n250 AUTH PLAIN\r\n"),
+            line => good(line),
+        }
+    });
+    config.port = Some(port);
+    let log = Log::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::trace!("this is logged");
+        prepare(&config, None, "subject", "body")
+            .unwrap()
+            .run()
+            .unwrap();
+    });
+    // It was sent, and what is logged is seen.
+    assert!(
+        lines
+            .try_iter()
+            .any(|line| line == "AUTH PLAIN AHUAczNjcmV0")
+    );
+    let log = log.0.lock().unwrap().clone();
+    assert!(log.contains("this is logged"), "{log}");
+    assert!(
+        !log.contains("s3cret") && !log.contains("AHUAczNjcmV0"),
+        "{log}"
+    );
+}
