@@ -49,13 +49,16 @@ fn send_with(
     let context = || format!("send mail through {server}");
     validate(config)?;
     let delivery = prepare(config, credentials_dir, subject, body).with_context(context)?;
-    deliver_within(delivery, timeout(config) * TOTAL_TIMEOUTS).with_context(context)
+    within(config, move || delivery.send()).with_context(context)
 }
 
-/// Reads what `send` would read (password, `caFile`) without sending anything.
-pub fn check_files(config: &Email) -> Result<()> {
+/// Does all that `send` does but the sending: reads the password and `caFile`,
+/// connects and logs in.
+pub fn try_login(config: &Email) -> Result<()> {
     let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    prepare(config, credentials_dir.as_deref(), "", "").map(drop)
+    let delivery = prepare(config, credentials_dir.as_deref(), "", "")?;
+    within(config, move || delivery.try_login())
+        .with_context(|| format!("log in at {}:{}", config.host, port(config)))
 }
 
 /// Checks the settings themselves; reads no file and asks no server.
@@ -132,11 +135,12 @@ fn prepare(
 /// The library bounds every read and write, but neither name resolution nor
 /// the sum. So a thread does the work, and is left to itself when it is late:
 /// it ends with the process at the latest.
-fn deliver_within(delivery: Delivery, total: Duration) -> Result<()> {
+fn within(config: &Email, act: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    let total = timeout(config) * TOTAL_TIMEOUTS;
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new()
         .name("email".to_owned())
-        .spawn(move || sender.send(delivery.run()))
+        .spawn(move || sender.send(act()))
         .context("start thread")?;
     match receiver.recv_timeout(total) {
         Ok(result) => result,

@@ -7,6 +7,6 @@ mod headline;
 mod tests;
 mod text;
 
-pub use format::{human_bytes, human_duration};
+pub use format::{ascii, human_bytes, human_duration};
 pub use headline::subject;
 pub use text::text;

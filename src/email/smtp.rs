@@ -34,8 +34,21 @@ pub struct Delivery {
 
 impl Delivery {
     /// Hands the mail over. Errors are printable and free of the password.
-    pub fn run(&self) -> Result<()> {
-        self.converse().map_err(|error| {
+    pub fn send(&self) -> Result<()> {
+        self.printable(self.converse())
+    }
+
+    /// Connects and logs in, and leaves again.
+    pub fn try_login(&self) -> Result<()> {
+        self.printable(self.connect().and_then(|mut smtp| {
+            self.log_in(&mut smtp)?;
+            let _ = smtp.quit();
+            Ok(())
+        }))
+    }
+
+    fn printable(&self, result: Result<()>) -> Result<()> {
+        result.map_err(|error| {
             // Redacted while the server's words are still as it wrote them.
             let text = format!("{error:#}");
             let text = match &self.secret {

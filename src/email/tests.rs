@@ -231,10 +231,10 @@ fn a_ca_file_without_a_certificate_is_an_error() {
     let mut config = config("localhost", 25);
     config.encryption = Encryption::Tls;
     config.ca_file = Some(path.clone());
-    let error = error_of(check_files(&config));
+    let error = error_of(try_login(&config));
     assert!(error.contains("read email.caFile /"), "{error}");
     assert!(error.contains("No such file"), "{error}");
     fs::write(&path, "nothing\n").unwrap();
-    let error = error_of(check_files(&config));
+    let error = error_of(try_login(&config));
     assert!(error.contains("no PEM certificate in it"), "{error}");
 }

@@ -8,7 +8,7 @@ use super::format::WIDTH;
 use super::*;
 use crate::outcome::{
     ArchiveOutcome, Coverage, FORMAT_VERSION, Failure, MountKind, Phase, PhaseTime, PrunedStack,
-    Recovered, RemovedArchive, StackOutcome, StackStatus, StoreUsage,
+    Recovered, RemovedArchive, RunOutcome, StackOutcome, StackStatus, StoreUsage,
 };
 
 const GIB: u64 = 1 << 30;
@@ -685,7 +685,7 @@ fn durations_are_human() {
 #[test]
 fn json_is_read_back() {
     let run = run(three());
-    let json = json(&run).unwrap();
+    let json = serde_json::to_string(&run).unwrap();
     let back: RunOutcome = serde_json::from_str(&json).unwrap();
     assert_eq!(text(&back), text(&run));
     assert!(json.contains("\"archiveBytes\""));

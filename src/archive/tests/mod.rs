@@ -2,12 +2,11 @@
 //! implementations people have.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use super::{
-    Layout, ManifestSlot, WriteSummary, is_complete, read_manifest, write_manifest, write_members,
-};
+use super::write::WriteSummary;
+use super::{Layout, ManifestSlot, is_complete, read_manifest, write_manifest, write_members};
 use crate::capture::{Exclude, Inventory, Source, scan};
 
 mod basic;

@@ -307,7 +307,7 @@ fn the_password_is_not_logged() {
         tracing::trace!("this is logged");
         prepare(&config, None, "subject", "body")
             .unwrap()
-            .run()
+            .send()
             .unwrap();
     });
     // It was sent, and what is logged is seen.
