@@ -50,8 +50,8 @@ pub fn back_up(context: &Context<'_>, stack: &StackPlan) -> StackOutcome {
         if let Some(written) = written {
             record.phase(Phase::Finish, |outcome| cycle.finish(outcome, written));
         }
-        if record.outcome.status != StackStatus::Down {
-            record.still_up(&cycle);
+        if record.outcome.downtime_ms.is_some() && record.outcome.status != StackStatus::Down {
+            record.phase(Phase::Start, |outcome| cycle.close_journal(outcome));
         }
     }
     record.outcome
@@ -144,23 +144,6 @@ impl Record {
             })
         })
     }
-
-    /// A container that fails shortly after its start was confirmed.
-    fn still_up(&mut self, cycle: &Cycle<'_>) {
-        let running = &cycle.survey.running;
-        let Ok(containers) = docker::compose_containers(Some(&cycle.survey.project)) else {
-            return;
-        };
-        for was in running {
-            let now = was.find(&containers);
-            let is_down = now.is_none_or(|c| c.status == Status::Stopped && c.exit_code != 0);
-            if is_down {
-                let error = anyhow!("{} was started, but does not run any more", was.name);
-                self.fail(Phase::Start, &error);
-                self.outcome.status = StackStatus::Down;
-            }
-        }
-    }
 }
 
 fn warn(outcome: &mut StackOutcome, warning: String) {
@@ -250,22 +233,35 @@ impl Cycle<'_> {
         let downtime = began.elapsed();
         record.outcome.downtime_ms = Some(downtime.as_millis() as u64);
         match started {
-            Some(()) => {
-                tracing::info!(downtime_ms = downtime.as_millis() as u64, "up again");
-                record.phase(Phase::Start, |_| {
-                    self.context.journal.remove(&self.stack.name)
-                });
-            }
+            Some(()) => tracing::info!(downtime_ms = downtime.as_millis() as u64, "up again"),
             None => record.outcome.status = StackStatus::Down,
         }
         written
     }
 
-    fn journal_entry(&self) -> Entry {
-        let mut containers = self.survey.running.clone();
-        if self.survey.stop_method == StopMethod::Down {
-            number_from_one(&mut containers);
+    /// Forgets what was stopped, once it is seen to be up still: a container
+    /// may fail shortly after its start was confirmed.
+    fn close_journal(&self, outcome: &mut StackOutcome) -> Result<()> {
+        let containers = docker::compose_containers(Some(&self.survey.project))?;
+        let has_failed = |was: &&WasRunning| {
+            let now = was.find(&containers);
+            now.is_none_or(|now| now.status == Status::Stopped && now.exit_code != 0)
+        };
+        let failed: Vec<&str> = self
+            .survey
+            .running
+            .iter()
+            .filter(has_failed)
+            .map(|was| was.name.as_str())
+            .collect();
+        if !failed.is_empty() {
+            outcome.status = StackStatus::Down;
+            bail!("{} started, but ended soon after", failed.join(", "));
         }
+        self.context.journal.remove(&self.stack.name)
+    }
+
+    fn journal_entry(&self) -> Entry {
         Entry {
             format_version: Entry::FORMAT_VERSION,
             stack: self.stack.name.clone(),
@@ -276,7 +272,7 @@ impl Cycle<'_> {
             start_timeout_secs: self.stack.start_timeout.as_secs(),
             since: ZonedDateTime::now(),
             step: Step::Stopping,
-            containers,
+            containers: self.survey.running.clone(),
         }
     }
 
@@ -504,16 +500,6 @@ impl Cycle<'_> {
 
 fn busy(found: &[String]) -> String {
     format!("the data is in use ({}); see onBusy", found.join("; "))
-}
-
-/// `up` numbers a service's containers from 1, whichever of them ran before.
-fn number_from_one(containers: &mut [WasRunning]) {
-    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
-    for container in containers {
-        let count = counts.entry(container.service.clone()).or_default();
-        *count += 1;
-        container.number = *count;
-    }
 }
 
 fn write_manifest(layout: &Layout, file: &File, manifest: &mut Manifest) -> Result<()> {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::docker::{self, Container, Dependency, Health, Status};
+use crate::docker::{self, Container, Dependency, Existing, Health, Status};
 use crate::journal::{Entry, Step};
 
 /// Between two looks at the containers of a stack that is starting.
@@ -303,7 +303,9 @@ impl Start<'_> {
         let results: Vec<Result<()>> = thread::scope(|scope| {
             let start = |&i: &usize| {
                 let span = tracing::Span::current();
-                scope.spawn(move || span.in_scope(|| start_one(entry, i, seen[i].id.as_deref())))
+                let id = seen[i].id.as_deref();
+                let last_error = self.errors.get(&i).map(String::as_str);
+                scope.spawn(move || span.in_scope(|| start_one(entry, i, id, last_error)))
             };
             let starts: Vec<_> = startable.iter().map(start).collect();
             let join = |start: thread::ScopedJoinHandle<'_, Result<()>>| {
@@ -386,19 +388,20 @@ impl Start<'_> {
     }
 }
 
-fn start_one(entry: &Entry, i: usize, id: Option<&str>) -> Result<()> {
+fn start_one(entry: &Entry, i: usize, id: Option<&str>, last_error: Option<&str>) -> Result<()> {
     let was = &entry.containers[i];
     tracing::debug!(container = was.name, "starting");
+    let replicas = entry
+        .containers
+        .iter()
+        .filter(|c| c.service == was.service)
+        .count();
     match id {
-        Some(id) => docker::start(id),
-        None => {
-            let replicas = entry
-                .containers
-                .iter()
-                .filter(|c| c.service == was.service)
-                .count();
-            entry.compose.up(&was.service, replicas)
+        Some(_) if last_error.is_some_and(docker::has_lost_its_peer) => {
+            entry.compose.up(&was.service, replicas, Existing::Replace)
         }
+        Some(id) => docker::start(id),
+        None => entry.compose.up(&was.service, replicas, Existing::Keep),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Looks at a stack, changing nothing: which project it is, what runs, what
 //! there is to archive.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,7 @@ pub struct Survey {
     pub config: Option<ComposeConfig>,
     /// All containers of the project's services, running or not.
     pub containers: Vec<Container>,
+    /// With the numbers they will have when they are started again.
     pub running: Vec<WasRunning>,
     /// As configured, or `stop` where `down` could not be undone.
     pub stop_method: StopMethod,
@@ -77,7 +78,7 @@ impl Survey {
             .into_iter()
             .filter(|c| c.project == project)
             .collect();
-        let running: Vec<WasRunning> = containers
+        let mut running: Vec<WasRunning> = containers
             .iter()
             .filter(|c| !c.one_off)
             .filter_map(WasRunning::of)
@@ -86,6 +87,9 @@ impl Survey {
             warnings.extend(hook_warnings(config, &running));
         }
         let stop_method = stop_method(stack, config.as_ref(), &containers, &running, &mut warnings);
+        if stop_method == StopMethod::Down {
+            number_from_one(&mut running);
+        }
         let mut mounts = Mounts::collect(&containers, config.as_ref());
         for volume in docker::project_volumes(&project)? {
             mounts.add_volume(&volume, None);
@@ -210,4 +214,14 @@ fn hook_warnings(config: &ComposeConfig, running: &[WasRunning]) -> Vec<String> 
         format!("service {name}: its post_start and pre_stop hooks are not run")
     };
     services.map(warning).collect()
+}
+
+/// `up` numbers a service's containers from 1, whichever of them ran before.
+fn number_from_one(containers: &mut [WasRunning]) {
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    for container in containers {
+        let count = counts.entry(container.service.clone()).or_default();
+        *count += 1;
+        container.number = *count;
+    }
 }

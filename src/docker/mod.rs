@@ -173,6 +173,28 @@ pub fn last_log_lines(id: &str, count: usize) -> Vec<String> {
         .collect()
 }
 
+/// What `up` does with containers that are there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    Keep,
+    Replace,
+}
+
+impl Existing {
+    fn option(self) -> &'static str {
+        match self {
+            Existing::Keep => "--no-recreate",
+            Existing::Replace => "--force-recreate",
+        }
+    }
+}
+
+/// A start that can never succeed: the container shares a namespace with
+/// another, by its id, and that one is gone.
+pub fn has_lost_its_peer(error: &str) -> bool {
+    error.contains("No such container")
+}
+
 /// How Compose is told which stack is meant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -241,7 +263,7 @@ impl ComposeProject {
 
     /// Creates and starts the containers of one service, and of no other.
     /// Nothing is pulled or built: the images it ran with are there.
-    pub fn up(&self, service: &str, replicas: usize) -> Result<()> {
+    pub fn up(&self, service: &str, replicas: usize, existing: Existing) -> Result<()> {
         let scale = format!("{service}={replicas}");
         let args = [
             "up",
@@ -253,7 +275,7 @@ impl ComposeProject {
         ];
         let args = args
             .into_iter()
-            .chain(["--no-recreate", "--scale", &scale, service]);
+            .chain([existing.option(), "--scale", &scale, service]);
         self.compose(args)
             .limit(ENGINE_SLACK * 3)
             .output()?
