@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""A whole `run` beside the steps of docker-backup.py, on the same stack.
+
+The script's steps are `docker compose down`, `tar -cf`, `docker compose up -d`.
+Both take turns, so that the ratios hold on a noisy machine. Needs root, a
+Docker Engine with the image docker-stack-backup/busybox:1 (scripts/lib.sh makes
+both) and about 15 GiB. Prints a table in Markdown; one command:
+
+    benches/run against-script
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+
+COMPOSE = """\
+services:
+  db:
+    image: docker-stack-backup/busybox:1
+    command: sleep infinity
+    init: true
+    volumes: ["./data:/data"]
+  web:
+    image: docker-stack-backup/busybox:1
+    command: sleep infinity
+    init: true
+    depends_on: [db]
+"""
+
+MIB = 1 << 20
+
+
+def call(*command, **options):
+    return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout
+
+
+def one_big_file(directory, size):
+    block = os.urandom(MIB)
+    with open(directory / "big", "wb") as file:
+        for number in range(size // MIB):
+            # Blocks differ, so that nothing on the way can be clever.
+            file.write(number.to_bytes(8, "big") + block[8:])
+
+
+def small_files(directory, count):
+    content = os.urandom(16 << 10)
+    for number in range(count):
+        folder = directory / f"{number // 1000:03}"
+        if number % 1000 == 0:
+            folder.mkdir()
+        size = 1024 + (number * 7919) % (15 << 10)
+        (folder / f"file-{number}").write_bytes(content[:size])
+
+
+class PeakMemory:
+    """The largest resident set of a process so far, as the kernel keeps it."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.kib = 0
+
+    def watch(self, process):
+        def sample():
+            while process.poll() is None:
+                try:
+                    status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
+                except OSError:
+                    return
+                for line in status.splitlines():
+                    if line.startswith("VmHWM:"):
+                        self.kib = max(self.kib, int(line.split()[1]))
+                time.sleep(0.005)
+
+        thread = threading.Thread(target=sample)
+        thread.start()
+        return thread
+
+
+def watched(*command, cwd=None):
+    """Runs a command; returns the peak memory of its own process in MiB."""
+    process = subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    peak = PeakMemory(process.pid)
+    thread = peak.watch(process)
+    errors = process.communicate()[1]
+    thread.join()
+    if process.returncode != 0:
+        raise SystemExit(f"{command}: {process.returncode}\n{errors}")
+    return peak.kib / 1024
+
+
+class Bench:
+    def __init__(self, program, place):
+        self.program = program
+        self.place = place
+        self.stack = place / f"dsbbench-{os.getpid()}"
+        self.data = self.stack / "data"
+        self.store = place / "store"
+        self.data.mkdir(parents=True)
+        (self.stack / "compose.yaml").write_text(COMPOSE)
+
+    def compose(self, *args):
+        return call("docker", "compose", "--progress", "quiet", *args, cwd=self.stack)
+
+    def downtime(self, since, until):
+        """Seconds from the first stop signal to the last start, as the Engine saw them."""
+        events = call(
+            "docker", "events", "--format", "{{json .}}",
+            "--filter", f"label=com.docker.compose.project={self.stack.name}",
+            "--since", f"{since:.6f}", "--until", f"{until:.6f}",
+        )  # fmt: skip
+        events = [json.loads(line) for line in events.splitlines()]
+        at = lambda action: [e["timeNano"] / 1e9 for e in events if e["Action"] == action]
+        return max(at("start")) - min(at("kill"))
+
+    def prepare(self, cold):
+        shutil.rmtree(self.store, ignore_errors=True)
+        self.store.mkdir()
+        subprocess.run(["sync"], check=True)
+        if cold:
+            pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
+        else:
+            # Read once, so that both find it in memory.
+            subprocess.run(["tar", "-cf", "-", str(self.data)], check=True,
+                           stdout=open("/dev/null", "wb"), stderr=subprocess.DEVNULL)  # fmt: skip
+            for folder, _, files in os.walk(self.data):
+                for name in files:
+                    with open(os.path.join(folder, name), "rb") as file:
+                        while file.read(MIB):
+                            pass
+
+    def measure(self, steps, cold):
+        self.prepare(cold)
+        since = time.time()
+        memory = steps()
+        wall = time.time() - since
+        subprocess.run(["sync", "-f", str(self.store)], check=True)
+        durable = time.time() - since
+        return {
+            "downtime": self.downtime(since, time.time()),
+            "wall": wall,
+            "durable": durable,
+            "memory": memory,
+        }
+
+    def ours(self):
+        return watched(
+            self.program, "run", "--quiet", "--stack", str(self.stack),
+            "--backup-dir", str(self.store), "--state-dir", str(self.place / "state"),
+        )  # fmt: skip
+
+    def script(self):
+        self.compose("down")
+        archive = self.store / "archive.tar"
+        memory = watched("tar", "-cf", str(archive), "-C", str(self.stack.parent), self.stack.name)
+        self.compose("up", "--detach")
+        return memory
+
+
+LABELS = [
+    ("downtime", "downtime", "s"),
+    ("wall", "whole command", "s"),
+    ("durable", "until on stable storage", "s"),
+    ("memory", "peak memory", "MiB"),
+]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("program", help="the release build of docker-stack-backup")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--file-mib", type=int, default=4096)
+    parser.add_argument("--files", type=int, default=100_000)
+    args = parser.parse_args()
+    data_sets = [
+        (f"one file of {args.file_mib} MiB", lambda d: one_big_file(d, args.file_mib * MIB)),
+        (f"{args.files:,} files of 1-16 KiB", lambda d: small_files(d, args.files)),
+    ]
+    print(f"Medians of {args.rounds} rounds, taking turns; ratio: this program to the script.\n")
+    print("| data | cache | figure | this program | script's steps | ratio |")
+    print("|---|---|---|---|---|---|")
+    for name, fill in data_sets:
+        with tempfile.TemporaryDirectory(prefix="dsbbench-") as place:
+            bench = Bench(args.program, pathlib.Path(place))
+            fill(bench.data)
+            bench.compose("up", "--detach")
+            try:
+                for cold in (False, True):
+                    ours, script = [], []
+                    for _ in range(args.rounds):
+                        ours.append(bench.measure(bench.ours, cold))
+                        script.append(bench.measure(bench.script, cold))
+                    row(name, "cold" if cold else "warm", ours, script)
+            finally:
+                bench.compose("down", "--timeout", "1")
+
+
+def row(name, cache, ours, script):
+    for key, label, unit in LABELS:
+        a = statistics.median(run[key] for run in ours)
+        b = statistics.median(run[key] for run in script)
+        ratio = statistics.median(x[key] / y[key] for x, y in zip(ours, script))
+        print(f"| {name} | {cache} | {label} | {a:.2f} {unit} | {b:.2f} {unit} | {ratio:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
