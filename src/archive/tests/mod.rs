@@ -2,7 +2,8 @@
 //! implementations people have.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use super::{
@@ -10,7 +11,10 @@ use super::{
 };
 use crate::capture::{Exclude, Inventory, Source, scan};
 
-mod basic;
+mod facts;
+mod readers;
+mod tools;
+mod tree;
 
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
