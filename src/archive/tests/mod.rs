@@ -12,6 +12,10 @@ use super::{
 use crate::capture::{Exclude, Inventory, Source, scan};
 
 mod facts;
+mod foreign;
+mod layout;
+mod order;
+mod races;
 mod readers;
 mod tools;
 mod tree;
