@@ -156,6 +156,15 @@ impl Member<'_> {
         attributes: impl Iterator<Item = (&'a [u8], &'a [u8])>,
         records: &mut Vec<u8>,
     ) {
+        let has_long_name = self.sparse.is_some() || !set_name(header, self.path);
+        let has_long_link = !set_link(header, self.link);
+        if (has_long_name && std::str::from_utf8(self.path).is_err())
+            || (has_long_link && std::str::from_utf8(self.link).is_err())
+        {
+            // Or bsdtar complains of names that are not UTF-8, and fails at the
+            // end. GNU tar warns that it does not know it, and succeeds.
+            push_record(records, b"hdrcharset", b"BINARY");
+        }
         if let Some((bytes, _)) = self.sparse {
             push_record(records, b"GNU.sparse.major", b"1");
             push_record(records, b"GNU.sparse.minor", b"0");
@@ -168,10 +177,10 @@ impl Member<'_> {
             // Seen by readers that do not know the format.
             let name = [b"GNUSparseFile.0/", self.base_name()].concat();
             set_name(header, &name);
-        } else if !set_name(header, self.path) {
+        } else if has_long_name {
             push_record(records, b"path", self.path);
         }
-        if !set_link(header, self.link) {
+        if has_long_link {
             push_record(records, b"linkpath", self.link);
         }
         if size > OCTAL_11_MAX {

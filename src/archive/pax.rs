@@ -64,6 +64,29 @@ pub(crate) fn attribute_keyword(name: &[u8]) -> Vec<u8> {
     keyword
 }
 
+/// The keywords and values in the body of a pax extended header. Unlike the
+/// `tar` crate's `pax_extensions` it takes values with newlines, which
+/// attributes may have. `None` comes last if the records are malformed.
+pub fn records(mut body: &[u8]) -> impl Iterator<Item = Option<(&[u8], &[u8])>> {
+    std::iter::from_fn(move || {
+        if body.is_empty() {
+            return None;
+        }
+        let record = split_record(body);
+        body = record.map_or(&[], |(_, _, rest)| rest);
+        Some(record.map(|(keyword, value, _)| (keyword, value)))
+    })
+}
+
+fn split_record(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let space = body.iter().position(|byte| *byte == b' ')?;
+    let length: usize = std::str::from_utf8(&body[..space]).ok()?.parse().ok()?;
+    let (record, rest) = body.split_at_checked(length)?;
+    let record = record.get(space + 1..)?.strip_suffix(b"\n")?;
+    let equals = record.iter().position(|byte| *byte == b'=')?;
+    Some((&record[..equals], &record[equals + 1..], rest))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -106,6 +129,28 @@ mod tests {
         }
 
         #[test]
+        fn records_are_read_back(
+            written in prop::collection::vec(
+                ("[a-zA-Z.% ]{1,30}", prop::collection::vec(any::<u8>(), 0..1100)),
+                0..10,
+            ),
+        ) {
+            let mut body = Vec::new();
+            for (keyword, value) in &written {
+                push_record(&mut body, keyword.as_bytes(), value);
+            }
+            let read: Option<Vec<_>> = records(&body).collect();
+            let written: Vec<_> = written
+                .iter()
+                .map(|(keyword, value)| (keyword.as_bytes(), &value[..]))
+                .collect();
+            prop_assert_eq!(read, Some(written));
+            if !body.is_empty() {
+                prop_assert_eq!(records(&body[..body.len() - 1]).last(), Some(None));
+            }
+        }
+
+        #[test]
         fn a_comment_fills_up_to_the_byte(before in 0..2000_usize, more in 0..2000_usize) {
             let mut records = vec![b'r'; before];
             push_comment(&mut records, before + more);
@@ -113,6 +158,23 @@ mod tests {
             prop_assert_eq!(comment.len(), more.max(COMMENT_BYTES_MIN));
             prop_assert_eq!(stated_length(comment), comment.len());
             prop_assert!(comment.ends_with(b"\n"));
+        }
+    }
+
+    #[test]
+    fn malformed_records_are_refused() {
+        assert_eq!(records(b"").next(), None);
+        for body in [
+            "7 a=bc\n",
+            "8 a=b\n",
+            "6 abc\n",
+            "6",
+            "x a=b\n",
+            "0 a=b\n",
+            "99999999999999999999 a=b\n",
+        ] {
+            let last = records(body.as_bytes()).last();
+            assert_eq!(last == Some(None), body != "7 a=bc\n", "{body:?}");
         }
     }
 

@@ -14,6 +14,7 @@ impl Exclude {
     /// Fails on a pattern that does not parse, and names it.
     pub fn new(patterns: &[String]) -> Result<Exclude> {
         let mut builder = GitignoreBuilder::new("");
+        builder.allow_unclosed_class(false);
         for pattern in patterns {
             builder
                 .add_line(None, pattern)

@@ -192,7 +192,10 @@ impl<'a> Lister<'a> {
         match entry.node {
             Node::Directory => listing.directories.push((listing.entries.len() as u32, 0)),
             Node::Symlink { .. } => {
-                let target = rustix::fs::readlinkat(at, name, Vec::new())?.into_bytes();
+                let target = match rustix::fs::readlinkat(at, name, Vec::new()) {
+                    Err(Errno::INVAL) => return Err(Errno::NOENT.into()), // replaced
+                    target => target?.into_bytes(),
+                };
                 entry.node = Node::Symlink {
                     start: u32::try_from(listing.names.len()).context("too many names")?,
                     len: target.len() as u16, // less than PATH_MAX

@@ -65,7 +65,7 @@ fn add(extents: &mut Vec<Extent>, start: u64, end: u64, smallest_hole: u64) {
     }
 }
 
-fn merged(extents: &[Extent], smallest_hole: u64) -> Vec<Extent> {
+pub(crate) fn merged(extents: &[Extent], smallest_hole: u64) -> Vec<Extent> {
     let mut merged = Vec::new();
     for extent in extents {
         let end = extent.offset + extent.bytes;

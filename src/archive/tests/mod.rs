@@ -3,13 +3,21 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use super::write::WriteSummary;
 use super::{Layout, ManifestSlot, is_complete, read_manifest, write_manifest, write_members};
 use crate::capture::{Exclude, Inventory, Source, scan};
 
-mod basic;
+mod facts;
+mod foreign;
+mod layout;
+mod order;
+mod races;
+mod readers;
+mod tools;
+mod tree;
 
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
