@@ -144,6 +144,21 @@ pub fn decide(
     Ok((trees, coverage))
 }
 
+/// What is asked for but is not there: misspelt, or never made.
+pub fn missing_volumes(stack: &StackPlan, mounts: &Mounts, volumes: &[Volume]) -> Vec<String> {
+    let is_there = |asked: &String| {
+        let is_it =
+            |volume: &Volume| volume.name == *asked || mounts.keys.get(&volume.name) == Some(asked);
+        volumes.iter().any(is_it)
+    };
+    let missing = stack.include_volumes.iter().filter(|name| !is_there(name));
+    missing
+        .map(|name| {
+            format!("includeVolumes: volume {name} does not exist, or is not of this stack")
+        })
+        .collect()
+}
+
 /// A directory to archive, or why there is none.
 type Decision = Result<PathBuf, String>;
 
@@ -261,10 +276,10 @@ fn decide_bind(stack: &StackPlan, dir: &Path, source: &Path) -> Option<Decision>
              have it archived",
             real.display()
         )
-    } else if real.is_dir() {
+    } else if real.is_dir() || real.is_file() {
         "outside the stack's directory: add it to includeBinds to have it archived".to_owned()
     } else {
-        "a file outside the stack's directory".to_owned()
+        "a socket or device outside the stack's directory".to_owned()
     }))
 }
 

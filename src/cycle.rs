@@ -146,7 +146,11 @@ impl Record {
     }
 }
 
+/// Once, however often it is found.
 fn warn(outcome: &mut StackOutcome, warning: String) {
+    if outcome.warnings.contains(&warning) {
+        return;
+    }
     tracing::warn!("{warning}");
     outcome.warnings.push(warning);
 }

@@ -95,6 +95,7 @@ impl Survey {
             mounts.add_volume(&volume, None);
         }
         let volumes = docker::volumes(&mounts.volumes.keys().cloned().collect())?;
+        warnings.extend(coverage::missing_volumes(stack, &mounts, &volumes));
         let (trees, coverage) = coverage::decide(stack, &project, &mounts, &volumes)?;
         let images = docker::images(&containers.iter().map(|c| c.image_id.clone()).collect())?;
         Ok(Survey {
