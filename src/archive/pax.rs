@@ -67,6 +67,7 @@ pub(crate) fn attribute_keyword(name: &[u8]) -> Vec<u8> {
 /// The keywords and values in the body of a pax extended header. Unlike the
 /// `tar` crate's `pax_extensions` it takes values with newlines, which
 /// attributes may have. `None` comes last if the records are malformed.
+#[cfg(test)]
 pub fn records(mut body: &[u8]) -> impl Iterator<Item = Option<(&[u8], &[u8])>> {
     std::iter::from_fn(move || {
         if body.is_empty() {
@@ -78,6 +79,7 @@ pub fn records(mut body: &[u8]) -> impl Iterator<Item = Option<(&[u8], &[u8])>> 
     })
 }
 
+#[cfg(test)]
 fn split_record(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = body.iter().position(|byte| *byte == b' ')?;
     let length: usize = std::str::from_utf8(&body[..space]).ok()?.parse().ok()?;

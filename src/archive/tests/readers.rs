@@ -1,7 +1,7 @@
 //! The readers that `docs/archive-format.md` names, each as far as it can.
 
 use super::facts::{differences, facts};
-use super::tools::{run, run_any};
+use super::tools::run;
 use super::tree::{Extent, build};
 use super::*;
 
