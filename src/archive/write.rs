@@ -1,9 +1,11 @@
 use std::fs::File;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 
 use super::layout::Layout;
 use super::render::{Changed, Renderer};
@@ -24,6 +26,9 @@ pub struct WriteSummary {
     /// Paths of the first of them, for messages.
     pub changed: Vec<String>,
 }
+
+/// As in linux/fs.h; not in libc yet.
+const RWF_DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 /// Writes all of the archive but the manifest to `out`, which must be empty.
 /// It is not synced.
@@ -56,11 +61,14 @@ fn write_members_with(
     let changed: Changed = Mutex::new(already_changed.map(|(index, _)| index).collect());
     let next_window = AtomicU64::new(layout.start() / WINDOW_BYTES);
     let error = Mutex::new(None);
+    let uncached = AtomicBool::new(true);
     std::thread::scope(|scope| {
         for _ in 0..thread_count {
             scope.spawn(|| {
                 let renderer = Renderer::new(layout, inventory, sources, &changed);
-                if let Err(failure) = write_windows(renderer, layout, out, cancel, &next_window) {
+                if let Err(failure) =
+                    write_windows(renderer, layout, out, cancel, &next_window, &uncached)
+                {
                     // The others find nothing left to do.
                     next_window.store(u64::MAX / WINDOW_BYTES / 2, Ordering::Relaxed);
                     let mut error = error.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,6 +103,7 @@ fn write_windows(
     out: &File,
     cancel: &AtomicBool,
     next_window: &AtomicU64,
+    uncached: &AtomicBool,
 ) -> Result<()> {
     let mut buffer = vec![0; WINDOW_BYTES as usize];
     loop {
@@ -109,8 +118,35 @@ fn write_windows(
         }
         let part = &mut buffer[..(end - start) as usize];
         renderer.render(start, part)?;
-        out.write_all_at(part, start)?;
+        write_window(out, part, start, uncached)?;
     }
+}
+
+/// Writes one window. With `RWF_DONTCACHE` (Linux 6.14, pwritev2(2)) writing
+/// to storage begins at once and the pages are given back after it, so that the
+/// page cache of the host stays as it was and nothing waits for the kernel to
+/// find room. File systems and kernels without it get a plain write.
+fn write_window(
+    out: &File,
+    mut part: &[u8],
+    mut offset: u64,
+    uncached: &AtomicBool,
+) -> io::Result<()> {
+    while !part.is_empty() && uncached.load(Ordering::Relaxed) {
+        match pwritev2(out, &[IoSlice::new(part)], offset, RWF_DONTCACHE) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                part = &part[written..];
+                offset += written as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+                uncached.store(false, Ordering::Relaxed);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    out.write_all_at(part, offset)
 }
 
 /// Writes the manifest to the front of the archive, `json` followed by spaces
