@@ -110,14 +110,22 @@ class Bench:
     def compose(self, *args):
         return call("docker", "compose", "--progress", "quiet", *args, cwd=self.stack)
 
-    def downtime(self, since, until):
-        """Seconds from the first stop signal to the last start, as the Engine saw them."""
-        events = call(
-            "docker", "events", "--format", "{{json .}}",
-            "--filter", f"label=com.docker.compose.project={self.stack.name}",
-            "--since", f"{since:.6f}", "--until", f"{until:.6f}",
+    def start_events(self):
+        """Follows what the Engine does with the stack. (It keeps only its last
+        events, and other stacks make theirs.)"""
+        return subprocess.Popen(
+            ["docker", "events", "--format", "{{json .}}",
+             "--filter", f"label=com.docker.compose.project={self.stack.name}"],
+            stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        events = [json.loads(line) for line in events.splitlines()]
+
+    @staticmethod
+    def downtime(events):
+        """Seconds from the first stop signal to the last start, as the Engine saw them."""
+        # The last event may still be on its way.
+        time.sleep(0.5)
+        events.terminate()
+        events = [json.loads(line) for line in events.communicate()[0].splitlines()]
         at = lambda action: [e["timeNano"] / 1e9 for e in events if e["Action"] == action]
         return max(at("start")) - min(at("kill"))
 
@@ -139,13 +147,15 @@ class Bench:
 
     def measure(self, steps, cold):
         self.prepare(cold)
+        events = self.start_events()
+        time.sleep(0.5)
         since = time.time()
         memory = steps()
         wall = time.time() - since
         subprocess.run(["sync", "-f", str(self.store)], check=True)
         durable = time.time() - since
         return {
-            "downtime": self.downtime(since, time.time()),
+            "downtime": self.downtime(events),
             "wall": wall,
             "durable": durable,
             "memory": memory,
