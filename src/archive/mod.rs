@@ -11,6 +11,7 @@ mod read;
 mod render;
 #[cfg(test)]
 mod tests;
+mod ustar;
 mod write;
 
 pub use layout::{Layout, ManifestSlot};

@@ -1,11 +1,12 @@
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::layout::Layout;
 use super::render::{Changed, Renderer};
@@ -13,6 +14,10 @@ use crate::capture::{Inventory, Source, display_path};
 
 /// How much of the archive is rendered and written at once.
 const WINDOW_BYTES: u64 = 1024 * 1024;
+
+/// `RWF_DONTCACHE` of `linux/fs.h`: write back at once, and keep nothing of it
+/// in the page cache. Linux 6.14, ext4, XFS, Btrfs.
+const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 /// How many changed files are named.
 const NAMED_COUNT: usize = 20;
@@ -26,9 +31,6 @@ pub struct WriteSummary {
     /// Paths of the first of them, for messages.
     pub changed: Vec<String>,
 }
-
-/// As in linux/fs.h; not in libc yet.
-const RWF_DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 /// Writes all of the archive but the manifest to `out`, which must be empty.
 /// It is not synced.
@@ -45,30 +47,16 @@ pub fn write_members(
     out: &File,
     cancel: &AtomicBool,
 ) -> Result<WriteSummary> {
-    write_members_with(layout, inventory, sources, out, cancel, thread_count())
-}
-
-fn write_members_with(
-    layout: &Layout,
-    inventory: &Inventory,
-    sources: &[Source],
-    out: &File,
-    cancel: &AtomicBool,
-    thread_count: usize,
-) -> Result<WriteSummary> {
     let already_changed = inventory.entries.iter().enumerate();
     let already_changed = already_changed.filter(|(_, entry)| entry.changed);
     let changed: Changed = Mutex::new(already_changed.map(|(index, _)| index).collect());
     let next_window = AtomicU64::new(layout.start() / WINDOW_BYTES);
     let error = Mutex::new(None);
-    let uncached = AtomicBool::new(true);
     std::thread::scope(|scope| {
-        for _ in 0..thread_count {
+        for _ in 0..thread_count() {
             scope.spawn(|| {
                 let renderer = Renderer::new(layout, inventory, sources, &changed);
-                if let Err(failure) =
-                    write_windows(renderer, layout, out, cancel, &next_window, &uncached)
-                {
+                if let Err(failure) = write_windows(renderer, layout, out, cancel, &next_window) {
                     // The others find nothing left to do.
                     next_window.store(u64::MAX / WINDOW_BYTES / 2, Ordering::Relaxed);
                     let mut error = error.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,9 +80,11 @@ fn write_members_with(
     })
 }
 
+/// More than processors, because small files that are not in the page cache
+/// are waited for.
 fn thread_count() -> usize {
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
-    (processors * 2).clamp(2, 8)
+    (processors * 2).clamp(4, 8)
 }
 
 fn write_windows(
@@ -103,7 +93,6 @@ fn write_windows(
     out: &File,
     cancel: &AtomicBool,
     next_window: &AtomicU64,
-    uncached: &AtomicBool,
 ) -> Result<()> {
     let mut buffer = vec![0; WINDOW_BYTES as usize];
     loop {
@@ -118,35 +107,29 @@ fn write_windows(
         }
         let part = &mut buffer[..(end - start) as usize];
         renderer.render(start, part)?;
-        write_window(out, part, start, uncached)?;
+        write_at(out, part, start)?;
     }
 }
 
-/// Writes one window. With `RWF_DONTCACHE` (Linux 6.14, pwritev2(2)) writing
-/// to storage begins at once and the pages are given back after it, so that the
-/// page cache of the host stays as it was and nothing waits for the kernel to
-/// find room. File systems and kernels without it get a plain write.
-fn write_window(
-    out: &File,
-    mut part: &[u8],
-    mut offset: u64,
-    uncached: &AtomicBool,
-) -> io::Result<()> {
-    while !part.is_empty() && uncached.load(Ordering::Relaxed) {
-        match pwritev2(out, &[IoSlice::new(part)], offset, RWF_DONTCACHE) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+/// Writes all of `part`. Where the kernel can, not through the page cache: an
+/// archive would push out what the stack is about to need, and writing it back
+/// would only begin when there is much to write.
+fn write_at(out: &File, mut part: &[u8], mut offset: u64) -> std::io::Result<()> {
+    while !part.is_empty() {
+        match rustix::io::pwritev2(out, &[IoSlice::new(part)], offset, DONTCACHE) {
             Ok(written) => {
                 part = &part[written..];
                 offset += written as u64;
             }
             Err(Errno::INTR) => {}
+            // Neither this kernel nor this file system may know the flag.
             Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
-                uncached.store(false, Ordering::Relaxed);
+                return out.write_all_at(part, offset);
             }
             Err(error) => return Err(error.into()),
         }
     }
-    out.write_all_at(part, offset)
+    Ok(())
 }
 
 /// Writes the manifest to the front of the archive, `json` followed by spaces

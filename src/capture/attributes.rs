@@ -9,6 +9,11 @@ use rustix::io::Errno;
 /// Largest list of names and largest value the kernel gives: `xattr(7)`.
 const XATTR_BYTES_MAX: usize = 64 * 1024;
 
+/// XFS lists POSIX ACLs, which are listed anyway, a second time under the names
+/// it keeps them by (`fs/xfs/libxfs/xfs_da_format.h`). Elsewhere these would be
+/// restored as junk.
+const XFS_ACLS: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"];
+
 /// Sets of extended attributes, each distinct one kept once. A set is a
 /// sequence of `u32` name length, name, `u32` value length, value (lengths
 /// little endian), sorted by name.
@@ -102,7 +107,7 @@ impl<'a> AttributeReader<'a> {
         };
         let mut names: Vec<&[u8]> = self.names[..listed]
             .split(|byte| *byte == 0)
-            .filter(|name| !name.is_empty())
+            .filter(|name| !name.is_empty() && !XFS_ACLS.contains(name))
             .collect();
         names.sort_unstable();
         let mut set = Vec::new();

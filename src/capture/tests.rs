@@ -351,3 +351,20 @@ fn paths_are_shown_on_one_line() {
     assert_eq!(display_path(b"a\nb\x1b[31m\\"), "a\\nb\\u{1b}[31m\\\\");
     assert_eq!(display_path(b"caf\xe9"), "caf\u{fffd}");
 }
+
+#[test]
+fn the_names_under_which_xfs_keeps_acls_are_left_out() {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test sets trusted attributes: run it as root"
+    );
+    let dir = tree(&["a"]);
+    for name in ["trusted.SGI_ACL_FILE", "trusted.SGI_OTHER"] {
+        // XFS itself takes only real ACLs under its own name.
+        let set = xattr::set(dir.path().join("a"), name, b"value");
+        assert!(set.is_ok() || name == "trusted.SGI_ACL_FILE");
+    }
+    let inventory = scan_with(&[Source::open("s", dir.path()).unwrap()], &[], false);
+    let kept: Vec<_> = inventory.attributes(&inventory.entries[1]).collect();
+    assert_eq!(kept, [(&b"trusted.SGI_OTHER"[..], &b"value"[..])]);
+}
