@@ -238,7 +238,8 @@ impl ComposeProject {
         let output = self
             .compose(["config", "--format", "json"])
             .output()?
-            .check()?;
+            .check()
+            .with_context(|| format!("read the compose file in {}", self.dir.display()))?;
         let warnings = String::from_utf8_lossy(&output.stderr);
         for line in warnings.lines() {
             tracing::debug!(line, "compose says");
