@@ -1,9 +1,9 @@
 //! One stack's backup: plan, measure, stop, quiet, archive, start, finish.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
+use std::fs::{self, File};
 use std::panic::{self, AssertUnwindSafe};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -127,6 +127,7 @@ impl Record {
             for warning in &survey.warnings {
                 warn(outcome, warning.clone());
             }
+            refuse_own_store(context.store, &survey)?;
             let open =
                 |tree: &crate::coverage::Tree| Source::open(tree.prefix.as_str(), &tree.path);
             // Held from now on: a volume that its driver unmounts with the
@@ -153,6 +154,22 @@ fn warn(outcome: &mut StackOutcome, warning: String) {
     }
     tracing::warn!("{warning}");
     outcome.warnings.push(warning);
+}
+
+/// What the configuration could not show: the store lies in what is to be
+/// archived, by way of a symlink or of a volume.
+fn refuse_own_store(store: &Store, survey: &Survey) -> Result<()> {
+    let path = store.path();
+    let real = fs::canonicalize(path).with_context(|| format!("find {}", path.display()))?;
+    let holds_store = |tree: &Path| fs::canonicalize(tree).is_ok_and(|t| real.starts_with(t));
+    match survey.trees.iter().find(|tree| holds_store(&tree.path)) {
+        Some(tree) => bail!(
+            "it would archive its own archives, because `backupDir` {} lies in {}",
+            path.display(),
+            tree.path.display()
+        ),
+        None => Ok(()),
+    }
 }
 
 /// A stack about to be archived.

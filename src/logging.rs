@@ -110,7 +110,7 @@ impl Stderr {
     fn detect() -> Stderr {
         if io::stderr().is_terminal() {
             Stderr::Terminal
-        } else if std::env::var_os("JOURNAL_STREAM").is_some() {
+        } else if stderr_is_journal() {
             Stderr::Journal
         } else {
             Stderr::Plain
@@ -133,6 +133,16 @@ impl Stderr {
         // A closed stderr must not end a run that has stacks to start.
         let _ = io::stderr().write_all(line.as_bytes());
     }
+}
+
+/// `$JOURNAL_STREAM` is inherited also by programs whose stderr goes elsewhere,
+/// and so names device and inode (systemd.exec(5)).
+fn stderr_is_journal() -> bool {
+    let Ok(stat) = rustix::fs::fstat(io::stderr()) else {
+        return false;
+    };
+    let itself = format!("{}:{}", stat.st_dev, stat.st_ino);
+    std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stream == itself)
 }
 
 fn syslog_priority(level: Level) -> u8 {

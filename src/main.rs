@@ -61,7 +61,10 @@ fn main() -> ExitCode {
         Command::ManPages { dir } => commands::man_pages(dir),
     };
     let status = result.unwrap_or_else(|error| {
-        tracing::error!("{error:#}");
+        // Of a configuration all that is wrong is told, a line each.
+        for line in format!("{error:#}").lines() {
+            tracing::error!("{line}");
+        }
         ExitStatus::CouldNotRun
     });
     ExitCode::from(status as u8)

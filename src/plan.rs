@@ -65,9 +65,9 @@ impl Plan {
             }
         }
         let defaults = config.defaults.0;
-        if defaults.name.is_some() || defaults.path.is_some() || defaults.project.is_some() {
-            problems.push("`defaults`: `name`, `path` and `project` are a stack's own".to_owned());
-        }
+        problems.extend(own_fields(&defaults).map(|field| {
+            format!("`defaults.{field}`: cannot be a default, set it for each stack")
+        }));
         let mut stacks = Vec::new();
         for (i, Stack(fields)) in config.stacks.into_iter().enumerate() {
             match plan_stack(fields, &defaults, &config.base_dir) {
@@ -119,6 +119,20 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Those that are set of the fields that make no sense for several stacks.
+fn own_fields(defaults: &StackFields) -> impl Iterator<Item = &'static str> {
+    let fields = [
+        ("name", defaults.name.is_some()),
+        ("path", defaults.path.is_some()),
+        ("project", defaults.project.is_some()),
+        ("files", !defaults.files.is_empty()),
+        ("envFiles", !defaults.env_files.is_empty()),
+        ("includeBinds", !defaults.include_binds.is_empty()),
+    ];
+    let set = fields.into_iter().filter(|(_, is_set)| *is_set);
+    set.map(|(field, _)| field)
 }
 
 fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Result<StackPlan> {

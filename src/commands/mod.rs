@@ -5,7 +5,7 @@ mod inspect;
 
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf, absolute};
+use std::path::{Component, Path, PathBuf, absolute};
 
 use anyhow::{Context, Result, bail};
 use clap::CommandFactory;
@@ -32,7 +32,10 @@ fn load(global: &Global) -> Result<Plan> {
     let is_ad_hoc = !global.stack_dirs.is_empty() || global.backup_dir.is_some();
     let mut config = match (&global.config, is_ad_hoc) {
         (Some(_), _) if !global.stack_dirs.is_empty() => {
-            bail!("--stack and --config exclude each other: put the stack into the configuration")
+            bail!(
+                "--stack and --config (or $DOCKER_STACK_BACKUP_CONFIG) exclude each other: put the \
+                 stack into the configuration"
+            )
         }
         (Some(path), _) => Config::load(path)?,
         (None, false) if Path::new(DEFAULT_CONFIG).exists() => {
@@ -53,19 +56,41 @@ fn load(global: &Global) -> Result<Plan> {
         bail!("--stack needs --backup-dir DIR, where the archives go");
     }
     for dir in &global.stack_dirs {
-        let path = Some(absolute(dir).with_context(|| format!("find {}", dir.display()))?);
+        let path = Some(resolve(dir)?);
         config.stacks.push(Stack(StackFields {
             path,
             ..StackFields::default()
         }));
     }
     if let Some(dir) = &global.backup_dir {
-        config.backup_dir = absolute(dir)?;
+        config.backup_dir = resolve(dir)?;
     }
     if let Some(dir) = &global.state_dir {
-        config.state_dir = absolute(dir)?;
+        config.state_dir = resolve(dir)?;
     }
     Plan::new(config).context("the configuration is not usable")
+}
+
+/// A path of the command line, absolute and without `..`. Symlinks stay: one
+/// that is a stack's directory names the stack.
+fn resolve(path: &Path) -> Result<PathBuf> {
+    let context = || format!("find {}", path.display());
+    if path.to_str().is_none() {
+        bail!(
+            "{}: a path that is not UTF-8 cannot be used",
+            path.display()
+        );
+    }
+    let mut resolved = PathBuf::new();
+    for part in absolute(path).with_context(context)?.components() {
+        if part == Component::ParentDir {
+            resolved = fs::canonicalize(resolved).with_context(context)?;
+            resolved.pop();
+        } else {
+            resolved.push(part);
+        }
+    }
+    Ok(resolved)
 }
 
 /// Only root can write to the usual place.
@@ -98,20 +123,21 @@ pub fn run(
         });
     }
     let signals = Signals::install()?;
-    start_log_file(&plan, log)?;
+    start_log_file(&plan, log);
     let outcome = runs::run(&plan, log, &signals)?;
     show(global, &outcome)?;
     Ok(outcome.exit_status())
 }
 
 /// The log file's directory may be missing; the file itself is made on use.
-fn start_log_file(plan: &Plan, log: &Log) -> Result<()> {
+/// If it cannot be, the outcome says so: that is no reason to do nothing.
+fn start_log_file(plan: &Plan, log: &Log) {
     if let Some(path) = &plan.log_file {
-        let dir = path.parent().context("`logFile` needs a file name")?;
-        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        if let Some(dir) = path.parent() {
+            let _ = fs::create_dir_all(dir);
+        }
         log.append_to(path.clone());
     }
-    Ok(())
 }
 
 /// Prints an outcome; not its log, which was on stderr already.
@@ -185,7 +211,7 @@ pub fn recover(global: &Global, forget: Option<&str>, log: &Log) -> Result<ExitS
         runs::forget(&plan, stack)?;
         return Ok(ExitStatus::Ok);
     }
-    start_log_file(&plan, log)?;
+    start_log_file(&plan, log);
     let Some(outcome) = runs::recover(&plan, log)? else {
         tracing::info!("nothing to recover");
         return Ok(ExitStatus::Ok);
@@ -232,8 +258,9 @@ pub fn report(global: &Global, mail_test: bool) -> Result<ExitStatus> {
 pub fn completions(shell: clap_complete::Shell) -> Result<ExitStatus> {
     let mut command = Cli::command();
     let name = command.get_name().to_owned();
-    clap_complete::generate(shell, &mut command, name, &mut std::io::stdout());
-    Ok(ExitStatus::Ok)
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    print(&String::from_utf8(script)?).map(|()| ExitStatus::Ok)
 }
 
 pub fn man_pages(dir: &Path) -> Result<ExitStatus> {

@@ -72,8 +72,13 @@ pub fn compose_containers(project: Option<&str>) -> Result<Vec<Container>> {
 
 /// Every running container of this Engine, whoever made it.
 pub fn running_containers() -> Result<Vec<Container>> {
-    let ids = docker(["ps", "--quiet", "--no-trunc"]);
-    inspect_containers(lines(ids.output()?.check().context("list containers")?))
+    // Which of them run is not asked of `ps`: its view lags behind, and for a
+    // moment it still lists what `stop` has reported as ended.
+    let ids = docker(["ps", "--all", "--quiet", "--no-trunc"]);
+    let mut containers =
+        inspect_containers(lines(ids.output()?.check().context("list containers")?))?;
+    containers.retain(|c| c.status != Status::Stopped);
+    Ok(containers)
 }
 
 fn lines(output: Output) -> Vec<String> {
@@ -238,7 +243,8 @@ impl ComposeProject {
         let output = self
             .compose(["config", "--format", "json"])
             .output()?
-            .check()?;
+            .check()
+            .with_context(|| format!("read the compose file in {}", self.dir.display()))?;
         let warnings = String::from_utf8_lossy(&output.stderr);
         for line in warnings.lines() {
             tracing::debug!(line, "compose says");

@@ -1,5 +1,5 @@
+mod exim;
 mod faults;
-mod real;
 #[path = "../../tests/common/smtp.rs"]
 mod server;
 

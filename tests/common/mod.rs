@@ -293,8 +293,12 @@ impl Stack {
     /// `service:state` of all its containers, sorted.
     pub fn states(&self) -> Vec<String> {
         let filter = format!("label=com.docker.compose.project={}", self.project);
-        let format = "{{.Label \"com.docker.compose.service\"}}:{{.State}}";
-        let states = docker(["ps", "--all", "--filter", &filter, "--format", format]);
+        let ids = docker(["ps", "--all", "--quiet", "--filter", &filter]);
+        // Not from `ps`, which lags behind a stop or start.
+        let format = "{{index .Config.Labels \"com.docker.compose.service\"}}:{{.State.Status}}";
+        let mut inspect = Command::new("docker");
+        inspect.args(["container", "inspect", "--format", format]);
+        let states = output(inspect.args(ids.lines())).stdout;
         let mut states: Vec<String> = states.lines().map(str::to_owned).collect();
         states.sort();
         states
