@@ -18,6 +18,9 @@ const CLIENT_GOES_ON: &str = "setsid \"$REAL\" \"$@\" 9>&- & kill -9 $PARENT; ex
 const CLIENT_IS_KILLED_TOO: &str =
     "\"$REAL\" \"$@\" 9>&- & sleep 0.2; kill -9 $PARENT; kill -9 $!; exit 1";
 
+/// Like the second, on a busy machine: the Engine is told seconds later.
+const CLIENT_IS_SLOW: &str = "(sleep 4; exec \"$REAL\" \"$@\") 9>&- & kill -9 $PARENT; exit 1";
+
 fn at_call(n: usize, action: &str) -> String {
     format!("if [ $COUNT = {n} ]; then REAL=$(type -P -a docker | sed -n 2p); {action}; fi")
 }
@@ -223,6 +226,22 @@ fn a_stop_that_goes_on_in_the_engine_does_not_take_down_what_was_recovered() {
                 scene.assert_recovered(&point);
                 scene.assert_stays_up(Duration::from_secs(3), &point);
             }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_client_that_outlives_its_run_does_not_take_down_what_was_recovered() {
+    for (method, command) in [("stop", "stop "), ("down", " down")] {
+        let scene = Scene::new(method, 0);
+        for n in calls_of(&scene, command) {
+            let point = format!("{method}, call {n}");
+            let (ended, _) = scene.attempt(&["run"], &at_call(n, CLIENT_IS_SLOW));
+            assert!(ended.is_none(), "{point}");
+            output(&mut scene.place.program(&["recover"])).expect_status(0);
+            scene.assert_recovered(&point);
+            scene.assert_stays_up(Duration::from_secs(5), &point);
         }
     }
 }
