@@ -407,6 +407,7 @@ impl Cycle<'_> {
                 ),
             );
         }
+        manifest.archive_bytes = layout.archive_bytes();
         manifest.changed_count = summary.changed_count;
         manifest.changed = summary.changed;
         Ok(Written {
@@ -504,6 +505,7 @@ impl Cycle<'_> {
             images,
             volumes: survey.volumes.clone(),
             coverage: survey.coverage.clone(),
+            archive_bytes: 0,
             content_bytes: inventory.content_bytes(),
             member_count: inventory.member_count(),
             socket_count: inventory.socket_count(),

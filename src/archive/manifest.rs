@@ -34,6 +34,8 @@ pub struct Manifest {
     pub images: Vec<ImageOf>,
     pub volumes: Vec<Volume>,
     pub coverage: Vec<Coverage>,
+    /// Length of the archive file: one that is shorter was cut.
+    pub archive_bytes: u64,
     pub content_bytes: u64,
     pub member_count: u64,
     pub socket_count: u64,

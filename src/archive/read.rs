@@ -42,9 +42,8 @@ pub fn read_manifest(file: &File) -> Result<Option<Vec<u8>>> {
 }
 
 /// Whether the archive has its end: a whole number of blocks of which the last
-/// two are zeros. True for any complete tar file, false for one that was cut,
-/// unless the cut happens to be after a kilobyte of zeros in a member; who
-/// knows the length that an archive should have had better compare that.
+/// two are zeros, and as many bytes as its manifest says. Without a manifest a
+/// cut after a kilobyte of zeros in a member is not seen.
 pub fn is_complete(file: &File) -> io::Result<bool> {
     let bytes = file.metadata()?.len();
     const END_BYTES: u64 = 2 * BLOCK_BYTES;
@@ -53,7 +52,21 @@ pub fn is_complete(file: &File) -> io::Result<bool> {
     }
     let mut end = [1; END_BYTES as usize];
     file.read_exact_at(&mut end, bytes - END_BYTES)?;
-    Ok(end.iter().all(|byte| *byte == 0))
+    Ok(end.iter().all(|byte| *byte == 0) && has_recorded_length(file, bytes))
+}
+
+fn has_recorded_length(file: &File, bytes: u64) -> bool {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Recorded {
+        archive_bytes: Option<u64>,
+    }
+    match read_manifest(file) {
+        Ok(None) => true,
+        Ok(Some(json)) => serde_json::from_slice(&json)
+            .is_ok_and(|recorded: Recorded| recorded.archive_bytes.is_none_or(|b| b == bytes)),
+        Err(_) => false,
+    }
 }
 
 /// Reads a file from its start without moving its position.

@@ -274,8 +274,11 @@ fn only_regular_files_with_archive_names_are_listed() {
 #[test]
 fn an_archive_that_was_cut_short_is_incomplete() {
     let (_dir, store) = store();
-    let mut whole = vec![7; 512];
-    whole.extend([0; 1024]);
+    let mut header = tar::Header::new_ustar();
+    header.set_path("a/file").unwrap();
+    header.set_size(512);
+    header.set_cksum();
+    let whole = [header.as_bytes().as_slice(), &[7; 512], &[0; 1024]].concat();
     let cases: [(&str, &[u8], bool); 6] = [
         ("a_20260101_000000.tar", &whole, true),
         ("a_20260102_000000.tar", &[], false),

@@ -68,6 +68,28 @@ fn a_cut_archive_is_not_complete() {
 }
 
 #[test]
+fn a_cut_within_a_members_zeros_is_seen_by_the_recorded_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.tar");
+    fs::create_dir(dir.path().join("stack")).unwrap();
+    fs::write(dir.path().join("stack/zeros"), vec![0; 100_000]).unwrap();
+    archive(&dir.path().join("stack"), &path);
+    let out = File::options().read(true).write(true).open(&path).unwrap();
+    let bytes = out.metadata().unwrap().len();
+    let cut = bytes - 20_480;
+    // The control: without the length it cannot be seen.
+    out.set_len(cut).unwrap();
+    assert!(is_complete(&out).unwrap());
+    out.set_len(bytes).unwrap();
+    let layout = Layout::new(&scan_all(&sources(&dir.path().join("stack"))), &slot());
+    let manifest = format!(r#"{{"archiveBytes":{bytes}}}"#);
+    write_manifest(&layout, &out, manifest.as_bytes()).unwrap();
+    assert!(is_complete(&out).unwrap());
+    out.set_len(cut).unwrap();
+    assert!(!is_complete(&out).unwrap());
+}
+
+#[test]
 fn a_manifest_that_is_cut_or_damaged_is_an_error() {
     let dir = small_tree();
     let path = dir.path().join("a.tar");
