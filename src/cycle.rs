@@ -246,7 +246,7 @@ impl Cycle<'_> {
         let written = stopped.and_then(|()| self.capture(record));
         let started = record.phase(Phase::Start, |outcome| {
             tracing::info!(services = entry.services().join(" "), "starting");
-            for warning in lifecycle::start(&entry)? {
+            for warning in lifecycle::start(&entry, self.context.signals)? {
                 warn(outcome, warning);
             }
             Ok(())
@@ -300,7 +300,7 @@ impl Cycle<'_> {
     fn stop(&self, entry: &Entry) -> Result<()> {
         let grace = self.stack.stop_timeout;
         match entry.stop_method {
-            StopMethod::Stop => lifecycle::stop(&self.survey.running, grace),
+            StopMethod::Stop => lifecycle::stop(&self.survey.running, grace, self.context.signals),
             StopMethod::Down => {
                 // Chains are stopped one after the other: their grace adds up.
                 let longest = self

@@ -40,7 +40,7 @@ pub struct Entry {
 pub enum Step {
     /// A stop may still be under way in the Engine, though its client is gone.
     Stopping,
-    /// Every container has stopped.
+    /// No stop is under way any more.
     Stopped,
 }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::docker::{self, Container, Dependency, Existing, Health, Status};
 use crate::journal::{Entry, Step};
+use crate::signals::Signals;
 
 /// Between two looks at the containers of a stack that is starting.
 const LOOK: Duration = Duration::from_millis(100);
@@ -116,10 +117,14 @@ pub fn stop_order(containers: &[WasRunning]) -> Vec<Vec<usize>> {
     order
 }
 
-/// Stops the containers, dependants first. `stop` names them, `grace`
-/// overrides their own stop timeouts.
-pub fn stop(containers: &[WasRunning], grace: Option<Duration>) -> Result<()> {
+/// Stops the containers, dependants first. `grace` overrides their own stop
+/// timeouts. No further group is stopped once an end is asked for; when this
+/// returns `Ok`, no stop is under way.
+pub fn stop(containers: &[WasRunning], grace: Option<Duration>, signals: &Signals) -> Result<()> {
     for group in stop_order(containers) {
+        if signals.received().is_some() {
+            break;
+        }
         let group: Vec<&WasRunning> = group.into_iter().map(|i| &containers[i]).collect();
         let ids: Vec<String> = group.iter().map(|c| c.id.clone()).collect();
         let own = group.iter().map(|c| c.stop_timeout_secs).max().unwrap_or(0);
@@ -133,29 +138,32 @@ pub fn stop(containers: &[WasRunning], grace: Option<Duration>) -> Result<()> {
 
 /// Starts what an entry names and waits until all of it is as it was before,
 /// or the entry's limit is over. May be called again at any time: what runs is
-/// left alone. A daemon that is away is waited for.
+/// left alone, unless a stop may still be under way. A daemon that is away is
+/// waited for. A signal changes nothing of this, but with a second one nothing
+/// is waited for any more: everything is started, and what is not confirmed at
+/// that moment is an error, so that the entry stays for `recover`.
 ///
 /// Returns what is worth a warning although the start is confirmed.
 ///
 /// # Errors
 /// Names each container that is not as it was, and why.
-pub fn start(entry: &Entry) -> Result<Vec<String>> {
+pub fn start(entry: &Entry, signals: &Signals) -> Result<Vec<String>> {
     if entry.step == Step::Stopping {
-        finish_stop(entry)?;
+        finish_stop(entry, signals)?;
     }
-    Start::new(entry).run()
+    Start::new(entry, signals).run()
 }
 
 /// A stop that was under way when its program was killed goes on in the
 /// Engine, and would take down again what is started now. Stopping once more
 /// ends only when the containers have ended, whoever asked first.
-fn finish_stop(entry: &Entry) -> Result<()> {
+fn finish_stop(entry: &Entry, signals: &Signals) -> Result<()> {
     let limit = Duration::from_secs(entry.start_timeout_secs);
     let began = Instant::now();
     let present = loop {
         match docker::compose_containers(Some(&entry.project)) {
             Ok(present) => break present,
-            Err(error) if began.elapsed() > limit => return Err(error),
+            Err(error) if began.elapsed() > limit || signals.is_pressed() => return Err(error),
             Err(_) => thread::sleep(RETRY),
         }
     };
@@ -172,12 +180,14 @@ fn finish_stop(entry: &Entry) -> Result<()> {
     stop(
         &still_there,
         entry.stop_timeout_secs.map(Duration::from_secs),
+        &Signals::default(),
     )
 }
 
 /// One attempt to bring a stack back to what it was.
 struct Start<'a> {
     entry: &'a Entry,
+    signals: &'a Signals,
     deadline: Instant,
     /// By position in `entry.containers`, as is all that follows.
     attempts: BTreeMap<usize, u32>,
@@ -213,9 +223,10 @@ impl State {
 }
 
 impl Start<'_> {
-    fn new(entry: &Entry) -> Start<'_> {
+    fn new<'a>(entry: &'a Entry, signals: &'a Signals) -> Start<'a> {
         Start {
             entry,
+            signals,
             deadline: Instant::now() + Duration::from_secs(entry.start_timeout_secs),
             attempts: BTreeMap::new(),
             started: BTreeSet::new(),
@@ -228,7 +239,7 @@ impl Start<'_> {
         loop {
             let seen = match docker::compose_containers(Some(&self.entry.project)) {
                 Ok(present) => self.look(&present),
-                Err(error) if Instant::now() > self.deadline => {
+                Err(error) if self.is_late() => {
                     return Err(error.context("look at the containers"));
                 }
                 Err(error) => {
@@ -241,13 +252,12 @@ impl Start<'_> {
                 self.pause_again(&seen)?;
                 return Ok(self.warnings(&seen));
             }
-            let is_late = Instant::now() > self.deadline;
             let mut startable = self.startable(&seen);
             let is_stuck = startable.is_empty()
                 && !seen
                     .iter()
                     .any(|seen| matches!(seen.state, State::Pending(_)));
-            if is_late || is_stuck {
+            if self.is_late() || is_stuck {
                 if self.ignores_dependencies {
                     bail!(self.complaint(&seen));
                 }
@@ -257,6 +267,10 @@ impl Start<'_> {
             let pause = self.start_all(&startable, &seen);
             thread::sleep(pause);
         }
+    }
+
+    fn is_late(&self) -> bool {
+        Instant::now() > self.deadline || self.signals.is_pressed()
     }
 
     fn look(&self, present: &[Container]) -> Vec<Seen> {
@@ -365,11 +379,14 @@ impl Start<'_> {
     }
 
     fn complaint(&self, seen: &[Seen]) -> String {
-        let limit = self.entry.start_timeout_secs;
+        let when = match self.signals.is_pressed() {
+            true => "when a second signal ended the wait".to_owned(),
+            false => format!("after {} s", self.entry.start_timeout_secs),
+        };
         let complaint = |(i, (was, seen)): (usize, (&WasRunning, &Seen))| {
             let reason = match &seen.state {
                 State::AsBefore | State::Completed => return None,
-                State::Pending(reason) => format!("{reason} after {limit} s"),
+                State::Pending(reason) => format!("{reason} {when}"),
                 State::Down(reason) => match self.errors.get(&i) {
                     Some(error) => format!("{reason}: {error}"),
                     None => reason.clone(),

@@ -43,7 +43,7 @@ pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
 
 fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<()> {
     let journal = Journal::open(&plan.state_dir)?;
-    outcome.recovered = recover_all(&journal)?;
+    outcome.recovered = recover_all(&journal, signals)?;
     let store = Store::create(&plan.backup_dir)?;
     for path in store.remove_partials(None)? {
         tracing::warn!(path = %path.display(), "removed what a killed run left");
@@ -171,7 +171,7 @@ fn mail(plan: &Plan, outcome: &RunOutcome) -> Result<()> {
 pub fn recover(plan: &Plan, log: &Log) -> Result<Option<RunOutcome>> {
     let _lock = Lock::take(&plan.state_dir)?;
     let journal = Journal::open(&plan.state_dir)?;
-    let recovered = recover_all(&journal)?;
+    let recovered = recover_all(&journal, &Signals::default())?;
     let unfinished = last_run(&plan.state_dir)?.filter(|outcome| outcome.finished.is_none());
     if unfinished.is_none() && recovered.is_empty() {
         return Ok(None);
@@ -197,7 +197,7 @@ pub fn recover(plan: &Plan, log: &Log) -> Result<Option<RunOutcome>> {
     Ok(Some(outcome))
 }
 
-fn recover_all(journal: &Journal) -> Result<Vec<Recovered>> {
+fn recover_all(journal: &Journal, signals: &Signals) -> Result<Vec<Recovered>> {
     let mut recovered = Vec::new();
     for found in journal.found()? {
         let span = tracing::info_span!("recover", stack = found.stack);
@@ -205,7 +205,7 @@ fn recover_all(journal: &Journal) -> Result<Vec<Recovered>> {
         let result = found.entry.and_then(|entry| {
             let services = entry.services();
             tracing::warn!(services = services.join(" "), "left stopped, starting it");
-            lifecycle::start(&entry)?;
+            lifecycle::start(&entry, signals)?;
             journal.remove(&found.stack)?;
             Ok(services)
         });

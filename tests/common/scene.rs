@@ -1,0 +1,141 @@
+//! A stack that runs, and what must hold after its backup was interrupted.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{Ended, Place, Spy, Stack, docker, output, succeed};
+
+/// A hook that acts at the spy's call `n`; `$REAL` is the real docker.
+pub fn at_call(n: usize, action: &str) -> String {
+    format!("if [ $COUNT = {n} ]; then REAL=$(type -P -a docker | sed -n 2p); {action}; fi")
+}
+
+/// A running stack, and how it was before the first kill.
+pub struct Scene {
+    pub stack: Stack,
+    pub place: Place,
+    /// What ran.
+    pub states: Vec<String>,
+    ids: Vec<String>,
+    keeps_ids: bool,
+}
+
+impl Scene {
+    pub fn new(method: &str, stop_seconds: u32) -> Scene {
+        let place = Place::new();
+        let stack = place.stack("ordered");
+        fs::write(
+            stack.dir.join(".env"),
+            format!("STOP_SECONDS={stop_seconds}\n"),
+        )
+        .unwrap();
+        stack.up();
+        place.config(
+            json!([{"name": stack.name, "stopMethod": method}]),
+            json!({}),
+        );
+        Scene {
+            states: running(&stack),
+            ids: stack.ids(),
+            keeps_ids: method == "stop",
+            stack,
+            place,
+        }
+    }
+
+    /// Runs the program under a spy; `None` when it was killed.
+    pub fn attempt(&self, args: &[&str], hook: &str) -> (Option<Ended>, Spy) {
+        let spy = self.place.spy(hook);
+        spy.clear();
+        let ended = output(spy.watch(&mut self.place.program(args)));
+        (Some(ended).filter(|ended| ended.status != -1), spy)
+    }
+
+    pub fn partials(&self) -> Vec<String> {
+        let mut names = self.place.stored(&self.stack.name);
+        names.retain(|name| name.ends_with(".partial"));
+        names
+    }
+
+    pub fn last_run(&self) -> Value {
+        let json = fs::read(self.place.state().join("last-run.json")).unwrap();
+        serde_json::from_slice(&json).unwrap()
+    }
+
+    /// All that must hold after `recover`.
+    #[track_caller]
+    pub fn assert_recovered(&self, point: &str) {
+        assert_eq!(self.running(), self.states, "{point}");
+        if self.keeps_ids {
+            assert_eq!(self.stack.ids(), self.ids, "{point}");
+        }
+        let starts = self.stack.read("log/starts");
+        let migrations = starts.lines().filter(|line| *line == "migrate").count();
+        assert_eq!(migrations, 1, "{point}: the one-shot service ran again");
+        // A half-written entry (`.new`) is none: nothing was stopped yet.
+        let mut entries = self.place.journalled();
+        entries.retain(|name| name.ends_with(".json"));
+        assert_eq!(entries, [""; 0], "{point}");
+        assert_eq!(self.partials(), [""; 0], "{point}");
+        for name in self.place.stored(&self.stack.name) {
+            assert!(name.ends_with(".tar"), "{point}: {name}");
+            let archive = self.place.store().join(&self.stack.name).join(&name);
+            let members = succeed("tar", ["-tf", archive.to_str().unwrap()]);
+            let last = format!("{}/log/starts", self.stack.name);
+            assert!(members.contains(&last), "{point}: {name}: {members}");
+        }
+    }
+
+    /// A stop that is still under way in the Engine would show.
+    #[track_caller]
+    pub fn assert_stays_up(&self, duration: Duration, point: &str) {
+        let began = Instant::now();
+        let times = start_times(&self.stack);
+        while began.elapsed() < duration {
+            assert_eq!(self.running(), self.states, "{point}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert_eq!(start_times(&self.stack), times, "{point}: started again");
+    }
+
+    #[track_caller]
+    pub fn assert_stays_down(&self, duration: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < duration {
+            assert_eq!(self.running(), [""; 0]);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// `service:running`, without services that have ended.
+    pub fn running(&self) -> Vec<String> {
+        running(&self.stack)
+    }
+
+    /// The numbers of a complete run's calls that have `command` in them.
+    pub fn calls_of(&self, command: &str) -> Vec<usize> {
+        let (ended, spy) = self.attempt(&["run"], "");
+        ended.unwrap().expect_status(0);
+        let calls = spy.calls();
+        let found = calls.iter().enumerate();
+        let found = found.filter(|(_, call)| call.contains(command));
+        found.map(|(i, _)| i + 1).collect()
+    }
+}
+
+fn running(stack: &Stack) -> Vec<String> {
+    let mut states = stack.states();
+    states.retain(|state| !state.ends_with(":exited"));
+    states
+}
+
+/// When each of a stack's containers was started last.
+pub fn start_times(stack: &Stack) -> Vec<String> {
+    let ids = stack.ids();
+    let ids = ids.iter().filter_map(|line| line.split(' ').nth(1));
+    let args = ["inspect", "--format", "{{.Name}} {{.State.StartedAt}}"];
+    let times = docker(args.into_iter().chain(ids));
+    times.lines().map(str::to_owned).collect()
+}
