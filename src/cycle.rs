@@ -66,16 +66,8 @@ impl Record {
     fn new(stack: &StackPlan) -> Record {
         Record {
             outcome: StackOutcome {
-                stack: stack.name.clone(),
-                project: None,
                 status: StackStatus::Ok,
-                failures: Vec::new(),
-                warnings: Vec::new(),
-                services: Vec::new(),
-                archive: None,
-                downtime_ms: None,
-                phases: Vec::new(),
-                coverage: Vec::new(),
+                ..StackOutcome::not_run(&stack.name)
             },
         }
     }
@@ -128,15 +120,9 @@ impl Record {
                 warn(outcome, warning.clone());
             }
             refuse_own_store(context.store, &survey)?;
-            let open =
-                |tree: &crate::coverage::Tree| Source::open(tree.prefix.as_str(), &tree.path);
             // Held from now on: a volume that its driver unmounts with the
             // last container stays readable through these handles.
-            let sources = survey
-                .trees
-                .iter()
-                .map(open)
-                .collect::<Result<Vec<Source>>>()?;
+            let sources = survey.open_sources()?;
             Ok(Cycle {
                 context,
                 stack,

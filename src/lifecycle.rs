@@ -149,7 +149,10 @@ pub fn stop(containers: &[WasRunning], grace: Option<Duration>, signals: &Signal
 /// Names each container that is not as it was, and why.
 pub fn start(entry: &Entry, signals: &Signals) -> Result<Vec<String>> {
     if entry.step == Step::Stopping {
-        finish_stop(entry, signals)?;
+        // The start comes all the same: most likely it is the Engine that hangs.
+        if let Err(error) = finish_stop(entry, signals) {
+            tracing::warn!("stop once more, to be sure that no stop is under way: {error:#}");
+        }
     }
     Start::new(entry, signals).run()
 }

@@ -55,6 +55,24 @@ pub struct StackOutcome {
     pub coverage: Vec<Coverage>,
 }
 
+impl StackOutcome {
+    /// Before its turn has come.
+    pub fn not_run(stack: &str) -> StackOutcome {
+        StackOutcome {
+            stack: stack.to_owned(),
+            project: None,
+            status: StackStatus::NotRun,
+            failures: Vec::new(),
+            warnings: Vec::new(),
+            services: Vec::new(),
+            archive: None,
+            downtime_ms: None,
+            phases: Vec::new(),
+            coverage: Vec::new(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum StackStatus {

@@ -89,7 +89,7 @@ fn still_down(recovered: &[Recovered], stack: &StackPlan) -> Option<StackOutcome
         .iter()
         .find(|recovered| recovered.stack == stack.name)?;
     let error = found.error.as_ref()?;
-    let mut outcome = not_run(stack);
+    let mut outcome = StackOutcome::not_run(&stack.name);
     outcome.status = StackStatus::Down;
     outcome.failures.push(Failure {
         phase: Phase::Plan,
@@ -109,26 +109,15 @@ fn begin(plan: &Plan) -> RunOutcome {
         finished: None,
         interrupted: None,
         recovered: Vec::new(),
-        stacks: plan.stacks.iter().map(not_run).collect(),
+        stacks: plan
+            .stacks
+            .iter()
+            .map(|stack| StackOutcome::not_run(&stack.name))
+            .collect(),
         pruned: Vec::new(),
         store: None,
         errors: Vec::new(),
         log: Vec::new(),
-    }
-}
-
-fn not_run(stack: &StackPlan) -> StackOutcome {
-    StackOutcome {
-        stack: stack.name.clone(),
-        project: None,
-        status: StackStatus::NotRun,
-        failures: Vec::new(),
-        warnings: Vec::new(),
-        services: Vec::new(),
-        archive: None,
-        downtime_ms: None,
-        phases: Vec::new(),
-        coverage: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use crate::capture::Source;
 use crate::config::StopMethod;
 use crate::coverage::{self, Mounts, Tree};
 use crate::docker::{self, ComposeConfig, ComposeProject, Container, Image, Volume};
@@ -40,6 +41,14 @@ impl Survey {
     pub fn services(&self) -> Vec<String> {
         let services: BTreeSet<&String> = self.running.iter().map(|was| &was.service).collect();
         services.into_iter().cloned().collect()
+    }
+
+    /// The trees that are to be archived, as handles.
+    pub fn open_sources(&self) -> Result<Vec<Source>> {
+        let trees = self.trees.iter();
+        trees
+            .map(|tree| Source::open(tree.prefix.as_str(), &tree.path))
+            .collect()
     }
 
     /// # Errors

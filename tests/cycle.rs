@@ -433,3 +433,38 @@ fn down_is_undone_by_up() {
     let order: Vec<&str> = log.lines().collect();
     assert_eq!(order[4..6], ["db", "api"]);
 }
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_stop_that_fails_half_way_is_followed_by_a_start() {
+    let place = Place::new();
+    let stack = place.stack("chain");
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    // The first group stops; from then on, no stop succeeds.
+    let spy = place.spy(
+        "if [ \"$1\" = stop ] && [ $(grep -c ^stop \"$SPY_LOG\") -gt 1 ]; then \
+         echo 'no stop today' >&2; exit 1; fi",
+    );
+    let mut command = place.program(&["run", "--json"]);
+    command.env("SPY_LOG", place.path("spy/log"));
+    let json = output(spy.watch(&mut command)).expect_status(2).json();
+    let outcome = stack.outcome(&json);
+    assert_eq!(outcome["status"], "failed");
+    assert!(failures(outcome).contains("no stop today"), "{outcome}");
+    assert_eq!(outcome["archive"], Value::Null);
+    assert!(place.stored(&stack.name).is_empty());
+    assert!(place.journalled().is_empty());
+    let states = stack.states();
+    assert!(
+        states.iter().all(|state| state.ends_with(":running")),
+        "{states:?}"
+    );
+    // The control: something had been stopped.
+    let starts = spy
+        .calls()
+        .iter()
+        .filter(|c| c.starts_with("start "))
+        .count();
+    assert_eq!(starts, 2, "{:#?}", spy.calls());
+}

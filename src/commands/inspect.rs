@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{load, print, print_json};
 use crate::archive::{self, Manifest};
-use crate::capture::{self, Source};
+use crate::capture;
 use crate::cli::Global;
 use crate::config::{Retention, StopMethod};
 use crate::outcome::{Coverage, ExitStatus};
@@ -113,8 +113,7 @@ struct StackView {
 impl StackView {
     fn of(stack: &StackPlan) -> Result<StackView> {
         let survey = Survey::of(stack)?;
-        let open = |tree: &crate::coverage::Tree| Source::open(tree.prefix.as_str(), &tree.path);
-        let sources: Vec<Source> = survey.trees.iter().map(open).collect::<Result<_>>()?;
+        let sources = survey.open_sources()?;
         let signals = Signals::default();
         let inventory = capture::scan(
             &sources,
