@@ -196,6 +196,8 @@ fn only_the_named_stacks_are_backed_up_and_only_good_ones_are_pruned() {
         .stdout;
     assert_contains(&report, &format!("FAILURE: {} not backed up", broken.name));
     assert_contains(&report, "RETENTION: 1 archive removed");
+    let saved = output(&mut place.program(&["report", "--json"])).expect_status(0);
+    assert_eq!(saved.json(), json);
     // The control: the third, now that it is its turn.
     output(&mut place.program(&["run", &third.name])).expect_status(0);
     assert!(!place.stored(&third.name)[0].contains("_20200101_"));
