@@ -71,9 +71,7 @@ impl Scene {
         if self.keeps_ids {
             assert_eq!(self.stack.ids(), self.ids, "{point}");
         }
-        let starts = self.stack.read("log/starts");
-        let migrations = starts.lines().filter(|line| *line == "migrate").count();
-        assert_eq!(migrations, 1, "{point}: the one-shot service ran again");
+        self.assert_migrated_once(point);
         // A half-written entry (`.new`) is none: nothing was stopped yet.
         let mut entries = self.place.journalled();
         entries.retain(|name| name.ends_with(".json"));
@@ -86,6 +84,13 @@ impl Scene {
             let last = format!("{}/log/starts", self.stack.name);
             assert!(members.contains(&last), "{point}: {name}: {members}");
         }
+    }
+
+    #[track_caller]
+    pub fn assert_migrated_once(&self, point: &str) {
+        let starts = self.stack.read("log/starts");
+        let migrations = starts.lines().filter(|line| *line == "migrate").count();
+        assert_eq!(migrations, 1, "{point}: the one-shot service ran again");
     }
 
     /// A stop that is still under way in the Engine would show.
