@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use jiff::ZonedDateTime;
@@ -28,6 +29,8 @@ use crate::survey::Survey;
 const SPARE_BYTES: u64 = 16 << 20;
 /// Of the manifest, for what is known only when the archive is written.
 const MANIFEST_SLACK_BYTES: usize = 8 << 10;
+/// Between two looks while the Engine does not answer.
+const ENGINE_LOOK: Duration = Duration::from_secs(1);
 /// Exit status of a container that got SIGKILL.
 const KILLED: i64 = 128 + 9;
 
@@ -304,12 +307,28 @@ impl Cycle<'_> {
         let written = record.phase(Phase::Archive, |outcome| self.write(outcome, &inventory))?;
         // A daemon that restarts brings back what it was told to keep up.
         record.phase(Phase::Quiet, |outcome| {
-            self.judge(
-                outcome,
-                &quiet::container_writers(&self.paths(), &HashSet::new())?.busy,
-            )
+            self.judge(outcome, &self.patient_writers()?.busy)
         })?;
         Some(written)
+    }
+
+    /// An Engine that is being restarted is waited for, as the start has to in
+    /// any case: the archive may be good.
+    fn patient_writers(&self) -> Result<Writers> {
+        let began = Instant::now();
+        loop {
+            match quiet::container_writers(&self.paths(), &HashSet::new()) {
+                Err(error)
+                    if docker::is_unreachable(&error)
+                        && began.elapsed() < self.stack.start_timeout
+                        && self.context.signals.received().is_none() =>
+                {
+                    tracing::warn!(error = format!("{error:#}"), "the Docker Engine is away");
+                    thread::sleep(ENGINE_LOOK);
+                }
+                result => return result,
+            }
+        }
     }
 
     fn prove_quiet(&self, outcome: &mut StackOutcome) -> Result<Inventory> {

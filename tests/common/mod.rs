@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
+pub mod disk;
+pub mod engine;
 pub mod scene;
 
 use std::ffi::OsStr;
