@@ -13,7 +13,7 @@ use jiff::ZonedDateTime;
 use crate::archive::{self, ImageOf, Layout, Manifest, ManifestSlot};
 use crate::capture::{self, Inventory, Source};
 use crate::config::{OnBusy, StopMethod};
-use crate::docker::{self, Status};
+use crate::docker::{self, Container, Status};
 use crate::journal::{Entry, Journal, Step};
 use crate::lifecycle::{self, WasRunning};
 use crate::outcome::{ArchiveOutcome, Failure, Phase, PhaseTime, StackOutcome, StackStatus};
@@ -200,7 +200,7 @@ impl Cycle<'_> {
             .iter()
             .map(|was| was.id.as_str())
             .collect();
-        let writers = quiet::container_writers(&self.paths(), &own)?;
+        let writers = quiet::container_writers(&docker::containers()?, &self.paths(), &own);
         if self.stack.on_busy == OnBusy::Fail && !writers.busy.is_empty() {
             bail!("{}; nothing was stopped", busy(&writers.busy));
         }
@@ -317,7 +317,7 @@ impl Cycle<'_> {
     fn patient_writers(&self) -> Result<Writers> {
         let began = Instant::now();
         loop {
-            match quiet::container_writers(&self.paths(), &HashSet::new()) {
+            match docker::containers() {
                 Err(error)
                     if docker::is_unreachable(&error)
                         && began.elapsed() < self.stack.start_timeout
@@ -326,16 +326,16 @@ impl Cycle<'_> {
                     tracing::warn!(error = format!("{error:#}"), "the Docker Engine is away");
                     thread::sleep(ENGINE_LOOK);
                 }
-                result => return result,
+                containers => return Ok(self.writers(&containers?)),
             }
         }
     }
 
     fn prove_quiet(&self, outcome: &mut StackOutcome) -> Result<Inventory> {
         self.context.signals.check()?;
-        self.check_stopped(outcome)?;
-        let Writers { mut busy, possible } =
-            quiet::container_writers(&self.paths(), &HashSet::new())?;
+        let containers = docker::containers()?;
+        self.check_stopped(outcome, &containers)?;
+        let Writers { mut busy, possible } = self.writers(&containers);
         for found in possible {
             tracing::debug!(found, "could write");
         }
@@ -345,11 +345,12 @@ impl Cycle<'_> {
         Ok(inventory)
     }
 
-    fn check_stopped(&self, outcome: &mut StackOutcome) -> Result<()> {
-        if self.survey.running.is_empty() {
-            return Ok(());
-        }
-        let containers = docker::compose_containers(Some(&self.survey.project))?;
+    /// With the stack down, no container is exempt.
+    fn writers(&self, containers: &[Container]) -> Writers {
+        quiet::container_writers(containers, &self.paths(), &HashSet::new())
+    }
+
+    fn check_stopped(&self, outcome: &mut StackOutcome, containers: &[Container]) -> Result<()> {
         for was in &self.survey.running {
             let Some(now) = containers.iter().find(|c| c.id == was.id) else {
                 continue;
@@ -477,7 +478,7 @@ impl Cycle<'_> {
     /// With what is known before the archive is written.
     fn manifest(&self, inventory: &Inventory) -> Result<Manifest> {
         let survey = &self.survey;
-        let image = |container: &docker::Container| ImageOf {
+        let image = |container: &Container| ImageOf {
             service: container.service.clone(),
             reference: container.image_reference.clone(),
             id: container.image_id.clone(),

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use crate::capture::Inventory;
-use crate::docker::{self, Status};
+use crate::docker::{Container, Status};
 
 /// What was found, in words.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -22,14 +22,16 @@ pub struct Writers {
 
 /// Running containers, of any project, that mount one of `paths` writable;
 /// those of the ids in `own` are not counted.
-pub fn container_writers(paths: &[PathBuf], own: &HashSet<&str>) -> Result<Writers> {
+pub fn container_writers(
+    containers: &[Container],
+    paths: &[PathBuf],
+    own: &HashSet<&str>,
+) -> Writers {
     let captured: Vec<PathBuf> = paths.iter().map(|path| real(path)).collect();
     let mut writers = Writers::default();
-    let containers = docker::running_containers()?;
-    let others = containers
-        .iter()
-        .filter(|c| c.status != Status::Paused && !own.contains(c.id.as_str()));
-    for container in others {
+    let can_run = |c: &&Container| matches!(c.status, Status::Running | Status::Restarting);
+    let others = containers.iter().filter(can_run);
+    for container in others.filter(|c| !own.contains(c.id.as_str())) {
         for mount in container.mounts.iter().filter(|mount| mount.writable) {
             if mount.source.as_os_str().is_empty() {
                 continue;
@@ -51,7 +53,7 @@ pub fn container_writers(paths: &[PathBuf], own: &HashSet<&str>) -> Result<Write
             }
         }
     }
-    Ok(writers)
+    writers
 }
 
 fn real(path: &Path) -> PathBuf {

@@ -45,9 +45,7 @@ fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<(
     let journal = Journal::open(&plan.state_dir)?;
     outcome.recovered = recover_all(&journal, signals)?;
     let store = Store::create(&plan.backup_dir)?;
-    for path in store.remove_partials(None)? {
-        tracing::warn!(path = %path.display(), "removed what a killed run left");
-    }
+    remove_leftovers(&store, outcome);
     let host = outcome.host.clone();
     let context = Context {
         store: &store,
@@ -80,6 +78,22 @@ fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<(
     }
     outcome.store = Some(store.usage()?);
     Ok(())
+}
+
+/// A directory in the store that cannot be looked at is no reason not to back
+/// up the stacks that have nothing to do with it.
+fn remove_leftovers(store: &Store, outcome: &mut RunOutcome) {
+    match store.remove_partials(None) {
+        Ok(removed) => {
+            for path in removed {
+                tracing::warn!(path = %path.display(), "removed what a killed run left");
+            }
+        }
+        Err(error) => {
+            tracing::error!("{error:#}");
+            outcome.errors.push(format!("{error:#}"));
+        }
+    }
 }
 
 /// A stack that an earlier run left stopped and that does not start must not
@@ -177,10 +191,8 @@ pub fn recover(plan: &Plan, log: &Log) -> Result<Option<RunOutcome>> {
     };
     outcome.recovered = recovered;
     if let Ok(store) = Store::open(&plan.backup_dir) {
-        for path in store.remove_partials(None)? {
-            tracing::warn!(path = %path.display(), "removed what a killed run left");
-        }
-        outcome.store = Some(store.usage()?);
+        remove_leftovers(&store, &mut outcome);
+        outcome.store = store.usage().ok();
     }
     conclude(plan, log, &mut outcome);
     Ok(Some(outcome))

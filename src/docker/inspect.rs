@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::DEFAULT_STOP_TIMEOUT;
 
-/// A container that Compose made (or, from `running_containers`, any other:
+/// A container that Compose made (or, from `containers`, any other:
 /// then `project` and `service` are empty).
 #[derive(Clone, Debug)]
 pub struct Container {

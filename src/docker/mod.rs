@@ -70,15 +70,13 @@ pub fn compose_containers(project: Option<&str>) -> Result<Vec<Container>> {
     inspect_containers(lines(ids.output()?.check().context("list containers")?))
 }
 
-/// Every running container of this Engine, whoever made it.
-pub fn running_containers() -> Result<Vec<Container>> {
-    // Which of them run is not asked of `ps`: its view lags behind, and for a
-    // moment it still lists what `stop` has reported as ended.
+/// Every container of this Engine, whoever made it. Sorted by name.
+///
+/// Which of them run is not asked of `ps`: its view lags behind, and for a
+/// moment it still lists what `stop` has reported as ended.
+pub fn containers() -> Result<Vec<Container>> {
     let ids = docker(["ps", "--all", "--quiet", "--no-trunc"]);
-    let mut containers =
-        inspect_containers(lines(ids.output()?.check().context("list containers")?))?;
-    containers.retain(|c| c.status != Status::Stopped);
-    Ok(containers)
+    inspect_containers(lines(ids.output()?.check().context("list containers")?))
 }
 
 fn lines(output: Output) -> Vec<String> {
