@@ -63,7 +63,7 @@ pub enum Command {
         stacks: Vec<String>,
         /// Keep archives for so many days; without a configuration file nothing
         /// is removed unless this is given
-        #[arg(long, value_name = "DAYS")]
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
         keep_days: Option<u32>,
     },
     /// Check the configuration without touching the host

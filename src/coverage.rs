@@ -251,23 +251,20 @@ fn volume_path(volume: &Volume) -> Result<PathBuf> {
 /// `None` when the bind needs no word: it is in the archive as part of the
 /// stack's directory.
 fn decide_bind(stack: &StackPlan, dir: &Path, source: &Path) -> Option<Decision> {
-    if stack
-        .include_binds
-        .iter()
-        .any(|included| source.starts_with(included))
-    {
-        return Some(Ok(source.to_owned()));
-    }
     let Ok(real) = fs::canonicalize(source) else {
         return Some(Err("does not exist".to_owned()));
     };
-    if let Ok(inside) = real.strip_prefix(dir) {
-        let is_dir = real.is_dir();
-        let excluded = inside.ancestors().any(|part| {
-            !part.as_os_str().is_empty()
-                && stack.exclude.is_excluded(part, is_dir || part != inside)
+    let included = stack.include_binds.iter();
+    let included = included.filter_map(|path| fs::canonicalize(path).ok());
+    if let Some(inside) = included.filter_map(|root| inside(&real, &root)).next() {
+        return Some(match is_excluded(stack, &real, &inside) {
+            true => Err("excluded (exclude)".to_owned()),
+            false => Ok(source.to_owned()),
         });
-        return excluded.then(|| Err("excluded (exclude)".to_owned()));
+    }
+    if let Some(inside) = inside(&real, dir) {
+        let is_excluded = is_excluded(stack, &real, &inside);
+        return is_excluded.then(|| Err("excluded (exclude)".to_owned()));
     }
     let through_symlink = source.starts_with(stack.dir()) || source.starts_with(dir);
     Some(Err(if through_symlink {
@@ -281,6 +278,19 @@ fn decide_bind(stack: &StackPlan, dir: &Path, source: &Path) -> Option<Decision>
     } else {
         "a socket or device outside the stack's directory".to_owned()
     }))
+}
+
+fn inside(path: &Path, root: &Path) -> Option<PathBuf> {
+    path.strip_prefix(root).ok().map(Path::to_owned)
+}
+
+/// By a pattern for itself or for a directory above it.
+fn is_excluded(stack: &StackPlan, path: &Path, inside: &Path) -> bool {
+    let is_dir = path.is_dir();
+    let mut parts = inside
+        .ancestors()
+        .filter(|part| !part.as_os_str().is_empty());
+    parts.any(|part| stack.exclude.is_excluded(part, is_dir || part != inside))
 }
 
 /// Paths that lie in no other of the list, each once.

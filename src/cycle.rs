@@ -15,7 +15,7 @@ use crate::capture::{self, Inventory, Source};
 use crate::config::{OnBusy, StopMethod};
 use crate::docker::{self, Container, Status};
 use crate::journal::{Entry, Journal, Step};
-use crate::lifecycle::{self, WasRunning};
+use crate::lifecycle::{self, Before, WasRunning};
 use crate::outcome::{ArchiveOutcome, Failure, Phase, PhaseTime, StackOutcome, StackStatus};
 use crate::plan::StackPlan;
 use crate::quiet::{self, Writers};
@@ -100,16 +100,8 @@ impl Record {
             Some(time) => time.duration_ms += duration_ms,
             None => self.outcome.phases.push(PhaseTime { phase, duration_ms }),
         }
-        result.map_err(|error| self.fail(phase, &error)).ok()
-    }
-
-    fn fail(&mut self, phase: Phase, error: &anyhow::Error) {
-        let message = format!("{error:#}");
-        tracing::error!(?phase, "{message}");
-        self.outcome.failures.push(Failure { phase, message });
-        if self.outcome.status == StackStatus::Ok {
-            self.outcome.status = StackStatus::Failed;
-        }
+        let fail = |error| fail(&mut self.outcome, phase, format!("{error:#}"));
+        result.map_err(fail).ok()
     }
 
     fn plan<'a>(&mut self, context: &'a Context<'a>, stack: &'a StackPlan) -> Option<Cycle<'a>> {
@@ -133,6 +125,14 @@ impl Record {
                 sources,
             })
         })
+    }
+}
+
+fn fail(outcome: &mut StackOutcome, phase: Phase, message: String) {
+    tracing::error!(?phase, "{message}");
+    outcome.failures.push(Failure { phase, message });
+    if outcome.status == StackStatus::Ok {
+        outcome.status = StackStatus::Failed;
     }
 }
 
@@ -252,10 +252,16 @@ impl Cycle<'_> {
     /// Forgets what was stopped, once it is seen to be up still: a container
     /// may fail shortly after its start was confirmed.
     fn close_journal(&self, outcome: &mut StackOutcome) -> Result<()> {
-        let containers = docker::compose_containers(Some(&self.survey.project))?;
+        let containers = self.patient_containers().inspect_err(|_| {
+            outcome.status = StackStatus::Down;
+        })?;
         let has_failed = |was: &&WasRunning| {
             let now = was.find(&containers);
-            now.is_none_or(|now| now.status == Status::Stopped && now.exit_code != 0)
+            now.is_none_or(|now| match now.status {
+                Status::Stopped => now.exit_code != 0,
+                Status::Restarting => was.before != Before::Restarting,
+                Status::Running | Status::Paused => false,
+            })
         };
         let failed: Vec<&str> = self
             .survey
@@ -307,14 +313,14 @@ impl Cycle<'_> {
         let written = record.phase(Phase::Archive, |outcome| self.write(outcome, &inventory))?;
         // A daemon that restarts brings back what it was told to keep up.
         record.phase(Phase::Quiet, |outcome| {
-            self.judge(outcome, &self.patient_writers()?.busy)
+            self.judge(outcome, &self.writers(&self.patient_containers()?).busy)
         })?;
         Some(written)
     }
 
     /// An Engine that is being restarted is waited for, as the start has to in
     /// any case: the archive may be good.
-    fn patient_writers(&self) -> Result<Writers> {
+    fn patient_containers(&self) -> Result<Vec<Container>> {
         let began = Instant::now();
         loop {
             match docker::containers() {
@@ -326,7 +332,7 @@ impl Cycle<'_> {
                     tracing::warn!(error = format!("{error:#}"), "the Docker Engine is away");
                     thread::sleep(ENGINE_LOOK);
                 }
-                containers => return Ok(self.writers(&containers?)),
+                containers => return containers,
             }
         }
     }
@@ -404,14 +410,17 @@ impl Cycle<'_> {
         )
         .with_context(|| format!("write archive {}", partial.path().display()))?;
         if summary.changed_count > 0 {
-            warn(
-                outcome,
-                format!(
-                    "{} files changed while they were archived, their members are padded or cut: {}",
-                    summary.changed_count,
-                    summary.changed.join(", ")
-                ),
+            let message = format!(
+                "{} files changed while they were archived, their members are padded or cut: {}",
+                summary.changed_count,
+                summary.changed.join(", ")
             );
+            match self.stack.on_busy {
+                OnBusy::Warn => warn(outcome, message),
+                // The archive is kept: most of it is good. But it is not called
+                // so, and no older one is pruned for it.
+                OnBusy::Fail => fail(outcome, Phase::Archive, message),
+            }
         }
         manifest.archive_bytes = layout.archive_bytes();
         manifest.changed_count = summary.changed_count;

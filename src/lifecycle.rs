@@ -428,7 +428,10 @@ fn start_one(entry: &Entry, i: usize, id: Option<&str>, last_error: Option<&str>
 /// `was_started`: by this program, so that an exit code is of this start.
 fn state(before: Before, container: &Container, was_started: bool) -> State {
     match container.status {
-        Status::Stopped if was_started && container.exit_code == 0 => State::Completed,
+        // A job may come to its end. What has a health check is no job.
+        Status::Stopped if was_started && container.exit_code == 0 && before == Before::Running => {
+            State::Completed
+        }
         Status::Stopped if was_started => {
             State::Down(format!("ended with exit status {}", container.exit_code))
         }

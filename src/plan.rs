@@ -150,10 +150,11 @@ fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Resu
     for bind in &own.include_binds {
         check_path(bind)?;
     }
-    let or_default = |own: Option<u32>, default: Option<u32>| own.or(default);
-    let start_timeout =
-        or_default(own.start_timeout, defaults.start_timeout).unwrap_or(DEFAULT_START_TIMEOUT_SECS);
-    let stop_timeout = or_default(own.stop_timeout, defaults.stop_timeout);
+    let start_timeout = own
+        .start_timeout
+        .or(defaults.start_timeout)
+        .unwrap_or(DEFAULT_START_TIMEOUT_SECS);
+    let stop_timeout = own.stop_timeout.or(defaults.stop_timeout);
     let patterns = [defaults.exclude.clone(), own.exclude].concat();
     Ok(StackPlan {
         name,

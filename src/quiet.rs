@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -28,6 +29,9 @@ pub fn container_writers(
     own: &HashSet<&str>,
 ) -> Writers {
     let captured: Vec<PathBuf> = paths.iter().map(|path| real(path)).collect();
+    // A volume that is a bind by its driver has another path than its device,
+    // but is the same directory.
+    let directories: Vec<_> = captured.iter().filter_map(|path| directory(path)).collect();
     let mut writers = Writers::default();
     let can_run = |c: &&Container| matches!(c.status, Status::Running | Status::Restarting);
     let others = containers.iter().filter(can_run);
@@ -46,7 +50,8 @@ pub fn container_writers(
                 container.name,
                 mount.source.display()
             );
-            if captured.iter().any(|path| source.starts_with(path)) {
+            let is_same = directory(&source).is_some_and(|source| directories.contains(&source));
+            if is_same || captured.iter().any(|path| source.starts_with(path)) {
                 writers.busy.push(found);
             } else if captured.iter().any(|path| path.starts_with(&source)) {
                 writers.possible.push(found);
@@ -54,6 +59,12 @@ pub fn container_writers(
         }
     }
     writers
+}
+
+/// Device and inode.
+fn directory(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 fn real(path: &Path) -> PathBuf {

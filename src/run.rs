@@ -30,11 +30,18 @@ use crate::{email, report};
 pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
     let _lock = Lock::take(&plan.state_dir)?;
     let mut outcome = begin(plan);
-    save(plan, &outcome)?;
+    match last_run(&plan.state_dir) {
+        Ok(Some(last)) if is_unfinished(&last) => {
+            let started = last.started.strftime("%F %T").to_string();
+            tracing::warn!(started, "the run before this one was killed");
+        }
+        Ok(_) => {}
+        Err(error) => note(&mut outcome, &error),
+    }
+    save_or_note(plan, &mut outcome);
     tracing::info!(stacks = plan.stacks.len(), "backup started");
     if let Err(error) = attempt(plan, signals, &mut outcome) {
-        tracing::error!("{error:#}");
-        outcome.errors.push(format!("{error:#}"));
+        note(&mut outcome, &error);
     }
     outcome.interrupted = signals.received().map(str::to_owned);
     conclude(plan, log, &mut outcome);
@@ -63,7 +70,7 @@ fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<(
             Some(failed) => failed,
             None => cycle::back_up(&context, stack),
         };
-        save(plan, outcome)?;
+        save_or_note(plan, outcome);
     }
     if let Some(policy) = &plan.retention {
         let now = ZonedDateTime::now().datetime();
@@ -89,10 +96,16 @@ fn remove_leftovers(store: &Store, outcome: &mut RunOutcome) {
                 tracing::warn!(path = %path.display(), "removed what a killed run left");
             }
         }
-        Err(error) => {
-            tracing::error!("{error:#}");
-            outcome.errors.push(format!("{error:#}"));
-        }
+        Err(error) => note(outcome, &error),
+    }
+}
+
+/// An error that belongs to no stack, and keeps nothing from going on.
+fn note(outcome: &mut RunOutcome, error: &anyhow::Error) {
+    tracing::error!("{error:#}");
+    let error = format!("{error:#}");
+    if !outcome.errors.contains(&error) {
+        outcome.errors.push(error);
     }
 }
 
@@ -144,12 +157,16 @@ fn conclude(plan: &Plan, log: &Log, outcome: &mut RunOutcome) {
     tracing::info!(status = ?outcome.exit_status(), "backup ended");
     outcome.log.extend(log.lines());
     if let Err(error) = mail(plan, outcome) {
-        tracing::error!("{error:#}");
-        outcome.errors.push(format!("{error:#}"));
+        note(outcome, &error);
     }
+    save_or_note(plan, outcome);
+}
+
+/// That the outcome cannot be saved (a full disk) must keep no stack from
+/// being started.
+fn save_or_note(plan: &Plan, outcome: &mut RunOutcome) {
     if let Err(error) = save(plan, outcome) {
-        tracing::error!("{error:#}");
-        outcome.errors.push(format!("{error:#}"));
+        note(outcome, &error);
     }
 }
 
@@ -175,10 +192,16 @@ pub fn recover(plan: &Plan, log: &Log) -> Result<Option<RunOutcome>> {
     let _lock = Lock::take(&plan.state_dir)?;
     let journal = Journal::open(&plan.state_dir)?;
     let recovered = recover_all(&journal, &Signals::default())?;
-    let unfinished = last_run(&plan.state_dir)?.filter(|outcome| outcome.finished.is_none());
-    if unfinished.is_none() && recovered.is_empty() {
+    let last = last_run(&plan.state_dir);
+    if recovered.is_empty()
+        && matches!(&last, Ok(last) if !last.as_ref().is_some_and(is_unfinished))
+    {
         return Ok(None);
     }
+    let (unfinished, error) = match last {
+        Ok(last) => (last.filter(is_unfinished), None),
+        Err(error) => (None, Some(error)),
+    };
     let mut outcome = match unfinished {
         Some(outcome) => RunOutcome {
             interrupted: Some("killed".to_owned()),
@@ -190,12 +213,19 @@ pub fn recover(plan: &Plan, log: &Log) -> Result<Option<RunOutcome>> {
         },
     };
     outcome.recovered = recovered;
-    if let Ok(store) = Store::open(&plan.backup_dir) {
+    if let Some(error) = error {
+        note(&mut outcome, &error);
+    }
+    if let Ok(store) = Store::open(&outcome.backup_dir) {
         remove_leftovers(&store, &mut outcome);
         outcome.store = store.usage().ok();
     }
     conclude(plan, log, &mut outcome);
     Ok(Some(outcome))
+}
+
+fn is_unfinished(outcome: &RunOutcome) -> bool {
+    outcome.finished.is_none()
 }
 
 fn recover_all(journal: &Journal, signals: &Signals) -> Result<Vec<Recovered>> {

@@ -29,6 +29,19 @@ const DEFAULT_CONFIG: &str = "/etc/docker-stack-backup/config.json";
 
 /// The configuration file, or what stands in for it on the command line.
 fn load(global: &Global) -> Result<Plan> {
+    load_with(global, Absent::Refuse)
+}
+
+/// What to do without a configuration, when nothing on the command line stands
+/// in for it.
+#[derive(Clone, Copy, PartialEq)]
+enum Absent {
+    Refuse,
+    /// The usual places will do.
+    UseDefaults,
+}
+
+fn load_with(global: &Global, absent: Absent) -> Result<Plan> {
     let is_ad_hoc = !global.stack_dirs.is_empty() || global.backup_dir.is_some();
     let mut config = match (&global.config, is_ad_hoc) {
         (Some(_), _) if !global.stack_dirs.is_empty() => {
@@ -41,7 +54,7 @@ fn load(global: &Global) -> Result<Plan> {
         (None, false) if Path::new(DEFAULT_CONFIG).exists() => {
             Config::load(Path::new(DEFAULT_CONFIG))?
         }
-        (None, false) if global.state_dir.is_none() => bail!(
+        (None, false) if global.state_dir.is_none() && absent == Absent::Refuse => bail!(
             "no configuration: give --config FILE, make {DEFAULT_CONFIG}, or name stacks by \
              --stack DIR --backup-dir DIR"
         ),
@@ -125,8 +138,7 @@ pub fn run(
     let signals = Signals::install()?;
     start_log_file(&plan, log);
     let outcome = runs::run(&plan, log, &signals)?;
-    show(global, &outcome)?;
-    Ok(outcome.exit_status())
+    Ok(show(global, &outcome).max(outcome.exit_status()))
 }
 
 /// The log file's directory may be missing; the file itself is made on use.
@@ -140,18 +152,26 @@ fn start_log_file(plan: &Plan, log: &Log) {
     }
 }
 
-/// Prints an outcome; not its log, which was on stderr already.
-fn show(global: &Global, outcome: &RunOutcome) -> Result<()> {
-    if global.json {
-        return print_json(outcome);
+/// Prints an outcome; not its log, which was on stderr already. That it cannot
+/// be printed must not hide how the run ended.
+fn show(global: &Global, outcome: &RunOutcome) -> ExitStatus {
+    let shown = if global.json {
+        print_json(outcome)
+    } else if global.quiet {
+        Ok(())
+    } else {
+        print(&reports::text(&RunOutcome {
+            log: Vec::new(),
+            ..outcome.clone()
+        }))
+    };
+    match shown {
+        Ok(()) => ExitStatus::Ok,
+        Err(error) => {
+            tracing::error!("show the outcome: {error:#}");
+            ExitStatus::Incomplete
+        }
     }
-    if global.quiet {
-        return Ok(());
-    }
-    print(&reports::text(&RunOutcome {
-        log: Vec::new(),
-        ..outcome.clone()
-    }))
 }
 
 fn print_json(value: &impl Serialize) -> Result<()> {
@@ -206,7 +226,8 @@ pub fn prune(global: &Global, stacks: &[String], dry_run: bool) -> Result<ExitSt
 }
 
 pub fn recover(global: &Global, forget: Option<&str>, log: &Log) -> Result<ExitStatus> {
-    let plan = load(global)?;
+    // A run without a configuration has to be recovered without one.
+    let plan = load_with(global, Absent::UseDefaults)?;
     if let Some(stack) = forget {
         runs::forget(&plan, stack)?;
         return Ok(ExitStatus::Ok);
@@ -216,13 +237,13 @@ pub fn recover(global: &Global, forget: Option<&str>, log: &Log) -> Result<ExitS
         tracing::info!("nothing to recover");
         return Ok(ExitStatus::Ok);
     };
-    show(global, &outcome)?;
-    let is_down = outcome.exit_status() == ExitStatus::StackDown;
-    Ok(if is_down {
-        ExitStatus::StackDown
-    } else {
-        ExitStatus::Ok
-    })
+    let shown = show(global, &outcome);
+    // That the run was interrupted is what was asked to be mended.
+    let status = match outcome.exit_status() {
+        ExitStatus::Incomplete if outcome.errors.is_empty() => ExitStatus::Ok,
+        status => status,
+    };
+    Ok(shown.max(status))
 }
 
 pub fn report(global: &Global, mail_test: bool) -> Result<ExitStatus> {

@@ -296,7 +296,8 @@ pub fn is_unreachable(error: &anyhow::Error) -> bool {
         "cannot connect to the docker daemon",
         "connection refused",
         "error during connect",
-        "eof",
+        ": eof",
+        "unexpected eof",
     ]
     .iter()
     .any(|sign| message.contains(sign))
