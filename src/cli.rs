@@ -98,7 +98,7 @@ pub enum Command {
     },
     /// Show the report of the last run again
     Report {
-        /// Mail it, too, whatever `when` says, to try the mail settings
+        /// Mail it, whatever `when` says, to try the mail settings
         #[arg(long)]
         mail_test: bool,
     },

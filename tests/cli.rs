@@ -23,6 +23,19 @@ fn check(place: &Place, stacks: Value, more: Value) -> Ended {
 }
 
 #[test]
+fn a_retention_that_would_keep_nothing_is_refused_on_the_command_line_too() {
+    let place = Place::new();
+    place.config(json!(["web"]), json!({}));
+    let ended = output(&mut place.program(&["run", "--keep-days", "0"])).expect_status(1);
+    assert!(
+        ended.stderr.contains("'--keep-days <DAYS>'"),
+        "{}",
+        ended.stderr
+    );
+    assert!(!place.state().exists());
+}
+
+#[test]
 fn check_names_every_mistake_and_what_was_meant() {
     let place = Place::new();
     check(&place, json!(["web"]), json!({})).expect_status(0);

@@ -93,6 +93,23 @@ fn a_volume_that_another_project_can_write_to_is_found_before_the_stop() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_volume_whose_driver_binds_the_data_is_known_for_the_same_directory() {
+    let place = Place::new();
+    let stack = place.stack("redis");
+    stack.up();
+    let device = format!("device={}", stack.dir.display());
+    let volume = format!("{}-bound", stack.name);
+    let options = ["--opt", "type=none", "--opt", "o=bind", "--opt"];
+    docker([&["volume", "create"], &options[..], &[&device, &volume]].concat());
+    let other = other_project(&place, &volume, "rw");
+    let mountpoint = docker(["volume", "inspect", "--format", "{{.Mountpoint}}", &volume]);
+    assert_busy(&place, &stack, &other, &mountpoint);
+    drop(other);
+    docker(["volume", "rm", &volume]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
 fn reading_the_data_or_mounting_a_directory_above_it_is_fine() {
     let place = Place::new();
     let stack = place.stack("redis");
