@@ -14,7 +14,7 @@ use crate::archive::{self, ImageOf, Layout, Manifest, ManifestSlot};
 use crate::capture::{self, Inventory, Source};
 use crate::config::{OnBusy, StopMethod};
 use crate::docker::{self, Container, Status};
-use crate::journal::{Entry, Journal, Step};
+use crate::journal::{self, Entry, Journal, Step};
 use crate::lifecycle::{self, Before, WasRunning};
 use crate::outcome::{ArchiveOutcome, Failure, Phase, PhaseTime, StackOutcome, StackStatus};
 use crate::plan::StackPlan;
@@ -279,7 +279,7 @@ impl Cycle<'_> {
 
     fn journal_entry(&self) -> Entry {
         Entry {
-            format_version: Entry::FORMAT_VERSION,
+            format_version: journal::FORMAT_VERSION,
             stack: self.stack.name.clone(),
             project: self.survey.project.clone(),
             compose: self.survey.compose.clone(),

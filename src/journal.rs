@@ -15,7 +15,8 @@ use crate::config::StopMethod;
 use crate::docker::ComposeProject;
 use crate::lifecycle::WasRunning;
 
-const FORMAT_VERSION: u32 = 1;
+/// Version of the journal's files.
+pub const FORMAT_VERSION: u32 = 1;
 const SUFFIX: &str = ".json";
 
 /// Why and how one stack was stopped.
@@ -145,15 +146,11 @@ fn read_entry(path: &Path) -> Result<Entry> {
     let entry: Entry = serde_json::from_slice(&fs::read(path)?)?;
     if entry.format_version != FORMAT_VERSION {
         bail!(
-            "its format is version {}, this program knows 1",
+            "its format is version {}, this program knows {FORMAT_VERSION}",
             entry.format_version
         );
     }
     Ok(entry)
-}
-
-impl Entry {
-    pub const FORMAT_VERSION: u32 = FORMAT_VERSION;
 }
 
 /// Replaces a file in one step: written beside it, fsynced, renamed, and the

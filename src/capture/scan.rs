@@ -1,8 +1,9 @@
 use std::collections::HashMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::attributes::AttributeSets;
 use super::inventory::{NONE, Node};
@@ -117,7 +118,11 @@ fn run_jobs(
         };
         work.busy_count += 1;
         drop(work);
-        let listed = lister.list(&sources[job.source], &job.rel);
+        // A panic must reach the other threads, which would wait for ever for
+        // this one to be done.
+        let list = || lister.list(&sources[job.source], &job.rel);
+        let listed = panic::catch_unwind(AssertUnwindSafe(list))
+            .unwrap_or_else(|_| Err(anyhow!("scan panicked (see stderr): this is a bug")));
         work = lock();
         work.busy_count -= 1;
         match listed {
