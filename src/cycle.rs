@@ -252,9 +252,11 @@ impl Cycle<'_> {
     /// Forgets what was stopped, once it is seen to be up still: a container
     /// may fail shortly after its start was confirmed.
     fn close_journal(&self, outcome: &mut StackOutcome) -> Result<()> {
-        let containers = self.patient_containers().inspect_err(|_| {
-            outcome.status = StackStatus::Down;
-        })?;
+        let mut containers = self
+            .patient_containers()
+            .inspect_err(|_| outcome.status = StackStatus::Down)?;
+        // Other projects have services of the same names.
+        containers.retain(|container| container.project == self.survey.project);
         let has_failed = |was: &&WasRunning| {
             let now = was.find(&containers);
             now.is_none_or(|now| match now.status {
@@ -263,13 +265,8 @@ impl Cycle<'_> {
                 Status::Running | Status::Paused => false,
             })
         };
-        let failed: Vec<&str> = self
-            .survey
-            .running
-            .iter()
-            .filter(has_failed)
-            .map(|was| was.name.as_str())
-            .collect();
+        let failed = self.survey.running.iter().filter(has_failed);
+        let failed: Vec<&str> = failed.map(|was| was.name.as_str()).collect();
         if !failed.is_empty() {
             outcome.status = StackStatus::Down;
             bail!("{} started, but ended soon after", failed.join(", "));

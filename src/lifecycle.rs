@@ -83,7 +83,8 @@ impl WasRunning {
                 && !container.one_off)
     }
 
-    /// The container this was, or the one that took its place.
+    /// The container this was, or the one that took its place. `containers` are
+    /// those of the project.
     pub fn find<'a>(&self, containers: &'a [Container]) -> Option<&'a Container> {
         let by_id = containers.iter().find(|c| c.id == self.id);
         by_id.or_else(|| containers.iter().find(|c| self.is(c)))

@@ -468,3 +468,21 @@ fn a_stop_that_fails_half_way_is_followed_by_a_start() {
         .count();
     assert_eq!(starts, 2, "{:#?}", spy.calls());
 }
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_stopped_stack_with_services_of_the_same_names_is_not_mistaken_for_this_one() {
+    let place = Place::new();
+    let (other, stack) = (place.stack("redis"), place.stack("redis"));
+    stack.up();
+    other.up();
+    // Ended in another way than by a stop, and first by name.
+    docker(["kill", &other.container("cache")]);
+    place.config(
+        json!([{"name": stack.name, "stopMethod": "down"}]),
+        json!({}),
+    );
+    let json = place.run().expect_status(0).json();
+    assert_eq!(stack.outcome(&json)["status"], "ok");
+    assert_eq!(other.states(), ["cache:exited"]);
+}
