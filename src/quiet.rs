@@ -67,7 +67,8 @@ fn directory(path: &Path) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-fn real(path: &Path) -> PathBuf {
+/// Without symlinks; as it is when it does not exist here.
+pub fn real(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 

@@ -2,8 +2,6 @@
 //! there is to archive.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
@@ -14,6 +12,7 @@ use crate::docker::{self, ComposeConfig, ComposeProject, Container, Image, Volum
 use crate::lifecycle::WasRunning;
 use crate::outcome::Coverage;
 use crate::plan::StackPlan;
+use crate::quiet::real;
 
 /// What a stack is at this moment.
 #[derive(Debug)]
@@ -175,10 +174,6 @@ fn find_project(
         );
     }
     Ok(project)
-}
-
-fn real(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// `down` removes containers, and only `up` can make them anew: it needs a
