@@ -143,7 +143,8 @@ pub struct Email {
     pub user: Option<String>,
     /// File with the password; a trailing newline is dropped.
     pub password_file: Option<PathBuf>,
-    /// Name of a systemd credential (`LoadCredential=`) with the password.
+    /// Name of a systemd credential (`LoadCredential=`) with the password. It
+    /// goes before `password_file` where systemd hands over credentials.
     pub password_credential: Option<String>,
     /// PEM file with certificates to trust beside the system's.
     pub ca_file: Option<PathBuf>,

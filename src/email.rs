@@ -83,9 +83,6 @@ pub fn validate(config: &Email) -> Result<()> {
 fn validate_password_source(config: &Email) -> Result<()> {
     let credential = config.password_credential.as_deref();
     match (&config.user, &config.password_file, credential) {
-        (_, Some(_), Some(_)) => {
-            bail!("set one of email.passwordFile and email.passwordCredential, not both")
-        }
         (Some(_), None, None) => {
             bail!("email.user needs email.passwordFile or email.passwordCredential")
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::capture::Exclude;
 use crate::config::{Capture, Config, Email, OnBusy, Retention, Stack, StackFields, StopMethod};
@@ -70,9 +70,13 @@ impl Plan {
         }));
         let mut stacks = Vec::new();
         for (i, Stack(fields)) in config.stacks.into_iter().enumerate() {
+            let name = fields
+                .name
+                .clone()
+                .map_or_else(String::new, |name| format!(" ({name})"));
             match plan_stack(fields, &defaults, &config.base_dir) {
                 Ok(stack) => stacks.push(stack),
-                Err(error) => problems.push(format!("`stacks[{i}]`: {error:#}")),
+                Err(error) => problems.push(format!("`stacks[{i}]`{name}: {error:#}")),
             }
         }
         problems.extend(clashes(&stacks, &config.backup_dir));
@@ -146,9 +150,9 @@ fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Resu
     };
     check_name(&name)?;
     let dir = own.path.unwrap_or_else(|| base_dir.join(&name));
-    check_path(&dir)?;
+    check_path(&dir).context("`path`")?;
     for bind in &own.include_binds {
-        check_path(bind)?;
+        check_path(bind).context("`includeBinds`")?;
     }
     let start_timeout = own
         .start_timeout
@@ -164,7 +168,7 @@ fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Resu
             files: own.files,
             env_files: own.env_files,
         },
-        exclude: Exclude::new(&patterns)?,
+        exclude: Exclude::new(&patterns).context("`exclude`")?,
         exclude_caches: own
             .exclude_caches
             .or(defaults.exclude_caches)
@@ -280,15 +284,17 @@ mod tests {
         let problems = problems(
             r#"{"baseDir": "stacks", "backupDir": "/opt/a/backups", "retention": {"keepLast": 0},
                 "stacks": ["b/c", {"name": "a", "path": "/opt/a"}, {"name": "a", "path": "/x"},
-                           {"name": "d", "path": "/x/../y"}, {}]}"#,
+                           {"name": "d", "path": "/x/../y"}, {},
+                           {"name": "e", "exclude": ["["]}]}"#,
         );
         for expected in [
             "`baseDir`: must be an absolute path",
-            "`stacks[0]`: `b/c` cannot name a stack",
+            "`stacks[0]` (b/c): `b/c` cannot name a stack",
             "stack a: would archive its own archives",
             "stack a is there twice",
-            "`stacks[3]`: /x/../y: must not contain `..`",
+            "`stacks[3]` (d): `path`: /x/../y: must not contain `..`",
             "`stacks[4]`: needs a `name` or a `path`",
+            "`stacks[5]` (e): `exclude`: pattern \"[\"",
             "`retention`: keeps nothing",
         ] {
             assert!(

@@ -81,7 +81,7 @@ fn check_names_every_mistake_and_what_was_meant() {
         (
             json!([{"name": "a", "exclude": ["[z-a]"]}]),
             json!({}),
-            "`stacks[0]`: exclude pattern \"[z-a]\": error parsing glob",
+            "`stacks[0]` (a): `exclude`: pattern \"[z-a]\": error parsing glob",
         ),
         (
             json!(["web"]),

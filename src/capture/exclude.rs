@@ -18,9 +18,9 @@ impl Exclude {
         for pattern in patterns {
             builder
                 .add_line(None, pattern)
-                .with_context(|| format!("exclude pattern {pattern:?}"))?;
+                .with_context(|| format!("pattern {pattern:?}"))?;
         }
-        let patterns = builder.build().context("exclude patterns")?;
+        let patterns = builder.build().context("patterns")?;
         Ok(Exclude { patterns })
     }
 

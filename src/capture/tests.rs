@@ -103,7 +103,7 @@ fn patterns_count_from_the_root_of_each_source() {
 fn a_pattern_that_does_not_parse_is_named() {
     let error = Exclude::new(&["ok".to_owned(), "a[".to_owned()]).unwrap_err();
     assert!(
-        format!("{error:#}").starts_with("exclude pattern \"a[\": "),
+        format!("{error:#}").starts_with("pattern \"a[\": "),
         "{error:#}"
     );
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::commands::Auth;
 
@@ -55,19 +55,22 @@ impl Secret {
     }
 }
 
+/// Where the password is. A unit has the credential; a shell, in which the same
+/// configuration is tried by hand, has the file.
 fn password_path(config: &Email, credentials_dir: Option<&Path>) -> Result<PathBuf> {
-    if let Some(path) = &config.password_file {
-        return Ok(path.clone());
-    }
-    let name = config
-        .password_credential
-        .as_deref()
-        .context("email.user needs email.passwordFile or email.passwordCredential")?;
-    let dir = credentials_dir.with_context(|| {
-        format!(
+    match (
+        &config.password_credential,
+        credentials_dir,
+        &config.password_file,
+    ) {
+        (Some(name), Some(dir), _) => Ok(dir.join(name)),
+        (_, _, Some(path)) => Ok(path.clone()),
+        (Some(name), None, None) => bail!(
             "find mail password: CREDENTIALS_DIRECTORY is not set; \
              the systemd unit needs LoadCredential={name}:..."
-        )
-    })?;
-    Ok(dir.join(name))
+        ),
+        (None, _, None) => {
+            bail!("email.user needs email.passwordFile or email.passwordCredential")
+        }
+    }
 }

@@ -64,14 +64,6 @@ fn settings_that_cannot_work_are_refused() {
         (
             |c| {
                 c.user = Some("u".to_owned());
-                c.password_file = Some("/p".into());
-                c.password_credential = Some("p".to_owned());
-            },
-            "set one of email.passwordFile and email.passwordCredential, not both",
-        ),
-        (
-            |c| {
-                c.user = Some("u".to_owned());
                 c.password_credential = Some("../p".to_owned());
             },
             "a credential's name, not a path",
@@ -210,6 +202,24 @@ fn a_credential_is_read_from_its_directory() {
         "{error}"
     );
     assert!(error.contains("LoadCredential=mail:"), "{error}");
+}
+
+#[test]
+fn a_unit_has_the_credential_and_a_shell_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("mail"), "from systemd").unwrap();
+    let (_dir, mut config) = with_password_file(Some("from the file"));
+    config.password_credential = Some("mail".to_owned());
+    validate(&config).unwrap();
+    for (credentials_dir, password) in [(Some(dir.path()), "from systemd"), (None, "from the file")]
+    {
+        let secret = Secret::load(&config, "u", credentials_dir).unwrap();
+        let expected = lettre::transport::smtp::authentication::Credentials::new(
+            "u".to_owned(),
+            password.to_owned(),
+        );
+        assert!(secret.credentials() == expected, "{password}");
+    }
 }
 
 #[test]
