@@ -285,7 +285,7 @@ mod tests {
             r#"{"baseDir": "stacks", "backupDir": "/opt/a/backups", "retention": {"keepLast": 0},
                 "stacks": ["b/c", {"name": "a", "path": "/opt/a"}, {"name": "a", "path": "/x"},
                            {"name": "d", "path": "/x/../y"}, {},
-                           {"name": "e", "exclude": ["["]}]}"#,
+                           {"path": "/e", "exclude": ["["]}]}"#,
         );
         for expected in [
             "`baseDir`: must be an absolute path",
@@ -294,7 +294,7 @@ mod tests {
             "stack a is there twice",
             "`stacks[3]` (d): `path`: /x/../y: must not contain `..`",
             "`stacks[4]`: needs a `name` or a `path`",
-            "`stacks[5]` (e): `exclude`: pattern \"[\"",
+            "`stacks[5]`: `exclude`: pattern \"[\"",
             "`retention`: keeps nothing",
         ] {
             assert!(
