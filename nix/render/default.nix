@@ -67,7 +67,8 @@ let
         text = lib.concatStrings (
           lib.flatten (
             lib.mapAttrsToList (
-              path: byType: lib.mapAttrsToList (type: e: "${type} ${path} ${e.mode} ${e.user} ${e.group} - -\n") byType
+              path: byType:
+              lib.mapAttrsToList (type: e: "${type} ${path} ${e.mode} ${e.user} ${e.group} - -\n") byType
             ) byPath
           )
         );
@@ -90,8 +91,7 @@ let
     // tmpfiles config.systemd.tmpfiles.settings;
 
   options = lib.filter (option: option.visible && !option.internal) (
-    lib.optionAttrSetToDocList
-      (evaluate { }).options.services.docker-stack-backup
+    lib.optionAttrSetToDocList (evaluate { }).options.services.docker-stack-backup
   );
 in
 {

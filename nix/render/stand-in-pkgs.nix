@@ -28,7 +28,9 @@ packages
   formats.json = _: {
     generate = name: json: package name // { inherit json; };
   };
-  runCommandLocal = name: env: _script: package name // { inherit (env.config) json; };
+  runCommandLocal =
+    name: env: _script:
+    package name // { inherit (env.config) json; };
   symlinkJoin = { name, ... }: package name;
   stdenv = {
     buildPlatform.canExecute = _: true;

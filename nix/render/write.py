@@ -1,0 +1,86 @@
+"""Writes what all.nix evaluates to, read from stdin, below the directory that is
+given: the files of each scenario, the reference of the options, and the sum of
+the sources that they were made from.
+"""
+
+import hashlib
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PREFIX = "services.docker-stack-backup."
+HEAD = """# Options of the NixOS module
+
+Made from the module by `scripts/render-module`; [nixos.md](nixos.md) shows how to
+use them.
+"""
+
+
+def sources() -> str:
+    """The sum of all that the rendered files depend on."""
+    files = [ROOT / "nixos-module.nix"]
+    files += sorted((ROOT / "nix").rglob("*.nix"))
+    files += sorted((ROOT / "nix").rglob("*.py"))
+    files += sorted((ROOT / "tests" / "vm").glob("*.nix"))
+    total = hashlib.sha256()
+    for file in files:
+        total.update(str(file.relative_to(ROOT)).encode() + b"\0")
+        total.update(file.read_bytes() + b"\0")
+    return total.hexdigest() + "\n"
+
+
+def write_scenario(into: Path, files: dict[str, dict[str, Any]]) -> None:
+    for name, content in files.items():
+        file = into / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if "link" in content:
+            file.symlink_to(content["link"])
+        elif "json" in content:
+            file.write_text(json.dumps(content["json"], indent=2) + "\n")
+        else:
+            file.write_text(content["text"])
+
+
+def plain(markdown: str) -> str:
+    """Nixpkgs' roles, such as {option}`x`, as plain Markdown."""
+    return re.sub(r"\{(option|manpage|command|file)\}(?=`)", "", markdown).strip()
+
+
+def code(name: str, nix: str) -> str:
+    if "\n" in nix:
+        return f"\n{name}:\n\n```nix\n{nix.rstrip()}\n```\n"
+    return f"\n{name}: `{nix}`\n"
+
+
+def reference(options: list[dict[str, Any]]) -> str:
+    parts = [HEAD]
+    for option in sorted(options, key=lambda option: option["name"]):
+        parts.append(f"\n## {option['name'].removeprefix(PREFIX)}\n")
+        parts.append(f"\n{plain(option['description'])}\n")
+        parts.append(f"\nType: {option['type']}\n")
+        for name in ("default", "example"):
+            if option[name] is not None:
+                parts.append(code(name.capitalize(), option[name]))
+    return "".join(parts)
+
+
+def main() -> None:
+    into = Path(sys.argv[1])
+    rendered = json.load(sys.stdin)
+    golden = into / "tests" / "vm" / "golden"
+    for scenario, files in rendered["scenarios"].items():
+        write_scenario(golden / scenario, files)
+    docs = into / "docs"
+    docs.mkdir(parents=True, exist_ok=True)
+    (docs / "nixos-options.md").write_text(reference(rendered["options"]))
+    (golden / "sources.sha256").write_text(sources())
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--sources"]:
+        sys.stdout.write(sources())
+    else:
+        main()

@@ -1,0 +1,7 @@
+{
+  imports = [ ./common.nix ];
+  services.docker-stack-backup = {
+    stacks = [ "web" ];
+    retention.keepDays = 3;
+  };
+}
