@@ -39,7 +39,7 @@ in
   ) (import ./refused.nix);
   options = map (option: {
     inherit (option) name type description;
-    default = option.default.text or null;
-    example = option.example.text or null;
+    default = option.default or null;
+    example = option.example or null;
   }) render.options;
 }
