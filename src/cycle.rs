@@ -18,6 +18,7 @@ use crate::journal::{self, Entry, Journal, Step};
 use crate::lifecycle::{self, Before, WasRunning};
 use crate::outcome::{ArchiveOutcome, Failure, Phase, PhaseTime, StackOutcome, StackStatus};
 use crate::plan::StackPlan;
+use crate::priority;
 use crate::quiet::{self, Writers};
 use crate::report::human_bytes;
 use crate::signals::Signals;
@@ -225,6 +226,7 @@ impl Cycle<'_> {
             self.context.signals.check()?;
             self.context.journal.write(&entry)
         })?;
+        let _urgent = priority::urgent();
         let began = Instant::now();
         let stopped = record.phase(Phase::Stop, |_| {
             tracing::info!(services = entry.services().join(" "), "stopping");

@@ -17,6 +17,7 @@ use crate::outcome::{
     ExitStatus, FORMAT_VERSION, Failure, Phase, Recovered, RunOutcome, StackOutcome, StackStatus,
 };
 use crate::plan::{Plan, StackPlan};
+use crate::priority;
 use crate::prune::prune;
 use crate::signals::Signals;
 use crate::store::Store;
@@ -51,6 +52,7 @@ pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
 fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<()> {
     let journal = Journal::open(&plan.state_dir)?;
     outcome.recovered = recover_all(&journal, signals)?;
+    priority::give_way();
     let store = Store::create(&plan.backup_dir)?;
     remove_leftovers(&store, outcome);
     let host = outcome.host.clone();
