@@ -25,7 +25,7 @@ with subtest("every stack is up again"):
 with subtest("what was not finished is no archive"):
     machine.fail("ls /srv/backup/web/*.tar")
     listed = machine.succeed("docker-stack-backup list")
-    assert "web_" not in listed, listed
+    assert "\nweb " not in listed, listed
 
 with subtest("the next run is good and leaves nothing unfinished"):
     machine.succeed("/etc/dsb-test/prepare", "systemctl start docker-stack-backup.service")

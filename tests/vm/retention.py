@@ -38,8 +38,12 @@ with subtest("three days are kept"):
         "20270114",
     ], days
 
-with subtest("after a long pause the newest is still there"):
-    machine.succeed("mv /srv/stacks/web/compose.yaml /tmp/")
-    machine.succeed("date -s '2027-06-01 03:00:00'")
+with subtest("a failed backup removes nothing"):
+    # A stack that cannot be backed up: nothing of it is removed.
+    machine.succeed("mv /srv/stacks/web /srv/stacks/gone", "date -s '2027-06-01 03:00:00'")
     machine.fail("systemctl start docker-stack-backup.service")
     assert [name[4:12] for name in stored() if name not in foreign] == days, stored()
+    # The control: with a good run they go, but for the new one.
+    machine.succeed("mv /srv/stacks/gone /srv/stacks/web", "systemctl start docker-stack-backup.service")
+    names = [name[4:12] for name in stored() if name not in foreign]
+    assert names == ["20270601"], names
