@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::docker::{self, Container, Dependency, Existing, Health, Status};
@@ -318,18 +318,10 @@ impl Start<'_> {
     /// Returns how long to wait before the next look.
     fn start_all(&mut self, startable: &[usize], seen: &[Seen]) -> Duration {
         let entry = self.entry;
-        let results: Vec<Result<()>> = thread::scope(|scope| {
-            let start = |&i: &usize| {
-                let span = tracing::Span::current();
-                let id = seen[i].id.as_deref();
-                let last_error = self.errors.get(&i).map(String::as_str);
-                scope.spawn(move || span.in_scope(|| start_one(entry, i, id, last_error)))
-            };
-            let starts: Vec<_> = startable.iter().map(start).collect();
-            let join = |start: thread::ScopedJoinHandle<'_, Result<()>>| {
-                start.join().unwrap_or_else(|_| Err(anyhow!("panicked")))
-            };
-            starts.into_iter().map(join).collect()
+        let errors = &self.errors;
+        let results = docker::at_once(startable, |&i| {
+            let last_error = errors.get(&i).map(String::as_str);
+            start_one(entry, i, seen[i].id.as_deref(), last_error)
         });
         let mut pause = if startable.is_empty() {
             LOOK
