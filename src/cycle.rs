@@ -293,6 +293,7 @@ impl Cycle<'_> {
         let grace = self.stack.stop_timeout;
         match entry.stop_method {
             StopMethod::Stop => lifecycle::stop(&self.survey.running, grace, self.context.signals),
+            StopMethod::Pause => lifecycle::pause(&self.survey.running),
             StopMethod::Down => {
                 // Chains are stopped one after the other: their grace adds up.
                 let longest = self
@@ -303,6 +304,11 @@ impl Cycle<'_> {
                 self.survey.compose.down(grace, longest.sum())
             }
         }
+    }
+
+    /// The archive will be crash-consistent, no more.
+    fn is_paused(&self) -> bool {
+        self.survey.stop_method == StopMethod::Pause && !self.survey.running.is_empty()
     }
 
     fn capture(&self, record: &mut Record) -> Option<Written> {
@@ -343,7 +349,9 @@ impl Cycle<'_> {
             tracing::debug!(found, "could write");
         }
         let inventory = self.scan()?;
-        busy.extend(quiet::process_writers(&inventory)?);
+        let frozen = containers.iter().filter(|c| c.status == Status::Paused);
+        let frozen: Vec<&str> = frozen.map(|c| c.id.as_str()).collect();
+        busy.extend(quiet::process_writers(&inventory, &frozen)?);
         self.judge(outcome, &busy)?;
         Ok(inventory)
     }
@@ -358,6 +366,10 @@ impl Cycle<'_> {
             let Some(now) = containers.iter().find(|c| c.id == was.id) else {
                 continue;
             };
+            let is_frozen = now.status == Status::Paused && self.is_paused();
+            if is_frozen {
+                continue;
+            }
             if now.status != Status::Stopped {
                 bail!(
                     "{} still runs after its stop; does something restart it?",
@@ -448,6 +460,7 @@ impl Cycle<'_> {
             socket_count: manifest.socket_count,
             excluded_count: manifest.excluded_count,
             changed_count: manifest.changed_count,
+            crash_consistent: self.is_paused(),
         });
         tracing::info!(path = %path.display(), size = human_bytes(layout.archive_bytes()), "archived");
         Ok(())

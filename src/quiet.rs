@@ -72,11 +72,13 @@ pub fn real(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Processes that have one of the inventory's files open for writing.
+/// Processes that have one of the inventory's files open for writing, but for
+/// those of the paused containers whose ids are in `frozen`: they cannot write.
+/// A process is a container's by its cgroup, which is what is frozen.
 ///
 /// Open files are compared by device and inode, since a path means something
 /// else in every mount namespace.
-pub fn process_writers(inventory: &Inventory) -> Result<Vec<String>> {
+pub fn process_writers(inventory: &Inventory, frozen: &[&str]) -> Result<Vec<String>> {
     let mut open: HashMap<(u64, u64), Vec<u32>> = HashMap::new();
     for process in fs::read_dir("/proc").context("list /proc")?.flatten() {
         let Some(pid) = process
@@ -86,6 +88,13 @@ pub fn process_writers(inventory: &Inventory) -> Result<Vec<String>> {
         else {
             continue;
         };
+        let is_frozen = || {
+            let cgroup = fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
+            frozen.iter().any(|id| cgroup.contains(id))
+        };
+        if !frozen.is_empty() && is_frozen() {
+            continue;
+        }
         // A process that is gone, or not ours to look at, has no files here.
         let Ok(files) = fs::read_dir(process.path().join("fd")) else {
             continue;

@@ -203,9 +203,22 @@ pub fn start(id: &str) -> Result<()> {
     change(id, "start")
 }
 
-/// Freezes all processes of a container.
+/// Freezes all processes of a container; one that is paused is left so.
 pub fn pause(id: &str) -> Result<()> {
-    change(id, "pause")
+    change(id, "pause").or_else(|error| unless(error, "already paused"))
+}
+
+/// Thaws a container; one that is not paused is left alone.
+pub fn unpause(id: &str) -> Result<()> {
+    change(id, "unpause").or_else(|error| unless(error, "is not paused"))
+}
+
+/// A refusal because it is so already is none.
+fn unless(error: anyhow::Error, refusal: &str) -> Result<()> {
+    match format!("{error:#}").contains(refusal) {
+        true => Ok(()),
+        false => Err(error),
+    }
 }
 
 fn change(id: &str, verb: &str) -> Result<()> {

@@ -38,16 +38,30 @@ impl Place {
         let program = dir.join("docker");
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        Spy { dir, log }
+        Spy {
+            dir,
+            log,
+            relays: true,
+        }
     }
 }
 
 pub struct Spy {
     dir: PathBuf,
     log: PathBuf,
+    relays: bool,
 }
 
 impl Spy {
+    /// What it watches leaves everything to the docker command, as it has to
+    /// where that has a context.
+    pub fn without_socket(self) -> Spy {
+        Spy {
+            relays: false,
+            ..self
+        }
+    }
+
     /// Puts the spy on the command's PATH and before its Engine.
     pub fn watch<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         let own = |name: &str| {
@@ -63,7 +77,12 @@ impl Spy {
             .get_envs()
             .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
             .collect();
-        if let Some(engine) = host.strip_prefix("unix://") {
+        if !self.relays {
+            // The script says again which Engine is meant.
+            command
+                .env_remove("DOCKER_HOST")
+                .env("DOCKER_CONTEXT", "elsewhere");
+        } else if let Some(engine) = host.strip_prefix("unix://") {
             static COUNT: AtomicU32 = AtomicU32::new(0);
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
             let socket = self.dir.join(format!("{count}.sock"));
