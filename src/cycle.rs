@@ -18,6 +18,7 @@ use crate::journal::{self, Entry, Journal, Step};
 use crate::lifecycle::{self, Before, WasRunning};
 use crate::outcome::{ArchiveOutcome, Failure, Phase, PhaseTime, StackOutcome, StackStatus};
 use crate::plan::StackPlan;
+use crate::progress;
 use crate::quiet::{self, Writers};
 use crate::report::human_bytes;
 use crate::signals::Signals;
@@ -83,6 +84,7 @@ impl Record {
     ) -> Option<T> {
         let span = tracing::info_span!("phase", ?phase);
         let _entered = span.enter();
+        progress::phase(phase);
         let began = Instant::now();
         let result = panic::catch_unwind(AssertUnwindSafe(|| act(&mut self.outcome)))
             .unwrap_or_else(|_| {
@@ -226,6 +228,7 @@ impl Cycle<'_> {
             self.context.journal.write(&entry)
         })?;
         let began = Instant::now();
+        progress::down(Some(began));
         let stopped = record.phase(Phase::Stop, |_| {
             tracing::info!(services = entry.services().join(" "), "stopping");
             self.stop(&entry)?;
@@ -243,7 +246,10 @@ impl Cycle<'_> {
         let downtime = began.elapsed();
         record.outcome.downtime_ms = Some(downtime.as_millis() as u64);
         match started {
-            Some(()) => tracing::info!(downtime_ms = downtime.as_millis() as u64, "up again"),
+            Some(()) => {
+                progress::down(None);
+                tracing::info!(downtime_ms = downtime.as_millis() as u64, "up again");
+            }
             None => record.outcome.status = StackStatus::Down,
         }
         written
@@ -410,6 +416,7 @@ impl Cycle<'_> {
         let now = ZonedDateTime::now().datetime();
         let partial = self.context.store.create_partial(&self.stack.name, now)?;
         tracing::info!(archive = human_bytes(layout.archive_bytes()), "archiving");
+        progress::archive(layout.archive_bytes(), inventory.member_count());
         let summary = archive::write_members(
             &layout,
             inventory,

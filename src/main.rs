@@ -16,6 +16,7 @@ mod logging;
 mod outcome;
 mod plan;
 mod process;
+mod progress;
 mod prune;
 mod quiet;
 mod report;

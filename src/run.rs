@@ -17,6 +17,7 @@ use crate::outcome::{
     ExitStatus, FORMAT_VERSION, Failure, Phase, Recovered, RunOutcome, StackOutcome, StackStatus,
 };
 use crate::plan::{Plan, StackPlan};
+use crate::progress;
 use crate::prune::prune;
 use crate::signals::Signals;
 use crate::store::Store;
@@ -66,6 +67,7 @@ fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<(
         }
         let span = tracing::info_span!("stack", stack = stack.name);
         let _entered = span.enter();
+        progress::stack(i + 1, plan.stacks.len(), &stack.name);
         outcome.stacks[i] = match still_down(&outcome.recovered, stack) {
             Some(failed) => failed,
             None => cycle::back_up(&context, stack),
