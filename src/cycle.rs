@@ -1,6 +1,6 @@
 //! One stack's backup: plan, measure, stop, quiet, archive, start, finish.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::lifecycle::{self, Before, WasRunning};
 use crate::outcome::{ArchiveOutcome, Failure, Phase, PhaseTime, StackOutcome, StackStatus};
 use crate::plan::StackPlan;
 use crate::progress;
-use crate::quiet::{self, Writers};
+use crate::quiet::{self, Who, Writers};
 use crate::report::human_bytes;
 use crate::signals::Signals;
 use crate::store::{Partial, Store};
@@ -196,13 +196,14 @@ impl Cycle<'_> {
                 human_bytes(available)
             );
         }
-        let own: HashSet<&str> = self
+        let own: Vec<&str> = self
             .survey
             .running
             .iter()
             .map(|was| was.id.as_str())
             .collect();
-        let writers = quiet::container_writers(&docker::containers()?, &self.paths(), &own);
+        let writers =
+            quiet::container_writers(&docker::containers()?, &self.paths(), Who::RunsBut(&own));
         if self.stack.on_busy == OnBusy::Fail && !writers.busy.is_empty() {
             bail!("{}; nothing was stopped", busy(&writers.busy));
         }
@@ -318,11 +319,16 @@ impl Cycle<'_> {
     }
 
     fn capture(&self, record: &mut Record) -> Option<Written> {
-        let inventory = record.phase(Phase::Quiet, |outcome| self.prove_quiet(outcome))?;
+        let (inventory, before) =
+            record.phase(Phase::Quiet, |outcome| self.prove_quiet(outcome))?;
         let written = record.phase(Phase::Archive, |outcome| self.write(outcome, &inventory))?;
-        // A daemon that restarts brings back what it was told to keep up.
+        // A daemon that restarts brings back what it was told to keep up, and
+        // what ran may have ended again.
         record.phase(Phase::Quiet, |outcome| {
-            self.judge(outcome, &self.writers(&self.patient_containers()?).busy)
+            let now = self.patient_containers()?;
+            let who = Who::RanSince(&before);
+            let writers = quiet::container_writers(&now, &self.paths(), who);
+            self.judge(outcome, &writers.busy)
         })?;
         Some(written)
     }
@@ -346,11 +352,15 @@ impl Cycle<'_> {
         }
     }
 
-    fn prove_quiet(&self, outcome: &mut StackOutcome) -> Result<Inventory> {
+    /// Also returns the containers as they were at that moment.
+    fn prove_quiet(&self, outcome: &mut StackOutcome) -> Result<(Inventory, Vec<Container>)> {
         self.context.signals.check()?;
         let containers = docker::containers()?;
         self.check_stopped(outcome, &containers)?;
-        let Writers { mut busy, possible } = self.writers(&containers);
+        // With the stack down, no container is exempt.
+        let who = Who::RunsBut(&[]);
+        let Writers { mut busy, possible } =
+            quiet::container_writers(&containers, &self.paths(), who);
         for found in possible {
             tracing::debug!(found, "could write");
         }
@@ -359,12 +369,7 @@ impl Cycle<'_> {
         let frozen: Vec<&str> = frozen.map(|c| c.id.as_str()).collect();
         busy.extend(quiet::process_writers(&inventory, &frozen)?);
         self.judge(outcome, &busy)?;
-        Ok(inventory)
-    }
-
-    /// With the stack down, no container is exempt.
-    fn writers(&self, containers: &[Container]) -> Writers {
-        quiet::container_writers(containers, &self.paths(), &HashSet::new())
+        Ok((inventory, containers))
     }
 
     fn check_stopped(&self, outcome: &mut StackOutcome, containers: &[Container]) -> Result<()> {

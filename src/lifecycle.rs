@@ -19,7 +19,7 @@ use crate::journal::{Entry, Step};
 use crate::signals::Signals;
 
 /// Between two looks at the containers of a stack that is starting.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(25);
 /// Between two looks while the Engine does not answer, or a start failed.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often a container that fails to start, or ends at once, is started.
