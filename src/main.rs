@@ -17,6 +17,7 @@ mod outcome;
 mod plan;
 mod priority;
 mod process;
+mod progress;
 mod prune;
 mod quiet;
 mod report;

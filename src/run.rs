@@ -18,6 +18,7 @@ use crate::outcome::{
 };
 use crate::plan::{Plan, StackPlan};
 use crate::priority;
+use crate::progress;
 use crate::prune::prune;
 use crate::signals::Signals;
 use crate::store::Store;
@@ -68,6 +69,7 @@ fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<(
         }
         let span = tracing::info_span!("stack", stack = stack.name);
         let _entered = span.enter();
+        progress::stack(i + 1, plan.stacks.len(), &stack.name);
         outcome.stacks[i] = match still_down(&outcome.recovered, stack) {
             Some(failed) => failed,
             None => cycle::back_up(&context, stack),

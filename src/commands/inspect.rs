@@ -102,7 +102,7 @@ struct StackView {
     path: PathBuf,
     project: String,
     stop_method: StopMethod,
-    /// Containers that would be stopped and started.
+    /// Containers that would be stopped (or paused) and started.
     running: Vec<String>,
     content_bytes: u64,
     member_count: u64,
@@ -136,10 +136,14 @@ impl StackView {
 
     fn text(&self) -> String {
         let mut text = format!(
-            "{} ({})\n  project   {}\n  stops     {}\n  archives  {}, {} members\n",
+            "{} ({})\n  project   {}\n  {:8}  {}\n  archives  {}, {} members\n",
             self.stack,
             self.path.display(),
             self.project,
+            match self.stop_method {
+                StopMethod::Stop | StopMethod::Down => "stops",
+                StopMethod::Pause => "pauses",
+            },
             if self.running.is_empty() {
                 "nothing, it is down".to_owned()
             } else {
@@ -205,6 +209,8 @@ struct ArchiveView {
     content_bytes: Option<u64>,
     downtime_ms: Option<u64>,
     changed_count: Option<u64>,
+    /// Made of a paused stack.
+    crash_consistent: Option<bool>,
     running: Option<Vec<String>>,
 }
 
@@ -223,6 +229,9 @@ impl ArchiveView {
             content_bytes: manifest.as_ref().map(|m| m.content_bytes),
             downtime_ms: manifest.as_ref().and_then(|m| m.downtime_ms),
             changed_count: manifest.as_ref().map(|m| m.changed_count),
+            crash_consistent: manifest
+                .as_ref()
+                .map(|m| m.stop_method == StopMethod::Pause && !m.running.is_empty()),
             running: manifest.map(|m| m.running),
         }
     }
@@ -231,6 +240,7 @@ impl ArchiveView {
         let note = match (self.complete, self.changed_count) {
             (false, _) => "INCOMPLETE".to_owned(),
             (true, None) => "without a manifest".to_owned(),
+            (true, Some(0)) if self.crash_consistent == Some(true) => "crash-consistent".to_owned(),
             (true, Some(0)) => String::new(),
             (true, Some(count)) => format!("{count} files changed while read"),
         };
