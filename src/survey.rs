@@ -61,6 +61,7 @@ impl Survey {
                 stack.dir().display()
             );
         }
+        docker::refuse_podman()?;
         let config = stack.compose.config();
         let everywhere = docker::compose_containers(None)?;
         let project = find_project(stack, &config, &everywhere)?;

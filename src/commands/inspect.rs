@@ -42,7 +42,9 @@ pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
     };
     tell(
         "docker",
-        docker::versions().map(|(e, c)| format!("Engine {e}, Compose {c}")),
+        docker::refuse_podman()
+            .and_then(|()| docker::versions())
+            .map(|(engine, compose)| format!("Engine {engine}, Compose {compose}")),
     );
     tell("backupDir", check_store(&plan));
     for stack in &plan.stacks {

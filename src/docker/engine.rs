@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -52,18 +52,42 @@ impl fmt::Display for Unreachable {
 impl std::error::Error for Unreachable {}
 
 /// The Engine that the docker command would use; `None` when it must be left
-/// to that command: another host, a context, no socket, or Podman, whose API
-/// is another in details. Found once; an Engine that is away at first is
+/// to that command: another host, a context, no socket. Found once; an Engine that is away at first is
 /// looked for again with the next call.
 pub fn engine() -> Option<&'static Engine> {
     static FOUND: OnceLock<Engine> = OnceLock::new();
     if let Some(engine) = FOUND.get() {
         return Some(engine);
     }
-    let socket = socket(|name| env::var(name).ok(), current_context)?;
+    let socket = default_socket()?;
     let engine = Engine::greet(&socket)?;
     tracing::debug!(socket = %socket.display(), api = engine.api_version, "the Engine answers");
     Some(FOUND.get_or_init(|| engine))
+}
+
+/// Stacks are found and ordered by what Compose and a Docker Engine say of
+/// containers; Podman's API differs in that.
+pub fn refuse_podman() -> Result<()> {
+    match default_socket() {
+        Some(socket) if engine().is_none() && is_podman(&socket) => bail!(
+            "unix://{} is Podman, which is not supported: use a Docker Engine (see DOCKER_HOST)",
+            socket.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn default_socket() -> Option<PathBuf> {
+    socket(|name| env::var(name).ok(), current_context)
+}
+
+fn ping(socket: &Path) -> Option<Answer> {
+    let answer = Connection::open(socket).and_then(|mut c| c.request("GET", "/_ping", LIMIT));
+    answer.ok().filter(|answer| answer.status == 200)
+}
+
+fn is_podman(socket: &Path) -> bool {
+    ping(socket).is_some_and(|answer| answer.header("libpod-api-version").is_some())
 }
 
 /// As the docker command decides it: DOCKER_HOST, then DOCKER_CONTEXT, then
@@ -96,10 +120,8 @@ fn current_context(config_dir: Option<String>) -> Option<String> {
 
 impl Engine {
     fn greet(socket: &Path) -> Option<Engine> {
-        let answer = Connection::open(socket)
-            .and_then(|mut connection| connection.request("GET", "/_ping", LIMIT))
-            .ok()?;
-        if answer.status != 200 || answer.header("libpod-api-version").is_some() {
+        let answer = ping(socket)?;
+        if answer.header("libpod-api-version").is_some() {
             return None;
         }
         Some(Engine {
@@ -227,6 +249,10 @@ fn percent_encoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -281,6 +307,30 @@ mod tests {
             fs::write(dir.path().join("config.json"), json).unwrap();
             assert_eq!(current_context(path()).as_deref(), expected);
         }
+    }
+
+    #[test]
+    fn podman_is_told_from_an_engine() {
+        let dir = tempfile::tempdir().unwrap();
+        for (headers, expected) in [
+            ("Libpod-Api-Version: 5.4.2\r\nApi-Version: 1.41\r\n", true),
+            ("Api-Version: 1.45\r\n", false),
+        ] {
+            let socket = dir.path().join(format!("{expected}.sock"));
+            let listener = UnixListener::bind(&socket).unwrap();
+            let served = thread::spawn(move || {
+                for _ in 0..2 {
+                    let mut stream = listener.accept().unwrap().0;
+                    let _ = stream.read(&mut [0; 1024]).unwrap();
+                    let answer = format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: 2\r\n\r\nOK");
+                    stream.write_all(answer.as_bytes()).unwrap();
+                }
+            });
+            assert_eq!(is_podman(&socket), expected);
+            assert_eq!(Engine::greet(&socket).is_none(), expected);
+            served.join().unwrap();
+        }
+        assert!(!is_podman(&dir.path().join("nothing")));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::process::{Exit, Output, Program};
+pub use engine::refuse_podman;
 use engine::{Unreachable, engine};
 pub use inspect::{ComposeConfig, Container, Dependency, Health, Image, Status, Volume};
 
