@@ -22,6 +22,9 @@ const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// For what the Engine answers at once; the same as a docker command gets.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// For the first word. After that, the docker command may try.
+const GREETING_LIMIT: Duration = Duration::from_secs(10);
+
 /// An Engine that has answered.
 #[derive(Debug)]
 pub struct Engine {
@@ -97,7 +100,7 @@ fn current_context(config_dir: Option<String>) -> Option<String> {
 impl Engine {
     fn greet(socket: &Path) -> Option<Engine> {
         let answer = Connection::open(socket)
-            .and_then(|mut connection| connection.request("GET", "/_ping", LIMIT))
+            .and_then(|mut connection| connection.request("GET", "/_ping", GREETING_LIMIT))
             .ok()?;
         if answer.status != 200 || answer.header("libpod-api-version").is_some() {
             return None;
