@@ -88,8 +88,7 @@ rec {
             `stop` stops the containers and starts the very same again. `down`
             removes them and makes new ones, which loses anonymous volumes.
             `pause` freezes them: the archive is crash-consistent, as after a
-            power cut.
-            `null` means `stop`.
+            power cut. `null` means `stop`.
           '';
           example = "down";
         };

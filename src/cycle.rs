@@ -183,6 +183,7 @@ impl Cycle<'_> {
     /// Nothing is stopped for an archive that cannot be made.
     fn measure(&self) -> Result<()> {
         self.context.signals.check()?;
+        self.context.store.check_stack_dir(&self.stack.name)?;
         let inventory = self.scan()?;
         let manifest = self.manifest(&inventory)?;
         let layout = self.layout(&inventory, &manifest)?;

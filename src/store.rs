@@ -79,6 +79,13 @@ impl Store {
         &self.path
     }
 
+    /// # Errors
+    /// When the directory of a stack is there, and is none that archives may be
+    /// put into, such as a symlink.
+    pub fn check_stack_dir(&self, stack: &str) -> Result<()> {
+        self.open_stack_dir(stack).map(drop)
+    }
+
     /// Begins an archive of `stack` under a temporary name. `now` is local
     /// time; a name that is taken gets a suffix.
     pub fn create_partial(&self, stack: &str, now: jiff::civil::DateTime) -> Result<Partial> {

@@ -76,7 +76,7 @@ fn check_names_every_mistake_and_what_was_meant() {
         (
             json!([{"name": "a", "stopMethod": "kill"}]),
             json!({}),
-            "`stacks[0].stopMethod`: unknown variant `kill`, expected `stop` or `down`",
+            "`stacks[0].stopMethod`: unknown variant `kill`, expected one of `stop`, `down`, `pause`",
         ),
         (
             json!([{"name": "a", "exclude": ["[z-a]"]}]),
@@ -265,4 +265,30 @@ fn a_report_before_the_first_run_says_so() {
         "{}",
         ended.stderr
     );
+}
+
+#[test]
+fn a_live_check_tries_every_place_that_a_run_writes_to() {
+    let place = Place::new();
+    fs::write(place.path("file"), "").unwrap();
+    let live = |more: Value| {
+        place.config(json!([]), more);
+        // There may be no Engine; its line is not looked at.
+        output(&mut place.program(&["check", "--live"])).stdout
+    };
+    let below = place.path("file/below");
+    let text = live(json!({"stateDir": below, "logFile": below, "backupDir": below}));
+    let failed = |what: &str| text.contains(&format!("FAILED  {what}: "));
+    for what in ["stateDir", "logFile", "backupDir"] {
+        assert!(failed(what), "{what}: {text}");
+    }
+    // The control: nothing is left behind by places that are fine.
+    let text = live(json!({}));
+    for what in ["stateDir", "logFile", "backupDir"] {
+        assert!(text.contains(&format!("ok      {what}: ")), "{text}");
+    }
+    assert!(!place.state().exists() && !place.path("log").exists());
+    fs::write(place.path("log"), "a line\n").unwrap();
+    assert!(live(json!({})).contains("ok      logFile: "));
+    assert_eq!(fs::read_to_string(place.path("log")).unwrap(), "a line\n");
 }

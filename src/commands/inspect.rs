@@ -1,7 +1,7 @@
 //! The commands that only look.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use jiff::ZonedDateTime;
@@ -47,6 +47,10 @@ pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
             .map(|(engine, compose)| format!("Engine {engine}, Compose {compose}")),
     );
     tell("backupDir", check_store(&plan));
+    tell("stateDir", check_dir(&plan.state_dir));
+    if let Some(path) = &plan.log_file {
+        tell("logFile", check_log_file(path));
+    }
     for stack in &plan.stacks {
         tell(&format!("stack {}", stack.name), check_stack(stack));
     }
@@ -66,19 +70,36 @@ pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
 
 fn check_store(plan: &Plan) -> Result<String> {
     if !plan.backup_dir.exists() {
-        return Ok(format!("{} will be created", plan.backup_dir.display()));
+        return check_dir(&plan.backup_dir);
     }
     let available = Store::open(&plan.backup_dir)?.available_bytes()?;
+    let dir = check_dir(&plan.backup_dir)?;
+    Ok(format!("{dir}, {} free", human_bytes(available)))
+}
+
+/// A directory that is there, or will be made where a parent of it is.
+fn check_dir(path: &Path) -> Result<String> {
+    let there = path.ancestors().find(|path| path.exists());
+    let there = there.unwrap_or(Path::new("/"));
     // A write is the only proof that one may write.
     tempfile::Builder::new()
         .prefix(".check-")
-        .tempfile_in(&plan.backup_dir)
-        .with_context(|| format!("write into {}", plan.backup_dir.display()))?;
-    Ok(format!(
-        "{}, {} free",
-        plan.backup_dir.display(),
-        human_bytes(available)
-    ))
+        .tempfile_in(there)
+        .with_context(|| format!("write into {}", there.display()))?;
+    Ok(match there == path {
+        true => path.display().to_string(),
+        false => format!("{} will be created", path.display()),
+    })
+}
+
+fn check_log_file(path: &Path) -> Result<String> {
+    if !path.exists() {
+        check_dir(path.parent().context("a file needs a directory")?)?;
+        return Ok(format!("{} will be created", path.display()));
+    }
+    let opened = File::options().append(true).open(path);
+    opened.with_context(|| format!("append to {}", path.display()))?;
+    Ok(path.display().to_string())
 }
 
 fn check_stack(stack: &StackPlan) -> Result<String> {

@@ -22,6 +22,9 @@ const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// For what the Engine answers at once; the same as a docker command gets.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// For the first word. After that, the docker command may try.
+const GREETING_LIMIT: Duration = Duration::from_secs(10);
+
 /// An Engine that has answered.
 #[derive(Debug)]
 pub struct Engine {
@@ -82,7 +85,8 @@ fn default_socket() -> Option<PathBuf> {
 }
 
 fn ping(socket: &Path) -> Option<Answer> {
-    let answer = Connection::open(socket).and_then(|mut c| c.request("GET", "/_ping", LIMIT));
+    let answer =
+        Connection::open(socket).and_then(|mut c| c.request("GET", "/_ping", GREETING_LIMIT));
     answer.ok().filter(|answer| answer.status == 200)
 }
 

@@ -44,7 +44,12 @@ with subtest("where ExecStopPost is killed, too, the recover unit starts it"):
     machine.wait_until_succeeds(up)
 
 with subtest("the control: without both, it stays down"):
-    machine.succeed("systemctl mask --runtime docker-stack-backup-recover.service")
+    machine.succeed(
+        "mkdir -p /run/systemd/system/docker-stack-backup-recover.service.d",
+        "printf '[Unit]\\nConditionPathExists=/nowhere\\n'"
+        " >/run/systemd/system/docker-stack-backup-recover.service.d/never.conf",
+        "systemctl daemon-reload",
+    )
     end_in_the_middle(f"systemctl kill --kill-whom=main --signal=KILL {unit}")
     machine.wait_until_succeeds(f"systemctl is-failed {unit}")
     machine.sleep(5)
