@@ -1,10 +1,10 @@
 # A run that is killed, or ended, while a stack is down.
 start_all()
 machine.succeed("/etc/dsb-test/prepare")
-machine.succeed("dd if=/dev/zero of=/srv/stacks/web/big bs=1M count=800 status=none")
+machine.succeed("dd if=/dev/zero of=/srv/stacks/web/big bs=1M count=400 status=none")
 up = "test \"$(docker ps --format '{{.Names}}' | sort | xargs)\" = 'db-db-1 web-cache-1 web-web-1'"
 down = "test \"$(docker ps --format '{{.Names}}' | sort | xargs)\" = db-db-1"
-in_the_middle = "until ls /srv/backup/web/*.partial; do sleep 0.1; done"
+in_the_middle = "until ls /srv/backup/web/*.partial 2>/dev/null; do sleep 0.1; done"
 unit = "docker-stack-backup.service"
 
 

@@ -1,10 +1,10 @@
 # The power fails while a stack is down; the boot brings everything up.
 start_all()
 machine.succeed("/etc/dsb-test/prepare")
-machine.succeed("dd if=/dev/zero of=/srv/stacks/web/big bs=1M count=800 status=none", "sync")
+machine.succeed("dd if=/dev/zero of=/srv/stacks/web/big bs=1M count=400 status=none", "sync")
 machine.succeed(
     "systemctl start --no-block docker-stack-backup.service;"
-    " until ls /srv/backup/web/*.partial; do sleep 0.1; done;"
+    " until ls /srv/backup/web/*.partial 2>/dev/null; do sleep 0.1; done;"
     " test \"$(docker ps --format '{{.Names}}' | sort | xargs)\" = db-db-1"
 )
 machine.crash()
