@@ -74,6 +74,7 @@ let
   ];
   writePaths = ownPaths ++ lib.optional (cfg.logFile != null) (dirOf cfg.logFile);
   dockerUnits = lib.optional (cfg.docker.host == null) "docker.service";
+  needsNetwork = cfg.email != null || !isUnixHost;
   mailUnits = lib.optional (cfg.email != null) "network-online.target";
   isBelow = dir: path: path == dir || lib.hasPrefix "${dir}/" path;
 
@@ -478,8 +479,7 @@ in
       serviceConfig =
         hardening {
           readPaths = stackPaths;
-          inherit writePaths;
-          needsNetwork = cfg.email != null || !isUnixHost;
+          inherit writePaths needsNetwork;
         }
         // {
           Type = "oneshot";
@@ -508,12 +508,17 @@ in
         hardening {
           readPaths = stackPaths;
           writePaths = writePaths ++ map dirOf stackPaths ++ [ "/var/lib/docker" ];
-          needsNetwork = !isUnixHost;
+          # The report of a run that was killed is mailed from here. Its password
+          # is read from the file: without it no mail is sent, but with
+          # `LoadCredential=` nothing would be started.
+          inherit needsNetwork;
           changesSources = true;
         }
         // {
           Type = "oneshot";
           ExecStart = "${lib.getExe cfg.package} recover";
+          # The interrupted run did less than it should have, but all is up.
+          SuccessExitStatus = 2;
           Restart = "on-failure";
           RestartSec = 30;
           KillMode = "mixed";

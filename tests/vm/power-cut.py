@@ -16,7 +16,7 @@ with subtest("every stack is up again"):
     )
     # Docker itself leaves down what was stopped: it was the unit at boot.
     recovered = machine.succeed("journalctl -b --no-pager -u docker-stack-backup-recover.service")
-    assert "web: starting" in recovered, recovered
+    assert "web: left stopped, starting it" in recovered, recovered
     machine.wait_until_succeeds(
         "test \"$(systemctl show -P Result docker-stack-backup-recover.service)\" = success;"
         " test -z \"$(ls /var/lib/docker-stack-backup/journal)\""
