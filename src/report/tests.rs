@@ -60,6 +60,7 @@ fn ok(stack: &str, archive_bytes: u64) -> StackOutcome {
             changed_count: 0,
         }),
         downtime_ms: Some(48_320),
+        capture: None,
         phases: [
             (Phase::Plan, 312),
             (Phase::Measure, 1_204),
@@ -95,6 +96,7 @@ fn failed(stack: &str, status: StackStatus, failures: &[(Phase, &str)]) -> Stack
 fn not_run(stack: &str) -> StackOutcome {
     StackOutcome {
         downtime_ms: None,
+        capture: None,
         phases: Vec::new(),
         coverage: Vec::new(),
         ..failed(stack, StackStatus::NotRun, &[])
@@ -746,6 +748,7 @@ fn any_stack() -> impl Strategy<Value = StackOutcome> {
                         changed_count: n[5],
                     }),
                     downtime_ms,
+                    capture: None,
                     phases: times.into_iter().map(time).collect(),
                     coverage: mounts
                         .into_iter()
