@@ -16,6 +16,7 @@ mod layout;
 mod order;
 mod races;
 mod readers;
+mod relocate;
 mod tools;
 mod tree;
 
