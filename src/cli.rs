@@ -90,6 +90,8 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Put an archive's data back
+    Restore(Restore),
     /// Start what an interrupted run left stopped
     Recover {
         /// Do not start this stack, but forget that it was stopped
@@ -106,4 +108,24 @@ pub enum Command {
     Completions { shell: clap_complete::Shell },
     /// Write man pages into a directory
     ManPages { dir: PathBuf },
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// STACK (its newest good archive), STACK@TIME (@20261124_031500, @2026-11-24), an archive
+    /// file, or - for one on standard input
+    #[arg(value_name = "WHAT")]
+    pub what: String,
+    /// Unpack into this directory, which must be missing or empty, and touch nothing else
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+    /// Only this: a path in the archive, a volume, or a service (its volumes and binds)
+    #[arg(long, value_name = "PATH", requires = "to", num_args = 1..)]
+    pub only: Vec<String>,
+    /// Only show what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Make the device nodes an archive holds, which are refused otherwise
+    #[arg(long, requires = "to")]
+    pub allow_devices: bool,
 }

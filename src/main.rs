@@ -19,6 +19,7 @@ mod process;
 mod prune;
 mod quiet;
 mod report;
+mod restore;
 mod retention;
 mod run;
 mod signals;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Command::Plan { stacks } => commands::plan(global, stacks),
         Command::List { stacks } => commands::list(global, stacks),
         Command::Prune { stacks, dry_run } => commands::prune(global, stacks, *dry_run),
+        Command::Restore(options) => commands::restore(global, options),
         Command::Recover { forget } => commands::recover(global, forget.as_deref(), &log),
         Command::Report { mail_test } => commands::report(global, *mail_test),
         Command::Completions { shell } => commands::completions(*shell),

@@ -3,11 +3,13 @@
 //! `docs/archive-format.md` describes the result.
 
 mod acl;
+mod block;
 mod header;
 mod layout;
 mod manifest;
 mod pax;
 mod read;
+mod reader;
 mod render;
 #[cfg(test)]
 mod tests;
@@ -17,6 +19,7 @@ mod write;
 pub use layout::{Layout, ManifestSlot};
 pub use manifest::{FORMAT_VERSION, ImageOf, Manifest};
 pub use read::{is_complete, read_manifest};
+pub use reader::{Input, Kind, Member, Reader};
 pub use write::{write_manifest, write_members};
 
 /// The unit of a tar file: POSIX.1-2017 `pax`, "ustar Interchange Format".

@@ -15,7 +15,7 @@ pub use exclude::Exclude;
 pub use inventory::{Entry, Inventory, Node};
 pub use scan::scan;
 pub use source::Source;
-pub(crate) use source::{is_gone, open_file_at, stat_handle};
+pub(crate) use source::{is_gone, open_beneath, open_file_at, stat_handle};
 pub use sparse::Extent;
 
 /// A path for messages: one line whatever is in it. Bytes that are not UTF-8

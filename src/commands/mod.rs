@@ -2,6 +2,7 @@
 //! elsewhere, and what is printed of it.
 
 mod inspect;
+mod restore;
 
 use std::fs;
 use std::io::Write as _;
@@ -24,6 +25,7 @@ use crate::store::Store;
 use crate::{email, report as reports, run as runs};
 
 pub use inspect::{check, list, plan};
+pub use restore::restore;
 
 const DEFAULT_CONFIG: &str = "/etc/docker-stack-backup/config.json";
 

@@ -12,10 +12,12 @@ use crate::capture::{Exclude, Inventory, Source, scan};
 
 mod facts;
 mod foreign;
+mod hostile;
 mod layout;
 mod order;
 mod races;
 mod readers;
+mod restored;
 mod tools;
 mod tree;
 

@@ -1,0 +1,99 @@
+//! `restore`: which archive is meant, and where its data goes.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Absent, load_with, print};
+use crate::archive::{self, Manifest};
+use crate::cli::{Global, Restore};
+use crate::outcome::ExitStatus;
+use crate::report::human_bytes;
+use crate::restore::pick::Only;
+use crate::restore::{self as restores, Archive};
+use crate::signals::Signals;
+use crate::store::{Store, StoredArchive};
+
+pub fn restore(global: &Global, options: &Restore) -> Result<ExitStatus> {
+    let archive = find(global, &options.what)?;
+    let manifest = manifest(&archive)?;
+    let Some(dir) = &options.to else {
+        bail!("give --to DIR");
+    };
+    let only = Only::new(&options.only, manifest.as_ref())?;
+    if options.dry_run {
+        return print(&restores::listing(&archive, &only)?).map(|()| ExitStatus::Ok);
+    }
+    let signals = Signals::install()?;
+    let summary =
+        restores::to_directory(&archive, dir, &only, options.allow_devices, signals.flag())?;
+    tracing::info!(
+        members = summary.member_count,
+        content = human_bytes(summary.file_bytes),
+        path = %dir.display(),
+        "restored"
+    );
+    Ok(tell_lacks(&summary.lacks))
+}
+
+/// What is not as it was makes the restore incomplete.
+pub fn tell_lacks(lacks: &[String]) -> ExitStatus {
+    for lack in lacks {
+        tracing::warn!("not restored: {lack}");
+    }
+    match lacks {
+        [] => ExitStatus::Ok,
+        _ => ExitStatus::Incomplete,
+    }
+}
+
+/// `-`, a path, or a stack's archive in the store.
+pub fn find(global: &Global, what: &str) -> Result<Archive> {
+    if what == "-" {
+        return Ok(Archive::Stdin);
+    }
+    if is_path(what) {
+        return Archive::open(Path::new(what));
+    }
+    Archive::open(&in_store(global, what)?.path)
+}
+
+/// What has a slash or ends as an archive does names a file, all else a stack.
+pub fn is_path(what: &str) -> bool {
+    what.contains('/') || what.ends_with(".tar")
+}
+
+/// The archive that `STACK` or `STACK@TIME` means: the newest good one, or the
+/// newest of those whose time begins with these digits.
+pub fn in_store(global: &Global, what: &str) -> Result<StoredArchive> {
+    let (stack, time) = what.split_once('@').unwrap_or((what, ""));
+    let plan = load_with(global, Absent::UseDefaults)?;
+    let store = Store::open(&plan.backup_dir)?;
+    let mut archives = store.list(stack)?;
+    if archives.is_empty() {
+        bail!(
+            "there is no archive of a stack {stack} in {}",
+            plan.backup_dir.display()
+        );
+    }
+    let digits: String = time.chars().filter(char::is_ascii_digit).collect();
+    archives.retain(|archive| {
+        let name = archive.name.time.strftime("%Y%m%d%H%M%S").to_string();
+        name.starts_with(&digits) && (archive.complete || !digits.is_empty())
+    });
+    archives.pop().with_context(|| match time {
+        "" => format!("no archive of {stack} is complete"),
+        _ => format!("no archive of {stack} is of {time} (`list {stack}` shows all)"),
+    })
+}
+
+/// `None` on standard input, and for archives of other programs.
+pub fn manifest(archive: &Archive) -> Result<Option<Manifest>> {
+    let Some(file) = archive.file() else {
+        return Ok(None);
+    };
+    let context = || format!("read the manifest of {}", archive.name());
+    let json = archive::read_manifest(file).with_context(context)?;
+    let manifest = json.map(|json| serde_json::from_slice(&json));
+    manifest.transpose().with_context(context)
+}
