@@ -74,6 +74,7 @@ let
   ];
   writePaths = ownPaths ++ lib.optional (cfg.logFile != null) (dirOf cfg.logFile);
   dockerUnits = lib.optional (cfg.docker.host == null) "docker.service";
+  mailUnits = lib.optional (cfg.email != null) "network-online.target";
   isBelow = dir: path: path == dir || lib.hasPrefix "${dir}/" path;
 
   commonUnit = {
@@ -87,9 +88,8 @@ let
     // lib.optionalAttrs (cfg.docker.host != null) { DOCKER_HOST = cfg.docker.host; };
     # A rebuild that happens at night must not end a run.
     restartIfChanged = false;
-    wants = dockerUnits ++ lib.optional (cfg.email != null) "network-online.target";
-    after = dockerUnits ++ lib.optional (cfg.email != null) "network-online.target";
-    # As on Debian and in containers: the file is where the program looks for it.
+    wants = dockerUnits;
+    after = dockerUnits;
     documentation = [ "man:docker-stack-backup(1)" ];
     unitConfig.RequiresMountsFor = ownPaths ++ stackPaths;
   };
@@ -470,6 +470,8 @@ in
 
     systemd.services.docker-stack-backup = lib.recursiveUpdate commonUnit {
       description = "Back up Docker Compose stacks";
+      wants = dockerUnits ++ mailUnits;
+      after = dockerUnits ++ mailUnits;
       inherit (cfg) onSuccess;
       # A restore that was cut short is undone there, where stacks may be written.
       onFailure = [ "docker-stack-backup-recover.service" ] ++ cfg.onFailure;

@@ -8,6 +8,8 @@
 # - ProtectProc=, ProcSubset=: whether a process has a file of a stopped stack
 #   open is seen in its /proc/PID/fd.
 # - RootDirectory=: a stack may be anywhere.
+# - RestrictSUIDSGID=: it forbids openat2(2), which keeps the program from being
+#   led out of a tree through a symlink.
 # - IPAddressAllow=: a mail server is given by name, and Docker may be reached
 #   by TCP. Where neither is configured, there is no network at all.
 { lib }:
@@ -84,7 +86,6 @@ in
   ];
   RestrictNamespaces = true;
   RestrictRealtime = true;
-  RestrictSUIDSGID = !changesSources;
   LockPersonality = true;
   MemoryDenyWriteExecute = true;
   SystemCallArchitectures = "native";

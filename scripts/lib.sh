@@ -3,13 +3,15 @@
 # Sourced by them; sourcing it only defines functions and variables.
 #
 # Environment:
-#   DSB_CACHE    images and the private Engine's data
+#   DSB_CACHE    images, and what else is made once
 #                (/var/cache/docker-stack-backup-dev)
+#   DSB_ENGINE   the private Engine's data ($DSB_CACHE/engine)
 #   DSB_RUN      the private Engine's socket and pid file; short, because a
 #                socket path may have 107 bytes (/run/docker-stack-backup-dev)
 #   DOCKER_HOST  an Engine of your own; it is then used as it is
 
 DSB_CACHE=${DSB_CACHE:-/var/cache/docker-stack-backup-dev}
+DSB_ENGINE=${DSB_ENGINE:-$DSB_CACHE/engine}
 DSB_RUN=${DSB_RUN:-/run/docker-stack-backup-dev}
 # Daemons and mkfs live in sbin, which not every root shell has on its PATH.
 PATH=$PATH:/usr/sbin:/sbin
@@ -229,7 +231,7 @@ run_dockerd() {
   # No descriptor of ours (the lock, a pipe to tee) may live on in the daemon.
   # shellcheck disable=SC2016 # $@ is for the inner shell.
   setsid --fork unshare --net sh -c 'ip link set lo up && exec dockerd "$@"' sh \
-    --data-root "$DSB_CACHE/engine" \
+    --data-root "$DSB_ENGINE" \
     --exec-root "$DSB_RUN/exec" \
     --pidfile "$ENGINE_PIDFILE" \
     --host "unix://$ENGINE_SOCKET" \
@@ -325,7 +327,7 @@ stop_private_engine() {
     sleep 0.2
   done
   # dockerd mounts its data root on itself, and one that was killed leaves that.
-  while mountpoint -q "$DSB_CACHE/engine"; do umount "$DSB_CACHE/engine" || break; done
+  while mountpoint -q "$DSB_ENGINE"; do umount "$DSB_ENGINE" || break; done
 }
 
 # ---- images -----------------------------------------------------------------

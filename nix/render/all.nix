@@ -1,5 +1,6 @@
-# Everything that is rendered into the repository, for `write.py`.
-{ nixpkgs }:
+# Everything that is rendered into the repository, for `write.py`. `examples`:
+# a directory with the modules that the documentation shows.
+{ nixpkgs, examples }:
 let
   render = import ./. { inherit nixpkgs; };
   inherit (render) lib;
@@ -12,9 +13,33 @@ let
 in
 {
   scenarios = lib.genAttrs scenarios (name: render.files (scenarioDir + "/${name}.nix"));
+  allOptions = render.files ./all-options.nix;
+  # Only evaluated: each adds to the first configuration of the documentation.
+  examples = lib.mapAttrs (
+    name: _:
+    render.files {
+      imports = [ (examples + "/${name}") ];
+      services.docker-stack-backup = {
+        enable = true;
+        stacks = lib.mkDefault [ "web" ];
+      };
+    }
+  ) (builtins.readDir examples);
+  # What must be refused, by what it must say.
+  refused = lib.mapAttrs (
+    _: settings:
+    builtins.tryEval (
+      builtins.deepSeq (render.files {
+        services.docker-stack-backup = {
+          enable = true;
+        }
+        // settings;
+      }) true
+    )
+  ) (import ./refused.nix);
   options = map (option: {
     inherit (option) name type description;
-    default = option.default.text or null;
-    example = option.example.text or null;
+    default = option.default or null;
+    example = option.example or null;
   }) render.options;
 }

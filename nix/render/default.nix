@@ -10,7 +10,11 @@ let
   pkgs = import ./stand-in-pkgs.nix { inherit lib; };
   utils = import (nixpkgs + "/nixos/lib/utils.nix") {
     inherit lib pkgs;
-    config = { };
+    config.systemd = {
+      package = pkgs.systemd;
+      globalEnvironment = { };
+      enableStrictShellChecks = false;
+    };
   };
 
   evaluate =

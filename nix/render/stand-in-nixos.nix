@@ -12,9 +12,35 @@ let
     type = types.lazyAttrsOf types.anything;
     default = { };
   };
+  # agenix and sops-nix: a secret is a file below `dir`.
+  secretsBelow =
+    dir:
+    mkOption {
+      type = types.attrsOf (
+        types.submodule (
+          { name, ... }:
+          {
+            options = {
+              file = mkOption { type = types.raw; };
+              path = mkOption {
+                type = types.str;
+                default = "${dir}/${name}";
+              };
+            };
+          }
+        )
+      );
+      default = { };
+    };
 in
 {
   options = {
+    age.secrets = secretsBelow "/run/agenix";
+    sops.secrets = secretsBelow "/run/secrets";
+    nixpkgs.overlays = mkOption {
+      type = types.listOf types.raw;
+      default = [ ];
+    };
     boot = loose;
     environment = {
       etc = mkOption {

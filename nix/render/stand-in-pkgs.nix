@@ -11,6 +11,7 @@ let
   };
   packages = lib.genAttrs [
     "bash"
+    "borgbackup"
     "coreutils"
     "docker"
     "docker-stack-backup"
@@ -31,6 +32,7 @@ packages
   runCommandLocal =
     name: env: _script:
     package name // { inherit (env.config) json; };
+  writeShellScriptBin = name: _text: package name // { overrideAttrs = _: package name; };
   symlinkJoin = { name, ... }: package name;
   stdenv = {
     buildPlatform.canExecute = _: true;

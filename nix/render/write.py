@@ -1,6 +1,8 @@
-"""Writes what all.nix evaluates to, read from stdin, below the directory that is
-given: the files of each scenario, the reference of the options, and the sum of
-the sources that they were made from.
+"""The parts of scripts/render-module that are not Nix.
+
+    write.py examples DIR    the modules that the documentation shows, as files
+    write.py files DIR       what all.nix evaluates to, read from stdin, as files
+    write.py sources         the sum of all that those files are made from
 """
 
 import hashlib
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+# Their Nix examples are evaluated; those marked "nix flake" are no modules.
+DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "nixos.md"]
 PREFIX = "services.docker-stack-backup."
 HEAD = """# Options of the NixOS module
 
@@ -25,6 +29,7 @@ def sources() -> str:
     files += sorted((ROOT / "nix").rglob("*.nix"))
     files += sorted((ROOT / "nix").rglob("*.py"))
     files += sorted((ROOT / "tests" / "vm").glob("*.nix"))
+    files += DOCUMENTS
     total = hashlib.sha256()
     for file in files:
         total.update(str(file.relative_to(ROOT)).encode() + b"\0")
@@ -49,7 +54,11 @@ def plain(markdown: str) -> str:
     return re.sub(r"\{(option|manpage|command|file)\}(?=`)", "", markdown).strip()
 
 
-def code(name: str, nix: str) -> str:
+def value(name: str, value: dict[str, str]) -> str:
+    """A default or an example: Nix, or words."""
+    nix = value["text"]
+    if value["_type"] == "literalMD":
+        return f"\n{name}: {plain(nix)}\n"
     if "\n" in nix:
         return f"\n{name}:\n\n```nix\n{nix.rstrip()}\n```\n"
     return f"\n{name}: `{nix}`\n"
@@ -63,16 +72,26 @@ def reference(options: list[dict[str, Any]]) -> str:
         parts.append(f"\nType: {option['type']}\n")
         for name in ("default", "example"):
             if option[name] is not None:
-                parts.append(code(name.capitalize(), option[name]))
+                parts.append(value(name.capitalize(), option[name]))
     return "".join(parts)
 
 
-def main() -> None:
-    into = Path(sys.argv[1])
+def write_examples(into: Path) -> None:
+    for document in DOCUMENTS:
+        blocks = re.findall(r"^```nix\n(.*?)^```$", document.read_text(), re.M | re.S)
+        for number, block in enumerate(blocks, 1):
+            (into / f"{document.stem}-{number}.nix").write_text(block)
+
+
+def write_files(into: Path) -> None:
     rendered = json.load(sys.stdin)
+    accepted = [name for name, result in rendered["refused"].items() if result["success"]]
+    if accepted:
+        sys.exit(f"error: the module accepts what it must refuse: {', '.join(accepted)}")
     golden = into / "tests" / "vm" / "golden"
     for scenario, files in rendered["scenarios"].items():
         write_scenario(golden / scenario, files)
+    write_scenario(into / "tests" / "all-options", rendered["allOptions"])
     docs = into / "docs"
     docs.mkdir(parents=True, exist_ok=True)
     (docs / "nixos-options.md").write_text(reference(rendered["options"]))
@@ -80,7 +99,12 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--sources"]:
-        sys.stdout.write(sources())
-    else:
-        main()
+    match sys.argv[1:]:
+        case ["examples", into]:
+            write_examples(Path(into))
+        case ["files", into]:
+            write_files(Path(into))
+        case ["sources"]:
+            sys.stdout.write(sources())
+        case _:
+            sys.exit(__doc__)

@@ -276,6 +276,7 @@ fn files_with_the_same_attributes_share_them() {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn mount_points_are_crossed() {
     assert!(
         nix::unistd::geteuid().is_root(),
@@ -353,6 +354,7 @@ fn paths_are_shown_on_one_line() {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn the_names_under_which_xfs_keeps_acls_are_left_out() {
     assert!(
         nix::unistd::geteuid().is_root(),

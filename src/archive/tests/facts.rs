@@ -167,6 +167,7 @@ fn aspects(differences: &[String]) -> Vec<&str> {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn the_comparison_sees_every_kind_of_difference() {
     tools::need_root();
     let dir = tempfile::tempdir().unwrap();

@@ -26,6 +26,7 @@ fn members(path: &Path) -> Vec<(Vec<u8>, u64, u64)> {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn the_same_tree_gives_the_same_bytes_in_whatever_order_it_was_made() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
@@ -72,6 +73,7 @@ fn the_same_tree_gives_the_same_bytes_in_whatever_order_it_was_made() {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn members_are_sorted_and_a_directory_comes_before_what_it_holds() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
@@ -127,6 +129,7 @@ fn members_are_sorted_and_a_directory_comes_before_what_it_holds() {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn data_of_64_kib_and_more_begins_on_a_4096_byte_boundary() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
@@ -191,6 +194,7 @@ fn all_that_follows_the_manifest_stays_where_it_is() {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn windows_of_any_size_make_up_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");

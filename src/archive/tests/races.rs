@@ -238,6 +238,7 @@ fn a_directory_swapped_with_a_symlink_all_the_time_never_leads_outside() {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn what_may_not_be_read_is_an_error_that_names_it() {
     need_root();
     let case = Case::new();

@@ -52,6 +52,7 @@ impl Case {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn gnu_tar_restores_everything() {
     let case = Case::new(Extent::Full);
     let listing = run(
@@ -76,6 +77,7 @@ fn gnu_tar_restores_everything() {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn bsdtar_restores_all_but_odd_attribute_names_and_old_fractions() {
     let case = Case::new(Extent::Full);
     let listing = run(
@@ -100,6 +102,7 @@ fn bsdtar_restores_all_but_odd_attribute_names_and_old_fractions() {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn python_restores_all_but_attributes_and_fractions_of_a_second() {
     let case = Case::new(Extent::Full);
     let script = r#"
@@ -125,6 +128,7 @@ archive.extractall(numeric_owner=True)
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn busybox_restores_what_ustar_can_say() {
     let case = Case::new(Extent::Plain);
     let listing = run(

@@ -1,0 +1,69 @@
+# Every option set, so that a test can see that the module knows every field of
+# the program's configuration, and the program every option of the module.
+{
+  services.docker-stack-backup = {
+    enable = true;
+    baseDir = "/srv/stacks";
+    backupDir = "/srv/backup";
+    stateDir = "/srv/state";
+    logFile = "/var/log/backup.log";
+    stacks.everything = {
+      order = 1;
+      path = "/srv/elsewhere/everything";
+      project = "all";
+      files = [ "compose.yml" ];
+      envFiles = [ ".env.prod" ];
+      exclude = [ "cache/" ];
+      excludeCaches = true;
+      excludeVolumes = [ "all_cache" ];
+      includeVolumes = [ "shared" ];
+      includeBinds = [ "/srv/scans" ];
+      capture = "offline";
+      stopMethod = "down";
+      stopTimeout = 60;
+      startTimeout = 300;
+      onBusy = "warn";
+    };
+    defaults = {
+      exclude = [ "*.tmp" ];
+      excludeCaches = false;
+      excludeVolumes = [ "scratch" ];
+      includeVolumes = [ "common" ];
+      capture = "offline";
+      stopMethod = "stop";
+      stopTimeout = 30;
+      startTimeout = 200;
+      onBusy = "fail";
+    };
+    retention = {
+      keepDays = 1;
+      keepLast = 2;
+      keepDaily = 3;
+      keepWeekly = 4;
+      keepMonthly = 5;
+      keepYearly = 6;
+    };
+    email = {
+      host = "mail.example.org";
+      port = 2525;
+      encryption = "tls";
+      user = "backup";
+      passwordFile = "/run/secrets/smtp";
+      caFile = "/etc/ssl/ca.pem";
+      from = "backup@example.org";
+      to = [ "admin@example.org" ];
+      subjectTag = "nas";
+      when = "failure";
+      timeout = 30;
+    };
+    schedule = [
+      "Mon 03:00"
+      "Thu 04:00"
+    ];
+    persistent = false;
+    randomizedDelaySec = "10min";
+    onSuccess = [ "after.service" ];
+    onFailure = [ "alarm.service" ];
+    docker.host = "unix:///run/user/1000/docker.sock";
+  };
+}

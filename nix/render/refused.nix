@@ -1,0 +1,60 @@
+# Configurations that must not evaluate.
+{
+  no-stacks.stacks = [ ];
+  twice.stacks = [
+    "web"
+    "web"
+  ];
+  same-path.stacks = {
+    a.path = "/srv/x";
+    b.path = "/srv/x";
+  };
+  store-in-stack = {
+    stacks.web.path = "/srv/web";
+    backupDir = "/srv/web/backup";
+  };
+  store-in-bind = {
+    stacks.web.includeBinds = [ "/mnt" ];
+    backupDir = "/mnt/backup";
+  };
+  no-recipient = {
+    stacks = [ "web" ];
+    email = {
+      host = "h";
+      from = "a@b";
+      to = [ ];
+    };
+  };
+  secret-in-store = {
+    stacks = [ "web" ];
+    email = {
+      host = "h";
+      user = "u";
+      passwordFile = "/nix/store/00000000000000000000000000000000-password";
+      from = "a@b";
+      to = [ "c@d" ];
+    };
+  };
+  user-without-password = {
+    stacks = [ "web" ];
+    email = {
+      host = "h";
+      user = "u";
+      from = "a@b";
+      to = [ "c@d" ];
+    };
+  };
+  unknown-option = {
+    stacks = [ "web" ];
+    keepDays = 7;
+  };
+  unknown-stack-option.stacks.web.stop_timeout = 7;
+  wrong-type = {
+    stacks = [ "web" ];
+    retention.keepDays = "7";
+  };
+  relative-path = {
+    stacks = [ "web" ];
+    baseDir = "stacks";
+  };
+}

@@ -1,0 +1,2 @@
+start_all()
+machine.succeed("/etc/dsb-test/prepare")
