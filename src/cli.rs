@@ -90,7 +90,7 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Put an archive's data back
+    /// Put a stack back as an archive has it, or unpack an archive
     Restore(Restore),
     /// Start what an interrupted run left stopped
     Recover {
@@ -125,7 +125,17 @@ pub struct Restore {
     /// Only show what would be done
     #[arg(long)]
     pub dry_run: bool,
-    /// Make the device nodes an archive holds, which are refused otherwise
-    #[arg(long, requires = "to")]
+    /// Make the device nodes an archive holds, which are refused otherwise unless the archive is
+    /// one of a stack in the store
+    #[arg(long)]
     pub allow_devices: bool,
+    /// Replace the stack without asking
+    #[arg(long, short, conflicts_with = "to")]
+    pub yes: bool,
+    /// Do not remove what was there, but leave it beside what is restored
+    #[arg(long, conflicts_with = "to")]
+    pub keep_old: bool,
+    /// Leave the stack down
+    #[arg(long, conflicts_with = "to")]
+    pub no_start: bool,
 }

@@ -14,6 +14,9 @@ pub(crate) type Block = [u8; BLOCK_BYTES as usize];
 /// The header of a member, or of what belongs to the next one.
 pub(crate) struct Header<'a>(&'a Block);
 
+/// Offset and length of each extent of a sparse file.
+pub(crate) type Pairs = Vec<(u64, u64)>;
+
 impl<'a> Header<'a> {
     /// # Errors
     /// When the checksum is wrong: the block is no header, or damaged.
@@ -86,7 +89,7 @@ impl<'a> Header<'a> {
     /// Of type `S` (GNU tar manual, "Old GNU Format"): offset and length of
     /// each extent, whether more follow in extension blocks, and the file's
     /// size.
-    pub(crate) fn old_sparse(&self) -> Result<(Vec<(u64, u64)>, bool, u64)> {
+    pub(crate) fn old_sparse(&self) -> Result<(Pairs, bool, u64)> {
         ensure!(self.is_gnu(), "a sparse member without GNU tar's mark");
         let size = self.unsigned(483, 12, "realsize")?;
         let extents = sparse_extents(&self.0[386..], SPARSE_IN_HEADER)?;
@@ -110,13 +113,13 @@ impl<'a> Header<'a> {
 
 /// The extents in a block that continues a sparse header, and whether yet
 /// another follows.
-pub(crate) fn sparse_extension(block: &Block) -> Result<(Vec<(u64, u64)>, bool)> {
+pub(crate) fn sparse_extension(block: &Block) -> Result<(Pairs, bool)> {
     let extents = sparse_extents(block, SPARSE_IN_EXTENSION)?;
     Ok((extents, block[504] != 0))
 }
 
 /// An entry of all zeros ends the list early.
-fn sparse_extents(fields: &[u8], count: usize) -> Result<Vec<(u64, u64)>> {
+fn sparse_extents(fields: &[u8], count: usize) -> Result<Pairs> {
     let mut extents = Vec::new();
     for entry in fields.chunks_exact(24).take(count) {
         if entry[0] == 0 && entry[12] == 0 {

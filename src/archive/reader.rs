@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::block::{Block, Header, sparse_extension};
+use super::block::{Block, Header, Pairs, sparse_extension};
 use super::{BLOCK_BYTES, acl, pax};
 use crate::capture::{Extent, display_path};
 
@@ -387,7 +387,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn old_sparse(&mut self, header: &Header<'_>) -> Result<(Vec<(u64, u64)>, u64)> {
+    fn old_sparse(&mut self, header: &Header<'_>) -> Result<(Pairs, u64)> {
         let (mut pairs, mut continues, size) = header.old_sparse()?;
         while continues {
             ensure!(pairs.len() < EXTENT_COUNT_MAX, "its sparse map is too long");
@@ -402,7 +402,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The map of sparse format 1.0, at the front of `stored_bytes` of data.
-    fn sparse_map(&mut self, stored_bytes: u64) -> Result<Vec<(u64, u64)>> {
+    fn sparse_map(&mut self, stored_bytes: u64) -> Result<Pairs> {
         let mut blocks_left = stored_bytes.div_ceil(BLOCK_BYTES);
         let mut block = [0; BLOCK_BYTES as usize];
         let mut used = block.len();
@@ -575,7 +575,7 @@ impl Records {
 
     /// Of the sparse formats 0.0 and 0.1 (GNU tar manual, "PAX Format, Versions
     /// 0.0 and 0.1").
-    fn sparse_pairs(&self) -> Result<Vec<(u64, u64)>> {
+    fn sparse_pairs(&self) -> Result<Pairs> {
         let numbers: Option<Vec<u64>> = match self.get(b"GNU.sparse.map") {
             Some(map) => map.split(|byte| *byte == b',').map(decimal).collect(),
             None => {

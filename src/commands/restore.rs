@@ -1,15 +1,18 @@
 //! `restore`: which archive is meant, and where its data goes.
 
+use std::io::{IsTerminal, Write as _};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Absent, load_with, print};
+use super::{Absent, load_with, print, print_json};
 use crate::archive::{self, Manifest};
 use crate::cli::{Global, Restore};
+use crate::lock::Lock;
 use crate::outcome::ExitStatus;
 use crate::report::human_bytes;
 use crate::restore::pick::Only;
+use crate::restore::stack::Wish;
 use crate::restore::{self as restores, Archive};
 use crate::signals::Signals;
 use crate::store::{Store, StoredArchive};
@@ -18,7 +21,7 @@ pub fn restore(global: &Global, options: &Restore) -> Result<ExitStatus> {
     let archive = find(global, &options.what)?;
     let manifest = manifest(&archive)?;
     let Some(dir) = &options.to else {
-        bail!("give --to DIR");
+        return restore_stack(global, options, &archive, manifest.as_ref());
     };
     let only = Only::new(&options.only, manifest.as_ref())?;
     if options.dry_run {
@@ -34,6 +37,77 @@ pub fn restore(global: &Global, options: &Restore) -> Result<ExitStatus> {
         "restored"
     );
     Ok(tell_lacks(&summary.lacks))
+}
+
+fn restore_stack(
+    global: &Global,
+    options: &Restore,
+    archive: &Archive,
+    manifest: Option<&Manifest>,
+) -> Result<ExitStatus> {
+    let manifest = manifest.context(
+        "only an archive in a file and with a manifest tells which stack it is of: unpack this one \
+         with --to DIR",
+    )?;
+    let plan = load_with(global, Absent::UseDefaults)?;
+    let stack = plan
+        .stacks
+        .iter()
+        .find(|stack| stack.name == manifest.stack);
+    let signals = Signals::install()?;
+    let wish = Wish {
+        state_dir: &plan.state_dir,
+        signals: &signals,
+        allow_devices: options.allow_devices || !is_path(&options.what),
+        keep_old: options.keep_old,
+        starts: !options.no_start,
+    };
+    if options.dry_run {
+        let planned = restores::stack::Restore::plan(archive, manifest, stack, &wish)?;
+        return print(&planned.text()).map(|()| ExitStatus::Ok);
+    }
+    let _lock = Lock::take(&plan.state_dir)?;
+    let planned = restores::stack::Restore::plan(archive, manifest, stack, &wish)?;
+    confirm(options, &planned.text())?;
+    let restored = planned.run()?;
+    if global.json {
+        print_json(&restored)?;
+    }
+    for warning in &restored.warnings {
+        tracing::warn!("{warning}");
+    }
+    for path in &restored.kept {
+        tracing::info!(path = %path.display(), "kept what was there");
+    }
+    tracing::info!(
+        services = restored.services.join(" "),
+        content = human_bytes(restored.file_bytes),
+        downtime_ms = restored.downtime_ms,
+        "restored"
+    );
+    Ok(tell_lacks(&restored.lacks))
+}
+
+/// # Errors
+/// Unless `--yes` was given or the answer on the terminal is yes.
+fn confirm(options: &Restore, text: &str) -> Result<()> {
+    let mut out = std::io::stderr();
+    let _ = write!(out, "{text}");
+    if options.yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!("nobody is there to be asked: give --yes to replace the stack");
+    }
+    let _ = write!(out, "go on? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .context("read the answer")?;
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => bail!("not confirmed: nothing was done"),
+    }
 }
 
 /// What is not as it was makes the restore incomplete.

@@ -3,6 +3,7 @@
 //! Compose's own view of a stack come out as values; decisions are elsewhere.
 
 mod inspect;
+mod put_back;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::{Exit, Output, Program};
 pub use inspect::{ComposeConfig, Container, Dependency, Health, Image, Status, Volume};
+pub use put_back::{create_volume, remove_containers, remove_volume};
 
 const DOCKER: &str = "docker";
 

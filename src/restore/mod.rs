@@ -3,6 +3,8 @@
 mod extract;
 mod metadata;
 pub mod pick;
+pub mod stack;
+pub mod swap;
 
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
