@@ -77,10 +77,20 @@ pub enum Command {
         #[arg(value_name = "STACK")]
         stacks: Vec<String>,
     },
-    /// List the archives in the store
+    /// List the archives in the store, or the members of one
     List {
-        #[arg(value_name = "STACK")]
-        stacks: Vec<String>,
+        /// Stacks; or an archive file, and what of it: paths, volumes, services
+        #[arg(value_name = "STACK|ARCHIVE")]
+        what: Vec<String>,
+    },
+    /// Read archives back and say what is damaged
+    ///
+    /// An archive in the store that is damaged is marked: it no longer counts for retention, and
+    /// is not restored unless its time is given.
+    Verify {
+        /// Stacks or archive files; without any, all that is in the store
+        #[arg(value_name = "STACK|ARCHIVE")]
+        what: Vec<String>,
     },
     /// Remove the archives that retention does not keep
     Prune {

@@ -2,6 +2,7 @@
 
 mod archive;
 mod capture;
+mod checks;
 mod cli;
 mod commands;
 mod config;
@@ -25,6 +26,7 @@ mod run;
 mod signals;
 mod store;
 mod survey;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -54,7 +56,8 @@ fn main() -> ExitCode {
         Command::Run { stacks, keep_days } => commands::run(global, stacks, *keep_days, &log),
         Command::Check { live } => commands::check(global, *live),
         Command::Plan { stacks } => commands::plan(global, stacks),
-        Command::List { stacks } => commands::list(global, stacks),
+        Command::List { what } => commands::list(global, what),
+        Command::Verify { what } => commands::verify(global, what),
         Command::Prune { stacks, dry_run } => commands::prune(global, stacks, *dry_run),
         Command::Restore(options) => commands::restore(global, options),
         Command::Recover { forget } => commands::recover(global, forget.as_deref(), &log),

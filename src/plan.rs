@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::capture::Exclude;
-use crate::config::{Capture, Config, Email, OnBusy, Retention, Stack, StackFields, StopMethod};
+use crate::config::{
+    Capture, Config, Email, OnBusy, Retention, Stack, StackFields, StopMethod, Verify,
+};
 use crate::docker::ComposeProject;
 use crate::{email, retention};
 
@@ -41,6 +43,7 @@ pub struct StackPlan {
     pub stop_timeout: Option<Duration>,
     pub start_timeout: Duration,
     pub on_busy: OnBusy,
+    pub verify: Verify,
 }
 
 impl StackPlan {
@@ -181,6 +184,7 @@ fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Resu
         stop_timeout: stop_timeout.map(|secs| Duration::from_secs(secs.into())),
         start_timeout: Duration::from_secs(start_timeout.into()),
         on_busy: own.on_busy.or(defaults.on_busy).unwrap_or_default(),
+        verify: own.verify.or(defaults.verify).unwrap_or_default(),
     })
 }
 

@@ -11,6 +11,7 @@ mod pax;
 mod read;
 mod reader;
 mod render;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod ustar;
@@ -20,6 +21,7 @@ pub use layout::{Layout, ManifestSlot};
 pub use manifest::{FORMAT_VERSION, ImageOf, Manifest};
 pub use read::{is_complete, read_manifest};
 pub use reader::{Input, Kind, Member, Reader};
+pub use sums::Sums;
 pub use write::{write_manifest, write_members};
 
 /// The unit of a tar file: POSIX.1-2017 `pax`, "ustar Interchange Format".

@@ -1,6 +1,7 @@
 //! The commands: a plan from the command line and the configuration, the work
 //! elsewhere, and what is printed of it.
 
+mod archives;
 mod inspect;
 mod restore;
 
@@ -24,7 +25,8 @@ use crate::signals::Signals;
 use crate::store::Store;
 use crate::{email, report as reports, run as runs};
 
-pub use inspect::{check, list, plan};
+pub use archives::{list, verify};
+pub use inspect::{check, plan};
 pub use restore::restore;
 
 const DEFAULT_CONFIG: &str = "/etc/docker-stack-backup/config.json";

@@ -153,10 +153,10 @@ pub fn in_store(global: &Global, what: &str) -> Result<StoredArchive> {
     let digits: String = time.chars().filter(char::is_ascii_digit).collect();
     archives.retain(|archive| {
         let name = archive.name.time.strftime("%Y%m%d%H%M%S").to_string();
-        name.starts_with(&digits) && (archive.complete || !digits.is_empty())
+        name.starts_with(&digits) && (archive.is_good() || !digits.is_empty())
     });
     archives.pop().with_context(|| match time {
-        "" => format!("no archive of {stack} is complete"),
+        "" => format!("no archive of {stack} is good"),
         _ => format!("no archive of {stack} is of {time} (`list {stack}` shows all)"),
     })
 }

@@ -47,17 +47,12 @@ pub fn remove_containers(ids: &[String]) -> Result<()> {
 }
 
 impl ComposeProject {
-    /// Creates the containers of these services, and makes those anew that the
-    /// compose file no longer describes. Nothing is started, pulled or built.
+    /// Creates the containers of these services and of what they depend on, and
+    /// makes those anew that the compose file no longer describes. Nothing is
+    /// started, pulled or built. (With `--no-deps` Compose would forget
+    /// `depends_on`, and make dependants anew for that.)
     pub fn create(&self, services: &[String]) -> Result<()> {
-        let args = [
-            "up",
-            "--no-start",
-            "--no-deps",
-            "--no-build",
-            "--pull",
-            "never",
-        ];
+        let args = ["up", "--no-start", "--no-build", "--pull", "never"];
         let args = args
             .into_iter()
             .map(str::to_owned)

@@ -10,6 +10,7 @@ use super::write::WriteSummary;
 use super::{Layout, ManifestSlot, is_complete, read_manifest, write_manifest, write_members};
 use crate::capture::{Exclude, Inventory, Source, scan};
 
+mod damage;
 mod facts;
 mod foreign;
 mod hostile;
