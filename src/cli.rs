@@ -100,6 +100,18 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Prove that an archive can be restored: start it as a throw-away project
+    ///
+    /// With volumes and a directory of its own, no ports, and networks without a way out; from
+    /// local images. It is taken down again in any case.
+    Drill {
+        /// Stacks (their newest good archives), STACK@TIME, or archive files
+        #[arg(value_name = "WHAT", required = true)]
+        what: Vec<String>,
+        /// A service and a command in it that must succeed
+        #[arg(last = true, value_name = "SERVICE COMMAND")]
+        command: Vec<String>,
+    },
     /// Put a stack back as an archive has it, or unpack an archive
     Restore(Restore),
     /// Start what an interrupted run left stopped

@@ -87,6 +87,8 @@ pub struct StackFields {
     pub start_timeout: Option<u32>,
     pub on_busy: Option<OnBusy>,
     pub verify: Option<Verify>,
+    /// A service and a command in it that must succeed for a drill to.
+    pub drill_check: Vec<String>,
 }
 
 /// How an archive is read back before it gets its name. The stack is up then.

@@ -44,6 +44,7 @@ pub struct StackPlan {
     pub start_timeout: Duration,
     pub on_busy: OnBusy,
     pub verify: Verify,
+    pub drill_check: Vec<String>,
 }
 
 impl StackPlan {
@@ -137,6 +138,7 @@ fn own_fields(defaults: &StackFields) -> impl Iterator<Item = &'static str> {
         ("files", !defaults.files.is_empty()),
         ("envFiles", !defaults.env_files.is_empty()),
         ("includeBinds", !defaults.include_binds.is_empty()),
+        ("drillCheck", !defaults.drill_check.is_empty()),
     ];
     let set = fields.into_iter().filter(|(_, is_set)| *is_set);
     set.map(|(field, _)| field)
@@ -156,6 +158,9 @@ fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Resu
     check_path(&dir).context("`path`")?;
     for bind in &own.include_binds {
         check_path(bind).context("`includeBinds`")?;
+    }
+    if own.drill_check.len() == 1 {
+        bail!("`drillCheck`: a service needs a command after it");
     }
     let start_timeout = own
         .start_timeout
@@ -185,6 +190,7 @@ fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Resu
         start_timeout: Duration::from_secs(start_timeout.into()),
         on_busy: own.on_busy.or(defaults.on_busy).unwrap_or_default(),
         verify: own.verify.or(defaults.verify).unwrap_or_default(),
+        drill_check: own.drill_check,
     })
 }
 

@@ -20,7 +20,7 @@ use crate::plan::{Plan, StackPlan};
 use crate::prune::prune;
 use crate::signals::Signals;
 use crate::store::Store;
-use crate::{email, report, restore};
+use crate::{drill, email, report, restore};
 
 /// Backs up every stack of the plan.
 ///
@@ -231,7 +231,14 @@ fn is_unfinished(outcome: &RunOutcome) -> bool {
 fn recover_all(state_dir: &Path, journal: &Journal, signals: &Signals) -> Result<Vec<Recovered>> {
     let mut recovered = Vec::new();
     let mut half_restored = Vec::new();
-    for (stack, result) in restore::stack::recover(state_dir, journal)? {
+    let drills = drill::recover(state_dir)?
+        .into_iter()
+        .map(|(stack, result)| {
+            let result = result.context("take down a drill that was killed");
+            (format!("{stack} (drill)"), result)
+        });
+    let restores = restore::stack::recover(state_dir, journal)?;
+    for (stack, result) in restores.into_iter().chain(drills) {
         let Err(error) = result else { continue };
         tracing::error!("{error:#}");
         half_restored.push(stack.clone());

@@ -2,6 +2,7 @@
 //! elsewhere, and what is printed of it.
 
 mod archives;
+mod drill;
 mod inspect;
 mod restore;
 
@@ -26,6 +27,7 @@ use crate::store::Store;
 use crate::{email, report as reports, run as runs};
 
 pub use archives::{list, verify};
+pub use drill::drill;
 pub use inspect::{check, plan};
 pub use restore::restore;
 

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::{Exit, Output, Program};
 pub use inspect::{ComposeConfig, Container, Dependency, Health, Image, Status, Volume};
-pub use put_back::{create_volume, remove_containers, remove_volume};
+pub use put_back::{
+    create_volume, exec_drill, remove_containers, remove_project, remove_volume, up_drill,
+};
 
 const DOCKER: &str = "docker";
 

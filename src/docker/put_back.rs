@@ -1,8 +1,12 @@
 //! What a restore needs of Docker beyond what a backup does.
 
+use std::path::Path;
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
 use super::{ComposeProject, ENGINE_SLACK, Volume, docker};
+use crate::process::Program;
 
 /// Creates a volume with the driver, labels and options it had, so that Compose
 /// takes it for its own.
@@ -63,4 +67,65 @@ impl ComposeProject {
             .check()
             .map(drop)
     }
+}
+
+/// Removes a project's containers, volumes and networks, by their labels.
+pub fn remove_project(project: &str) -> Result<()> {
+    let filter = format!("label=com.docker.compose.project={project}");
+    let listed = |kind: &str, list: &[&str]| -> Result<Vec<String>> {
+        let args = [&[kind], list, &["--quiet", "--filter", &filter]].concat();
+        Ok(super::lines(docker(args).output()?.check()?))
+    };
+    remove_containers(&listed("container", &["ls", "--all", "--no-trunc"])?)?;
+    for volume in listed("volume", &["ls"])? {
+        remove_volume(&volume)?;
+    }
+    for network in listed("network", &["ls", "--no-trunc"])? {
+        docker(["network", "rm", &network]).output()?.check()?;
+    }
+    Ok(())
+}
+
+/// Starts all services of a throw-away project from local images, and waits
+/// until they run and are healthy.
+pub fn up_drill(project: &str, file: &Path, limit: Duration) -> Result<()> {
+    let secs = limit.as_secs().to_string();
+    let args = [
+        "up",
+        "--detach",
+        "--no-build",
+        "--pull",
+        "never",
+        "--wait",
+        "--wait-timeout",
+        &secs,
+    ];
+    drill_compose(project, file, args)
+        .limit(limit + ENGINE_SLACK * 2)
+        .output()?
+        .check()
+        .map(drop)
+}
+
+/// Runs a command in a service's container; it must succeed.
+pub fn exec_drill(project: &str, file: &Path, service: &str, argv: &[String]) -> Result<()> {
+    let args = ["exec", "-T", service]
+        .into_iter()
+        .chain(argv.iter().map(String::as_str));
+    drill_compose(project, file, args)
+        .limit(ENGINE_SLACK * 10)
+        .output()?
+        .check()
+        .map(drop)
+}
+
+fn drill_compose<'a>(
+    project: &str,
+    file: &Path,
+    args: impl IntoIterator<Item = &'a str>,
+) -> Program {
+    let file = file.to_string_lossy();
+    let first = ["compose", "--project-name", project, "--file", &*file];
+    let args = args.into_iter().map(str::to_owned);
+    docker(first.map(str::to_owned).into_iter().chain(args))
 }
