@@ -81,11 +81,14 @@ rec {
         (types.enum [
           "stop"
           "down"
+          "pause"
         ])
         {
           description = ''
             `stop` stops the containers and starts the very same again. `down`
             removes them and makes new ones, which loses anonymous volumes.
+            `pause` freezes them: the archive is crash-consistent, as after a
+            power cut.
             `null` means `stop`.
           '';
           example = "down";

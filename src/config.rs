@@ -121,6 +121,9 @@ pub enum StopMethod {
     Stop,
     /// `docker compose down`, and made anew by `up`, as the script did.
     Down,
+    /// Containers are frozen and thawed, and never learn of it: the archive is
+    /// as if the machine had lost its power (crash-consistent).
+    Pause,
 }
 
 /// What to do when a stopped stack's data is still being written to.

@@ -1,6 +1,6 @@
 //! One stack's backup: plan, measure, stop, quiet, archive, start, finish.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,9 @@ use crate::journal::{self, Entry, Journal, Step};
 use crate::lifecycle::{self, Before, WasRunning};
 use crate::outcome::{ArchiveOutcome, Failure, Phase, PhaseTime, StackOutcome, StackStatus};
 use crate::plan::StackPlan;
-use crate::quiet::{self, Writers};
+use crate::priority;
+use crate::progress;
+use crate::quiet::{self, Who, Writers};
 use crate::report::human_bytes;
 use crate::signals::Signals;
 use crate::store::{ArchiveName, Beside, Partial, Store};
@@ -84,6 +86,7 @@ impl Record {
     ) -> Option<T> {
         let span = tracing::info_span!("phase", ?phase);
         let _entered = span.enter();
+        progress::phase(phase);
         let began = Instant::now();
         let result = panic::catch_unwind(AssertUnwindSafe(|| act(&mut self.outcome)))
             .unwrap_or_else(|_| {
@@ -195,13 +198,14 @@ impl Cycle<'_> {
                 human_bytes(available)
             );
         }
-        let own: HashSet<&str> = self
+        let own: Vec<&str> = self
             .survey
             .running
             .iter()
             .map(|was| was.id.as_str())
             .collect();
-        let writers = quiet::container_writers(&docker::containers()?, &self.paths(), &own);
+        let writers =
+            quiet::container_writers(&docker::containers()?, &self.paths(), Who::RunsBut(&own));
         if self.stack.on_busy == OnBusy::Fail && !writers.busy.is_empty() {
             bail!("{}; nothing was stopped", busy(&writers.busy));
         }
@@ -226,7 +230,9 @@ impl Cycle<'_> {
             self.context.signals.check()?;
             self.context.journal.write(&entry)
         })?;
+        let _urgent = priority::urgent();
         let began = Instant::now();
+        progress::down(Some(began));
         let stopped = record.phase(Phase::Stop, |_| {
             tracing::info!(services = entry.services().join(" "), "stopping");
             self.stop(&entry)?;
@@ -244,7 +250,10 @@ impl Cycle<'_> {
         let downtime = began.elapsed();
         record.outcome.downtime_ms = Some(downtime.as_millis() as u64);
         match started {
-            Some(()) => tracing::info!(downtime_ms = downtime.as_millis() as u64, "up again"),
+            Some(()) => {
+                progress::down(None);
+                tracing::info!(downtime_ms = downtime.as_millis() as u64, "up again");
+            }
             None => record.outcome.status = StackStatus::Down,
         }
         written
@@ -294,6 +303,7 @@ impl Cycle<'_> {
         let grace = self.stack.stop_timeout;
         match entry.stop_method {
             StopMethod::Stop => lifecycle::stop(&self.survey.running, grace, self.context.signals),
+            StopMethod::Pause => lifecycle::pause(&self.survey.running),
             StopMethod::Down => {
                 // Chains are stopped one after the other: their grace adds up.
                 let longest = self
@@ -306,12 +316,22 @@ impl Cycle<'_> {
         }
     }
 
+    /// The archive will be crash-consistent, no more.
+    fn is_paused(&self) -> bool {
+        self.survey.stop_method == StopMethod::Pause && !self.survey.running.is_empty()
+    }
+
     fn capture(&self, record: &mut Record) -> Option<Written> {
-        let inventory = record.phase(Phase::Quiet, |outcome| self.prove_quiet(outcome))?;
+        let (inventory, before) =
+            record.phase(Phase::Quiet, |outcome| self.prove_quiet(outcome))?;
         let written = record.phase(Phase::Archive, |outcome| self.write(outcome, &inventory))?;
-        // A daemon that restarts brings back what it was told to keep up.
+        // A daemon that restarts brings back what it was told to keep up, and
+        // what ran may have ended again.
         record.phase(Phase::Quiet, |outcome| {
-            self.judge(outcome, &self.writers(&self.patient_containers()?).busy)
+            let now = self.patient_containers()?;
+            let who = Who::RanSince(&before);
+            let writers = quiet::container_writers(&now, &self.paths(), who);
+            self.judge(outcome, &writers.busy)
         })?;
         Some(written)
     }
@@ -335,23 +355,24 @@ impl Cycle<'_> {
         }
     }
 
-    fn prove_quiet(&self, outcome: &mut StackOutcome) -> Result<Inventory> {
+    /// Also returns the containers as they were at that moment.
+    fn prove_quiet(&self, outcome: &mut StackOutcome) -> Result<(Inventory, Vec<Container>)> {
         self.context.signals.check()?;
         let containers = docker::containers()?;
         self.check_stopped(outcome, &containers)?;
-        let Writers { mut busy, possible } = self.writers(&containers);
+        // With the stack down, no container is exempt.
+        let who = Who::RunsBut(&[]);
+        let Writers { mut busy, possible } =
+            quiet::container_writers(&containers, &self.paths(), who);
         for found in possible {
             tracing::debug!(found, "could write");
         }
         let inventory = self.scan()?;
-        busy.extend(quiet::process_writers(&inventory)?);
+        let frozen = containers.iter().filter(|c| c.status == Status::Paused);
+        let frozen: Vec<&str> = frozen.map(|c| c.id.as_str()).collect();
+        busy.extend(quiet::process_writers(&inventory, &frozen)?);
         self.judge(outcome, &busy)?;
-        Ok(inventory)
-    }
-
-    /// With the stack down, no container is exempt.
-    fn writers(&self, containers: &[Container]) -> Writers {
-        quiet::container_writers(containers, &self.paths(), &HashSet::new())
+        Ok((inventory, containers))
     }
 
     fn check_stopped(&self, outcome: &mut StackOutcome, containers: &[Container]) -> Result<()> {
@@ -359,6 +380,10 @@ impl Cycle<'_> {
             let Some(now) = containers.iter().find(|c| c.id == was.id) else {
                 continue;
             };
+            let is_frozen = now.status == Status::Paused && self.is_paused();
+            if is_frozen {
+                continue;
+            }
             if now.status != Status::Stopped {
                 bail!(
                     "{} still runs after its stop; does something restart it?",
@@ -399,6 +424,7 @@ impl Cycle<'_> {
         let now = ZonedDateTime::now().datetime();
         let partial = self.context.store.create_partial(&self.stack.name, now)?;
         tracing::info!(archive = human_bytes(layout.archive_bytes()), "archiving");
+        progress::archive(layout.archive_bytes(), inventory.member_count());
         let summary = archive::write_members(
             &layout,
             inventory,
@@ -456,6 +482,7 @@ impl Cycle<'_> {
             socket_count: manifest.socket_count,
             excluded_count: manifest.excluded_count,
             changed_count: manifest.changed_count,
+            crash_consistent: self.is_paused(),
         });
         tracing::info!(path = %path.display(), size = human_bytes(layout.archive_bytes()), "archived");
         Ok(())

@@ -10,15 +10,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::config::StopMethod;
 use crate::docker::{self, Container, Dependency, Existing, Health, Status};
 use crate::journal::{Entry, Step};
 use crate::signals::Signals;
 
 /// Between two looks at the containers of a stack that is starting.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(25);
 /// Between two looks while the Engine does not answer, or a start failed.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often a container that fails to start, or ends at once, is started.
@@ -118,6 +119,16 @@ pub fn stop_order(containers: &[WasRunning]) -> Vec<Vec<usize>> {
     order
 }
 
+/// Freezes the containers, all at once; those that were paused before are so
+/// already. There is no order: none of them notices.
+pub fn pause(containers: &[WasRunning]) -> Result<()> {
+    docker::at_once(containers, |was| {
+        docker::pause(&was.id).with_context(|| format!("pause {}", was.name))
+    })
+    .into_iter()
+    .collect()
+}
+
 /// Stops the containers, dependants first. `grace` overrides their own stop
 /// timeouts. No further group is stopped once an end is asked for; when this
 /// returns `Ok`, no stop is under way.
@@ -160,7 +171,8 @@ pub fn start(entry: &Entry, signals: &Signals) -> Result<Vec<String>> {
 
 /// A stop that was under way when its program was killed goes on in the
 /// Engine, and would take down again what is started now. Stopping once more
-/// ends only when the containers have ended, whoever asked first.
+/// ends only when the containers have ended, whoever asked first. The same
+/// goes for a pause.
 fn finish_stop(entry: &Entry, signals: &Signals) -> Result<()> {
     let limit = Duration::from_secs(entry.start_timeout_secs);
     let began = Instant::now();
@@ -181,6 +193,9 @@ fn finish_stop(entry: &Entry, signals: &Signals) -> Result<()> {
         })
         .cloned()
         .collect();
+    if entry.stop_method == StopMethod::Pause {
+        return pause(&still_there);
+    }
     stop(
         &still_there,
         entry.stop_timeout_secs.map(Duration::from_secs),
@@ -216,6 +231,8 @@ enum State {
     Pending(String),
     /// Does not run; a start would help.
     Down(String),
+    /// Paused by this program.
+    Frozen,
     /// Ran to its end without an error after this program started it.
     Completed,
 }
@@ -285,10 +302,25 @@ impl Start<'_> {
             },
             Some(container) => Seen {
                 id: Some(container.id.clone()),
-                state: state(was.before, container, self.started.contains(&i)),
+                state: self.state(i, container),
             },
         };
         self.entry.containers.iter().enumerate().map(look).collect()
+    }
+
+    /// A container that was only frozen is as before as soon as it runs: its
+    /// health is told anew with the next check, which may be long.
+    fn state(&self, i: usize, container: &Container) -> State {
+        let before = self.entry.containers[i].before;
+        let was_started = self.started.contains(&i);
+        if self.entry.stop_method == StopMethod::Pause && before != Before::Paused {
+            match container.status {
+                Status::Paused => return State::Frozen,
+                Status::Running if !was_started => return State::AsBefore,
+                _ => {}
+            }
+        }
+        state(before, container, was_started)
     }
 
     /// Those that are down, whose dependencies are met, and for which there is
@@ -298,9 +330,13 @@ impl Start<'_> {
         let containers = &self.entry.containers;
         let mut made_anew = BTreeSet::new();
         (0..containers.len())
-            .filter(|&i| matches!(seen[i].state, State::Down(_)))
+            .filter(|&i| matches!(seen[i].state, State::Down(_) | State::Frozen))
             .filter(|i| self.attempts.get(i).copied().unwrap_or(0) < START_ATTEMPTS)
-            .filter(|&i| self.ignores_dependencies || self.dependencies_are_met(i, seen))
+            .filter(|&i| {
+                seen[i].state == State::Frozen
+                    || self.ignores_dependencies
+                    || self.dependencies_are_met(i, seen)
+            })
             .filter(|&i| seen[i].id.is_some() || made_anew.insert(&containers[i].service))
             .collect()
     }
@@ -318,18 +354,10 @@ impl Start<'_> {
     /// Returns how long to wait before the next look.
     fn start_all(&mut self, startable: &[usize], seen: &[Seen]) -> Duration {
         let entry = self.entry;
-        let results: Vec<Result<()>> = thread::scope(|scope| {
-            let start = |&i: &usize| {
-                let span = tracing::Span::current();
-                let id = seen[i].id.as_deref();
-                let last_error = self.errors.get(&i).map(String::as_str);
-                scope.spawn(move || span.in_scope(|| start_one(entry, i, id, last_error)))
-            };
-            let starts: Vec<_> = startable.iter().map(start).collect();
-            let join = |start: thread::ScopedJoinHandle<'_, Result<()>>| {
-                start.join().unwrap_or_else(|_| Err(anyhow!("panicked")))
-            };
-            starts.into_iter().map(join).collect()
+        let errors = &self.errors;
+        let results = docker::at_once(startable, |&i| {
+            let last_error = errors.get(&i).map(String::as_str);
+            start_one(entry, i, &seen[i], last_error)
         });
         let mut pause = if startable.is_empty() {
             LOOK
@@ -339,7 +367,9 @@ impl Start<'_> {
         for (&i, result) in startable.iter().zip(results) {
             let error = match result {
                 Ok(()) => {
-                    self.started.insert(i);
+                    if seen[i].state != State::Frozen {
+                        self.started.insert(i);
+                    }
                     *self.attempts.entry(i).or_default() += 1;
                     continue;
                 }
@@ -360,10 +390,8 @@ impl Start<'_> {
         for (was, seen) in self.entry.containers.iter().zip(seen) {
             if was.before == Before::Paused
                 && let Some(id) = &seen.id
-                && let Err(error) = docker::pause(id)
-                && !format!("{error:#}").contains("already paused")
             {
-                return Err(error);
+                docker::pause(id)?;
             }
         }
         Ok(())
@@ -382,6 +410,13 @@ impl Start<'_> {
             .collect()
     }
 
+    fn with_error(&self, i: usize, reason: &str) -> String {
+        match self.errors.get(&i) {
+            Some(error) => format!("{reason}: {error}"),
+            None => reason.to_owned(),
+        }
+    }
+
     fn complaint(&self, seen: &[Seen]) -> String {
         let when = match self.signals.is_pressed() {
             true => "when a second signal ended the wait".to_owned(),
@@ -391,10 +426,8 @@ impl Start<'_> {
             let reason = match &seen.state {
                 State::AsBefore | State::Completed => return None,
                 State::Pending(reason) => format!("{reason} {when}"),
-                State::Down(reason) => match self.errors.get(&i) {
-                    Some(error) => format!("{reason}: {error}"),
-                    None => reason.clone(),
-                },
+                State::Down(reason) => self.with_error(i, reason),
+                State::Frozen => self.with_error(i, "is still paused"),
             };
             let log = seen
                 .id
@@ -409,8 +442,9 @@ impl Start<'_> {
     }
 }
 
-fn start_one(entry: &Entry, i: usize, id: Option<&str>, last_error: Option<&str>) -> Result<()> {
+fn start_one(entry: &Entry, i: usize, seen: &Seen, last_error: Option<&str>) -> Result<()> {
     let was = &entry.containers[i];
+    let id = seen.id.as_deref();
     tracing::debug!(container = was.name, "starting");
     let replicas = entry
         .containers
@@ -421,6 +455,7 @@ fn start_one(entry: &Entry, i: usize, id: Option<&str>, last_error: Option<&str>
         Some(_) if last_error.is_some_and(docker::has_lost_its_peer) => {
             entry.compose.up(&was.service, replicas, Existing::Replace)
         }
+        Some(id) if seen.state == State::Frozen => docker::unpause(id),
         Some(id) => docker::start(id),
         None => entry.compose.up(&was.service, replicas, Existing::Keep),
     }
@@ -459,7 +494,7 @@ fn is_met(dependant: &WasRunning, needed: &WasRunning, state: &State) -> bool {
     match state {
         State::AsBefore | State::Completed => true,
         State::Pending(_) => !waits_for_health,
-        State::Down(_) => false,
+        State::Down(_) | State::Frozen => false,
     }
 }
 

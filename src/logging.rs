@@ -15,6 +15,8 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::progress;
+
 /// More than this is dropped from a report: it is for reading.
 const KEPT_LINES: usize = 2000;
 
@@ -130,8 +132,7 @@ impl Stderr {
             _ if level <= Level::WARN => format!("{}: {line}\n", level.as_str().to_lowercase()),
             _ => format!("{line}\n"),
         };
-        // A closed stderr must not end a run that has stacks to start.
-        let _ = io::stderr().write_all(line.as_bytes());
+        progress::print_above(&line);
     }
 }
 

@@ -118,6 +118,9 @@ pub struct PhaseTime {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ArchiveOutcome {
+    /// The stack was paused, not stopped: the data is as after a power cut.
+    #[serde(default)]
+    pub crash_consistent: bool,
     pub path: PathBuf,
     /// Length of the archive file.
     pub archive_bytes: u64,

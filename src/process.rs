@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,9 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 const POLL: Duration = Duration::from_millis(5);
+/// How long output is waited for after a program's end: something that it
+/// started, and that is not meant to end, may hold its pipes open.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,10 +128,11 @@ impl Program {
         let exit = self
             .wait(&mut child)
             .with_context(|| format!("wait for `{command_line}`"))?;
+        let deadline = Instant::now() + LINGER;
         let output = Output {
             exit,
-            stdout: stdout.join().unwrap_or_default(),
-            stderr: stderr.join().unwrap_or_default(),
+            stdout: stdout.bytes(deadline),
+            stderr: stderr.bytes(deadline),
             command_line,
         };
         let duration_ms = began.elapsed().as_millis() as u64;
@@ -164,15 +169,41 @@ impl Program {
     }
 }
 
-fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            // What was read before an error is worth more than the error.
-            let _ = pipe.read_to_end(&mut bytes);
+/// A pipe that a thread reads.
+struct Drain {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: thread::JoinHandle<()>,
+}
+
+fn drain(pipe: Option<impl Read + Send + 'static>) -> Drain {
+    let bytes = Arc::new(Mutex::new(Vec::new()));
+    let shared = bytes.clone();
+    let reader = thread::spawn(move || {
+        let Some(mut pipe) = pipe else { return };
+        let mut part = [0; 8 << 10];
+        // What was read before an error is worth more than the error.
+        loop {
+            let count = match pipe.read(&mut part) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Ok(0) | Err(_) => return,
+                Ok(count) => count,
+            };
+            let mut bytes = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            bytes.extend_from_slice(&part[..count]);
         }
-        bytes
-    })
+    });
+    Drain { bytes, reader }
+}
+
+impl Drain {
+    /// All of it; after the deadline, what there is by then. The thread is left
+    /// to whoever holds the pipe open.
+    fn bytes(self, deadline: Instant) -> Vec<u8> {
+        while !self.reader.is_finished() && Instant::now() < deadline {
+            thread::sleep(POLL / 5);
+        }
+        std::mem::take(&mut *self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 #[cfg(test)]
@@ -203,6 +234,16 @@ mod tests {
             .unwrap();
         assert_eq!(output.exit, Exit::TimedOut(Duration::from_millis(200)));
         assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_a_program_leaves_behind_with_its_pipes_is_not_waited_for() {
+        let began = Instant::now();
+        let output = sh("echo out; setsid sleep 20 & exit 0").output().unwrap();
+        assert_eq!(output.exit, Exit::Success);
+        assert_eq!(output.stdout, b"out\n");
+        // The control: it was waited for a while.
+        assert!((LINGER..LINGER * 2).contains(&began.elapsed()));
     }
 
     #[test]

@@ -11,6 +11,9 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 use crate::capture::Inventory;
 use crate::docker::{Container, Status};
 
+/// The Engine's word for a container that was never started.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
 /// What was found, in words.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Writers {
@@ -21,21 +24,41 @@ pub struct Writers {
     pub possible: Vec<String>,
 }
 
-/// Running containers, of any project, that mount one of `paths` writable;
-/// those of the ids in `own` are not counted.
-pub fn container_writers(
-    containers: &[Container],
-    paths: &[PathBuf],
-    own: &HashSet<&str>,
-) -> Writers {
+/// Which containers count as writers, if they mount the data writable.
+#[derive(Clone, Copy)]
+pub enum Who<'a> {
+    /// Those that run, but for those of these ids.
+    RunsBut(&'a [&'a str]),
+    /// Those that run, or were started since this earlier look.
+    RanSince(&'a [Container]),
+}
+
+impl Who<'_> {
+    /// What to say of such a container.
+    fn verb(self, container: &Container) -> Option<&'static str> {
+        let runs = matches!(container.status, Status::Running | Status::Restarting);
+        match self {
+            Who::RunsBut(own) if own.contains(&container.id.as_str()) => None,
+            _ if runs => Some("runs"),
+            Who::RunsBut(_) => None,
+            Who::RanSince(before) => {
+                let was = before.iter().find(|was| was.id == container.id);
+                let started_at = was.map_or(NEVER, |was| &was.started_at);
+                (container.started_at != started_at).then_some("ran meanwhile")
+            }
+        }
+    }
+}
+
+/// Containers, of any project, that mount one of `paths` writable.
+pub fn container_writers(containers: &[Container], paths: &[PathBuf], who: Who<'_>) -> Writers {
     let captured: Vec<PathBuf> = paths.iter().map(|path| real(path)).collect();
     // A volume that is a bind by its driver has another path than its device,
     // but is the same directory.
     let directories: Vec<_> = captured.iter().filter_map(|path| directory(path)).collect();
     let mut writers = Writers::default();
-    let can_run = |c: &&Container| matches!(c.status, Status::Running | Status::Restarting);
-    let others = containers.iter().filter(can_run);
-    for container in others.filter(|c| !own.contains(c.id.as_str())) {
+    let counted = containers.iter().filter_map(|c| Some((c, who.verb(c)?)));
+    for (container, verb) in counted {
         for mount in container.mounts.iter().filter(|mount| mount.writable) {
             if mount.source.as_os_str().is_empty() {
                 continue;
@@ -46,7 +69,7 @@ pub fn container_writers(
                 project => format!(" of project {project}"),
             };
             let found = format!(
-                "container {}{of} runs and mounts {} writable",
+                "container {}{of} {verb} and mounts {} writable",
                 container.name,
                 mount.source.display()
             );
@@ -72,11 +95,13 @@ pub fn real(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Processes that have one of the inventory's files open for writing.
+/// Processes that have one of the inventory's files open for writing, but for
+/// those of the paused containers whose ids are in `frozen`: they cannot write.
+/// A process is a container's by its cgroup, which is what is frozen.
 ///
 /// Open files are compared by device and inode, since a path means something
 /// else in every mount namespace.
-pub fn process_writers(inventory: &Inventory) -> Result<Vec<String>> {
+pub fn process_writers(inventory: &Inventory, frozen: &[&str]) -> Result<Vec<String>> {
     let mut open: HashMap<(u64, u64), Vec<u32>> = HashMap::new();
     for process in fs::read_dir("/proc").context("list /proc")?.flatten() {
         let Some(pid) = process
@@ -86,6 +111,13 @@ pub fn process_writers(inventory: &Inventory) -> Result<Vec<String>> {
         else {
             continue;
         };
+        let is_frozen = || {
+            let cgroup = fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
+            frozen.iter().any(|id| cgroup.contains(id))
+        };
+        if !frozen.is_empty() && is_frozen() {
+            continue;
+        }
         // A process that is gone, or not ours to look at, has no files here.
         let Ok(files) = fs::read_dir(process.path().join("fd")) else {
             continue;
@@ -138,4 +170,37 @@ fn identity(fd: &Path) -> Option<(u64, u64)> {
     let is_file = u32::from(stat.stx_mode) & 0o170_000 == 0o100_000;
     let dev = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
     is_file.then_some((dev, stat.stx_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_ran_between_two_looks_is_found_by_its_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let container = |status: &str, started_at: &str| -> Container {
+            Container::from_json(serde_json::json!({
+                "Id": "x", "Name": "/x", "Image": "i",
+                "State": {"Status": status, "StartedAt": started_at, "ExitCode": 0},
+                "Config": {}, "HostConfig": {},
+                "Mounts": [{"Type": "bind", "Source": dir.path(), "RW": true}],
+            }))
+        };
+        let early = "2026-11-24T03:00:00.1Z";
+        let late = "2026-11-24T03:00:01.2Z";
+        let before = [container("exited", early)];
+        let count = |now: Container, before: &[Container]| {
+            let paths = [dir.path().to_owned()];
+            let who = Who::RanSince(before);
+            container_writers(&[now], &paths, who).busy.len()
+        };
+        assert_eq!(count(container("exited", late), &before), 1);
+        assert_eq!(count(container("exited", late), &[]), 1, "it is new");
+        assert_eq!(count(container("running", early), &before), 1);
+        // The controls.
+        assert_eq!(count(container("exited", early), &before), 0);
+        assert_eq!(count(container("paused", early), &before), 0);
+        assert_eq!(count(container("created", NEVER), &[]), 0);
+    }
 }

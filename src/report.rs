@@ -7,6 +7,7 @@ mod headline;
 mod tests;
 mod text;
 
+pub use details::phase_name;
 pub use format::{ascii, human_bytes, human_duration};
 pub use headline::subject;
 pub use text::text;

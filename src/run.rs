@@ -17,6 +17,8 @@ use crate::outcome::{
     ExitStatus, FORMAT_VERSION, Failure, Phase, Recovered, RunOutcome, StackOutcome, StackStatus,
 };
 use crate::plan::{Plan, StackPlan};
+use crate::priority;
+use crate::progress;
 use crate::prune::prune;
 use crate::signals::Signals;
 use crate::store::Store;
@@ -51,6 +53,7 @@ pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
 fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<()> {
     let journal = Journal::open(&plan.state_dir)?;
     outcome.recovered = recover_all(&plan.state_dir, &journal, signals)?;
+    priority::give_way();
     let store = Store::create(&plan.backup_dir)?;
     remove_leftovers(&store, outcome);
     let host = outcome.host.clone();
@@ -66,6 +69,7 @@ fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<(
         }
         let span = tracing::info_span!("stack", stack = stack.name);
         let _entered = span.enter();
+        progress::stack(i + 1, plan.stacks.len(), &stack.name);
         outcome.stacks[i] = match still_down(&outcome.recovered, stack) {
             Some(failed) => failed,
             None => cycle::back_up(&context, stack),

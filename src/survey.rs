@@ -9,7 +9,7 @@ use crate::capture::Source;
 use crate::config::StopMethod;
 use crate::coverage::{self, Mounts, Tree};
 use crate::docker::{self, ComposeConfig, ComposeProject, Container, Image, Volume};
-use crate::lifecycle::WasRunning;
+use crate::lifecycle::{Before, WasRunning};
 use crate::outcome::Coverage;
 use crate::plan::StackPlan;
 use crate::quiet::real;
@@ -61,6 +61,7 @@ impl Survey {
                 stack.dir().display()
             );
         }
+        docker::refuse_podman()?;
         let config = stack.compose.config();
         let everywhere = docker::compose_containers(None)?;
         let project = find_project(stack, &config, &everywhere)?;
@@ -185,8 +186,10 @@ fn stop_method(
     running: &[WasRunning],
     warnings: &mut Vec<String>,
 ) -> StopMethod {
-    if stack.stop_method == StopMethod::Stop {
-        return StopMethod::Stop;
+    match stack.stop_method {
+        StopMethod::Stop => return StopMethod::Stop,
+        StopMethod::Pause => return pause_or_stop(running, warnings),
+        StopMethod::Down => {}
     }
     let knows = |service: &String| config.is_some_and(|c| c.services.contains_key(service));
     if let Some(unknown) = running.iter().find(|was| !knows(&was.service)) {
@@ -207,6 +210,19 @@ fn stop_method(
         ));
     }
     StopMethod::Down
+}
+
+/// The Engine pauses no container that waits for its restart.
+fn pause_or_stop(running: &[WasRunning], warnings: &mut Vec<String>) -> StopMethod {
+    let restarting = running.iter().find(|was| was.before == Before::Restarting);
+    let Some(restarting) = restarting else {
+        return StopMethod::Pause;
+    };
+    warnings.push(format!(
+        "stopped by `stop`, not `pause`: {} keeps restarting",
+        restarting.name
+    ));
+    StopMethod::Stop
 }
 
 /// Compose runs these hooks around its own stop and start only.

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::scene::{Scene, at_call};
-use common::{output, wait_until};
+use common::{Background, docker, output, wait_until};
 use serde_json::{Value, json};
 
 /// At this call the program gets SIGKILL, and the command is not run.
@@ -45,8 +45,9 @@ impl Seen {
 
 /// Kills a run at its first call, at its second, and so on until one is not
 /// reached by a complete run; recovers after each.
-fn kill_at_every_call(method: &str, action: &str) {
-    let scene = Scene::new(method, 0);
+fn kill_at_every_call(method: &str, uses_socket: bool, action: &str) {
+    let mut scene = Scene::new(method, 0);
+    scene.uses_socket = uses_socket;
     let mut seen = Seen::default();
     for n in 1.. {
         let (ended, spy) = scene.attempt(&["run"], &at_call(n, action));
@@ -89,25 +90,43 @@ fn in_parallel<T: Send>(items: impl IntoIterator<Item = T>, check: impl Fn(T) + 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_run_killed_before_any_docker_call_is_recovered() {
-    kill_at_every_call("stop", BEFORE_THE_CALL);
+    kill_at_every_call("stop", true, BEFORE_THE_CALL);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_killed_during_any_docker_command_is_recovered_where_there_is_no_socket() {
+    kill_at_every_call("stop", false, CLIENT_GOES_ON);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_that_pauses_and_is_killed_before_any_call_leaves_nothing_paused() {
+    kill_at_every_call("pause", true, BEFORE_THE_CALL);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_that_pauses_and_is_killed_during_any_call_leaves_nothing_paused() {
+    kill_at_every_call("pause", true, CLIENT_GOES_ON);
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_run_killed_during_any_docker_call_is_recovered_while_its_client_goes_on() {
-    kill_at_every_call("stop", CLIENT_GOES_ON);
+    kill_at_every_call("stop", true, CLIENT_GOES_ON);
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_run_that_uses_down_and_is_killed_before_any_docker_call_is_recovered() {
-    kill_at_every_call("down", BEFORE_THE_CALL);
+    kill_at_every_call("down", true, BEFORE_THE_CALL);
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_run_that_uses_down_and_is_killed_during_any_docker_call_is_recovered() {
-    kill_at_every_call("down", CLIENT_GOES_ON);
+    kill_at_every_call("down", true, CLIENT_GOES_ON);
 }
 
 #[test]
@@ -139,10 +158,40 @@ fn a_stop_that_goes_on_in_the_engine_does_not_take_down_what_was_recovered() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
+fn the_engine_goes_on_with_a_stop_whose_run_is_killed_and_recover_outwaits_it() {
+    for recovers_at_once in [false, true] {
+        let scene = Scene::new("stop", 3);
+        let spy = scene.place.spy("");
+        let mut command = scene.place.program(&["run"]);
+        let mut run = Background::spawn(spy.watch(&mut command));
+        wait_until("the stop is issued", || {
+            spy.calls().iter().any(|call| call.starts_with("stop "))
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        run.0.kill().unwrap();
+        run.0.wait().unwrap();
+        let app = |state: &str| scene.stack.states().contains(&format!("app:{state}"));
+        assert!(app("running"), "the stop is under way");
+        if !recovers_at_once {
+            wait_until("the Engine has stopped it", || app("exited"));
+            let format = "{{.State.ExitCode}}";
+            let code = docker(["inspect", "--format", format, &scene.stack.container("app")]);
+            assert_eq!(code, "0", "it had its grace");
+        }
+        output(&mut scene.place.program(&["recover"])).expect_status(0);
+        scene.assert_recovered("the socket's client is gone");
+        scene.assert_stays_up(Duration::from_secs(4), "the socket's client is gone");
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_client_that_outlives_its_run_does_not_take_down_what_was_recovered() {
     let cases = [("stop", "stop "), ("down", " down")];
     in_parallel(cases, |(method, command)| {
-        let scene = Scene::new(method, 0);
+        let mut scene = Scene::new(method, 0);
+        // A request through the socket has no client but the run itself.
+        scene.uses_socket = false;
         for n in scene.calls_of(command) {
             let point = format!("{method}, call {n}");
             let (ended, _) = scene.attempt(&["run"], &at_call(n, CLIENT_IS_SLOW));
@@ -237,7 +286,7 @@ fn a_run_killed_with_all_of_its_docker_commands_is_recovered() {
             return;
         };
         let action = format!(
-            "\"$REAL\" \"$@\" 9>&- & sleep 0.2; echo 1 >'{}'; sleep 60",
+            "\"$REAL\" \"$@\" 9>&- & sleep 0.2; echo 1 >'{}'; exit 1",
             cgroup.0.join("cgroup.kill").display()
         );
         for command in commands {

@@ -4,7 +4,8 @@ mod common;
 
 use std::fs;
 
-use common::{Place, docker, output, wait_until};
+use common::scene::start_times;
+use common::{Place, Stack, docker, output, wait_until};
 use serde_json::{Value, json};
 
 fn phase_ms(outcome: &Value, phase: &str) -> u64 {
@@ -83,13 +84,14 @@ fn dependants_stop_first_and_start_last() {
         .iter()
         .filter(|call| call.starts_with("stop "))
         .collect();
-    assert_eq!(stops.len(), 3, "{calls:#?}");
+    assert_eq!(stops.len(), 4, "{calls:#?}");
+    let first = format!("{} {}", stops[0], stops[1]);
     assert!(
-        stops[0].contains(&front) && stops[0].contains(&sidecar),
+        first.contains(&front) && first.contains(&sidecar),
         "{stops:?}"
     );
-    assert!(stops[1].contains(&api), "{stops:?}");
-    assert!(stops[2].contains(&db), "{stops:?}");
+    assert!(stops[2].contains(&api), "{stops:?}");
+    assert!(stops[3].contains(&db), "{stops:?}");
     let start = |id: &str| position(&calls, &format!("start {id}"));
     assert!(start(&db) < start(&api));
     assert!(start(&api) < start(&front) && start(&api) < start(&sidecar));
@@ -443,7 +445,7 @@ fn a_stop_that_fails_half_way_is_followed_by_a_start() {
     place.config(json!([stack.name]), json!({}));
     // The first group stops; from then on, no stop succeeds.
     let spy = place.spy(
-        "if [ \"$1\" = stop ] && [ $(grep -c ^stop \"$SPY_LOG\") -gt 1 ]; then \
+        "if [ \"$1\" = stop ] && [ $(grep -c ^stop \"$SPY_LOG\") -gt 2 ]; then \
          echo 'no stop today' >&2; exit 1; fi",
     );
     let mut command = place.program(&["run", "--json"]);
@@ -485,4 +487,85 @@ fn a_stopped_stack_with_services_of_the_same_names_is_not_mistaken_for_this_one(
     let json = place.run().expect_status(0).json();
     assert_eq!(stack.outcome(&json)["status"], "ok");
     assert_eq!(other.states(), ["cache:exited"]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn pause_freezes_and_thaws_the_same_processes_and_says_crash_consistent() {
+    let place = Place::new();
+    let (stack, half) = (place.stack("redis"), place.stack("paused"));
+    stack.up();
+    half.up();
+    output(&mut half.compose(&["pause"])).expect_status(0);
+    let pause = |stack: &Stack| json!({"name": stack.name, "stopMethod": "pause"});
+    place.config(json!([pause(&stack), pause(&half)]), json!({}));
+    let times = start_times(&stack);
+    let spy = place.spy("");
+    let mut command = place.program(&["run", "--json"]);
+    let json = output(spy.watch(&mut command)).expect_status(0).json();
+    let archive = &stack.outcome(&json)["archive"];
+    assert_eq!(archive["crashConsistent"], true, "{archive}");
+    assert!(stack.outcome(&json)["downtimeMs"].is_u64());
+    assert_eq!(stack.states(), ["cache:running"]);
+    assert_eq!(start_times(&stack), times, "the same processes");
+    assert_eq!(half.states(), ["app:paused"], "what was paused stays so");
+    let calls = spy.calls();
+    let of = |id: &str| -> Vec<&str> {
+        let calls = calls.iter().filter_map(|call| call.split_once(' '));
+        let calls = calls.filter(|(verb, on)| *on == id && *verb != "ps");
+        calls.map(|(verb, _)| verb).collect()
+    };
+    assert_eq!(of(&stack.container("cache")), ["pause", "unpause"]);
+    assert!(
+        !of(&half.container("app")).contains(&"unpause"),
+        "{calls:?}"
+    );
+    let report = output(&mut place.program(&["report"])).stdout;
+    assert!(
+        report.contains("crash-consistent (paused, not stopped)"),
+        "{report}"
+    );
+    let list = output(&mut place.program(&["list"])).stdout;
+    assert!(list.contains("crash-consistent"), "{list}");
+    // The control: a stop is another thing.
+    place.config(json!([stack.name]), json!({}));
+    let json = place.run().expect_status(0).json();
+    assert_eq!(stack.outcome(&json)["archive"]["crashConsistent"], false);
+    assert_ne!(start_times(&stack), times);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn without_the_socket_the_docker_command_does_the_same() {
+    let place = Place::new();
+    let (chain, redis) = (place.stack("chain"), place.stack("redis"));
+    chain.up();
+    redis.up();
+    place.config(
+        json!([chain.name, {"name": redis.name, "stopMethod": "pause"}]),
+        json!({}),
+    );
+    let before = (chain.ids(), chain.states(), redis.states());
+    let times = start_times(&redis);
+    let spy = place.spy("").without_socket();
+    output(spy.watch(&mut place.program(&["run"]))).expect_status(0);
+    assert_eq!((chain.ids(), chain.states(), redis.states()), before);
+    assert_eq!(start_times(&redis), times);
+    let calls = spy.calls();
+    let count = |verb: &str| calls.iter().filter(|call| call.starts_with(verb)).count();
+    // One command stops a whole group.
+    assert_eq!(count("stop "), 3, "{calls:#?}");
+    assert_eq!(count("start "), 4, "{calls:#?}");
+    assert_eq!((count("pause "), count("unpause ")), (1, 1), "{calls:#?}");
+    // The control: with the socket, no command looks at a container.
+    assert!(count("container inspect") > 0, "{calls:#?}");
+    let spy = place.spy("");
+    spy.clear();
+    output(spy.watch(&mut place.program(&["run"]))).expect_status(0);
+    let calls = spy.calls();
+    assert!(
+        !calls
+            .iter()
+            .any(|call| call.starts_with("container inspect"))
+    );
 }

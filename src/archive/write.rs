@@ -11,6 +11,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use super::layout::Layout;
 use super::render::{Changed, Renderer};
 use crate::capture::{Inventory, Source, display_path};
+use crate::progress;
 
 /// How much of the archive is rendered and written at once.
 const WINDOW_BYTES: u64 = 1024 * 1024;
@@ -108,6 +109,7 @@ fn write_windows(
         let part = &mut buffer[..(end - start) as usize];
         renderer.render(start, part)?;
         write_at(out, part, start)?;
+        progress::wrote(end - start);
     }
 }
 

@@ -15,6 +15,7 @@ use super::{load, print, print_json};
 use crate::archive::{self, Manifest};
 use crate::checks::{Check, Checks};
 use crate::cli::Global;
+use crate::config::StopMethod;
 use crate::lock::Lock;
 use crate::outcome::ExitStatus;
 use crate::plan::Plan;
@@ -47,6 +48,8 @@ struct ArchiveView {
     content_bytes: Option<u64>,
     downtime_ms: Option<u64>,
     changed_count: Option<u64>,
+    /// Made of a paused stack.
+    crash_consistent: Option<bool>,
     running: Option<Vec<String>>,
 }
 
@@ -69,6 +72,9 @@ impl ArchiveView {
             content_bytes: manifest.as_ref().map(|m| m.content_bytes),
             downtime_ms: manifest.as_ref().and_then(|m| m.downtime_ms),
             changed_count: manifest.as_ref().map(|m| m.changed_count),
+            crash_consistent: manifest
+                .as_ref()
+                .map(|m| m.stop_method == StopMethod::Pause && !m.running.is_empty()),
             running: manifest.map(|m| m.running),
         }
     }
@@ -78,6 +84,9 @@ impl ArchiveView {
             (false, ..) => "INCOMPLETE".to_owned(),
             (true, true, _) => "DAMAGED".to_owned(),
             (true, false, None) => "without a manifest".to_owned(),
+            (true, false, Some(0)) if self.crash_consistent == Some(true) => {
+                "crash-consistent".to_owned()
+            }
             (true, false, Some(0)) => String::new(),
             (true, false, Some(count)) => format!("{count} files changed while read"),
         };

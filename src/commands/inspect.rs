@@ -39,7 +39,9 @@ pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
     };
     tell(
         "docker",
-        docker::versions().map(|(e, c)| format!("Engine {e}, Compose {c}")),
+        docker::refuse_podman()
+            .and_then(|()| docker::versions())
+            .map(|(engine, compose)| format!("Engine {engine}, Compose {compose}")),
     );
     tell("backupDir", check_store(&plan));
     for stack in &plan.stacks {
@@ -99,7 +101,7 @@ struct StackView {
     path: PathBuf,
     project: String,
     stop_method: StopMethod,
-    /// Containers that would be stopped and started.
+    /// Containers that would be stopped (or paused) and started.
     running: Vec<String>,
     content_bytes: u64,
     member_count: u64,
@@ -133,10 +135,14 @@ impl StackView {
 
     fn text(&self) -> String {
         let mut text = format!(
-            "{} ({})\n  project   {}\n  stops     {}\n  archives  {}, {} members\n",
+            "{} ({})\n  project   {}\n  {:8}  {}\n  archives  {}, {} members\n",
             self.stack,
             self.path.display(),
             self.project,
+            match self.stop_method {
+                StopMethod::Stop | StopMethod::Down => "stops",
+                StopMethod::Pause => "pauses",
+            },
             if self.running.is_empty() {
                 "nothing, it is down".to_owned()
             } else {

@@ -21,6 +21,7 @@ use crate::lock::Lock;
 use crate::logging::Log;
 use crate::outcome::{ExitStatus, PrunedStack, RunOutcome};
 use crate::plan::Plan;
+use crate::progress;
 use crate::report::human_bytes;
 use crate::signals::Signals;
 use crate::store::Store;
@@ -143,7 +144,9 @@ pub fn run(
     }
     let signals = Signals::install()?;
     start_log_file(&plan, log);
+    let shown = (!global.quiet && !global.json).then(progress::show);
     let outcome = runs::run(&plan, log, &signals)?;
+    drop(shown);
     Ok(show(global, &outcome).max(outcome.exit_status()))
 }
 

@@ -26,6 +26,8 @@ pub struct Container {
     /// Directory that Compose was started in, as it was given.
     pub working_dir: PathBuf,
     pub status: Status,
+    /// When it was started last, as the Engine writes it.
+    pub started_at: String,
     pub exit_code: i64,
     pub oom_killed: bool,
     /// `None` when the container has no health check.
@@ -212,6 +214,8 @@ pub(super) struct RawContainer {
 #[serde(rename_all = "PascalCase")]
 struct RawState {
     status: String,
+    #[serde(default)]
+    started_at: String,
     exit_code: i64,
     #[serde(rename = "OOMKilled", default)]
     oom_killed: bool,
@@ -279,6 +283,7 @@ impl From<RawContainer> for Container {
                 "restarting" => Status::Restarting,
                 _ => Status::Stopped,
             },
+            started_at: raw.state.started_at,
             exit_code: raw.state.exit_code,
             oom_killed: raw.state.oom_killed,
             health: raw
@@ -296,6 +301,14 @@ impl From<RawContainer> for Container {
             image_id: raw.image,
             id: raw.id,
         }
+    }
+}
+
+#[cfg(test)]
+impl Container {
+    /// As `docker inspect` prints it.
+    pub fn from_json(json: Value) -> Container {
+        Container::from(RawContainer::deserialize(json).expect("a container"))
     }
 }
 

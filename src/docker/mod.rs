@@ -1,19 +1,27 @@
-//! Docker, through its command line: everything that is specific to the
-//! Engine and to Compose is localized in this module. Containers, volumes and
-//! Compose's own view of a stack come out as values; decisions are elsewhere.
+//! Docker: everything that is specific to the Engine and to Compose is
+//! localized in this module. Containers, volumes and Compose's own view of a
+//! stack come out as values; decisions are elsewhere.
+//!
+//! What is done while a stack is down goes through the Engine's socket where
+//! there is one, and by the docker command elsewhere; all else, by the command.
 
+mod engine;
+mod http;
 mod inspect;
 mod put_back;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::process::{Exit, Output, Program};
+pub use engine::refuse_podman;
+use engine::{Unreachable, engine};
 pub use inspect::{ComposeConfig, Container, Dependency, Health, Image, Status, Volume};
 pub use put_back::{
     create_volume, exec_drill, remove_containers, remove_project, remove_volume, up_drill,
@@ -66,12 +74,11 @@ fn text(output: &Output) -> String {
 /// The containers Compose made for services: of one project, or of all.
 /// One-off containers (`compose run`) are among them. Sorted by name.
 pub fn compose_containers(project: Option<&str>) -> Result<Vec<Container>> {
-    let filter = match project {
-        Some(project) => format!("label=com.docker.compose.project={project}"),
-        None => "label=com.docker.compose.project".to_owned(),
+    let label = match project {
+        Some(project) => format!("com.docker.compose.project={project}"),
+        None => "com.docker.compose.project".to_owned(),
     };
-    let ids = docker(["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter]);
-    inspect_containers(lines(ids.output()?.check().context("list containers")?))
+    containers_with(Some(&label))
 }
 
 /// Every container of this Engine, whoever made it. Sorted by name.
@@ -79,19 +86,30 @@ pub fn compose_containers(project: Option<&str>) -> Result<Vec<Container>> {
 /// Which of them run is not asked of `ps`: its view lags behind, and for a
 /// moment it still lists what `stop` has reported as ended.
 pub fn containers() -> Result<Vec<Container>> {
-    let ids = docker(["ps", "--all", "--quiet", "--no-trunc"]);
-    inspect_containers(lines(ids.output()?.check().context("list containers")?))
+    containers_with(None)
+}
+
+fn containers_with(label: Option<&str>) -> Result<Vec<Container>> {
+    let raw = match engine() {
+        Some(engine) => {
+            let ids = engine.container_ids(label).context("list containers")?;
+            engine.inspect(&ids).context("inspect containers")?
+        }
+        None => {
+            let mut args = vec!["ps", "--all", "--quiet", "--no-trunc"];
+            let filter = label.map(|label| format!("label={label}"));
+            args.extend(filter.iter().flat_map(|filter| ["--filter", filter]));
+            let ids = docker(args).output()?.check().context("list containers")?;
+            inspect_all("container", lines(ids))?
+        }
+    };
+    let mut containers: Vec<Container> = raw.into_iter().map(Container::from).collect();
+    containers.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(containers)
 }
 
 fn lines(output: Output) -> Vec<String> {
     text(&output).lines().map(str::to_owned).collect()
-}
-
-fn inspect_containers(ids: Vec<String>) -> Result<Vec<Container>> {
-    let raw: Vec<inspect::RawContainer> = inspect_all("container", ids)?;
-    let mut containers: Vec<Container> = raw.into_iter().map(Container::from).collect();
-    containers.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(containers)
 }
 
 /// The volumes of these names; names that do not exist are left out.
@@ -139,33 +157,84 @@ fn inspect_all<T: DeserializeOwned>(kind: &str, names: Vec<String>) -> Result<Ve
     Ok(found)
 }
 
-/// Sends containers their stop signal and waits until they have ended; after
-/// `grace` (or, without it, each container's own stop timeout) they are killed.
-/// `longest` is the longest of those, to know when the Engine itself hangs.
+/// Sends containers their stop signal, all at once, and waits until they have
+/// ended; after `grace` (or, without it, each container's own stop timeout)
+/// they are killed. `longest` is the longest of those, to know when the Engine
+/// itself hangs.
+///
+/// # Errors
+/// When any was not stopped; none is under way any more then, unless the
+/// Engine hangs or is away.
 pub fn stop(ids: &[String], grace: Option<Duration>, longest: Duration) -> Result<()> {
-    let mut args = vec!["stop".to_owned()];
-    if let Some(grace) = grace {
-        args.extend(["--time".to_owned(), grace.as_secs().to_string()]);
+    let limit = longest + ENGINE_SLACK;
+    let Some(engine) = engine() else {
+        let mut args = vec!["stop".to_owned()];
+        if let Some(grace) = grace {
+            args.extend(["--time".to_owned(), grace.as_secs().to_string()]);
+        }
+        args.extend(ids.iter().cloned());
+        return docker(args).limit(limit).output()?.check().map(drop);
+    };
+    let results = at_once(ids, |id| engine.stop(id, grace, limit));
+    let errors = results.into_iter().filter_map(Result::err);
+    let errors: Vec<String> = errors.map(|error| format!("{error:#}")).collect();
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(anyhow!(errors.join("; "))),
     }
-    args.extend(ids.iter().cloned());
-    docker(args)
-        .limit(longest + ENGINE_SLACK)
-        .output()?
-        .check()
-        .map(drop)
+}
+
+/// Does the same with each of the items at the same time.
+pub fn at_once<T: Sync, R: Send>(
+    items: &[T],
+    act: impl Fn(&T) -> Result<R> + Sync,
+) -> Vec<Result<R>> {
+    let span = tracing::Span::current();
+    thread::scope(|scope| {
+        let begin = |item| {
+            let (span, act) = (span.clone(), &act);
+            scope.spawn(move || span.in_scope(|| act(item)))
+        };
+        let begun: Vec<_> = items.iter().map(begin).collect();
+        let end = |thread: thread::ScopedJoinHandle<'_, Result<R>>| {
+            thread.join().unwrap_or_else(|_| Err(anyhow!("panicked")))
+        };
+        begun.into_iter().map(end).collect()
+    })
 }
 
 /// Starts one container that exists; one that runs already is left alone.
 pub fn start(id: &str) -> Result<()> {
-    docker(["start", id])
-        .limit(ENGINE_SLACK)
-        .output()?
-        .check()
-        .map(drop)
+    change(id, "start")
 }
 
+/// Freezes all processes of a container; one that is paused is left so.
 pub fn pause(id: &str) -> Result<()> {
-    docker(["pause", id]).output()?.check().map(drop)
+    change(id, "pause").or_else(|error| unless(error, "already paused"))
+}
+
+/// Thaws a container; one that is not paused is left alone.
+pub fn unpause(id: &str) -> Result<()> {
+    change(id, "unpause").or_else(|error| unless(error, "is not paused"))
+}
+
+/// A refusal because it is so already is none.
+fn unless(error: anyhow::Error, refusal: &str) -> Result<()> {
+    match format!("{error:#}").contains(refusal) {
+        true => Ok(()),
+        false => Err(error),
+    }
+}
+
+fn change(id: &str, verb: &str) -> Result<()> {
+    match engine() {
+        Some(engine) => engine.change(id, verb),
+        None => docker([verb, id])
+            .limit(ENGINE_SLACK)
+            .output()?
+            .check()
+            .map(drop),
+    }
 }
 
 /// The last lines a container logged, for the report of a failed start.
@@ -293,8 +362,11 @@ impl ComposeProject {
 }
 
 /// A daemon that does not answer now may answer soon (a restart); told apart
-/// from its refusals by what the client says.
+/// from its refusals, for the docker command by what that says.
 pub fn is_unreachable(error: &anyhow::Error) -> bool {
+    if error.is::<Unreachable>() {
+        return true;
+    }
     let message = format!("{error:#}").to_lowercase();
     [
         "cannot connect to the docker daemon",

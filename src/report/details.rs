@@ -40,6 +40,9 @@ fn content(archive: &ArchiveOutcome) -> String {
     if archive.excluded_count > 0 {
         parts.push(format!("{} excluded", archive.excluded_count));
     }
+    if archive.crash_consistent {
+        parts.push("crash-consistent (paused, not stopped)".to_owned());
+    }
     if archive.changed_count > 0 {
         let files = count(archive.changed_count, "file");
         parts.push(format!("{files} CHANGED WHILE READ"));

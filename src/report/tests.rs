@@ -58,6 +58,7 @@ fn ok(stack: &str, archive_bytes: u64) -> StackOutcome {
             socket_count: 0,
             excluded_count: 0,
             changed_count: 0,
+            crash_consistent: false,
         }),
         downtime_ms: Some(48_320),
         phases: [
@@ -744,6 +745,7 @@ fn any_stack() -> impl Strategy<Value = StackOutcome> {
                         socket_count: n[3],
                         excluded_count: n[4],
                         changed_count: n[5],
+                        crash_consistent: n[5] % 2 == 1,
                     }),
                     downtime_ms,
                     phases: times.into_iter().map(time).collect(),

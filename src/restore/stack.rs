@@ -324,7 +324,8 @@ impl<'a> Restore<'a> {
             .iter()
             .map(|target| target.path.clone())
             .collect();
-        let writers = quiet::container_writers(&docker::containers()?, &paths, &Default::default());
+        let writers =
+            quiet::container_writers(&docker::containers()?, &paths, quiet::Who::RunsBut(&[]));
         ensure!(
             writers.busy.is_empty(),
             "what is to be replaced is in use ({})",

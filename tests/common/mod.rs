@@ -6,16 +6,18 @@
 pub mod disk;
 pub mod engine;
 pub mod scene;
+pub mod spy;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+pub use spy::Spy;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_docker-stack-backup");
 
@@ -205,50 +207,6 @@ impl Place {
         listing
             .map(|item| item.unwrap().file_name().into_string().unwrap())
             .collect()
-    }
-
-    /// A `docker` that logs its arguments, runs `hook` (a shell fragment, with
-    /// `$PARENT` the program's process and `$COUNT` the number of this call),
-    /// and then becomes the real one.
-    pub fn spy(&self, hook: &str) -> Spy {
-        let dir = self.path("spy");
-        fs::create_dir_all(&dir).unwrap();
-        let real = succeed("sh", ["-c", "command -v docker"]);
-        let log = dir.join("log");
-        let script = format!(
-            "#!/bin/bash\nPARENT=$PPID\nexec 9>>'{lock}'; flock 9\necho \"$*\" >>'{log}'\n\
-             COUNT=$(grep -c '' '{log}')\n\
-             docker() {{ '{real}' \"$@\"; }}\n{hook}\nexec 9>&-\nexec '{real}' \"$@\"\n",
-            lock = dir.join("lock").display(),
-            log = log.display(),
-        );
-        let program = dir.join("docker");
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        Spy { dir, log }
-    }
-}
-
-pub struct Spy {
-    dir: PathBuf,
-    log: PathBuf,
-}
-
-impl Spy {
-    /// Puts the spy on the command's PATH.
-    pub fn watch<'c>(&self, command: &'c mut Command) -> &'c mut Command {
-        let path = std::env::var("PATH").unwrap();
-        command.env("PATH", format!("{}:{path}", self.dir.display()))
-    }
-
-    /// The calls so far, their arguments joined by spaces.
-    pub fn calls(&self) -> Vec<String> {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        log.lines().map(str::to_owned).collect()
-    }
-
-    pub fn clear(&self) {
-        fs::write(&self.log, "").unwrap();
     }
 }
 

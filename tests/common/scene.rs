@@ -20,6 +20,8 @@ pub struct Scene {
     pub states: Vec<String>,
     ids: Vec<String>,
     keeps_ids: bool,
+    /// Through the Engine's socket; else by docker commands alone.
+    pub uses_socket: bool,
 }
 
 impl Scene {
@@ -39,7 +41,8 @@ impl Scene {
         Scene {
             states: running(&stack),
             ids: stack.ids(),
-            keeps_ids: method == "stop",
+            keeps_ids: method != "down",
+            uses_socket: true,
             stack,
             place,
         }
@@ -47,7 +50,10 @@ impl Scene {
 
     /// Runs the program under a spy; `None` when it was killed.
     pub fn attempt(&self, args: &[&str], hook: &str) -> (Option<Ended>, Spy) {
-        let spy = self.place.spy(hook);
+        let mut spy = self.place.spy(hook);
+        if !self.uses_socket {
+            spy = spy.without_socket();
+        }
         spy.clear();
         let ended = output(spy.watch(&mut self.place.program(args)));
         (Some(ended).filter(|ended| ended.status != -1), spy)

@@ -5,7 +5,7 @@
   services.docker-stack-backup = {
     enable = true;
     baseDir = "/srv/stacks";
-    backupDir = "/srv/backup";
+    backupDir = lib.mkDefault "/srv/backup";
     stacks = lib.mkDefault [
       "db"
       "web"

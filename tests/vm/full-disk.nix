@@ -1,5 +1,8 @@
 {
   imports = [ ./common.nix ];
-  # A small file system, which the script mounts.
-  services.docker-stack-backup.backupDir = "/srv/small/backup";
+  services.docker-stack-backup = {
+    stacks = [ "web" ];
+    # A small file system, which the script mounts.
+    backupDir = "/srv/small/backup";
+  };
 }

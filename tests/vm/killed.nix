@@ -1,3 +1,8 @@
 {
   imports = [ ./common.nix ];
+  services.docker-stack-backup = {
+    stacks = [ "web" ];
+    # The longer a stack is down, the easier it is killed then.
+    defaults.capture = "offline";
+  };
 }

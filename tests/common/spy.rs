@@ -1,0 +1,223 @@
+//! What the program asks of Docker, logged in the order in which it is asked,
+//! and interfered with: a `docker` on PATH, and a socket before the Engine's.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use super::{Place, succeed};
+
+/// With this exit status the hook lets a request to the Engine through.
+const PASS: i32 = 77;
+
+impl Place {
+    /// Logs each docker command and each request to the Engine's socket (as
+    /// the command that asks for the same; looks at single containers are left
+    /// out), runs `hook` (a shell fragment, with `$PARENT` the program's
+    /// process and `$COUNT` the number of this call), and then passes it on.
+    pub fn spy(&self, hook: &str) -> Spy {
+        let dir = self.path("spy");
+        fs::create_dir_all(&dir).unwrap();
+        let real = succeed("sh", ["-c", "command -v docker"]);
+        let log = dir.join("log");
+        let script = format!(
+            "#!/bin/bash\nPARENT=${{SPY_PARENT:-$PPID}}\nexport DOCKER_HOST=$SPY_HOST\n\
+             exec 9>>'{lock}'; flock 9\necho \"$*\" >>'{log}'\n\
+             COUNT=$(grep -c '' '{log}')\n\
+             docker() {{ '{real}' \"$@\"; }}\n{hook}\nexec 9>&-\n\
+             [ -z \"$SPY_PARENT\" ] || exit {PASS}\nexec '{real}' \"$@\"\n",
+            lock = dir.join("lock").display(),
+            log = log.display(),
+        );
+        let program = dir.join("docker");
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        Spy {
+            dir,
+            log,
+            relays: true,
+        }
+    }
+}
+
+pub struct Spy {
+    dir: PathBuf,
+    log: PathBuf,
+    relays: bool,
+}
+
+impl Spy {
+    /// What it watches leaves everything to the docker command, as it has to
+    /// where that has a context.
+    pub fn without_socket(self) -> Spy {
+        Spy {
+            relays: false,
+            ..self
+        }
+    }
+
+    /// Puts the spy on the command's PATH and before its Engine.
+    pub fn watch<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        let own = |name: &str| {
+            let set = command.get_envs().find(|(known, _)| *known == name);
+            match set {
+                Some((_, value)) => value.map(|value| value.to_str().unwrap().to_owned()),
+                None => std::env::var(name).ok(),
+            }
+        };
+        let path = own("PATH").unwrap();
+        let host = own("DOCKER_HOST").unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned());
+        let envs: Vec<_> = command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+            .collect();
+        if !self.relays {
+            // The script says again which Engine is meant.
+            command
+                .env_remove("DOCKER_HOST")
+                .env("DOCKER_CONTEXT", "elsewhere");
+        } else if let Some(engine) = host.strip_prefix("unix://") {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let socket = self.dir.join(format!("{count}.sock"));
+            let listener = UnixListener::bind(&socket).unwrap();
+            let relay = Relay {
+                hook: self.dir.join("docker"),
+                engine: engine.into(),
+                envs,
+            };
+            // Until the tests end.
+            thread::spawn(move || relay.serve(&listener));
+            command.env("DOCKER_HOST", format!("unix://{}", socket.display()));
+        }
+        command
+            .env("SPY_HOST", host)
+            .env("PATH", format!("{}:{path}", self.dir.display()))
+    }
+
+    /// The calls so far, their arguments joined by spaces.
+    pub fn calls(&self) -> Vec<String> {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+
+    pub fn clear(&self) {
+        fs::write(&self.log, "").unwrap();
+    }
+}
+
+struct Relay {
+    hook: PathBuf,
+    engine: PathBuf,
+    envs: Vec<(std::ffi::OsString, std::ffi::OsString)>,
+}
+
+impl Relay {
+    fn serve(&self, listener: &UnixListener) {
+        thread::scope(|scope| {
+            for client in listener.incoming() {
+                scope.spawn(move || {
+                    let client = client.unwrap();
+                    // An end of either side is passed on to the other.
+                    let _ = self.relay(&client);
+                    let _ = client.shutdown(Shutdown::Both);
+                });
+            }
+        });
+    }
+
+    fn relay(&self, client: &UnixStream) -> std::io::Result<()> {
+        let pid = rustix::net::sockopt::socket_peercred(client)?.pid;
+        let pid = pid.as_raw_nonzero().get();
+        let mut engine: Option<UnixStream> = None;
+        while let Some(request) = read_request(client) {
+            if let Some(call) = as_command(&request)
+                && let Some(refusal) = self.refusal(&call, pid)
+            {
+                let body = serde_json::json!({ "message": refusal }).to_string();
+                let head = "HTTP/1.1 500 Internal Server Error\r\nContent-Length:";
+                write!(&mut &*client, "{head} {}\r\n\r\n{body}", body.len())?;
+                continue;
+            }
+            let engine = match &mut engine {
+                Some(engine) => engine,
+                none => {
+                    let connected = UnixStream::connect(&self.engine)?;
+                    let (mut from, mut to) = (connected.try_clone()?, client.try_clone()?);
+                    thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                    none.insert(connected)
+                }
+            };
+            engine.write_all(request.as_bytes())?;
+        }
+        if let Some(engine) = engine {
+            engine.shutdown(Shutdown::Both)?;
+        }
+        Ok(())
+    }
+
+    /// What the hook has against it.
+    fn refusal(&self, call: &str, pid: i32) -> Option<String> {
+        let errors = tempfile::NamedTempFile::new().unwrap();
+        // What it leaves behind in the background may keep them open.
+        let status = Command::new(&self.hook)
+            .args(call.split(' '))
+            .envs(self.envs.iter().map(|(name, value)| (name, value)))
+            .env("SPY_PARENT", pid.to_string())
+            .env("SPY_HOST", format!("unix://{}", self.engine.display()))
+            .env("PATH", self.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(errors.path()).unwrap())
+            .status()
+            .unwrap();
+        let said = fs::read_to_string(errors.path()).unwrap();
+        (status.code() != Some(PASS)).then_some(said)
+    }
+
+    fn path(&self) -> String {
+        let path = std::env::var("PATH").unwrap();
+        format!(
+            "{}:{path}",
+            self.hook.parent().unwrap_or(Path::new("/")).display()
+        )
+    }
+}
+
+/// The program's requests have no body.
+fn read_request(mut client: &UnixStream) -> Option<String> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        match client.read(&mut byte) {
+            Ok(1) => request.push(byte[0]),
+            _ => return None,
+        }
+    }
+    String::from_utf8(request).ok()
+}
+
+/// The docker command that asks for the same.
+fn as_command(request: &str) -> Option<String> {
+    let target = request.split(' ').nth(1).unwrap();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let parts: Vec<&str> = path.split('/').collect();
+    match parts[..] {
+        ["", _, "containers", "json"] => Some("ps --all".to_owned()),
+        ["", _, "containers", _, "json"] | ["", "_ping"] => None,
+        ["", _, "containers", id, verb] => Some(match query.strip_prefix("t=") {
+            Some(seconds) => format!("{verb} --time {seconds} {id}"),
+            None => format!("{verb} {id}"),
+        }),
+        _ => panic!("no docker command is known for {request}"),
+    }
+}

@@ -1,0 +1,53 @@
+# A run that is killed, or ended, while a stack is down.
+start_all()
+machine.succeed("/etc/dsb-test/prepare")
+machine.succeed("dd if=/dev/zero of=/srv/stacks/web/big bs=1M count=800 status=none")
+up = "test \"$(docker ps --format '{{.Names}}' | sort | xargs)\" = 'db-db-1 web-cache-1 web-web-1'"
+down = "test \"$(docker ps --format '{{.Names}}' | sort | xargs)\" = db-db-1"
+in_the_middle = "until ls /srv/backup/web/*.partial; do sleep 0.1; done"
+unit = "docker-stack-backup.service"
+
+
+def end_in_the_middle(how: str) -> None:
+    machine.succeed(up)
+    machine.succeed(f"systemctl start --no-block {unit}")
+    # In one command: while the archive is being written, the stack is down.
+    machine.succeed(f"{in_the_middle}; {down}; {how}")
+
+
+with subtest("after SIGKILL, ExecStopPost starts the stack"):
+    end_in_the_middle(f"systemctl kill --kill-whom=main --signal=KILL {unit}")
+    machine.wait_until_succeeds(f"systemctl is-failed {unit}")
+    assert machine.get_unit_property(unit, "Result") == "signal"
+    machine.succeed(up)
+    machine.fail("ls /srv/backup/web/*.tar")
+    machine.fail("ls /var/lib/docker-stack-backup/journal/*")
+
+with subtest("the next run is good and leaves nothing unfinished"):
+    machine.succeed(f"systemctl start {unit}", up)
+    machine.succeed("ls /srv/backup/web/*.tar")
+    machine.fail("ls /srv/backup/web/*.partial")
+
+with subtest("systemctl stop waits until the stack is up"):
+    machine.succeed("rm /srv/backup/web/*")
+    end_in_the_middle(f"systemctl stop {unit}")
+    machine.succeed(up)
+    machine.fail("ls /srv/backup/web/*.tar")
+
+with subtest("where ExecStopPost is killed, too, the recover unit starts it"):
+    machine.succeed(
+        f"mkdir -p /run/systemd/system/{unit}.d",
+        f"printf '[Service]\\nExecStopPost=\\n' >/run/systemd/system/{unit}.d/none.conf",
+        "systemctl daemon-reload",
+    )
+    end_in_the_middle(f"systemctl kill --kill-whom=main --signal=KILL {unit}")
+    machine.wait_until_succeeds(up)
+
+with subtest("the control: without both, it stays down"):
+    machine.succeed("systemctl mask --runtime docker-stack-backup-recover.service")
+    end_in_the_middle(f"systemctl kill --kill-whom=main --signal=KILL {unit}")
+    machine.wait_until_succeeds(f"systemctl is-failed {unit}")
+    machine.sleep(5)
+    machine.succeed(down)
+    # By hand, as an administrator would.
+    machine.succeed("docker-stack-backup recover", up)

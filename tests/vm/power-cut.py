@@ -1,0 +1,33 @@
+# The power fails while a stack is down; the boot brings everything up.
+start_all()
+machine.succeed("/etc/dsb-test/prepare")
+machine.succeed("dd if=/dev/zero of=/srv/stacks/web/big bs=1M count=800 status=none", "sync")
+machine.succeed(
+    "systemctl start --no-block docker-stack-backup.service;"
+    " until ls /srv/backup/web/*.partial; do sleep 0.1; done;"
+    " test \"$(docker ps --format '{{.Names}}' | sort | xargs)\" = db-db-1"
+)
+machine.crash()
+machine.start()
+
+with subtest("every stack is up again"):
+    machine.wait_until_succeeds(
+        "test \"$(docker ps --format '{{.Names}}' | sort | xargs)\" = 'db-db-1 web-cache-1 web-web-1'"
+    )
+    # Docker itself leaves down what was stopped: it was the unit at boot.
+    recovered = machine.succeed("journalctl -b --no-pager -u docker-stack-backup-recover.service")
+    assert "web: starting" in recovered, recovered
+    machine.wait_until_succeeds(
+        "test \"$(systemctl show -P Result docker-stack-backup-recover.service)\" = success;"
+        " test -z \"$(ls /var/lib/docker-stack-backup/journal)\""
+    )
+
+with subtest("what was not finished is no archive"):
+    machine.fail("ls /srv/backup/web/*.tar")
+    listed = machine.succeed("docker-stack-backup list")
+    assert "\nweb " not in listed, listed
+
+with subtest("the next run is good and leaves nothing unfinished"):
+    machine.succeed("/etc/dsb-test/prepare", "systemctl start docker-stack-backup.service")
+    machine.succeed("ls /srv/backup/web/*.tar")
+    machine.fail("ls /srv/backup/web/*.partial")
