@@ -51,6 +51,7 @@ fn round_trip(dir: &Path) {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn everything_is_restored_from_a_file_and_from_a_pipe() {
     round_trip(tempfile::tempdir().unwrap().path());
 }
@@ -79,16 +80,19 @@ fn on_a_loop_device(make: &[&str]) {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn everything_is_restored_on_xfs() {
     on_a_loop_device(&["mkfs.xfs", "-q", "-m", "reflink=1"]);
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn everything_is_restored_on_btrfs() {
     on_a_loop_device(&["mkfs.btrfs", "-q"]);
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn what_gnu_tar_wrote_is_restored() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
@@ -142,6 +146,7 @@ fn what_gnu_tar_wrote_is_restored() {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn an_archive_with_its_root_as_a_member_is_restored() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
@@ -177,6 +182,7 @@ fn an_archive_with_its_root_as_a_member_is_restored() {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn only_what_is_named_is_restored() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
@@ -212,6 +218,7 @@ fn only_what_is_named_is_restored() {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn large_aligned_data_is_shared_with_the_archive_on_xfs() {
     let dir = tempfile::tempdir().unwrap();
     let sh = |script: &str| {
