@@ -195,7 +195,7 @@ fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Resu
 }
 
 /// A stack's name becomes part of file names and member paths.
-fn check_name(name: &str) -> Result<()> {
+pub fn check_name(name: &str) -> Result<()> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
     if name.is_empty() || name.len() > 100 || !name.chars().all(is_plain) || !starts_well {

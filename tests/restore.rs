@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 use std::path::PathBuf;
 
+use common::engine::Engine;
 use common::scene::at_call;
 use common::{Ended, Place, Stack, docker, output};
 use serde_json::{Value, json};
@@ -276,4 +277,39 @@ fn missing_images_are_named_and_nothing_is_touched() {
     let failed = output(&mut place.program(&["restore", &stack.name, "--yes"])).expect_status(1);
     assert!(failed.stderr.contains(&image), "{}", failed.stderr);
     output(&mut place.program(&["restore", &stack.name, "--yes", "--no-start"])).expect_status(0);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_stack_is_restored_on_an_engine_that_has_never_seen_it() {
+    let place = Place::new();
+    let stack = place.stack("ordered");
+    // A volume beside the binds.
+    let compose = stack
+        .read("compose.yaml")
+        .replace("./data:/data", "kept:/data");
+    fs::write(
+        stack.dir.join("compose.yaml"),
+        compose + "\nvolumes:\n  kept:\n",
+    )
+    .unwrap();
+    stack.up();
+    stack.exec("app", &["sh", "-c", "echo kept >/data/row"]);
+    place.config(json!([{"name": stack.name}]), json!({}));
+    place.run().expect_status(0);
+    output(&mut stack.compose(&["down", "--volumes", "--timeout", "1"])).expect_status(0);
+    fs::remove_dir_all(&stack.dir).unwrap();
+    let engine = Engine::start(&place);
+    assert_eq!(engine.states(&stack), [""; 0]);
+    let mut restore = place.program(&["restore", &stack.name, "--yes"]);
+    output(restore.env("DOCKER_HOST", engine.host())).expect_status(0);
+    let mut running = engine.states(&stack);
+    running.retain(|state| state.ends_with(":running"));
+    assert_eq!(running, ["app:running", "db:running"]);
+    let name = format!("{}-app-1", stack.project);
+    let row = output(&mut engine.docker(&["exec", &name, "cat", "/data/row"])).expect_status(0);
+    assert_eq!(row.stdout, "kept\n");
+    // The one-shot had ended, and was not run again.
+    let starts = stack.read("log/starts");
+    assert_eq!(starts.matches("migrate").count(), 1, "{starts}");
 }

@@ -11,7 +11,7 @@ use crate::cli::{Global, Restore};
 use crate::lock::Lock;
 use crate::outcome::ExitStatus;
 use crate::report::human_bytes;
-use crate::restore::pick::Only;
+use crate::restore::pick::{Only, check_manifest};
 use crate::restore::stack::Wish;
 use crate::restore::{self as restores, Archive};
 use crate::signals::Signals;
@@ -168,6 +168,8 @@ pub fn manifest(archive: &Archive) -> Result<Option<Manifest>> {
     };
     let context = || format!("read the manifest of {}", archive.name());
     let json = archive::read_manifest(file).with_context(context)?;
-    let manifest = json.map(|json| serde_json::from_slice(&json));
-    manifest.transpose().with_context(context)
+    let Some(json) = json else { return Ok(None) };
+    let manifest: Manifest = serde_json::from_slice(&json).with_context(context)?;
+    check_manifest(&manifest).with_context(context)?;
+    Ok(Some(manifest))
 }

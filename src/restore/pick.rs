@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::normalise;
@@ -114,7 +114,31 @@ pub fn tree_of(manifest: &Manifest, path: &str) -> Option<String> {
         let rest = path.strip_prefix(at.as_str())?;
         (rest.is_empty() || rest.starts_with('/')).then(|| (at.len(), format!("{prefix}{rest}")))
     });
-    within.max().map(|(_, member)| member)
+    let (_, member) = within.max()?;
+    is_plain(&member).then_some(member)
+}
+
+/// # Errors
+/// When what a manifest says could lead anywhere: its stack names files, and
+/// its trees are paths in the archive.
+pub fn check_manifest(manifest: &Manifest) -> Result<()> {
+    let stack = &manifest.stack;
+    crate::plan::check_name(stack).context("the manifest's stack")?;
+    for tree in manifest.trees.keys() {
+        let rest = tree.strip_prefix(stack.as_str());
+        let is_ours = rest.is_some_and(|rest| {
+            rest.is_empty() || rest.starts_with(".volumes/") || rest.starts_with(".binds/")
+        });
+        ensure!(
+            is_ours && is_plain(tree),
+            "the manifest has a tree that is none of {stack}: {tree:?}"
+        );
+    }
+    Ok(())
+}
+
+fn is_plain(member: &str) -> bool {
+    normalise(member.as_bytes()).is_ok_and(|plain| plain == member.as_bytes())
 }
 
 #[cfg(test)]
@@ -144,5 +168,42 @@ mod tests {
         }
         only.check_all_found().unwrap();
         assert!(Only::default().picks(b"anything"));
+    }
+
+    #[test]
+    fn a_manifest_that_leads_elsewhere_is_refused() {
+        let file = include_bytes!("../../tests/archives/format-1.tar");
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), file).unwrap();
+        let archive = std::fs::File::open(dir.path().join("a")).unwrap();
+        let json = crate::archive::read_manifest(&archive).unwrap().unwrap();
+        let good: Manifest = serde_json::from_slice(&json).unwrap();
+        check_manifest(&good).unwrap();
+        for stack in ["", "..", "a/b", "../x"] {
+            let manifest = Manifest {
+                stack: stack.to_owned(),
+                ..good.clone()
+            };
+            assert!(check_manifest(&manifest).is_err(), "{stack}");
+        }
+        for tree in [
+            "/etc",
+            "..",
+            "frozen/../..",
+            "frozen.volumes/../x",
+            "other",
+            "frozenx",
+        ] {
+            let mut manifest = good.clone();
+            manifest.trees.insert(tree.to_owned(), "/etc".to_owned());
+            assert!(check_manifest(&manifest).is_err(), "{tree}");
+        }
+        let within = good.trees.get("frozen").unwrap().clone();
+        assert_eq!(
+            tree_of(&good, &format!("{within}/dir")).as_deref(),
+            Some("frozen/dir")
+        );
+        assert_eq!(tree_of(&good, &format!("{within}/../../etc")), None);
+        assert_eq!(tree_of(&good, "/etc"), None);
     }
 }

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -25,6 +26,10 @@ use crate::lifecycle::{self, Before, WasRunning};
 use crate::plan::StackPlan;
 use crate::quiet;
 use crate::signals::Signals;
+
+/// Between two looks while the Engine does not answer, and how long at most.
+const ENGINE_LOOK: Duration = Duration::from_secs(1);
+const ENGINE_LIMIT: Duration = Duration::from_secs(180);
 
 /// What is known before anything is changed.
 pub struct Restore<'a> {
@@ -93,9 +98,10 @@ impl<'a> Restore<'a> {
         let containers = docker::compose_containers(Some(&manifest.project))?;
         let present = docker::volumes(&volume_names(manifest))?;
         let missing_volumes = missing_volumes(manifest, &present)?;
-        let known = present.iter().chain(&missing_volumes);
-        let volumes: BTreeMap<&str, &Volume> =
-            known.map(|volume| (volume.name.as_str(), volume)).collect();
+        let volumes: BTreeMap<&str, &Volume> = present
+            .iter()
+            .map(|volume| (volume.name.as_str(), volume))
+            .collect();
         let targets = targets(manifest, &compose.dir, &volumes)?;
         let mut warnings = Vec::new();
         let images = missing_images(manifest)?;
@@ -252,9 +258,7 @@ impl<'a> Restore<'a> {
         journal: &Journal,
         down_since: &mut Instant,
     ) -> Result<(super::Summary, Vec<String>)> {
-        for volume in &self.missing_volumes {
-            docker::create_volume(volume)?;
-        }
+        self.create_volumes()?;
         let summary = self.unpack()?;
         self.signals.check()?;
         *down_since = Instant::now();
@@ -271,6 +275,32 @@ impl<'a> Restore<'a> {
             Vec::new()
         };
         Ok((summary, services))
+    }
+
+    /// Only when it is made is it known where the Engine has it: the manifest
+    /// may be of another one.
+    fn create_volumes(&mut self) -> Result<()> {
+        if self.missing_volumes.is_empty() {
+            return Ok(());
+        }
+        for volume in &self.missing_volumes {
+            docker::create_volume(volume)?;
+        }
+        let present = docker::volumes(&volume_names(self.manifest))?;
+        let volumes: BTreeMap<&str, &Volume> = present
+            .iter()
+            .map(|volume| (volume.name.as_str(), volume))
+            .collect();
+        let made = |missing: &Volume| volumes.contains_key(missing.name.as_str());
+        ensure!(
+            self.missing_volumes.iter().all(made),
+            "a new volume is not there"
+        );
+        self.entry.targets = targets(self.manifest, &self.entry.compose.dir, &volumes)?;
+        for target in &self.entry.targets {
+            target.check()?;
+        }
+        self.entry.write(self.state_dir)
     }
 
     fn unpack(&mut self) -> Result<super::Summary> {
@@ -433,7 +463,7 @@ pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Resul
 
 fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
     if entry.step == Step::Swapping {
-        let containers = docker::compose_containers(Some(&entry.project))?;
+        let containers = patient_containers(&entry.project)?;
         let running: Vec<&Container> = containers
             .iter()
             .filter(|c| c.status != Status::Stopped)
@@ -457,9 +487,26 @@ fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
     }
     entry.undo()?;
     for volume in &entry.new_volumes {
-        docker::remove_volume(volume)?;
+        // An empty volume too many must keep no stack from being started.
+        if let Err(error) = docker::remove_volume(volume) {
+            tracing::warn!("{error:#}");
+        }
     }
     entry.remove(state_dir)
+}
+
+/// An Engine that is away is waited for, as it is for a start.
+fn patient_containers(project: &str) -> Result<Vec<Container>> {
+    let began = Instant::now();
+    loop {
+        match docker::compose_containers(Some(project)) {
+            Err(error) if docker::is_unreachable(&error) && began.elapsed() < ENGINE_LIMIT => {
+                tracing::warn!(error = format!("{error:#}"), "the Docker Engine is away");
+                thread::sleep(ENGINE_LOOK);
+            }
+            containers => return containers,
+        }
+    }
 }
 
 fn finish(entry: &Entry, journal: &Journal, state_dir: &Path) -> Result<Vec<PathBuf>> {
@@ -540,9 +587,10 @@ fn targets(
         let path = if *prefix == manifest.stack {
             dir.to_owned()
         } else if let Some(name) = prefix.strip_prefix(&volume_prefix) {
-            let volume = volumes
-                .get(name)
-                .with_context(|| format!("volume {name} does not exist"))?;
+            // One that is missing has no place yet.
+            let Some(volume) = volumes.get(name) else {
+                continue;
+            };
             match volume.options.get("device") {
                 Some(_) => PathBuf::from(path),
                 None => volume.mountpoint.clone(),
