@@ -74,6 +74,7 @@ let
   ];
   writePaths = ownPaths ++ lib.optional (cfg.logFile != null) (dirOf cfg.logFile);
   dockerUnits = lib.optional (cfg.docker.host == null) "docker.service";
+  dataRoot = config.virtualisation.docker.daemon.settings.data-root or "/var/lib/docker";
   needsNetwork = cfg.email != null || !isUnixHost;
   mailUnits = lib.optional (cfg.email != null) "network-online.target";
   isBelow = dir: path: path == dir || lib.hasPrefix "${dir}/" path;
@@ -507,12 +508,12 @@ in
       serviceConfig =
         hardening {
           readPaths = stackPaths;
-          writePaths = writePaths ++ map dirOf stackPaths ++ [ "/var/lib/docker" ];
+          # To undo an interrupted restore, which is beside what it replaces.
+          writePaths = writePaths ++ map dirOf stackPaths ++ [ dataRoot ];
           # The report of a run that was killed is mailed from here. Its password
           # is read from the file: without it no mail is sent, but with
           # `LoadCredential=` nothing would be started.
           inherit needsNetwork;
-          changesSources = true;
         }
         // {
           Type = "oneshot";

@@ -20,8 +20,6 @@
   writePaths,
   # Mail, or Docker by TCP or SSH.
   needsNetwork,
-  # Undoing an interrupted restore moves and removes files of every owner.
-  changesSources ? false,
 }:
 let
   isBelow = dir: path: path == dir || lib.hasPrefix "${dir}/" path;
@@ -62,7 +60,8 @@ in
   NoNewPrivileges = true;
   CapabilityBoundingSet = [
     # Files of every owner are read, without changing their access times;
-    # the store and the log may belong to another user.
+    # the store and the log may belong to another user; an interrupted restore
+    # is moved out of the way.
     "CAP_DAC_READ_SEARCH"
     "CAP_DAC_OVERRIDE"
     "CAP_FOWNER"
@@ -70,11 +69,6 @@ in
     "CAP_SYS_PTRACE"
     # Gives way while a stack is up, and no longer when it is down.
     "CAP_SYS_NICE"
-  ]
-  ++ lib.optionals changesSources [
-    "CAP_CHOWN"
-    "CAP_FSETID"
-    "CAP_SETFCAP"
   ];
   AmbientCapabilities = "";
   RestrictAddressFamilies = [
@@ -95,7 +89,6 @@ in
     "~@privileged @resources"
     # See CAP_SYS_NICE.
     "setpriority ioprio_set"
-  ]
-  ++ lib.optional changesSources "@chown";
+  ];
   UMask = "0077";
 }

@@ -132,6 +132,22 @@ rec {
       example = 600;
     };
 
+    verify =
+      optional
+        (types.enum [
+          "none"
+          "structure"
+          "full"
+        ])
+        {
+          description = ''
+            How an archive is read back before it gets its name, when the stack is
+            up again: `full` reads all of it and puts a file with the sums of its
+            members beside it, `structure` reads headers only. `null` means `full`.
+          '';
+          example = "structure";
+        };
+
     onBusy =
       optional
         (types.enum [
@@ -192,6 +208,19 @@ rec {
         envFiles = list {
           description = "Environment files, as for `docker compose --env-file`, relative to {option}`path`.";
           example = [ ".env.prod" ];
+        };
+
+        drillCheck = list {
+          description = ''
+            A service, and a command that is run in it and must succeed, for a
+            drill of the stack to.
+          '';
+          example = [
+            "db"
+            "psql"
+            "-c"
+            "select 1"
+          ];
         };
 
         includeBinds = mkOption {

@@ -77,10 +77,20 @@ pub enum Command {
         #[arg(value_name = "STACK")]
         stacks: Vec<String>,
     },
-    /// List the archives in the store
+    /// List the archives in the store, or the members of one
     List {
-        #[arg(value_name = "STACK")]
-        stacks: Vec<String>,
+        /// Stacks; or an archive file, and what of it: paths, volumes, services
+        #[arg(value_name = "STACK|ARCHIVE")]
+        what: Vec<String>,
+    },
+    /// Read archives back and say what is damaged
+    ///
+    /// An archive in the store that is damaged is marked: it no longer counts for retention, and
+    /// is not restored unless its time is given.
+    Verify {
+        /// Stacks or archive files; without any, all that is in the store
+        #[arg(value_name = "STACK|ARCHIVE")]
+        what: Vec<String>,
     },
     /// Remove the archives that retention does not keep
     Prune {
@@ -90,6 +100,20 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Prove that an archive can be restored: start it as a throw-away project
+    ///
+    /// With volumes and a directory of its own, no ports, and networks without a way out; from
+    /// local images. It is taken down again in any case.
+    Drill {
+        /// Stacks (their newest good archives), STACK@TIME, or archive files
+        #[arg(value_name = "WHAT", required = true)]
+        what: Vec<String>,
+        /// A service and a command in it that must succeed
+        #[arg(last = true, value_name = "SERVICE COMMAND")]
+        command: Vec<String>,
+    },
+    /// Put a stack back as an archive has it, or unpack an archive
+    Restore(Restore),
     /// Start what an interrupted run left stopped
     Recover {
         /// Do not start this stack, but forget that it was stopped
@@ -106,4 +130,34 @@ pub enum Command {
     Completions { shell: clap_complete::Shell },
     /// Write man pages into a directory
     ManPages { dir: PathBuf },
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// STACK (its newest good archive), STACK@TIME (@20261124_031500, @2026-11-24), an archive
+    /// file, or - for one on standard input
+    #[arg(value_name = "WHAT")]
+    pub what: String,
+    /// Unpack into this directory, which must be missing or empty, and touch nothing else
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+    /// Only this: a path in the archive, a volume, or a service (its volumes and binds)
+    #[arg(long, value_name = "PATH", requires = "to", num_args = 1..)]
+    pub only: Vec<String>,
+    /// Only show what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Make the device nodes an archive holds, which are refused otherwise unless the archive is
+    /// one of a stack in the store
+    #[arg(long)]
+    pub allow_devices: bool,
+    /// Replace the stack without asking
+    #[arg(long, short, conflicts_with = "to")]
+    pub yes: bool,
+    /// Do not remove what was there, but leave it beside what is restored
+    #[arg(long, conflicts_with = "to")]
+    pub keep_old: bool,
+    /// Leave the stack down
+    #[arg(long, conflicts_with = "to")]
+    pub no_start: bool,
 }

@@ -90,6 +90,22 @@ pub struct StackFields {
     /// Seconds until all that was started must run and be healthy.
     pub start_timeout: Option<u32>,
     pub on_busy: Option<OnBusy>,
+    pub verify: Option<Verify>,
+    /// A service and a command in it that must succeed for a drill to.
+    pub drill_check: Vec<String>,
+}
+
+/// How an archive is read back before it gets its name. The stack is up then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verify {
+    /// Not at all.
+    None,
+    /// Headers, not data.
+    Structure,
+    /// All of it; the hash of each member is put beside the archive.
+    #[default]
+    Full,
 }
 
 /// How a consistent copy is taken.

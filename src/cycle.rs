@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use jiff::ZonedDateTime;
 
-use crate::archive::{self, ImageOf, Layout, Manifest, ManifestSlot, Reading, WriteSummary};
+use crate::archive::{self, ImageOf, Layout, Manifest, ManifestSlot, Reading, Sums, WriteSummary};
 use crate::capture::{self, Exclude, Inventory, SETTLED_AFTER, Source};
 use crate::config::{Capture, OnBusy, StopMethod};
 use crate::docker::{self, Container, Status};
@@ -27,8 +27,9 @@ use crate::progress;
 use crate::quiet::{self, Who, Writers};
 use crate::report::human_bytes;
 use crate::signals::Signals;
-use crate::store::{Partial, Store};
+use crate::store::{ArchiveName, Beside, Partial, Store};
 use crate::survey::Survey;
+use crate::verify;
 
 /// Room beyond the archive's own length that must be free: what may be added
 /// to a stack between measuring and stopping it, and the file system's own.
@@ -602,7 +603,14 @@ impl Cycle<'_> {
         manifest.downtime_ms = outcome.downtime_ms;
         let context = || format!("write archive {}", partial.path().display());
         write_manifest(&layout, partial.file(), &mut manifest).with_context(context)?;
+        let cancel = self.context.signals.flag();
+        let sums = verify::written(self.stack.verify, partial.file(), cancel)
+            .with_context(|| format!("verify {}", partial.path().display()))?;
         let path = partial.finish()?;
+        if let Err(error) = self.write_sums(&path, sums) {
+            // The archive is good without them.
+            warn(outcome, format!("{error:#}"));
+        }
         outcome.archive = Some(ArchiveOutcome {
             path: path.clone(),
             archive_bytes: layout.archive_bytes(),
@@ -615,6 +623,19 @@ impl Cycle<'_> {
         });
         tracing::info!(path = %path.display(), size = human_bytes(layout.archive_bytes()), "archived");
         Ok(())
+    }
+
+    fn write_sums(&self, path: &Path, sums: Option<Sums>) -> Result<()> {
+        let name = path.file_name().unwrap_or_default();
+        match (sums, ArchiveName::parse(&self.stack.name, name)) {
+            (Some(sums), Some(name)) => {
+                let text = sums.to_text();
+                self.context
+                    .store
+                    .write_beside(&name, Beside::Sums, text.as_bytes())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn scan(&self) -> Result<Inventory> {

@@ -2,12 +2,14 @@
 
 mod archive;
 mod capture;
+mod checks;
 mod cli;
 mod commands;
 mod config;
 mod coverage;
 mod cycle;
 mod docker;
+mod drill;
 mod email;
 mod journal;
 mod lifecycle;
@@ -22,11 +24,13 @@ mod progress;
 mod prune;
 mod quiet;
 mod report;
+mod restore;
 mod retention;
 mod run;
 mod signals;
 mod store;
 mod survey;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -56,8 +60,11 @@ fn main() -> ExitCode {
         Command::Run { stacks, keep_days } => commands::run(global, stacks, *keep_days, &log),
         Command::Check { live } => commands::check(global, *live),
         Command::Plan { stacks } => commands::plan(global, stacks),
-        Command::List { stacks } => commands::list(global, stacks),
+        Command::List { what } => commands::list(global, what),
+        Command::Verify { what } => commands::verify(global, what),
         Command::Prune { stacks, dry_run } => commands::prune(global, stacks, *dry_run),
+        Command::Drill { what, command } => commands::drill(global, what, command),
+        Command::Restore(options) => commands::restore(global, options),
         Command::Recover { forget } => commands::recover(global, forget.as_deref(), &log),
         Command::Report { mail_test } => commands::report(global, *mail_test),
         Command::Completions { shell } => commands::completions(*shell),

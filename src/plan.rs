@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::capture::Exclude;
-use crate::config::{Capture, Config, Email, OnBusy, Retention, Stack, StackFields, StopMethod};
+use crate::config::{
+    Capture, Config, Email, OnBusy, Retention, Stack, StackFields, StopMethod, Verify,
+};
 use crate::docker::ComposeProject;
 use crate::{email, retention};
 
@@ -43,6 +45,8 @@ pub struct StackPlan {
     pub stop_timeout: Option<Duration>,
     pub start_timeout: Duration,
     pub on_busy: OnBusy,
+    pub verify: Verify,
+    pub drill_check: Vec<String>,
 }
 
 impl StackPlan {
@@ -136,6 +140,7 @@ fn own_fields(defaults: &StackFields) -> impl Iterator<Item = &'static str> {
         ("files", !defaults.files.is_empty()),
         ("envFiles", !defaults.env_files.is_empty()),
         ("includeBinds", !defaults.include_binds.is_empty()),
+        ("drillCheck", !defaults.drill_check.is_empty()),
     ];
     let set = fields.into_iter().filter(|(_, is_set)| *is_set);
     set.map(|(field, _)| field)
@@ -155,6 +160,9 @@ fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Resu
     check_path(&dir).context("`path`")?;
     for bind in &own.include_binds {
         check_path(bind).context("`includeBinds`")?;
+    }
+    if own.drill_check.len() == 1 {
+        bail!("`drillCheck`: a service needs a command after it");
     }
     let start_timeout = own
         .start_timeout
@@ -185,11 +193,13 @@ fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Resu
         stop_timeout: stop_timeout.map(|secs| Duration::from_secs(secs.into())),
         start_timeout: Duration::from_secs(start_timeout.into()),
         on_busy: own.on_busy.or(defaults.on_busy).unwrap_or_default(),
+        verify: own.verify.or(defaults.verify).unwrap_or_default(),
+        drill_check: own.drill_check,
     })
 }
 
 /// A stack's name becomes part of file names and member paths.
-fn check_name(name: &str) -> Result<()> {
+pub fn check_name(name: &str) -> Result<()> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
     if name.is_empty() || name.len() > 100 || !name.chars().all(is_plain) || !starts_well {

@@ -20,7 +20,7 @@ pub fn decisions(
         .iter()
         .map(|archive| Candidate {
             name: &archive.name,
-            complete: archive.complete,
+            complete: archive.is_good(),
         })
         .collect();
     let decisions = retention::decide(&candidates, policy, now);

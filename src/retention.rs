@@ -21,7 +21,7 @@ pub const DEFAULT_KEEP_DAYS: u32 = 28;
 #[derive(Clone, Debug)]
 pub struct Candidate<'a> {
     pub name: &'a ArchiveName,
-    /// One that was cut short counts for no rule but `keepDays`.
+    /// One that was cut short, or is damaged, counts for no rule but `keepDays`.
     pub complete: bool,
 }
 
@@ -150,7 +150,7 @@ fn decision(archive: &Candidate, reasons: Vec<String>, policy: &Retention) -> De
     let keep = !reasons.is_empty();
     let mut all = Vec::new();
     if !archive.complete {
-        all.push("incomplete".to_owned());
+        all.push("incomplete or damaged".to_owned());
     }
     if keep {
         all.extend(reasons);

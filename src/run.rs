@@ -22,7 +22,7 @@ use crate::progress;
 use crate::prune::prune;
 use crate::signals::Signals;
 use crate::store::Store;
-use crate::{email, report};
+use crate::{drill, email, report, restore};
 
 /// Backs up every stack of the plan.
 ///
@@ -52,7 +52,7 @@ pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
 
 fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<()> {
     let journal = Journal::open(&plan.state_dir)?;
-    outcome.recovered = recover_all(&journal, signals)?;
+    outcome.recovered = recover_all(&plan.state_dir, &journal, signals)?;
     priority::give_way();
     let store = Store::create(&plan.backup_dir)?;
     remove_leftovers(&store, outcome);
@@ -195,7 +195,7 @@ fn mail(plan: &Plan, outcome: &RunOutcome) -> Result<()> {
 pub fn recover(plan: &Plan, log: &Log) -> Result<Option<RunOutcome>> {
     let _lock = Lock::take(&plan.state_dir)?;
     let journal = Journal::open(&plan.state_dir)?;
-    let recovered = recover_all(&journal, &Signals::default())?;
+    let recovered = recover_all(&plan.state_dir, &journal, &Signals::default())?;
     let last = last_run(&plan.state_dir);
     if recovered.is_empty()
         && matches!(&last, Ok(last) if !last.as_ref().is_some_and(is_unfinished))
@@ -232,9 +232,31 @@ fn is_unfinished(outcome: &RunOutcome) -> bool {
     outcome.finished.is_none()
 }
 
-fn recover_all(journal: &Journal, signals: &Signals) -> Result<Vec<Recovered>> {
+fn recover_all(state_dir: &Path, journal: &Journal, signals: &Signals) -> Result<Vec<Recovered>> {
     let mut recovered = Vec::new();
+    let mut half_restored = Vec::new();
+    let drills = drill::recover(state_dir)?
+        .into_iter()
+        .map(|(stack, result)| {
+            let result = result.context("take down a drill that was killed");
+            (format!("{stack} (drill)"), result)
+        });
+    let restores = restore::stack::recover(state_dir, journal)?;
+    for (stack, result) in restores.into_iter().chain(drills) {
+        let Err(error) = result else { continue };
+        tracing::error!("{error:#}");
+        half_restored.push(stack.clone());
+        recovered.push(Recovered {
+            stack,
+            services: Vec::new(),
+            error: Some(format!("{error:#}")),
+        });
+    }
     for found in journal.found()? {
+        // Its data may be neither the old nor the new.
+        if half_restored.contains(&found.stack) {
+            continue;
+        }
         let span = tracing::info_span!("recover", stack = found.stack);
         let _entered = span.enter();
         let result = found.entry.and_then(|entry| {

@@ -4,6 +4,7 @@
 //! to directory handles, and no symlink below the store is followed. The
 //! caller holds the lock of the run where something is written or removed.
 
+mod beside;
 mod dir;
 mod name;
 mod partial;
@@ -21,8 +22,9 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::archive;
 use crate::outcome::StoreUsage;
+use crate::{archive, checks};
+pub use beside::Beside;
 use dir::{archive_names, open_dir, partial_names, read_names, stat, unlink};
 pub use name::ArchiveName;
 pub use partial::Partial;
@@ -48,6 +50,15 @@ pub struct StoredArchive {
     /// disk or a crash (of another program: this one would not have given it
     /// its name) has not.
     pub complete: bool,
+    /// `verify` found it to be damaged.
+    pub damaged: bool,
+}
+
+impl StoredArchive {
+    /// One that counts for retention, and is restored when none is named.
+    pub fn is_good(&self) -> bool {
+        self.complete && !self.damaged
+    }
 }
 
 impl Store {
@@ -97,6 +108,7 @@ impl Store {
     }
 
     /// Removes what killed runs left unfinished, of one stack or of all, and
+    /// what lay beside archives that are gone, and
     /// returns the paths removed. The lock must be held: a partial of a run
     /// that is under way looks just the same.
     pub fn remove_partials(&self, stack: Option<&str>) -> Result<Vec<PathBuf>> {
@@ -110,7 +122,10 @@ impl Store {
                 continue;
             };
             let path = self.stack_path(&stack)?;
-            for name in partial_names(&dir, &stack).with_context(|| read_dir_context(&path))? {
+            let context = || read_dir_context(&path);
+            let mut names = partial_names(&dir, &stack).with_context(context)?;
+            names.extend(beside::orphan_names(&dir, &stack).with_context(context)?);
+            for name in names {
                 let path = path.join(&name);
                 unlink(&dir, &name).with_context(|| format!("remove {}", path.display()))?;
                 removed.push(path);
@@ -134,7 +149,13 @@ impl Store {
             let path = path.join(name.to_string());
             let archive = open_archive(&dir, name, &path)
                 .with_context(|| format!("read archive {}", path.display()))?;
-            archives.extend(archive);
+            let Some(archive) = archive else { continue };
+            // What cannot be read says nothing against the archive.
+            let checks = checks::Checks::of(self, &archive.name).unwrap_or_default();
+            archives.push(StoredArchive {
+                damaged: checks.is_damaged(),
+                ..archive
+            });
         }
         archives.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(archives)
@@ -172,6 +193,7 @@ impl Store {
         let stat = stat(&dir, file_name)?.context("no such archive")?;
         ensure!(stat.is_file, "not a regular file");
         unlink(&dir, file_name)?;
+        beside::remove_beside(&dir, name)?;
         Ok(stat.size_bytes)
     }
 
@@ -259,6 +281,7 @@ fn open_archive(dir: &OwnedFd, name: ArchiveName, path: &Path) -> Result<Option<
         path: path.to_owned(),
         archive_bytes: metadata.len(),
         complete: archive::is_complete(&file)?,
+        damaged: false,
     }))
 }
 

@@ -25,6 +25,11 @@
       stopTimeout = 60;
       startTimeout = 300;
       onBusy = "warn";
+      verify = "structure";
+      drillCheck = [
+        "db"
+        "true"
+      ];
     };
     defaults = {
       exclude = [ "*.tmp" ];
@@ -38,6 +43,7 @@
       stopTimeout = 30;
       startTimeout = 200;
       onBusy = "fail";
+      verify = "full";
     };
     retention = {
       keepDays = 1;

@@ -38,9 +38,79 @@ pub(crate) fn to_text(binary: &[u8]) -> Option<String> {
     Some(text)
 }
 
+/// The value of the attribute that [`to_text`] made `text` of, and that other
+/// programs write: entries separated by commas or newlines, names in full or by
+/// their first letter, ids as numbers or as names of this host, a fourth field
+/// with the number (`star`), comments after `#`. `None` if it is no such text.
+pub(crate) fn to_binary(text: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut entries: Vec<(u16, u32, u16)> = Vec::new();
+    for entry in text.split([',', '\n']) {
+        let entry = entry.split('#').next().unwrap_or_default().trim();
+        if !entry.is_empty() {
+            entries.push(entry_to_binary(entry)?);
+        }
+    }
+    if entries.is_empty() {
+        return None;
+    }
+    // The kernel wants them in this order: posix_acl_valid.
+    entries.sort_unstable();
+    let mut binary = 2_u32.to_le_bytes().to_vec();
+    for (tag, id, permissions) in entries {
+        binary.extend(tag.to_le_bytes());
+        binary.extend(permissions.to_le_bytes());
+        binary.extend(id.to_le_bytes());
+    }
+    Some(binary)
+}
+
+/// Tag, id, permissions.
+fn entry_to_binary(entry: &str) -> Option<(u16, u32, u16)> {
+    let fields: Vec<&str> = entry.split(':').map(str::trim).collect();
+    let (tag, who, permissions) = match fields[..] {
+        // `mask:r--` and `other:r--` are common, too.
+        [tag, permissions] => (tag, "", permissions),
+        [tag, who, permissions] => (tag, who, permissions),
+        [tag, _, permissions, number] => (tag, number, permissions),
+        _ => return None,
+    };
+    let mut bits = 0;
+    for letter in permissions.chars() {
+        bits |= match letter {
+            'r' => 4,
+            'w' => 2,
+            'x' => 1,
+            '-' => 0,
+            _ => return None,
+        };
+    }
+    let number = |look_up: fn(&str) -> Option<u32>| who.parse().ok().or_else(|| look_up(who));
+    let (tag, id) = match (tag, who) {
+        ("user" | "u", "") => (0x01, u32::MAX),
+        ("user" | "u", _) => (0x02, number(user_id)?),
+        ("group" | "g", "") => (0x04, u32::MAX),
+        ("group" | "g", _) => (0x08, number(group_id)?),
+        ("mask" | "m", "") => (0x10, u32::MAX),
+        ("other" | "o", "") => (0x20, u32::MAX),
+        _ => return None,
+    };
+    Some((tag, id, bits))
+}
+
+fn user_id(name: &str) -> Option<u32> {
+    let user = nix::unistd::User::from_name(name).ok()??;
+    Some(user.uid.as_raw())
+}
+
+fn group_id(name: &str) -> Option<u32> {
+    let group = nix::unistd::Group::from_name(name).ok()??;
+    Some(group.gid.as_raw())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::to_text;
+    use super::{to_binary, to_text};
 
     fn binary(version: u32, entries: &[(u16, u16, u32)]) -> Vec<u8> {
         let mut binary = version.to_le_bytes().to_vec();
@@ -77,5 +147,36 @@ mod tests {
         assert_eq!(to_text(&binary(2, &[])), None);
         assert_eq!(to_text(b"\x02\0"), None);
         assert_eq!(to_text(b"\x02\0\0\0\x01\0"), None);
+    }
+
+    #[test]
+    fn text_becomes_what_it_was_made_of_and_what_others_write_is_understood() {
+        let any = u32::MAX;
+        let acl = binary(
+            2,
+            &[
+                (1, 7, any),
+                (2, 4, 5),
+                (4, 5, any),
+                (8, 2, 0),
+                (0x10, 6, any),
+                (0x20, 0, any),
+            ],
+        );
+        let text = to_text(&acl).unwrap();
+        assert_eq!(to_binary(text.as_bytes()), Some(acl.clone()));
+        let others =
+            "o::---\nu::rwx\ng::r-x #effective:r--\ngroup:root:-w-\nmask:rw-\nuser:x:r--:5\n";
+        assert_eq!(to_binary(others.as_bytes()), Some(acl));
+        for wrong in [
+            "",
+            "user",
+            "user::rwz",
+            "king::rwx",
+            "user:no such user:r--",
+            "\u{fe}",
+        ] {
+            assert_eq!(to_binary(wrong.as_bytes()), None, "{wrong}");
+        }
     }
 }

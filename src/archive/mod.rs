@@ -3,6 +3,7 @@
 //! `docs/archive-format.md` describes the result.
 
 mod acl;
+mod block;
 mod draft;
 mod header;
 mod kept;
@@ -10,9 +11,11 @@ mod layout;
 mod manifest;
 mod pax;
 mod read;
+mod reader;
 mod relocate;
 mod render;
 mod share;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod ustar;
@@ -22,6 +25,8 @@ pub use draft::{Applied, Draft, Placed, Update};
 pub use layout::{Layout, ManifestSlot};
 pub use manifest::{FORMAT_VERSION, ImageOf, Manifest};
 pub use read::{is_complete, read_manifest};
+pub use reader::{Input, Kind, Member, Reader};
+pub use sums::Sums;
 pub use write::{Reading, WriteSummary, write_manifest, write_members};
 
 /// The unit of a tar file: POSIX.1-2017 `pax`, "ustar Interchange Format".

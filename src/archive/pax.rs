@@ -64,10 +64,23 @@ pub(crate) fn attribute_keyword(name: &[u8]) -> Vec<u8> {
     keyword
 }
 
+/// The name that [`attribute_keyword`] encoded; `encoded` is without the prefix.
+pub(crate) fn attribute_name(encoded: &[u8]) -> Vec<u8> {
+    let mut name = Vec::with_capacity(encoded.len());
+    let mut rest = encoded;
+    while let Some((byte, next)) = rest.split_first() {
+        (rest, _) = match rest {
+            [b'%', b'2', b'5', after @ ..] => (after, name.push(b'%')),
+            [b'%', b'3', b'D', after @ ..] => (after, name.push(b'=')),
+            _ => (next, name.push(*byte)),
+        };
+    }
+    name
+}
+
 /// The keywords and values in the body of a pax extended header. Unlike the
 /// `tar` crate's `pax_extensions` it takes values with newlines, which
 /// attributes may have. `None` comes last if the records are malformed.
-#[cfg(test)]
 pub fn records(mut body: &[u8]) -> impl Iterator<Item = Option<(&[u8], &[u8])>> {
     std::iter::from_fn(move || {
         if body.is_empty() {
@@ -79,7 +92,6 @@ pub fn records(mut body: &[u8]) -> impl Iterator<Item = Option<(&[u8], &[u8])>> 
     })
 }
 
-#[cfg(test)]
 fn split_record(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = body.iter().position(|byte| *byte == b' ')?;
     let length: usize = std::str::from_utf8(&body[..space]).ok()?.parse().ok()?;

@@ -19,7 +19,7 @@ pub(crate) use fingerprint::{Keys, UNSETTLED};
 pub use inventory::{Entry, Inventory, Node};
 pub use scan::scan;
 pub use source::Source;
-pub(crate) use source::{is_gone, open_file_at, open_regular_at, stat_handle};
+pub(crate) use source::{is_gone, open_beneath, open_file_at, open_regular_at, stat_handle};
 pub use sparse::Extent;
 pub use trust::{Trust, sync};
 

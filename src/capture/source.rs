@@ -70,21 +70,7 @@ impl Source {
             let itself = format!("/proc/self/fd/{}", self.root.as_raw_fd());
             return rustix::fs::open(itself, flags, Mode::empty());
         }
-        let mut rest = if rel.is_empty() { b"." } else { rel };
-        let mut hop: Option<OwnedFd> = None;
-        loop {
-            let at = hop.as_ref().map_or(self.root.as_fd(), |fd| fd.as_fd());
-            if rest.len() <= HOP_BYTES {
-                return open_at(at, rest, flags);
-            }
-            let cut = rest[..HOP_BYTES]
-                .iter()
-                .rposition(|byte| *byte == b'/')
-                .ok_or(Errno::NAMETOOLONG)?;
-            let next = open_at(at, &rest[..cut], OFlags::PATH | OFlags::DIRECTORY)?;
-            hop = Some(next);
-            rest = &rest[cut + 1..];
-        }
+        open_beneath(self.root.as_fd(), rel, flags)
     }
 
     /// The same for reading the data of a regular file. Neither blocks on a
@@ -114,6 +100,30 @@ impl Source {
             path.extend_from_slice(rel);
         }
         display_path(&path)
+    }
+}
+
+/// Opens `rel`, of any length, under the directory `root`; empty is `root`
+/// itself. See [`Source::open_beneath`].
+pub(crate) fn open_beneath(
+    root: BorrowedFd<'_>,
+    rel: &[u8],
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let mut rest = if rel.is_empty() { b"." } else { rel };
+    let mut hop: Option<OwnedFd> = None;
+    loop {
+        let at = hop.as_ref().map_or(root, |fd| fd.as_fd());
+        if rest.len() <= HOP_BYTES {
+            return open_at(at, rest, flags);
+        }
+        let cut = rest[..HOP_BYTES]
+            .iter()
+            .rposition(|byte| *byte == b'/')
+            .ok_or(Errno::NAMETOOLONG)?;
+        let next = open_at(at, &rest[..cut], OFlags::PATH | OFlags::DIRECTORY)?;
+        hop = Some(next);
+        rest = &rest[cut + 1..];
     }
 }
 

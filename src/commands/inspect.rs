@@ -4,20 +4,18 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use jiff::ZonedDateTime;
 use jiff::civil::DateTime;
 use serde::Serialize;
 
 use super::{load, print, print_json};
-use crate::archive::{self, Manifest};
 use crate::capture;
 use crate::cli::Global;
 use crate::config::{Retention, StopMethod};
 use crate::outcome::{Coverage, ExitStatus};
 use crate::plan::{Plan, StackPlan};
-use crate::report::{human_bytes, human_duration};
+use crate::report::human_bytes;
 use crate::signals::Signals;
-use crate::store::{Store, StoredArchive};
+use crate::store::Store;
 use crate::survey::Survey;
 use crate::{docker, email, prune};
 
@@ -218,112 +216,8 @@ pub fn plan(global: &Global, stacks: &[String]) -> Result<ExitStatus> {
     Ok(status)
 }
 
-/// An archive in the store, and what its manifest says of it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ArchiveView {
-    stack: String,
-    path: PathBuf,
-    /// Local time, from the name.
-    time: DateTime,
-    archive_bytes: u64,
-    complete: bool,
-    /// All that follows is `null` for archives of the script.
-    content_bytes: Option<u64>,
-    downtime_ms: Option<u64>,
-    changed_count: Option<u64>,
-    /// Made of a paused stack.
-    crash_consistent: Option<bool>,
-    running: Option<Vec<String>>,
-}
-
-impl ArchiveView {
-    fn of(archive: StoredArchive) -> ArchiveView {
-        let manifest = read_manifest(&archive).unwrap_or_else(|error| {
-            tracing::warn!(path = %archive.path.display(), "{error:#}");
-            None
-        });
-        ArchiveView {
-            stack: archive.name.stack.clone(),
-            path: archive.path,
-            time: archive.name.time,
-            archive_bytes: archive.archive_bytes,
-            complete: archive.complete,
-            content_bytes: manifest.as_ref().map(|m| m.content_bytes),
-            downtime_ms: manifest.as_ref().and_then(|m| m.downtime_ms),
-            changed_count: manifest.as_ref().map(|m| m.changed_count),
-            crash_consistent: manifest
-                .as_ref()
-                .map(|m| m.stop_method == StopMethod::Pause && !m.running.is_empty()),
-            running: manifest.map(|m| m.running),
-        }
-    }
-
-    fn row(&self, now: DateTime) -> [String; 6] {
-        let note = match (self.complete, self.changed_count) {
-            (false, _) => "INCOMPLETE".to_owned(),
-            (true, None) => "without a manifest".to_owned(),
-            (true, Some(0)) if self.crash_consistent == Some(true) => "crash-consistent".to_owned(),
-            (true, Some(0)) => String::new(),
-            (true, Some(count)) => format!("{count} files changed while read"),
-        };
-        [
-            self.stack.clone(),
-            self.time.strftime("%F %T").to_string(),
-            age(now, self.time),
-            human_bytes(self.archive_bytes),
-            self.downtime_ms
-                .map_or_else(|| "-".to_owned(), human_duration),
-            note,
-        ]
-    }
-}
-
-fn read_manifest(archive: &StoredArchive) -> Result<Option<Manifest>> {
-    let file = File::open(&archive.path)?;
-    let json = archive::read_manifest(&file)?;
-    json.map(|json| serde_json::from_slice(&json).context("understand the manifest"))
-        .transpose()
-}
-
-fn age(now: DateTime, then: DateTime) -> String {
-    let hours = now.duration_since(then).as_hours();
-    match hours {
-        ..0 => "future".to_owned(),
-        0..48 => format!("{hours} h"),
-        _ => format!("{} d", hours / 24),
-    }
-}
-
-pub fn list(global: &Global, stacks: &[String]) -> Result<ExitStatus> {
-    let plan = load(global)?;
-    let store = Store::open(&plan.backup_dir)?;
-    let stacks = if stacks.is_empty() {
-        store.stacks()?
-    } else {
-        stacks.to_vec()
-    };
-    let mut views = Vec::new();
-    for stack in &stacks {
-        views.extend(store.list(stack)?.into_iter().map(ArchiveView::of));
-    }
-    if global.json {
-        print_json(&views)?;
-    } else if views.is_empty() {
-        tracing::info!(path = %plan.backup_dir.display(), "no archives");
-    } else {
-        let now = ZonedDateTime::now().datetime();
-        let header = ["STACK", "TIME", "AGE", "SIZE", "DOWNTIME", ""].map(str::to_owned);
-        let rows: Vec<_> = std::iter::once(header)
-            .chain(views.iter().map(|v| v.row(now)))
-            .collect();
-        print(&table(&rows))?;
-    }
-    Ok(ExitStatus::Ok)
-}
-
 /// Columns as wide as their widest cell.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
+pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();

@@ -1,7 +1,10 @@
 //! The commands: a plan from the command line and the configuration, the work
 //! elsewhere, and what is printed of it.
 
+mod archives;
+mod drill;
 mod inspect;
+mod restore;
 
 use std::fs;
 use std::io::Write as _;
@@ -24,7 +27,10 @@ use crate::signals::Signals;
 use crate::store::Store;
 use crate::{email, report as reports, run as runs};
 
-pub use inspect::{check, list, plan};
+pub use archives::{list, verify};
+pub use drill::drill;
+pub use inspect::{check, plan};
+pub use restore::restore;
 
 const DEFAULT_CONFIG: &str = "/etc/docker-stack-backup/config.json";
 

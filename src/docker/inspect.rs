@@ -90,7 +90,7 @@ pub struct Mount {
 }
 
 /// Read from the Engine, and written to and read from manifests.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Volume {
     #[serde(alias = "Name")]

@@ -8,6 +8,7 @@
 mod engine;
 mod http;
 mod inspect;
+mod put_back;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -22,6 +23,9 @@ use crate::process::{Exit, Output, Program};
 pub use engine::refuse_podman;
 use engine::{Unreachable, engine};
 pub use inspect::{ComposeConfig, Container, Dependency, Health, Image, Status, Volume};
+pub use put_back::{
+    create_volume, exec_drill, remove_containers, remove_project, remove_volume, up_drill,
+};
 
 const DOCKER: &str = "docker";
 

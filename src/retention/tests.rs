@@ -91,7 +91,7 @@ fn the_newest_good_archive_outlives_every_rule() {
         &days(7),
         date(2026, 11, 23).at(3, 0, 0, 0),
         &[
-            "- !20260103_030000 incomplete, older than 7 days",
+            "- !20260103_030000 incomplete or damaged, older than 7 days",
             "+ 20260102_030000 newest good archive",
             "- 20260101_030000 older than 7 days",
         ],
@@ -175,9 +175,9 @@ fn incomplete_archives_take_no_good_ones_place() {
         &policy,
         date(2026, 11, 23).at(3, 0, 0, 0),
         &[
-            "+ !20261123_030000 incomplete, within 2 days",
-            "+ !20261122_030000 incomplete, within 2 days",
-            "- !20261120_030000 incomplete, older than 2 days, kept by no other rule",
+            "+ !20261123_030000 incomplete or damaged, within 2 days",
+            "+ !20261122_030000 incomplete or damaged, within 2 days",
+            "- !20261120_030000 incomplete or damaged, older than 2 days, kept by no other rule",
             "+ 20261119_030000 last 1, daily 2026-11-19, newest good archive",
             "- 20261118_030000 older than 2 days, kept by no other rule",
         ],
@@ -190,8 +190,8 @@ fn nothing_is_removed_while_no_archive_is_complete() {
         &days(1),
         date(2026, 11, 23).at(3, 0, 0, 0),
         &[
-            "+ !20261123_030000 incomplete, within 1 day, no complete archive",
-            "+ !20200101_030000 incomplete, no complete archive",
+            "+ !20261123_030000 incomplete or damaged, within 1 day, no complete archive",
+            "+ !20200101_030000 incomplete or damaged, no complete archive",
         ],
     );
 }

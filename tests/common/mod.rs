@@ -165,13 +165,15 @@ impl Place {
         output(&mut self.program(&["run", "--json"]))
     }
 
-    /// Names of everything in a stack's directory of the store, sorted.
+    /// Names of everything in a stack's directory of the store, sorted, but
+    /// for what lies beside archives.
     pub fn stored(&self, stack: &str) -> Vec<String> {
         let Ok(listing) = fs::read_dir(self.store().join(stack)) else {
             return Vec::new();
         };
         let mut names: Vec<String> = listing
             .map(|item| item.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !name.ends_with(".sums") && !name.ends_with(".checks.json"))
             .collect();
         names.sort();
         names

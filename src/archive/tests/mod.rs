@@ -10,13 +10,16 @@ use super::write::{Reading, WriteSummary};
 use super::{Layout, ManifestSlot, is_complete, read_manifest, write_manifest, write_members};
 use crate::capture::{Exclude, Inventory, Source, scan};
 
+mod damage;
 mod facts;
 mod foreign;
+mod hostile;
 mod layout;
 mod order;
 mod races;
 mod readers;
 mod relocate;
+mod restored;
 mod tools;
 mod tree;
 

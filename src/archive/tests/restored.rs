@@ -1,0 +1,246 @@
+//! What this program restores of archives of its own and of GNU tar.
+
+use super::facts::{differences, facts};
+use super::tools::run;
+use super::tree::{Extent, build};
+use super::*;
+use crate::restore::pick::Only;
+use crate::restore::{Archive, to_directory};
+
+fn restore(archive: &Path, to: &Path) -> anyhow::Result<crate::restore::Summary> {
+    to_directory(&Archive::open(archive)?, to, &Only::default(), true, &GO_ON)
+}
+
+/// The same, as from a pipe.
+fn restore_stream(archive: &Path, to: &Path) {
+    use crate::archive::{Input, Reader};
+    use crate::restore::{Destination, Options, extract};
+    fs::create_dir(to).unwrap();
+    let mut reader = Reader::new(Input::Stream(Box::new(File::open(archive).unwrap()))).unwrap();
+    let destination = Destination {
+        prefix: Vec::new(),
+        parent: File::open(to).unwrap().into(),
+        name: Vec::new(),
+    };
+    let options = Options {
+        is_wanted: &|_| true,
+        allow_devices: true,
+        cancel: &GO_ON,
+    };
+    extract(&mut reader, None, &[destination], &options).unwrap();
+    assert!(reader.ends_with_zeros().unwrap());
+}
+
+#[track_caller]
+fn assert_same(original: &Path, restored: &Path, ignored: &[&str]) {
+    let (original, restored) = (facts(original), facts(restored));
+    assert!(original.len() > 20);
+    let differences = differences(&original, &restored, ignored);
+    assert!(differences.is_empty(), "{differences:#?}");
+}
+
+fn round_trip(dir: &Path) {
+    let tree = dir.join("tree");
+    build(&tree, Extent::Full);
+    archive(&tree, &dir.join("a.tar"));
+    let summary = restore(&dir.join("a.tar"), &dir.join("out")).unwrap();
+    assert_eq!(summary.lacks, [""; 0]);
+    assert_same(&tree, &dir.join("out/stack"), &[]);
+    restore_stream(&dir.join("a.tar"), &dir.join("stream"));
+    assert_same(&tree, &dir.join("stream/stack"), &[]);
+}
+
+#[test]
+#[ignore = "needs root; run scripts/test"]
+fn everything_is_restored_from_a_file_and_from_a_pipe() {
+    round_trip(tempfile::tempdir().unwrap().path());
+}
+
+fn on_a_loop_device(make: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let sh = |script: &str| {
+        run(
+            Command::new("sh").args(["-ec", script]).current_dir(&dir),
+            "util-linux",
+        )
+    };
+    sh("truncate -s 600M image; mkdir fs");
+    run(
+        Command::new(make[0])
+            .args(&make[1..])
+            .arg(dir.path().join("image")),
+        "xfsprogs btrfs-progs",
+    );
+    sh("mount -o loop image fs");
+    let result = std::panic::catch_unwind(|| round_trip(&dir.path().join("fs")));
+    sh("umount fs || umount -l fs");
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+#[ignore = "needs root; run scripts/test"]
+fn everything_is_restored_on_xfs() {
+    on_a_loop_device(&["mkfs.xfs", "-q", "-m", "reflink=1"]);
+}
+
+#[test]
+#[ignore = "needs root; run scripts/test"]
+fn everything_is_restored_on_btrfs() {
+    on_a_loop_device(&["mkfs.btrfs", "-q"]);
+}
+
+#[test]
+#[ignore = "needs root; run scripts/test"]
+fn what_gnu_tar_wrote_is_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    build(&tree, Extent::Full);
+    // GNU tar makes two of it.
+    fs::remove_file(tree.join("kinds/linked fifo")).unwrap();
+    let pax = [
+        "--format=posix",
+        "--xattrs",
+        "--xattrs-include=*",
+        "--acls",
+        "--sparse",
+    ];
+    let lost = [
+        "acl",
+        "default acl",
+        "capability",
+        "attributes",
+        "attribute with = or %",
+        "trusted attributes",
+        "mtime ns",
+        "fraction before 1970",
+        "symlink fraction before 1970",
+        "holes",
+        // What is left of a time before 1970 is rounded.
+        "mtime",
+        "directory mtime",
+        "symlink mtime",
+    ];
+    let cases: [(&[&str], &[&str]); 5] = [
+        (&[&pax[..], &["--sparse-version=1.0"]].concat(), &["holes"]),
+        (&[&pax[..], &["--sparse-version=0.1"]].concat(), &["holes"]),
+        (&[&pax[..], &["--sparse-version=0.0"]].concat(), &["holes"]),
+        (&["--format=gnu", "--sparse"], &lost),
+        (&["--format=oldgnu", "--sparse"], &lost),
+    ];
+    for (options, ignored) in cases {
+        let _ = fs::remove_dir_all(dir.path().join("out"));
+        let mut tar = Command::new("tar");
+        tar.current_dir(&dir).args(options).args([
+            "--warning=no-file-ignored",
+            "-cf",
+            "a.tar",
+            "tree",
+        ]);
+        run(&mut tar, "tar");
+        restore(&dir.path().join("a.tar"), &dir.path().join("out"))
+            .unwrap_or_else(|e| panic!("{options:?}: {e:#}"));
+        assert_same(&tree, &dir.path().join("out/tree"), ignored);
+    }
+}
+
+#[test]
+#[ignore = "needs root; run scripts/test"]
+fn an_archive_with_its_root_as_a_member_is_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    build(&tree, Extent::Plain);
+    fs::remove_file(tree.join("kinds/linked fifo")).unwrap();
+    run(
+        Command::new("tar").current_dir(&tree).args([
+            "--warning=no-file-ignored",
+            "--format=gnu",
+            "-cf",
+            "../a.tar",
+            ".",
+        ]),
+        "tar",
+    );
+    let owner = [
+        "owner",
+        "symlink owner",
+        "mtime ns",
+        "acl",
+        "default acl",
+        "capability",
+        "attributes",
+        "attribute with = or %",
+        "trusted attributes",
+        "mtime",
+        "symlink mtime",
+        "directory mtime",
+    ];
+    let _ = owner;
+    restore(&dir.path().join("a.tar"), &dir.path().join("out")).unwrap();
+    assert_same(&tree, &dir.path().join("out"), &owner);
+}
+
+#[test]
+#[ignore = "needs root; run scripts/test"]
+fn only_what_is_named_is_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    build(&tree, Extent::Full);
+    archive(&tree, &dir.path().join("a.tar"));
+    let only = |names: &[&str], to: &str| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let only = Only::new(&names, None).unwrap();
+        let archive = Archive::open(&dir.path().join("a.tar")).unwrap();
+        to_directory(&archive, &dir.path().join(to), &only, true, &GO_ON)
+    };
+    only(&["stack/sizes"], "out").unwrap();
+    assert_eq!(
+        fs::read_dir(dir.path().join("out/stack")).unwrap().count(),
+        1
+    );
+    let differences = differences(
+        &facts(&tree.join("sizes")),
+        &facts(&dir.path().join("out/stack/sizes")),
+        &[],
+    );
+    assert!(differences.is_empty(), "{differences:#?}");
+    let error = only(&["stack/nothing"], "nothing").unwrap_err();
+    assert!(
+        error.to_string().contains("is called stack/nothing"),
+        "{error}"
+    );
+    let error = only(&["stack/link from afar"], "link").map(drop);
+    // The archive has the link after the file, or the file under this name.
+    assert!(error.is_err() || dir.path().join("link/stack/link from afar").exists());
+    let error = only(&["stack/sizes"], "out").unwrap_err();
+    assert!(error.to_string().contains("is not empty"), "{error}");
+}
+
+#[test]
+#[ignore = "needs root; run scripts/test"]
+fn large_aligned_data_is_shared_with_the_archive_on_xfs() {
+    let dir = tempfile::tempdir().unwrap();
+    let sh = |script: &str| {
+        run(
+            Command::new("sh").args(["-ec", script]).current_dir(&dir),
+            "xfsprogs",
+        )
+    };
+    sh(
+        "truncate -s 600M image; mkdir fs; mkfs.xfs -q -m reflink=1 image; mount -o loop image fs; mkdir fs/tree; \
+        head -c 100000001 /dev/urandom >fs/tree/large",
+    );
+    archive(&dir.path().join("fs/tree"), &dir.path().join("fs/a.tar"));
+    let free = || {
+        sh("sync -f fs; stat -f -c %f fs")
+            .trim()
+            .parse::<u64>()
+            .unwrap()
+    };
+    let before = free();
+    restore(&dir.path().join("fs/a.tar"), &dir.path().join("fs/out")).unwrap();
+    let used_bytes = (before - free()) * 4096;
+    sh("cmp fs/tree/large fs/out/stack/large; umount fs || umount -l fs");
+    assert!(used_bytes < 5_000_000, "{used_bytes}");
+}

@@ -1,0 +1,175 @@
+//! `restore`: which archive is meant, and where its data goes.
+
+use std::io::{IsTerminal, Write as _};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Absent, load_with, print, print_json};
+use crate::archive::{self, Manifest};
+use crate::cli::{Global, Restore};
+use crate::lock::Lock;
+use crate::outcome::ExitStatus;
+use crate::report::human_bytes;
+use crate::restore::pick::{Only, check_manifest};
+use crate::restore::stack::Wish;
+use crate::restore::{self as restores, Archive};
+use crate::signals::Signals;
+use crate::store::{Store, StoredArchive};
+
+pub fn restore(global: &Global, options: &Restore) -> Result<ExitStatus> {
+    let archive = find(global, &options.what)?;
+    let manifest = manifest(&archive)?;
+    let Some(dir) = &options.to else {
+        return restore_stack(global, options, &archive, manifest.as_ref());
+    };
+    let only = Only::new(&options.only, manifest.as_ref())?;
+    if options.dry_run {
+        return print(&restores::listing(&archive, &only)?).map(|()| ExitStatus::Ok);
+    }
+    let signals = Signals::install()?;
+    let summary =
+        restores::to_directory(&archive, dir, &only, options.allow_devices, signals.flag())?;
+    tracing::info!(
+        members = summary.member_count,
+        content = human_bytes(summary.file_bytes),
+        path = %dir.display(),
+        "restored"
+    );
+    Ok(tell_lacks(&summary.lacks))
+}
+
+fn restore_stack(
+    global: &Global,
+    options: &Restore,
+    archive: &Archive,
+    manifest: Option<&Manifest>,
+) -> Result<ExitStatus> {
+    let manifest = manifest.context(
+        "only an archive in a file and with a manifest tells which stack it is of: unpack this one \
+         with --to DIR",
+    )?;
+    let plan = load_with(global, Absent::UseDefaults)?;
+    let stack = plan
+        .stacks
+        .iter()
+        .find(|stack| stack.name == manifest.stack);
+    let signals = Signals::install()?;
+    let wish = Wish {
+        state_dir: &plan.state_dir,
+        signals: &signals,
+        allow_devices: options.allow_devices || !is_path(&options.what),
+        keep_old: options.keep_old,
+        starts: !options.no_start,
+    };
+    if options.dry_run {
+        let planned = restores::stack::Restore::plan(archive, manifest, stack, &wish)?;
+        return print(&planned.text()).map(|()| ExitStatus::Ok);
+    }
+    let _lock = Lock::take(&plan.state_dir)?;
+    let planned = restores::stack::Restore::plan(archive, manifest, stack, &wish)?;
+    confirm(options, &planned.text())?;
+    let restored = planned.run()?;
+    if global.json {
+        print_json(&restored)?;
+    }
+    for warning in &restored.warnings {
+        tracing::warn!("{warning}");
+    }
+    for path in &restored.kept {
+        tracing::info!(path = %path.display(), "kept what was there");
+    }
+    tracing::info!(
+        services = restored.services.join(" "),
+        content = human_bytes(restored.file_bytes),
+        downtime_ms = restored.downtime_ms,
+        "restored"
+    );
+    Ok(tell_lacks(&restored.lacks))
+}
+
+/// # Errors
+/// Unless `--yes` was given or the answer on the terminal is yes.
+fn confirm(options: &Restore, text: &str) -> Result<()> {
+    let mut out = std::io::stderr();
+    let _ = write!(out, "{text}");
+    if options.yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!("nobody is there to be asked: give --yes to replace the stack");
+    }
+    let _ = write!(out, "go on? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .context("read the answer")?;
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => bail!("not confirmed: nothing was done"),
+    }
+}
+
+/// What is not as it was makes the restore incomplete.
+pub fn tell_lacks(lacks: &[String]) -> ExitStatus {
+    for lack in lacks {
+        tracing::warn!("not restored: {lack}");
+    }
+    match lacks {
+        [] => ExitStatus::Ok,
+        _ => ExitStatus::Incomplete,
+    }
+}
+
+/// `-`, a path, or a stack's archive in the store.
+pub fn find(global: &Global, what: &str) -> Result<Archive> {
+    if what == "-" {
+        return Ok(Archive::Stdin);
+    }
+    if is_path(what) {
+        return Archive::open(Path::new(what));
+    }
+    Archive::open(&in_store(global, what)?.path)
+}
+
+/// What has a slash or ends as an archive does names a file, all else a stack.
+pub fn is_path(what: &str) -> bool {
+    what.contains('/') || what.ends_with(".tar")
+}
+
+/// The archive that `STACK` or `STACK@TIME` means: the newest good one, or the
+/// newest of those whose time begins with these digits.
+pub fn in_store(global: &Global, what: &str) -> Result<StoredArchive> {
+    let (stack, time) = what.split_once('@').unwrap_or((what, ""));
+    let plan = load_with(global, Absent::UseDefaults)?;
+    let store = Store::open(&plan.backup_dir)?;
+    let mut archives = store.list(stack)?;
+    if archives.is_empty() {
+        bail!(
+            "there is no archive of a stack {stack} in {}",
+            plan.backup_dir.display()
+        );
+    }
+    let digits: String = time.chars().filter(char::is_ascii_digit).collect();
+    archives.retain(|archive| {
+        let name = archive.name.time.strftime("%Y%m%d%H%M%S").to_string();
+        name.starts_with(&digits) && (archive.is_good() || !digits.is_empty())
+    });
+    archives.pop().with_context(|| match time {
+        "" => format!("no archive of {stack} is good"),
+        _ => format!("no archive of {stack} is of {time} (`list {stack}` shows all)"),
+    })
+}
+
+/// `None` on standard input, and for archives of other programs.
+pub fn manifest(archive: &Archive) -> Result<Option<Manifest>> {
+    let Some(file) = archive.file() else {
+        return Ok(None);
+    };
+    let context = || format!("read the manifest of {}", archive.name());
+    let json = archive::read_manifest(file).with_context(context)?;
+    let Some(json) = json else { return Ok(None) };
+    let manifest: Manifest = serde_json::from_slice(&json).with_context(context)?;
+    check_manifest(&manifest).with_context(context)?;
+    Ok(Some(manifest))
+}

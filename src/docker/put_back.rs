@@ -1,0 +1,131 @@
+//! What a restore needs of Docker beyond what a backup does.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::{ComposeProject, ENGINE_SLACK, Volume, docker};
+use crate::process::Program;
+
+/// Creates a volume with the driver, labels and options it had, so that Compose
+/// takes it for its own.
+pub fn create_volume(volume: &Volume) -> Result<()> {
+    let mut args = ["volume", "create", "--driver", &volume.driver]
+        .map(str::to_owned)
+        .to_vec();
+    for (option, pairs) in [("--label", &volume.labels), ("--opt", &volume.options)] {
+        for (key, value) in pairs {
+            args.extend([option.to_owned(), format!("{key}={value}")]);
+        }
+    }
+    args.push(volume.name.clone());
+    let created = docker(args).output()?.check();
+    created
+        .map(drop)
+        .with_context(|| format!("create volume {}", volume.name))
+}
+
+/// One that does not exist is no error.
+pub fn remove_volume(name: &str) -> Result<()> {
+    let removed = docker(["volume", "rm", "--force", name]).output()?.check();
+    removed
+        .map(drop)
+        .with_context(|| format!("remove volume {name}"))
+}
+
+/// Removes containers, running or not, and their anonymous volumes.
+pub fn remove_containers(ids: &[String]) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let args = ["rm", "--force", "--volumes"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(ids.iter().cloned());
+    docker(args)
+        .limit(ENGINE_SLACK * 2)
+        .output()?
+        .check()
+        .map(drop)
+}
+
+impl ComposeProject {
+    /// Creates the containers of these services and of what they depend on, and
+    /// makes those anew that the compose file no longer describes. Nothing is
+    /// started, pulled or built. (With `--no-deps` Compose would forget
+    /// `depends_on`, and make dependants anew for that.)
+    pub fn create(&self, services: &[String]) -> Result<()> {
+        let args = ["up", "--no-start", "--no-build", "--pull", "never"];
+        let args = args
+            .into_iter()
+            .map(str::to_owned)
+            .chain(services.iter().cloned());
+        self.compose(args)
+            .limit(ENGINE_SLACK * 3)
+            .output()?
+            .check()
+            .map(drop)
+    }
+}
+
+/// Removes a project's containers, volumes and networks, by their labels.
+pub fn remove_project(project: &str) -> Result<()> {
+    let filter = format!("label=com.docker.compose.project={project}");
+    let listed = |kind: &str, list: &[&str]| -> Result<Vec<String>> {
+        let args = [&[kind], list, &["--quiet", "--filter", &filter]].concat();
+        Ok(super::lines(docker(args).output()?.check()?))
+    };
+    remove_containers(&listed("container", &["ls", "--all", "--no-trunc"])?)?;
+    for volume in listed("volume", &["ls"])? {
+        remove_volume(&volume)?;
+    }
+    for network in listed("network", &["ls", "--no-trunc"])? {
+        docker(["network", "rm", &network]).output()?.check()?;
+    }
+    Ok(())
+}
+
+/// Starts all services of a throw-away project from local images, and waits
+/// until they run and are healthy.
+pub fn up_drill(project: &str, file: &Path, limit: Duration) -> Result<()> {
+    let secs = limit.as_secs().to_string();
+    let args = [
+        "up",
+        "--detach",
+        "--no-build",
+        "--pull",
+        "never",
+        "--wait",
+        "--wait-timeout",
+        &secs,
+    ];
+    drill_compose(project, file, args)
+        .limit(limit + ENGINE_SLACK * 2)
+        .output()?
+        .check()
+        .map(drop)
+}
+
+/// Runs a command in a service's container; it must succeed.
+pub fn exec_drill(project: &str, file: &Path, service: &str, argv: &[String]) -> Result<()> {
+    let args = ["exec", "-T", service]
+        .into_iter()
+        .chain(argv.iter().map(String::as_str));
+    drill_compose(project, file, args)
+        .limit(ENGINE_SLACK * 10)
+        .output()?
+        .check()
+        .map(drop)
+}
+
+fn drill_compose<'a>(
+    project: &str,
+    file: &Path,
+    args: impl IntoIterator<Item = &'a str>,
+) -> Program {
+    let file = file.to_string_lossy();
+    let first = ["compose", "--project-name", project, "--file", &*file];
+    let args = args.into_iter().map(str::to_owned);
+    docker(first.map(str::to_owned).into_iter().chain(args))
+}

@@ -1,0 +1,127 @@
+//! Puts back what archives hold.
+
+mod extract;
+mod metadata;
+pub mod pick;
+pub mod stack;
+pub mod swap;
+
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{Mode, OFlags};
+
+use crate::archive::{Input, Kind, Reader};
+pub use extract::{Destination, Options, Summary, extract, normalise};
+use pick::Only;
+
+/// An archive to be read.
+pub enum Archive {
+    File { file: File, path: PathBuf },
+    Stdin,
+}
+
+impl Archive {
+    pub fn open(path: &Path) -> Result<Archive> {
+        let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+        let is_file = file.metadata()?.is_file();
+        ensure!(is_file, "{} is no regular file", path.display());
+        Ok(Archive::File {
+            file,
+            path: path.to_owned(),
+        })
+    }
+
+    pub fn name(&self) -> String {
+        match self {
+            Archive::File { path, .. } => path.display().to_string(),
+            Archive::Stdin => "the archive on standard input".to_owned(),
+        }
+    }
+
+    pub fn file(&self) -> Option<&File> {
+        match self {
+            Archive::File { file, .. } => Some(file),
+            Archive::Stdin => None,
+        }
+    }
+
+    pub fn reader(&self) -> Result<Reader<'_>> {
+        Reader::new(match self {
+            Archive::File { file, .. } => Input::File(file),
+            Archive::Stdin => Input::Stream(Box::new(std::io::stdin())),
+        })
+    }
+}
+
+/// Unpacks what `only` picks into `dir`, which is made (mode 0700), or empty.
+pub fn to_directory(
+    archive: &Archive,
+    dir: &Path,
+    only: &Only,
+    allow_devices: bool,
+    cancel: &AtomicBool,
+) -> Result<Summary> {
+    let destination = Destination {
+        prefix: Vec::new(),
+        parent: open_empty(dir)?,
+        name: Vec::new(),
+    };
+    let options = Options {
+        is_wanted: &|path| only.picks(path),
+        allow_devices,
+        cancel,
+    };
+    let mut reader = archive.reader()?;
+    let summary = extract(&mut reader, archive.file(), &[destination], &options)
+        .with_context(|| archive.name())?;
+    only.check_all_found()?;
+    if !reader.ends_with_zeros()? {
+        tracing::warn!(
+            "data follows the end of {}; it was not looked at",
+            archive.name()
+        );
+    }
+    Ok(summary)
+}
+
+/// What [`to_directory`] would write: the members' names, one a line.
+pub fn listing(archive: &Archive, only: &Only) -> Result<String> {
+    let mut reader = archive.reader()?;
+    let mut text = String::new();
+    while let Some(member) = reader.next_member()? {
+        let path = normalise(&member.path).with_context(|| member.name())?;
+        if only.picks(&path) {
+            let slash = if member.kind == Kind::Directory {
+                "/"
+            } else {
+                ""
+            };
+            text.push_str(&format!("{}{slash}\n", member.name()));
+        }
+    }
+    only.check_all_found()?;
+    Ok(text)
+}
+
+fn open_empty(dir: &Path) -> Result<std::os::fd::OwnedFd> {
+    let context = || format!("unpack into {}", dir.display());
+    if !dir.exists() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .with_context(context)?;
+    }
+    let is_empty = fs::read_dir(dir).with_context(context)?.next().is_none();
+    ensure!(
+        is_empty,
+        "{} is not empty: nothing is overwritten, name a new or an empty directory",
+        dir.display()
+    );
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(dir, flags, Mode::empty()).with_context(context)
+}

@@ -1,0 +1,209 @@
+//! Which members are meant by the names on a command line.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::normalise;
+use crate::archive::Manifest;
+
+/// Names of members and all beneath them, or of volumes. None picks everything.
+#[derive(Debug, Default)]
+pub struct Only {
+    names: Vec<Vec<u8>>,
+    /// Positions of the names that picked something.
+    found: RefCell<BTreeSet<usize>>,
+}
+
+impl Only {
+    /// `names` may also be services, if there is a manifest to tell their
+    /// volumes and binds.
+    ///
+    /// # Errors
+    /// When a name can be none of a member, or a service has nothing that the
+    /// archive holds.
+    pub fn new(names: &[String], manifest: Option<&Manifest>) -> Result<Only> {
+        let mut all = Vec::new();
+        for name in names {
+            match manifest.and_then(|manifest| of_service(manifest, name)) {
+                Some(trees) if trees.is_empty() => {
+                    bail!("service {name} has no volume or bind that the archive holds")
+                }
+                Some(trees) => all.extend(trees.into_iter().map(String::into_bytes)),
+                None => all.push(normalise(name.as_bytes())?),
+            }
+        }
+        Ok(Only {
+            names: all,
+            found: RefCell::default(),
+        })
+    }
+
+    /// `path` is normalised.
+    pub fn picks(&self, path: &[u8]) -> bool {
+        if self.names.is_empty() {
+            return true;
+        }
+        let is_within = |name: &[u8], path: &[u8]| {
+            let rest = path.strip_prefix(name);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        };
+        let slash = path.iter().position(|byte| *byte == b'/');
+        let in_volumes = slash
+            .filter(|at| path[..*at].ends_with(b".volumes"))
+            .map(|at| &path[at + 1..]);
+        let picks = |name: &Vec<u8>| {
+            is_within(name, path) || in_volumes.is_some_and(|rest| is_within(name, rest))
+        };
+        let picked = self.names.iter().position(picks);
+        self.found.borrow_mut().extend(picked);
+        picked.is_some()
+    }
+
+    /// # Errors
+    /// Names what picked nothing.
+    pub fn check_all_found(&self) -> Result<()> {
+        let found = self.found.borrow();
+        match self
+            .names
+            .iter()
+            .enumerate()
+            .find(|(at, _)| !found.contains(at))
+        {
+            Some((_, name)) => bail!(
+                "nothing in the archive is called {} (`list ARCHIVE` shows what is)",
+                crate::capture::display_path(name)
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Trees of the archive that a service mounts; `None` if there is no such
+/// service.
+fn of_service(manifest: &Manifest, service: &str) -> Option<Vec<String>> {
+    let config = manifest.compose.get("services")?.get(service)?;
+    let mounts = config.get("volumes").and_then(Value::as_array);
+    let mut trees = BTreeSet::new();
+    for mount in mounts.into_iter().flatten() {
+        let source = mount
+            .get("source")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let volume = manifest
+            .compose
+            .get("volumes")
+            .and_then(|volumes| volumes.get(source)?.get("name")?.as_str());
+        let wanted = match mount.get("type").and_then(Value::as_str) {
+            Some("volume") => format!("{}.volumes/{}", manifest.stack, volume.unwrap_or(source)),
+            _ => {
+                trees.extend(tree_of(manifest, source));
+                continue;
+            }
+        };
+        trees.extend(manifest.trees.contains_key(&wanted).then_some(wanted));
+    }
+    Some(trees.into_iter().collect())
+}
+
+/// Member path of what was at `path` on the host.
+pub fn tree_of(manifest: &Manifest, path: &str) -> Option<String> {
+    let within = manifest.trees.iter().filter_map(|(prefix, at)| {
+        let rest = path.strip_prefix(at.as_str())?;
+        (rest.is_empty() || rest.starts_with('/')).then(|| (at.len(), format!("{prefix}{rest}")))
+    });
+    let (_, member) = within.max()?;
+    is_plain(&member).then_some(member)
+}
+
+/// # Errors
+/// When what a manifest says could lead anywhere: its stack names files, and
+/// its trees are paths in the archive.
+pub fn check_manifest(manifest: &Manifest) -> Result<()> {
+    let stack = &manifest.stack;
+    crate::plan::check_name(stack).context("the manifest's stack")?;
+    for tree in manifest.trees.keys() {
+        let rest = tree.strip_prefix(stack.as_str());
+        let is_ours = rest.is_some_and(|rest| {
+            rest.is_empty() || rest.starts_with(".volumes/") || rest.starts_with(".binds/")
+        });
+        ensure!(
+            is_ours && is_plain(tree),
+            "the manifest has a tree that is none of {stack}: {tree:?}"
+        );
+    }
+    Ok(())
+}
+
+fn is_plain(member: &str) -> bool {
+    normalise(member.as_bytes()).is_ok_and(|plain| plain == member.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_picks_a_member_what_is_beneath_it_and_a_volume() {
+        let only = Only::new(&["web/html".to_owned(), "web_data".to_owned()], None).unwrap();
+        assert!(only.check_all_found().is_err());
+        for path in [
+            "web/html",
+            "web/html/a",
+            "web.volumes/web_data",
+            "web.volumes/web_data/x",
+        ] {
+            assert!(only.picks(path.as_bytes()), "{path}");
+        }
+        for path in [
+            "web",
+            "web/html2",
+            "web.volumes/web_data2",
+            "web_dat",
+            "other/web_data",
+        ] {
+            assert!(!only.picks(path.as_bytes()), "{path}");
+        }
+        only.check_all_found().unwrap();
+        assert!(Only::default().picks(b"anything"));
+    }
+
+    #[test]
+    fn a_manifest_that_leads_elsewhere_is_refused() {
+        let file = include_bytes!("../../tests/archives/format-1.tar");
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), file).unwrap();
+        let archive = std::fs::File::open(dir.path().join("a")).unwrap();
+        let json = crate::archive::read_manifest(&archive).unwrap().unwrap();
+        let good: Manifest = serde_json::from_slice(&json).unwrap();
+        check_manifest(&good).unwrap();
+        for stack in ["", "..", "a/b", "../x"] {
+            let manifest = Manifest {
+                stack: stack.to_owned(),
+                ..good.clone()
+            };
+            assert!(check_manifest(&manifest).is_err(), "{stack}");
+        }
+        for tree in [
+            "/etc",
+            "..",
+            "frozen/../..",
+            "frozen.volumes/../x",
+            "other",
+            "frozenx",
+        ] {
+            let mut manifest = good.clone();
+            manifest.trees.insert(tree.to_owned(), "/etc".to_owned());
+            assert!(check_manifest(&manifest).is_err(), "{tree}");
+        }
+        let within = good.trees.get("frozen").unwrap().clone();
+        assert_eq!(
+            tree_of(&good, &format!("{within}/dir")).as_deref(),
+            Some("frozen/dir")
+        );
+        assert_eq!(tree_of(&good, &format!("{within}/../../etc")), None);
+        assert_eq!(tree_of(&good, "/etc"), None);
+    }
+}

@@ -1,0 +1,641 @@
+//! Restores a whole stack in place: unpacks beside it while it still runs,
+//! stops it, exchanges, starts what the archive says was running; and undoes
+//! all of that when anything fails on the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use jiff::ZonedDateTime;
+use rustix::fs::{Mode, OFlags};
+use serde::Serialize;
+
+use super::swap::{self, Entry, Step, Target};
+use super::{Archive, Destination, Options, extract};
+use crate::archive::Manifest;
+use crate::config::StopMethod;
+use crate::docker::{self, ComposeProject, Container, Status, Volume};
+use crate::journal::{self, Journal};
+use crate::lifecycle::{self, Before, WasRunning};
+use crate::plan::StackPlan;
+use crate::quiet;
+use crate::signals::Signals;
+
+/// Between two looks while the Engine does not answer, and how long at most.
+const ENGINE_LOOK: Duration = Duration::from_secs(1);
+const ENGINE_LIMIT: Duration = Duration::from_secs(180);
+
+/// What is known before anything is changed.
+pub struct Restore<'a> {
+    archive: &'a Archive,
+    manifest: &'a Manifest,
+    state_dir: &'a Path,
+    signals: &'a Signals,
+    stop_timeout: Option<Duration>,
+    start_timeout: Duration,
+    allow_devices: bool,
+    starts: bool,
+    /// What runs now, and is stopped.
+    running: Vec<WasRunning>,
+    missing_volumes: Vec<Volume>,
+    warnings: Vec<String>,
+    entry: Entry,
+}
+
+pub struct Wish<'a> {
+    pub state_dir: &'a Path,
+    pub signals: &'a Signals,
+    pub allow_devices: bool,
+    pub keep_old: bool,
+    /// Otherwise what is restored stays down.
+    pub starts: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    pub stack: String,
+    pub archive: String,
+    /// Services that were started.
+    pub services: Vec<String>,
+    pub downtime_ms: u64,
+    pub member_count: u64,
+    pub file_bytes: u64,
+    /// What was there before, with `--keep-old`.
+    pub kept: Vec<PathBuf>,
+    pub lacks: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+impl<'a> Restore<'a> {
+    /// Looks at everything and changes nothing. `stack` is what the
+    /// configuration says of it, if it does.
+    pub fn plan(
+        archive: &'a Archive,
+        manifest: &'a Manifest,
+        stack: Option<&StackPlan>,
+        wish: &Wish<'a>,
+    ) -> Result<Restore<'a>> {
+        let recorded = manifest
+            .trees
+            .get(&manifest.stack)
+            .context("the archive does not hold the stack's directory")?;
+        let dir = stack.map_or_else(|| PathBuf::from(recorded), |stack| stack.dir().to_owned());
+        let compose = ComposeProject {
+            name: Some(manifest.project.clone()),
+            dir,
+            files: stack.map(|s| s.compose.files.clone()).unwrap_or_default(),
+            env_files: stack
+                .map(|s| s.compose.env_files.clone())
+                .unwrap_or_default(),
+        };
+        let containers = docker::compose_containers(Some(&manifest.project))?;
+        let present = docker::volumes(&volume_names(manifest))?;
+        let missing_volumes = missing_volumes(manifest, &present)?;
+        let volumes: BTreeMap<&str, &Volume> = present
+            .iter()
+            .map(|volume| (volume.name.as_str(), volume))
+            .collect();
+        let targets = targets(manifest, &compose.dir, &volumes)?;
+        let mut warnings = Vec::new();
+        let images = missing_images(manifest)?;
+        if !images.is_empty() {
+            let said = format!("images are missing on this machine: {}", images.join("; "));
+            ensure!(
+                !wish.starts,
+                "{said}; pull or load them, or give --no-start"
+            );
+            warnings.push(said);
+        }
+        if let Some(mark) = (manifest.changed_count > 0).then_some(manifest.changed_count) {
+            warnings.push(format!(
+                "{mark} files changed while they were archived: {}",
+                manifest.changed.join(", ")
+            ));
+        }
+        let not_held = manifest
+            .coverage
+            .iter()
+            .filter(|coverage| !coverage.archived);
+        warnings.extend(
+            not_held.map(|coverage| {
+                format!("{} is not in the archive and stays as it is", coverage.name)
+            }),
+        );
+        let mut entry = Entry::new(&manifest.stack, &manifest.project, compose, targets);
+        entry.keep_old = wish.keep_old;
+        entry.new_volumes = missing_volumes
+            .iter()
+            .map(|volume| volume.name.clone())
+            .collect();
+        entry.container_ids = containers
+            .iter()
+            .map(|container| container.id.clone())
+            .collect();
+        Ok(Restore {
+            archive,
+            manifest,
+            state_dir: wish.state_dir,
+            signals: wish.signals,
+            stop_timeout: stack.and_then(|stack| stack.stop_timeout),
+            start_timeout: stack.map_or(Duration::from_secs(180), |stack| stack.start_timeout),
+            allow_devices: wish.allow_devices,
+            starts: wish.starts,
+            running: containers
+                .iter()
+                .filter(|c| !c.one_off)
+                .filter_map(WasRunning::of)
+                .collect(),
+            missing_volumes,
+            warnings,
+            entry,
+        })
+    }
+
+    /// What will be done, for the question whether it is to be.
+    pub fn text(&self) -> String {
+        let mut text = format!(
+            "restore {} from {} (captured {})\n",
+            self.manifest.stack,
+            self.archive.name(),
+            self.manifest.captured.strftime("%F %T")
+        );
+        let list = |names: Vec<&str>| {
+            if names.is_empty() {
+                "nothing".to_owned()
+            } else {
+                names.join(" ")
+            }
+        };
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(
+            text,
+            "  stops     {}",
+            list(self.running.iter().map(|was| was.name.as_str()).collect())
+        );
+        for target in &self.entry.targets {
+            let verb = if target.path.exists() {
+                "replaces"
+            } else {
+                "creates "
+            };
+            let _ = writeln!(text, "  {verb}  {}", target.path.display());
+        }
+        for volume in &self.missing_volumes {
+            let _ = writeln!(text, "  creates   volume {}", volume.name);
+        }
+        let starts = if self.starts {
+            self.manifest.running.iter().map(String::as_str).collect()
+        } else {
+            Vec::new()
+        };
+        let _ = writeln!(text, "  starts    {}", list(starts));
+        for warning in &self.warnings {
+            let _ = writeln!(text, "  warning   {warning}");
+        }
+        text
+    }
+
+    /// Does it. The lock must be held.
+    ///
+    /// # Errors
+    /// When it could not be done; all is as it was then, unless the message
+    /// says otherwise.
+    pub fn run(mut self) -> Result<Restored> {
+        let journal = Journal::open(self.state_dir)?;
+        self.refuse_leftovers(&journal)?;
+        for target in &self.entry.targets {
+            target.check()?;
+        }
+        self.entry.write(self.state_dir)?;
+        let began = Instant::now();
+        let mut down_since = began;
+        let result = self.attempt(&journal, &mut down_since);
+        let (summary, services) = match result {
+            Ok(done) => done,
+            Err(error) => return Err(self.give_up(&journal, error)),
+        };
+        let downtime = down_since.elapsed();
+        self.entry.step = Step::Committed;
+        // From here on what is new stays.
+        self.entry.write(self.state_dir)?;
+        let kept = finish(&self.entry, &journal, self.state_dir)?;
+        Ok(Restored {
+            stack: self.manifest.stack.clone(),
+            archive: self.archive.name(),
+            services,
+            downtime_ms: downtime.as_millis() as u64,
+            member_count: summary.member_count,
+            file_bytes: summary.file_bytes,
+            kept,
+            lacks: summary.lacks,
+            warnings: self.warnings,
+        })
+    }
+
+    fn refuse_leftovers(&self, journal: &Journal) -> Result<()> {
+        let stack = &self.manifest.stack;
+        let of_run = journal.found()?.iter().any(|found| found.stack == *stack);
+        let of_restore = swap::found(self.state_dir)?
+            .iter()
+            .any(|(found, _)| found == stack);
+        if of_run || of_restore {
+            bail!(
+                "an interrupted run left {stack} stopped: run `docker-stack-backup recover` first"
+            );
+        }
+        Ok(())
+    }
+
+    fn attempt(
+        &mut self,
+        journal: &Journal,
+        down_since: &mut Instant,
+    ) -> Result<(super::Summary, Vec<String>)> {
+        self.create_volumes()?;
+        let summary = self.unpack()?;
+        self.signals.check()?;
+        *down_since = Instant::now();
+        self.stop(journal)?;
+        self.prove_quiet()?;
+        self.signals.check()?;
+        self.entry.step = Step::Swapping;
+        self.entry.write(self.state_dir)?;
+        self.entry.exchange()?;
+        tracing::info!("exchanged");
+        let services = if self.starts {
+            self.start()?
+        } else {
+            Vec::new()
+        };
+        Ok((summary, services))
+    }
+
+    /// Only when it is made is it known where the Engine has it: the manifest
+    /// may be of another one.
+    fn create_volumes(&mut self) -> Result<()> {
+        if self.missing_volumes.is_empty() {
+            return Ok(());
+        }
+        for volume in &self.missing_volumes {
+            docker::create_volume(volume)?;
+        }
+        let present = docker::volumes(&volume_names(self.manifest))?;
+        let volumes: BTreeMap<&str, &Volume> = present
+            .iter()
+            .map(|volume| (volume.name.as_str(), volume))
+            .collect();
+        let made = |missing: &Volume| volumes.contains_key(missing.name.as_str());
+        ensure!(
+            self.missing_volumes.iter().all(made),
+            "a new volume is not there"
+        );
+        self.entry.targets = targets(self.manifest, &self.entry.compose.dir, &volumes)?;
+        for target in &self.entry.targets {
+            target.check()?;
+        }
+        self.entry.write(self.state_dir)
+    }
+
+    fn unpack(&mut self) -> Result<super::Summary> {
+        tracing::info!("unpacking beside what is there");
+        let mut destinations = Vec::new();
+        for target in &self.entry.targets {
+            let parent = target.parent();
+            fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+            destinations.push(Destination {
+                prefix: target.prefix.clone().into_bytes(),
+                parent: open_dir(parent)?,
+                name: target
+                    .staging()
+                    .file_name()
+                    .unwrap_or_default()
+                    .as_bytes()
+                    .to_vec(),
+            });
+        }
+        let options = Options {
+            is_wanted: &|_| true,
+            allow_devices: self.allow_devices,
+            cancel: self.signals.flag(),
+        };
+        let mut reader = self.archive.reader()?;
+        let summary = extract(&mut reader, self.archive.file(), &destinations, &options)
+            .with_context(|| self.archive.name())?;
+        for (target, destination) in self.entry.targets.iter_mut().zip(&destinations) {
+            target.note_new()?;
+            rustix::fs::syncfs(&destination.parent).context("sync what was unpacked")?;
+        }
+        Ok(summary)
+    }
+
+    fn stop(&self, journal: &Journal) -> Result<()> {
+        if self.running.is_empty() {
+            return Ok(());
+        }
+        let mut entry = self.journal_entry(self.running.clone(), journal::Step::Stopping);
+        journal.write(&entry)?;
+        tracing::info!(services = entry.services().join(" "), "stopping");
+        lifecycle::stop(&self.running, self.stop_timeout, self.signals)?;
+        entry.step = journal::Step::Stopped;
+        journal.write(&entry)
+    }
+
+    fn prove_quiet(&self) -> Result<()> {
+        let paths: Vec<PathBuf> = self
+            .entry
+            .targets
+            .iter()
+            .map(|target| target.path.clone())
+            .collect();
+        let writers =
+            quiet::container_writers(&docker::containers()?, &paths, quiet::Who::RunsBut(&[]));
+        ensure!(
+            writers.busy.is_empty(),
+            "what is to be replaced is in use ({})",
+            writers.busy.join("; ")
+        );
+        Ok(())
+    }
+
+    /// Starts the services that ran when the archive was made.
+    fn start(&mut self) -> Result<Vec<String>> {
+        let services = &self.manifest.running;
+        if services.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.entry
+            .compose
+            .create(services)
+            .context("create the containers")?;
+        let containers = docker::compose_containers(Some(&self.manifest.project))?;
+        let mine = |c: &&Container| !c.one_off && services.contains(&c.service);
+        let mut started: Vec<WasRunning> = containers
+            .iter()
+            .filter(mine)
+            .map(|c| as_running(c, self.manifest))
+            .collect();
+        for service in services {
+            ensure!(
+                started.iter().any(|was| was.service == *service),
+                "service {service} has no container"
+            );
+        }
+        tracing::info!(services = services.join(" "), "starting");
+        let mut entry = self.journal_entry(started.clone(), journal::Step::Stopped);
+        self.warnings
+            .extend(lifecycle::start(&entry, self.signals)?);
+        // Only a container that runs tells of a health check in its image.
+        let containers = docker::compose_containers(Some(&self.manifest.project))?;
+        for was in &mut started {
+            if was
+                .find(&containers)
+                .is_some_and(|c| c.health.is_some_and(|h| h != docker::Health::None))
+            {
+                was.before = Before::Healthy;
+            }
+        }
+        entry.containers = started;
+        self.warnings
+            .extend(lifecycle::start(&entry, self.signals)?);
+        Ok(services.clone())
+    }
+
+    fn journal_entry(&self, containers: Vec<WasRunning>, step: journal::Step) -> journal::Entry {
+        journal::Entry {
+            format_version: journal::FORMAT_VERSION,
+            stack: self.manifest.stack.clone(),
+            project: self.manifest.project.clone(),
+            compose: self.entry.compose.clone(),
+            stop_method: StopMethod::Stop,
+            stop_timeout_secs: self.stop_timeout.map(|timeout| timeout.as_secs()),
+            start_timeout_secs: self.start_timeout.as_secs(),
+            since: ZonedDateTime::now(),
+            step,
+            containers,
+        }
+    }
+
+    /// Undoes everything; what fails of that is added to why it was needed.
+    fn give_up(&self, journal: &Journal, error: anyhow::Error) -> anyhow::Error {
+        tracing::error!("{error:#}");
+        tracing::warn!("putting back what was there");
+        let undone = undo(&self.entry, self.state_dir).and_then(|()| {
+            let left = journal
+                .found()?
+                .into_iter()
+                .find(|found| found.stack == self.manifest.stack);
+            let Some(left) = left else { return Ok(()) };
+            lifecycle::start(&left.entry?, self.signals)?;
+            journal.remove(&self.manifest.stack)
+        });
+        match undone {
+            Ok(()) => error.context("nothing was restored, all is as it was"),
+            Err(undo) => error.context(format!(
+                "not all could be put back ({undo:#}; run `docker-stack-backup recover` when the cause is gone)"
+            )),
+        }
+    }
+}
+
+/// Ends what killed restores left: they are undone, or, if they were through,
+/// finished. Their stacks are started by the ordinary journal afterwards.
+pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Result<()>)>> {
+    let mut recovered = Vec::new();
+    for (stack, entry) in swap::found(state_dir)? {
+        let result = entry.and_then(|entry| {
+            tracing::warn!(stack, step = ?entry.step, "a restore was killed");
+            match entry.step {
+                Step::Committed => finish(&entry, journal, state_dir).map(drop),
+                Step::Staging | Step::Swapping => undo(&entry, state_dir),
+            }
+        });
+        recovered.push((stack, result));
+    }
+    Ok(recovered)
+}
+
+fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
+    if entry.step == Step::Swapping {
+        let containers = patient_containers(&entry.project)?;
+        let running: Vec<&Container> = containers
+            .iter()
+            .filter(|c| c.status != Status::Stopped)
+            .collect();
+        let longest = running
+            .iter()
+            .map(|c| c.stop_timeout)
+            .max()
+            .unwrap_or_default();
+        let ids: Vec<String> = running.iter().map(|c| c.id.clone()).collect();
+        if !ids.is_empty() {
+            docker::stop(&ids, None, longest)?;
+        }
+        let is_new = |c: &&Container| !entry.container_ids.contains(&c.id);
+        let new: Vec<String> = containers
+            .iter()
+            .filter(is_new)
+            .map(|c| c.id.clone())
+            .collect();
+        docker::remove_containers(&new)?;
+    }
+    entry.undo()?;
+    for volume in &entry.new_volumes {
+        // An empty volume too many must keep no stack from being started.
+        if let Err(error) = docker::remove_volume(volume) {
+            tracing::warn!("{error:#}");
+        }
+    }
+    entry.remove(state_dir)
+}
+
+/// An Engine that is away is waited for, as it is for a start.
+fn patient_containers(project: &str) -> Result<Vec<Container>> {
+    let began = Instant::now();
+    loop {
+        match docker::compose_containers(Some(project)) {
+            Err(error) if docker::is_unreachable(&error) && began.elapsed() < ENGINE_LIMIT => {
+                tracing::warn!(error = format!("{error:#}"), "the Docker Engine is away");
+                thread::sleep(ENGINE_LOOK);
+            }
+            containers => return containers,
+        }
+    }
+}
+
+fn finish(entry: &Entry, journal: &Journal, state_dir: &Path) -> Result<Vec<PathBuf>> {
+    journal.remove(&entry.stack)?;
+    let kept = entry.clean()?;
+    entry.remove(state_dir)?;
+    Ok(kept)
+}
+
+/// A container that is to run, and be healthy if it says it can be.
+fn as_running(container: &Container, manifest: &Manifest) -> WasRunning {
+    let check = || {
+        let service = manifest.compose.get("services")?.get(&container.service)?;
+        let check = service.get("healthcheck")?;
+        Some(check.get("disable").and_then(serde_json::Value::as_bool) != Some(true))
+    };
+    WasRunning {
+        id: container.id.clone(),
+        name: container.name.clone(),
+        service: container.service.clone(),
+        number: container.number,
+        depends_on: container.depends_on.clone(),
+        joins: container.joins.clone(),
+        before: if check().unwrap_or(false) {
+            Before::Healthy
+        } else {
+            Before::Running
+        },
+        stop_timeout_secs: container.stop_timeout.as_secs(),
+    }
+}
+
+fn open_dir(path: &Path) -> Result<OwnedFd> {
+    // Not O_PATH: it is synced through this handle.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))
+}
+
+fn volume_prefix(manifest: &Manifest) -> String {
+    format!("{}.volumes/", manifest.stack)
+}
+
+fn volume_names(manifest: &Manifest) -> BTreeSet<String> {
+    let prefix = volume_prefix(manifest);
+    let names = manifest
+        .trees
+        .keys()
+        .filter_map(|tree| tree.strip_prefix(&prefix));
+    names.map(str::to_owned).collect()
+}
+
+/// Those that the archive holds data of, as its manifest describes them.
+fn missing_volumes(manifest: &Manifest, present: &[Volume]) -> Result<Vec<Volume>> {
+    let mut missing = Vec::new();
+    for name in volume_names(manifest) {
+        if present.iter().any(|volume| volume.name == name) {
+            continue;
+        }
+        let described = manifest.volumes.iter().find(|volume| volume.name == name);
+        missing.push(
+            described
+                .with_context(|| format!("the manifest does not describe volume {name}"))?
+                .clone(),
+        );
+    }
+    Ok(missing)
+}
+
+/// Where each tree goes; one within another is part of that.
+fn targets(
+    manifest: &Manifest,
+    dir: &Path,
+    volumes: &BTreeMap<&str, &Volume>,
+) -> Result<Vec<Target>> {
+    let volume_prefix = volume_prefix(manifest);
+    let mut targets = Vec::new();
+    for (prefix, path) in &manifest.trees {
+        let path = if *prefix == manifest.stack {
+            dir.to_owned()
+        } else if let Some(name) = prefix.strip_prefix(&volume_prefix) {
+            // One that is missing has no place yet.
+            let Some(volume) = volumes.get(name) else {
+                continue;
+            };
+            match volume.options.get("device") {
+                Some(_) => PathBuf::from(path),
+                None => volume.mountpoint.clone(),
+            }
+        } else {
+            PathBuf::from(path)
+        };
+        ensure!(
+            path.is_absolute() && path.file_name().is_some(),
+            "{} cannot be replaced",
+            path.display()
+        );
+        // An administrator may have made it a symlink: what it leads to is meant.
+        let path = fs::canonicalize(&path).unwrap_or(path);
+        targets.push(Target::new(prefix, &path));
+    }
+    let paths: Vec<PathBuf> = targets.iter().map(|target| target.path.clone()).collect();
+    targets.retain(|target| {
+        !paths
+            .iter()
+            .any(|path| *path != target.path && target.path.starts_with(path))
+    });
+    Ok(targets)
+}
+
+/// Each image of a service that ran, by reference and digests.
+fn missing_images(manifest: &Manifest) -> Result<Vec<String>> {
+    let mut missing = Vec::new();
+    for image in manifest
+        .images
+        .iter()
+        .filter(|image| manifest.running.contains(&image.service))
+    {
+        if !docker::images(&BTreeSet::from([image.reference.clone()]))?.is_empty() {
+            continue;
+        }
+        let digests = match image.digests.as_slice() {
+            [] => format!("built here, id {}", image.id),
+            digests => digests.join(", "),
+        };
+        missing.push(format!(
+            "{} of service {} ({digests})",
+            image.reference, image.service
+        ));
+    }
+    missing.dedup();
+    Ok(missing)
+}

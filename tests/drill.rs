@@ -1,0 +1,133 @@
+//! Drills of real stacks, while the real one runs beside.
+
+mod common;
+
+use std::fs;
+
+use common::scene::at_call;
+use common::{Ended, Place, Stack, docker, output};
+use serde_json::{Value, json};
+
+struct Shop {
+    stack: Stack,
+    place: Place,
+}
+
+impl Shop {
+    fn new() -> Shop {
+        let place = Place::new();
+        let stack = place.stack("shop");
+        let env = format!("GREETING=it costs $$5\nAPP_CONTAINER={}-app\n", stack.name);
+        fs::write(stack.dir.join(".env"), env).unwrap();
+        output(&mut stack.compose(&["up", "--detach", "--wait", "db", "cache", "app"]))
+            .expect_status(0);
+        place.config(json!([{"name": stack.name}]), json!({}));
+        stack.exec("cache", &["redis-cli", "set", "visitors", "42"]);
+        place.run().expect_status(0);
+        Shop { stack, place }
+    }
+
+    fn drill(&self, command: &[&str]) -> Ended {
+        let args = [&["--json", "drill", &self.stack.name, "--"], command].concat();
+        output(&mut self.place.program(&args))
+    }
+
+    /// Everything of the throw-away project.
+    fn traces(&self) -> Vec<String> {
+        let filter = format!(
+            "label=com.docker.compose.project=dsbdrill-{}",
+            self.stack.name
+        );
+        let list = |args: &[&str]| docker([args, &["--quiet", "--filter", &filter]].concat());
+        let mut traces = vec![
+            list(&["ps", "--all"]),
+            list(&["volume", "ls"]),
+            list(&["network", "ls"]),
+        ];
+        traces.retain(|found| !found.is_empty());
+        let scratch = fs::read_dir(self.place.state().join("drill"));
+        traces.extend(
+            scratch
+                .into_iter()
+                .flatten()
+                .map(|e| e.unwrap().path().display().to_string()),
+        );
+        traces
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drill_starts_the_archived_data_and_leaves_no_trace() {
+    let shop = Shop::new();
+    let (ids, states) = (shop.stack.ids(), shop.stack.states());
+    // Since the archive: the drill must not see it.
+    shop.stack
+        .exec("cache", &["redis-cli", "set", "visitors", "43"]);
+    let check = "test \"$(redis-cli get visitors)\" = 42";
+    let json: Value = shop
+        .drill(&["cache", "sh", "-c", check])
+        .expect_status(0)
+        .json();
+    assert_eq!(json[0]["problems"], json!([]));
+    assert_eq!(json[0]["services"], json!(["app", "cache", "db"]));
+    assert_eq!(shop.traces(), [""; 0]);
+    // The environment is as it was resolved, the uploads are there, and there
+    // is no way out.
+    let greeting = shop.stack.exec("app", &["sh", "-c", "echo \"$GREETING\""]);
+    assert!(greeting.contains('$'), "{greeting}");
+    let check = format!(
+        "test \"$GREETING\" = '{greeting}' && test -s /uploads/picture && ! ip route | grep default"
+    );
+    let json = shop.drill(&["app", "sh", "-c", &check]).json();
+    assert_eq!(json[0]["problems"], json!([]));
+    // The control: a check that fails is told.
+    let json = shop.drill(&["app", "false"]).expect_status(2).json();
+    assert!(
+        json[0]["problems"][0]
+            .as_str()
+            .unwrap()
+            .contains("the check command"),
+        "{json}"
+    );
+    assert_eq!(shop.traces(), [""; 0]);
+    // The real one was left alone.
+    assert_eq!((shop.stack.ids(), shop.stack.states()), (ids, states));
+    assert_eq!(
+        shop.stack.exec("cache", &["redis-cli", "get", "visitors"]),
+        "43"
+    );
+    let list = output(&mut shop.place.program(&["list", "--json"]))
+        .expect_status(0)
+        .json();
+    assert!(
+        list[0]["drilled"]["problems"][0].as_str().is_some(),
+        "{list}"
+    );
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drill_killed_at_any_docker_call_leaves_no_trace_after_recover() {
+    let shop = Shop::new();
+    let mut traces = 0;
+    for n in 1.. {
+        let spy = shop.place.spy(&at_call(
+            n,
+            "\"$REAL\" \"$@\" >/dev/null 2>&1; kill -9 $PARENT; exit 1",
+        ));
+        spy.clear();
+        let ended = output(spy.watch(&mut shop.place.program(&["drill", &shop.stack.name])));
+        if ended.status != -1 {
+            ended.expect_status(0);
+            assert!(n > 4, "{n}");
+            break;
+        }
+        let point = format!("killed at call {n}: {:?}", spy.calls().last());
+        traces += usize::from(!shop.traces().is_empty());
+        output(&mut shop.place.program(&["recover"])).expect_status(0);
+        assert_eq!(shop.traces(), [""; 0], "{point}");
+    }
+    assert!(traces > 2, "{traces}");
+    assert_eq!(shop.traces(), [""; 0]);
+}
