@@ -68,12 +68,35 @@ rec {
       example = [ "shared-media" ];
     };
 
-    capture = optional (types.enum [ "offline" ]) {
+    capture =
+      optional
+        (types.enum [
+          "precopy"
+          "offline"
+        ])
+        {
+          description = ''
+            How a consistent copy is taken. `precopy` copies while the stack is
+            up, and what has changed since while it is down. `offline` reads
+            everything while it is down. `null` means `precopy`.
+          '';
+          example = "offline";
+        };
+
+    share = optional types.bool {
       description = ''
-        How a consistent copy is taken. `offline` reads everything while the
-        stack is down. `null` means the program's default.
+        Whether archives share blocks with the stack's files, where both are on
+        one file system that can (XFS, Btrfs). `null` means `true`.
       '';
-      example = "offline";
+      example = false;
+    };
+
+    unshared = list {
+      description = ''
+        Files that do not share blocks with archives, as patterns like those of
+        `exclude`.
+      '';
+      example = [ "pgdata/" ];
     };
 
     stopMethod =

@@ -80,6 +80,10 @@ pub struct StackFields {
     /// Directories outside the stack's own that are to be archived.
     pub include_binds: Vec<PathBuf>,
     pub capture: Option<Capture>,
+    /// Whether archives may share blocks with the stack's files.
+    pub share: Option<bool>,
+    /// Files that do not share, as patterns like those of `exclude`.
+    pub unshared: Vec<String>,
     pub stop_method: Option<StopMethod>,
     /// Seconds from the stop signal to SIGKILL; default: each container's own.
     pub stop_timeout: Option<u32>,
@@ -92,8 +96,10 @@ pub struct StackFields {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Capture {
-    /// Everything is read while the stack is down.
+    /// What has changed since it was copied is read while the stack is down.
     #[default]
+    Precopy,
+    /// Everything is read while the stack is down.
     Offline,
 }
 

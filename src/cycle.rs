@@ -1,5 +1,6 @@
 //! One stack's backup: plan, measure, stop, quiet, archive, start, finish.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::panic::{self, AssertUnwindSafe};
@@ -10,14 +11,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use jiff::ZonedDateTime;
 
-use crate::archive::{self, ImageOf, Layout, Manifest, ManifestSlot};
-use crate::capture::{self, Inventory, Source};
-use crate::config::{OnBusy, StopMethod};
+use crate::archive::{self, ImageOf, Layout, Manifest, ManifestSlot, Reading, WriteSummary};
+use crate::capture::{self, Exclude, Inventory, SETTLED_AFTER, Source};
+use crate::config::{Capture, OnBusy, StopMethod};
 use crate::docker::{self, Container, Status};
 use crate::journal::{self, Entry, Journal, Step};
 use crate::lifecycle::{self, Before, WasRunning};
-use crate::outcome::{ArchiveOutcome, Failure, Phase, PhaseTime, StackOutcome, StackStatus};
+use crate::outcome::{
+    ArchiveOutcome, CaptureOutcome, Failure, Phase, PhaseTime, StackOutcome, StackStatus,
+};
 use crate::plan::StackPlan;
+use crate::precopy::{Drafted, PASS_FROM_BYTES, Pending, Precopy};
 use crate::priority;
 use crate::progress;
 use crate::quiet::{self, Who, Writers};
@@ -29,6 +33,10 @@ use crate::survey::Survey;
 /// Room beyond the archive's own length that must be free: what may be added
 /// to a stack between measuring and stopping it, and the file system's own.
 const SPARE_BYTES: u64 = 16 << 20;
+/// Below both of these, reading everything takes no longer than a scan and a
+/// sync more.
+const LITTLE_BYTES: u64 = 16 << 20;
+const LITTLE_MEMBERS: u64 = 1000;
 /// Of the manifest, for what is known only when the archive is written.
 const MANIFEST_SLACK_BYTES: usize = 8 << 10;
 /// Between two looks while the Engine does not answer.
@@ -49,9 +57,10 @@ pub struct Context<'a> {
 pub fn back_up(context: &Context<'_>, stack: &StackPlan) -> StackOutcome {
     let mut record = Record::new(stack);
     if let Some(cycle) = record.plan(context, stack)
-        && record.phase(Phase::Measure, |_| cycle.measure()).is_some()
+        && let Some(inventory) = record.phase(Phase::Measure, |_| cycle.measure())
+        && let Some(method) = cycle.pre_copy(&mut record, inventory)
     {
-        let written = cycle.capture_while_down(&mut record);
+        let written = cycle.capture_while_down(&mut record, method);
         if let Some(written) = written {
             record.phase(Phase::Finish, |outcome| cycle.finish(outcome, written));
         }
@@ -126,6 +135,7 @@ impl Record {
                 stack,
                 survey,
                 sources,
+                manifest_bytes: OnceCell::new(),
             })
         })
     }
@@ -170,18 +180,32 @@ struct Cycle<'a> {
     stack: &'a StackPlan,
     survey: Survey,
     sources: Vec<Source>,
+    /// Room for the manifest: the same in a draft and in the archive.
+    manifest_bytes: OnceCell<u64>,
+}
+
+/// How the data is read.
+enum Method {
+    Precopy(Box<Drafted>),
+    /// Why not otherwise, unless it was asked for.
+    Offline(Option<String>),
 }
 
 /// An archive that has all but its manifest and its name.
 struct Written {
-    partial: Partial,
-    layout: Layout,
+    data: WrittenData,
     manifest: Manifest,
+}
+
+enum WrittenData {
+    Whole(Partial, Layout),
+    /// Still to be put together.
+    Parts(Box<Drafted>, Box<Pending>),
 }
 
 impl Cycle<'_> {
     /// Nothing is stopped for an archive that cannot be made.
-    fn measure(&self) -> Result<()> {
+    fn measure(&self) -> Result<Inventory> {
         self.context.signals.check()?;
         self.context.store.check_stack_dir(&self.stack.name)?;
         let inventory = self.scan()?;
@@ -215,15 +239,76 @@ impl Cycle<'_> {
             available = human_bytes(available),
             "measured"
         );
-        Ok(())
+        Ok(inventory)
+    }
+
+    /// Copies what can be copied while the stack is up. `None` if that failed;
+    /// nothing was stopped then.
+    fn pre_copy(&self, record: &mut Record, inventory: Inventory) -> Option<Method> {
+        if self.stack.capture == Capture::Offline || self.survey.running.is_empty() {
+            return Some(Method::Offline(None));
+        }
+        if inventory.content_bytes() < LITTLE_BYTES && inventory.member_count() < LITTLE_MEMBERS {
+            let reason = "so little data is read as fast while down".to_owned();
+            return Some(Method::Offline(Some(reason)));
+        }
+        record.phase(Phase::Precopy, |outcome| {
+            self.context.signals.check()?;
+            let now = ZonedDateTime::now().datetime();
+            let partial = self.context.store.create_partial(&self.stack.name, now)?;
+            if let Err(error) = partial.scratch() {
+                return Ok(self.offline(outcome, format!("{error:#}")));
+            }
+            tracing::info!("copying while the stack is up");
+            let manifest = self.manifest(&inventory)?;
+            let drafted = self.precopy(&manifest, |precopy| precopy.draft(inventory, partial))?;
+            let Some(drafted) = drafted else {
+                let reason = "no file system of this stack tells of every change";
+                return Ok(self.offline(outcome, reason.to_owned()));
+            };
+            if drafted.untrusted_bytes > 0 {
+                let bytes = human_bytes(drafted.untrusted_bytes);
+                warn(outcome, format!("{bytes} are on a file system that does not tell of every change: read while down"));
+            }
+            Ok(Method::Precopy(Box::new(drafted)))
+        })
+    }
+
+    fn offline(&self, outcome: &mut StackOutcome, reason: String) -> Method {
+        let warning = format!(
+            "all data is read while the stack is down: {reason}; set `capture` to `offline` if that is meant to be"
+        );
+        warn(outcome, warning);
+        Method::Offline(Some(reason))
+    }
+
+    fn precopy<T>(
+        &self,
+        manifest: &Manifest,
+        act: impl FnOnce(&Precopy<'_>) -> Result<T>,
+    ) -> Result<T> {
+        act(&Precopy {
+            sources: &self.sources,
+            scan: &|| self.scan(),
+            layout: &|inventory| self.layout(inventory, manifest),
+            share: self.share(),
+            cancel: self.context.signals.flag(),
+            pass_from_bytes: PASS_FROM_BYTES,
+            settled_after: SETTLED_AFTER,
+            available_bytes: &|| self.context.store.available_bytes(),
+        })
+    }
+
+    fn share(&self) -> Option<&Exclude> {
+        self.stack.share.then_some(&self.stack.unshared)
     }
 
     /// Stop, capture, start. What ran before is started whatever the capture
     /// comes to.
-    fn capture_while_down(&self, record: &mut Record) -> Option<Written> {
+    fn capture_while_down(&self, record: &mut Record, method: Method) -> Option<Written> {
         if self.survey.running.is_empty() {
             tracing::info!("nothing runs, archiving as it is");
-            return self.capture(record);
+            return self.capture(record, method);
         }
         let mut entry = self.journal_entry();
         record.phase(Phase::Stop, |_| {
@@ -239,7 +324,7 @@ impl Cycle<'_> {
             entry.step = Step::Stopped;
             self.context.journal.write(&entry)
         });
-        let written = stopped.and_then(|()| self.capture(record));
+        let written = stopped.and_then(|()| self.capture(record, method));
         let started = record.phase(Phase::Start, |outcome| {
             tracing::info!(services = entry.services().join(" "), "starting");
             for warning in lifecycle::start(&entry, self.context.signals)? {
@@ -321,10 +406,12 @@ impl Cycle<'_> {
         self.survey.stop_method == StopMethod::Pause && !self.survey.running.is_empty()
     }
 
-    fn capture(&self, record: &mut Record) -> Option<Written> {
+    fn capture(&self, record: &mut Record, method: Method) -> Option<Written> {
         let (inventory, before) =
             record.phase(Phase::Quiet, |outcome| self.prove_quiet(outcome))?;
-        let written = record.phase(Phase::Archive, |outcome| self.write(outcome, &inventory))?;
+        let written = record.phase(Phase::Archive, |outcome| {
+            self.write(outcome, &inventory, method)
+        })?;
         // A daemon that restarts brings back what it was told to keep up, and
         // what ran may have ended again.
         record.phase(Phase::Quiet, |outcome| {
@@ -417,22 +504,74 @@ impl Cycle<'_> {
         Ok(())
     }
 
-    fn write(&self, outcome: &mut StackOutcome, inventory: &Inventory) -> Result<Written> {
+    fn write(
+        &self,
+        outcome: &mut StackOutcome,
+        inventory: &Inventory,
+        method: Method,
+    ) -> Result<Written> {
         self.context.signals.check()?;
         let mut manifest = self.manifest(inventory)?;
+        let reason = match method {
+            Method::Precopy(drafted) => {
+                let update = |precopy: &Precopy<'_>| precopy.update(&drafted, inventory);
+                if let Some(pending) = self.precopy(&manifest, update)? {
+                    let drafted_summary = &drafted.summary;
+                    let summary = pending.summary().clone();
+                    outcome.capture = Some(CaptureOutcome {
+                        method: Capture::Precopy,
+                        reason: None,
+                        down_bytes: pending.fresh_bytes(),
+                        pass_count: drafted.pass_count,
+                        shared_bytes: drafted_summary.shared_bytes + summary.shared_bytes,
+                        refused_count: drafted_summary.refused_count + summary.refused_count,
+                    });
+                    self.judge_changed(outcome, &mut manifest, summary);
+                    let data = WrittenData::Parts(drafted, Box::new(pending));
+                    return Ok(Written { data, manifest });
+                }
+                // Removed with its draft, which makes the room.
+                drop(drafted);
+                let reason = "no room for what changed beside the draft".to_owned();
+                self.offline(outcome, reason.clone());
+                Some(reason)
+            }
+            Method::Offline(reason) => reason,
+        };
         let layout = self.layout(inventory, &manifest)?;
         let now = ZonedDateTime::now().datetime();
         let partial = self.context.store.create_partial(&self.stack.name, now)?;
         tracing::info!(archive = human_bytes(layout.archive_bytes()), "archiving");
         progress::archive(layout.archive_bytes(), inventory.member_count());
-        let summary = archive::write_members(
-            &layout,
-            inventory,
-            &self.sources,
-            partial.file(),
-            self.context.signals.flag(),
-        )
-        .with_context(|| format!("write archive {}", partial.path().display()))?;
+        let reading = Reading {
+            sources: &self.sources,
+            cancel: self.context.signals.flag(),
+            is_live: false,
+            share: self.share(),
+        };
+        let summary = archive::write_members(&layout, inventory, reading, partial.file())
+            .with_context(|| format!("write archive {}", partial.path().display()))?;
+        outcome.capture = Some(CaptureOutcome {
+            method: Capture::Offline,
+            reason,
+            down_bytes: layout.archive_bytes(),
+            pass_count: 0,
+            shared_bytes: summary.shared_bytes,
+            refused_count: summary.refused_count,
+        });
+        manifest.capture = Capture::Offline;
+        self.judge_changed(outcome, &mut manifest, summary);
+        let data = WrittenData::Whole(partial, layout);
+        Ok(Written { data, manifest })
+    }
+
+    /// Says which files changed although nothing should have written to them.
+    fn judge_changed(
+        &self,
+        outcome: &mut StackOutcome,
+        manifest: &mut Manifest,
+        summary: WriteSummary,
+    ) {
         if summary.changed_count > 0 {
             let message = format!(
                 "{} files changed while they were archived, their members are padded or cut: {}",
@@ -446,23 +585,20 @@ impl Cycle<'_> {
                 OnBusy::Fail => fail(outcome, Phase::Archive, message),
             }
         }
-        manifest.archive_bytes = layout.archive_bytes();
         manifest.changed_count = summary.changed_count;
         manifest.changed = summary.changed;
-        Ok(Written {
-            partial,
-            layout,
-            manifest,
-        })
     }
 
     /// The stack is up again: what is left does not add to its downtime.
     fn finish(&self, outcome: &mut StackOutcome, written: Written) -> Result<()> {
-        let Written {
-            partial,
-            layout,
-            mut manifest,
-        } = written;
+        let Written { data, mut manifest } = written;
+        let (partial, layout) = match data {
+            WrittenData::Whole(partial, layout) => (partial, layout),
+            WrittenData::Parts(drafted, pending) => {
+                self.precopy(&manifest, |precopy| precopy.finish(*drafted, *pending))?
+            }
+        };
+        manifest.archive_bytes = layout.archive_bytes();
         manifest.downtime_ms = outcome.downtime_ms;
         let context = || format!("write archive {}", partial.path().display());
         write_manifest(&layout, partial.file(), &mut manifest).with_context(context)?;
@@ -501,9 +637,10 @@ impl Cycle<'_> {
 
     fn layout(&self, inventory: &Inventory, manifest: &Manifest) -> Result<Layout> {
         let reserve = serde_json::to_vec_pretty(manifest)?.len() + MANIFEST_SLACK_BYTES;
+        let reserved_bytes = *self.manifest_bytes.get_or_init(|| reserve as u64);
         let slot = ManifestSlot {
             name: format!("{}.manifest.json", self.stack.name),
-            reserved_bytes: reserve as u64,
+            reserved_bytes,
             mtime_s: manifest.captured.timestamp().as_second(),
         };
         Ok(Layout::new(inventory, &slot))

@@ -15,6 +15,7 @@ mod lock;
 mod logging;
 mod outcome;
 mod plan;
+mod precopy;
 mod priority;
 mod process;
 mod progress;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use jiff::ZonedDateTime;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Capture;
+
 /// Version of the JSON written to `last-run.json` and by `--json`.
 pub const FORMAT_VERSION: u32 = 1;
 
@@ -51,6 +53,9 @@ pub struct StackOutcome {
     /// From the stop being issued to the start being confirmed; `None` when
     /// nothing was running.
     pub downtime_ms: Option<u64>,
+    /// How the data was read; `None` if it was not.
+    #[serde(default)]
+    pub capture: Option<CaptureOutcome>,
     pub phases: Vec<PhaseTime>,
     pub coverage: Vec<Coverage>,
 }
@@ -67,6 +72,7 @@ impl StackOutcome {
             services: Vec::new(),
             archive: None,
             downtime_ms: None,
+            capture: None,
             phases: Vec::new(),
             coverage: Vec::new(),
         }
@@ -101,6 +107,8 @@ pub enum Phase {
     Plan,
     /// Sizes and the free-space check, while the stack is still up.
     Measure,
+    /// The stack is still up.
+    Precopy,
     Stop,
     Quiet,
     Archive,
@@ -133,6 +141,23 @@ pub struct ArchiveOutcome {
     /// Files that changed or vanished while they were read; their members are
     /// cut or padded with zeros.
     pub changed_count: u64,
+}
+
+/// How a stack's data was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CaptureOutcome {
+    pub method: Capture,
+    /// Why it is not the one that was asked for.
+    pub reason: Option<String>,
+    /// What of the archive was read and written while the stack was down.
+    pub down_bytes: u64,
+    /// Times that data was copied while the stack was up.
+    pub pass_count: u32,
+    /// File data whose blocks the archive shares with the stack, and files that
+    /// were copied because the file system refused to share theirs.
+    pub shared_bytes: u64,
+    pub refused_count: u64,
 }
 
 /// One place where a stack keeps data, and whether the archive holds it.

@@ -36,6 +36,8 @@ pub struct StackPlan {
     pub include_volumes: Vec<String>,
     pub include_binds: Vec<PathBuf>,
     pub capture: Capture,
+    pub share: bool,
+    pub unshared: Exclude,
     pub stop_method: StopMethod,
     /// `None`: each container's own.
     pub stop_timeout: Option<Duration>,
@@ -176,6 +178,8 @@ fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Resu
         exclude_volumes: [defaults.exclude_volumes.clone(), own.exclude_volumes].concat(),
         include_volumes: [defaults.include_volumes.clone(), own.include_volumes].concat(),
         include_binds: own.include_binds,
+        share: own.share.or(defaults.share).unwrap_or(true),
+        unshared: Exclude::new(&[defaults.unshared.clone(), own.unshared].concat())?,
         capture: own.capture.or(defaults.capture).unwrap_or_default(),
         stop_method: own.stop_method.or(defaults.stop_method).unwrap_or_default(),
         stop_timeout: stop_timeout.map(|secs| Duration::from_secs(secs.into())),

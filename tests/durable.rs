@@ -4,7 +4,6 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -33,9 +32,15 @@ fn strace(scene: &Scene, options: &[&str]) -> Option<Command> {
 struct Trace(Vec<String>);
 
 impl Trace {
-    fn read(path: &Path) -> Trace {
-        let text = fs::read_to_string(path).unwrap();
-        Trace(text.lines().map(str::to_owned).collect())
+    /// Of a run that goes well. Requests to the Engine are writes to its socket.
+    fn of_a_run(scene: &Scene) -> Option<Trace> {
+        let log = scene.place.path("trace");
+        let trace = format!("trace={SYSCALLS},write,sendto");
+        let options = ["-f", "-qq", "-y", "-s", "500", "-e", &trace, "-o"];
+        let mut command = strace(scene, &[&options[..], &[log.to_str().unwrap()]].concat())?;
+        output(&mut command).expect_status(0);
+        let text = fs::read_to_string(log).unwrap();
+        Some(Trace(text.lines().map(str::to_owned).collect()))
     }
 
     /// Position of the first line from `from` on that has all of `words`.
@@ -51,15 +56,9 @@ impl Trace {
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn i1_the_journal_is_synced_before_the_first_stop_and_removed_after_the_last_start() {
     let scene = Scene::new("stop", 0);
-    let log = scene.place.path("trace");
-    let trace = format!("trace={SYSCALLS}");
-    let options = ["-f", "-qq", "-y", "-s", "500", "-e", &trace, "-o"];
-    let Some(mut command) = strace(&scene, &[&options[..], &[log.to_str().unwrap()]].concat())
-    else {
+    let Some(trace) = Trace::of_a_run(&scene) else {
         return;
     };
-    output(&mut command).expect_status(0);
-    let trace = Trace::read(&log);
     let dir = scene.place.state().join("journal");
     let entry = dir.join(format!("{}.json", scene.stack.name));
     let (dir, entry) = (dir.display().to_string(), entry.display().to_string());
@@ -67,13 +66,13 @@ fn i1_the_journal_is_synced_before_the_first_stop_and_removed_after_the_last_sta
     let file = trace.find(0, &["fsync(", &format!("<{written}>")]);
     let renamed = trace.find(file, &["rename(", &format!("\"{written}\", \"{entry}\"")]);
     let synced = trace.find(renamed, &["fsync(", &format!("<{dir}>")]);
-    let stop = trace.find(0, &["execve(", "\"docker\", \"stop\""]);
+    let stop = trace.find(0, &["POST /", "/stop"]);
     assert!(file < renamed && renamed < synced && synced < stop);
     // One thread does all three, so each has ended when the next begins.
     let thread = |i: usize| trace.0[i].split(' ').next().unwrap();
     assert_eq!(thread(file), thread(renamed));
     assert_eq!(thread(file), thread(synced));
-    let start = |line: &&String| line.contains("\"docker\", \"start\"");
+    let start = |line: &&String| line.contains("POST /") && line.contains("/start");
     let starts = trace.0.iter().filter(start).count();
     let removed = trace.find(stop, &["unlink(", &format!("\"{entry}\"")]);
     assert_eq!(trace.0[..removed].iter().filter(start).count(), starts);
@@ -85,15 +84,9 @@ fn i1_the_journal_is_synced_before_the_first_stop_and_removed_after_the_last_sta
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn i5_an_archive_is_synced_before_it_gets_its_name_and_its_directory_after() {
     let scene = Scene::new("stop", 0);
-    let log = scene.place.path("trace");
-    let trace = format!("trace={SYSCALLS}");
-    let options = ["-f", "-qq", "-y", "-s", "500", "-e", &trace, "-o"];
-    let Some(mut command) = strace(&scene, &[&options[..], &[log.to_str().unwrap()]].concat())
-    else {
+    let Some(trace) = Trace::of_a_run(&scene) else {
         return;
     };
-    output(&mut command).expect_status(0);
-    let trace = Trace::read(&log);
     let archive = scene.place.archive(&scene.stack.name);
     let name = archive.file_name().unwrap().to_str().unwrap();
     let dir = archive.parent().unwrap().display().to_string();
@@ -103,7 +96,7 @@ fn i5_an_archive_is_synced_before_it_gets_its_name_and_its_directory_after() {
     let synced = trace.find(renamed, &["fsync(", &format!("<{dir}>")]);
     assert!(file < renamed && renamed < synced);
     // The stack is up by then: nothing of this adds to its downtime.
-    let start = trace.find(0, &["execve(", "\"docker\", \"start\""]);
+    let start = trace.find(0, &["POST /", "/start"]);
     assert!(start < file);
 }
 

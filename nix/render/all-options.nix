@@ -19,6 +19,8 @@
       includeVolumes = [ "shared" ];
       includeBinds = [ "/srv/scans" ];
       capture = "offline";
+      share = false;
+      unshared = [ "pgdata/" ];
       stopMethod = "down";
       stopTimeout = 60;
       startTimeout = 300;
@@ -29,7 +31,9 @@
       excludeCaches = false;
       excludeVolumes = [ "scratch" ];
       includeVolumes = [ "common" ];
-      capture = "offline";
+      capture = "precopy";
+      share = true;
+      unshared = [ "*.db" ];
       stopMethod = "stop";
       stopTimeout = 30;
       startTimeout = 200;

@@ -3,21 +3,26 @@
 //! `docs/archive-format.md` describes the result.
 
 mod acl;
+mod draft;
 mod header;
+mod kept;
 mod layout;
 mod manifest;
 mod pax;
 mod read;
+mod relocate;
 mod render;
+mod share;
 #[cfg(test)]
 mod tests;
 mod ustar;
 mod write;
 
+pub use draft::{Applied, Draft, Placed, Update};
 pub use layout::{Layout, ManifestSlot};
 pub use manifest::{FORMAT_VERSION, ImageOf, Manifest};
 pub use read::{is_complete, read_manifest};
-pub use write::{write_manifest, write_members};
+pub use write::{Reading, WriteSummary, write_manifest, write_members};
 
 /// The unit of a tar file: POSIX.1-2017 `pax`, "ustar Interchange Format".
 pub(crate) const BLOCK_BYTES: u64 = 512;

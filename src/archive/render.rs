@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
@@ -10,7 +11,12 @@ use rustix::io::Errno;
 
 use super::header::{Scratch, render_entry, stored_bytes};
 use super::layout::Layout;
-use crate::capture::{Entry, Inventory, Source, is_gone, open_file_at, stat_handle};
+use super::share::share_blocks;
+use super::write::Reading;
+use super::{ALIGNMENT_BYTES, BLOCK_BYTES};
+use crate::capture::{
+    Entry, Extent, Inventory, is_gone, open_file_at, open_regular_at, stat_handle,
+};
 
 /// How much of a large file is asked for ahead.
 const READ_AHEAD_BYTES: Option<NonZeroU64> = NonZeroU64::new(6 * 1024 * 1024);
@@ -23,7 +29,7 @@ pub(crate) type Changed = Mutex<BTreeSet<usize>>;
 pub(crate) struct Renderer<'a> {
     layout: &'a Layout,
     inventory: &'a Inventory,
-    sources: &'a [Source],
+    reading: Reading<'a>,
     changed: &'a Changed,
     scratch: Scratch,
     header: Vec<u8>,
@@ -38,13 +44,13 @@ impl<'a> Renderer<'a> {
     pub(crate) fn new(
         layout: &'a Layout,
         inventory: &'a Inventory,
-        sources: &'a [Source],
+        reading: Reading<'a>,
         changed: &'a Changed,
     ) -> Renderer<'a> {
         Renderer {
             layout,
             inventory,
-            sources,
+            reading,
             changed,
             scratch: Scratch::default(),
             header: Vec::new(),
@@ -77,7 +83,7 @@ impl<'a> Renderer<'a> {
         let member_start = self.layout.offsets[index];
         let member_end = self.layout.offsets[index + 1];
         let stored = stored_bytes(self.inventory, self.inventory.entries[index].node);
-        let data_start = member_end - stored.next_multiple_of(super::BLOCK_BYTES);
+        let data_start = member_end - stored.next_multiple_of(BLOCK_BYTES);
         let mut filled = 0;
         if position < data_start {
             self.header.clear();
@@ -110,7 +116,7 @@ impl<'a> Renderer<'a> {
         let entry = self.inventory.entries[index];
         let file = match self.file.take() {
             Some((open, file)) if open == index => Some(file),
-            _ => self.open(index).with_context(|| self.reading(index))?,
+            _ => self.open(index).with_context(|| self.context(index))?,
         };
         let Some(file) = file else {
             data.fill(0);
@@ -119,7 +125,7 @@ impl<'a> Renderer<'a> {
         };
         let mut is_whole = true;
         let mut read = |offset, part: &mut [u8]| -> Result<()> {
-            let got = read_at(&file, offset, part).with_context(|| self.reading(index))?;
+            let got = read_at(&file, offset, part).with_context(|| self.context(index))?;
             part[got..].fill(0);
             is_whole &= got == part.len();
             Ok(())
@@ -146,7 +152,7 @@ impl<'a> Renderer<'a> {
             }
         }
         // After reading: a change before or during it is seen now.
-        let stat = stat_handle(&file).with_context(|| self.reading(index))?;
+        let stat = stat_handle(&file).with_context(|| self.context(index))?;
         if !is_whole || !entry.is_unchanged(&stat) {
             self.mark_changed(index);
         }
@@ -154,6 +160,48 @@ impl<'a> Renderer<'a> {
             self.file = Some((index, file));
         }
         Ok(())
+    }
+
+    /// Shares the whole blocks of a regular file's data with `out`. Returns
+    /// where in the archive they are; the rest remains to be written.
+    ///
+    /// The inner error is that of the first attempt.
+    pub(crate) fn share_data(
+        &mut self,
+        index: usize,
+        out: &File,
+    ) -> Result<rustix::io::Result<Vec<Range<u64>>>> {
+        let entry = self.inventory.entries[index];
+        let stored = stored_bytes(self.inventory, entry.node);
+        let data_start = self.layout.offsets[index + 1] - stored.next_multiple_of(BLOCK_BYTES);
+        let file = self.open(index).with_context(|| self.context(index))?;
+        // What is not there any more is noted when it is written.
+        let Some(file) = file else {
+            return Ok(Ok(Vec::new()));
+        };
+        let whole = [Extent {
+            offset: 0,
+            bytes: stored,
+            stored: 0,
+        }];
+        let mut shared = Vec::new();
+        for extent in self.inventory.extents(entry.node).unwrap_or(&whole) {
+            let at = data_start + extent.stored;
+            let bytes = extent.bytes / ALIGNMENT_BYTES * ALIGNMENT_BYTES;
+            if bytes == 0 || !(at | extent.offset).is_multiple_of(ALIGNMENT_BYTES) {
+                continue;
+            }
+            match share_blocks(&file, extent.offset, out, at, bytes) {
+                Ok(()) => shared.push(at..at + bytes),
+                Err(error) if shared.is_empty() => return Ok(Err(error)),
+                Err(_) => break,
+            }
+        }
+        let stat = stat_handle(&file).with_context(|| self.context(index))?;
+        if !entry.is_unchanged(&stat) {
+            self.mark_changed(index);
+        }
+        Ok(Ok(shared))
     }
 
     /// Opens the file of an entry. `None` if it is not there any more, or
@@ -171,9 +219,13 @@ impl<'a> Renderer<'a> {
     }
 
     fn open_path(&mut self, index: usize, entry: &Entry) -> rustix::io::Result<File> {
-        let source = &self.sources[self.inventory.source_of(index)];
+        let source = &self.reading.sources[self.inventory.source_of(index)];
+        let is_live = self.reading.is_live;
         if !entry.has_parent() {
-            return source.open_file(b"");
+            return match is_live {
+                true => source.open_regular(b""),
+                false => source.open_file(b""),
+            };
         }
         let directory = match self.directory.take() {
             Some((parent, directory)) if parent == entry.parent => directory,
@@ -183,7 +235,11 @@ impl<'a> Renderer<'a> {
                 source.open_beneath(&self.path, OFlags::PATH | OFlags::DIRECTORY)?
             }
         };
-        let opened = open_file_at(directory.as_fd(), self.inventory.name(entry));
+        let name = self.inventory.name(entry);
+        let opened = match is_live {
+            true => open_regular_at(directory.as_fd(), name),
+            false => open_file_at(directory.as_fd(), name),
+        };
         self.directory = Some((entry.parent, directory));
         opened
     }
@@ -202,10 +258,10 @@ impl<'a> Renderer<'a> {
             .insert(index);
     }
 
-    fn reading(&self, index: usize) -> String {
+    fn context(&self, index: usize) -> String {
         let mut path = Vec::new();
         self.inventory.relative_path(index, &mut path);
-        let source = &self.sources[self.inventory.source_of(index)];
+        let source = &self.reading.sources[self.inventory.source_of(index)];
         format!("read {}", source.display(&path))
     }
 }
@@ -219,7 +275,7 @@ fn read_ahead(file: &File, position: u64) {
 }
 
 /// Reads until `part` is full or the file ends.
-fn read_at(file: &File, offset: u64, part: &mut [u8]) -> rustix::io::Result<usize> {
+pub(crate) fn read_at(file: &File, offset: u64, part: &mut [u8]) -> rustix::io::Result<usize> {
     let mut got = 0;
     while got < part.len() {
         match rustix::io::pread(file, &mut part[got..], offset + got as u64) {

@@ -1,16 +1,22 @@
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::IoSlice;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::ALIGNED_FROM_BYTES;
+use super::header::stored_bytes;
+use super::kept::subtract;
 use super::layout::Layout;
 use super::render::{Changed, Renderer};
-use crate::capture::{Inventory, Source, display_path};
+use super::share::is_never_possible;
+use crate::capture::{Exclude, Inventory, Source, display_path};
 use crate::progress;
 
 /// How much of the archive is rendered and written at once.
@@ -31,6 +37,25 @@ pub struct WriteSummary {
     pub changed_count: u64,
     /// Paths of the first of them, for messages.
     pub changed: Vec<String>,
+    /// File data whose blocks source and archive share.
+    pub shared_bytes: u64,
+    /// Files whose data could have been shared and was not: a file without
+    /// copy-on-write, or the file system changed its mind.
+    pub refused_count: u64,
+}
+
+/// What is archived, and how it is read.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    /// Those that the inventory is of.
+    pub sources: &'a [Source],
+    /// Fail with `interrupted` soon after this is set.
+    pub cancel: &'a AtomicBool,
+    /// Others may be at work in the sources.
+    pub is_live: bool,
+    /// Whether blocks may be shared with the sources at all, and the files
+    /// that are excepted.
+    pub share: Option<&'a Exclude>,
 }
 
 /// Writes all of the archive but the manifest to `out`, which must be empty.
@@ -38,28 +63,57 @@ pub struct WriteSummary {
 ///
 /// Several threads each render a window of the archive and write it at its
 /// place. Fails on what cannot be read, and names it; on what cannot be
-/// written, naming nothing (the caller knows what `out` is); and with
-/// `interrupted` soon after `cancel` is set. `sources` must be those that the
-/// inventory is of.
+/// written, naming nothing (the caller knows what `out` is).
 pub fn write_members(
     layout: &Layout,
     inventory: &Inventory,
-    sources: &[Source],
+    reading: Reading<'_>,
     out: &File,
-    cancel: &AtomicBool,
 ) -> Result<WriteSummary> {
+    let all = layout.start()..layout.archive_bytes();
+    let (summary, _) = write_ranges(layout, inventory, reading, out, &[all])?;
+    Ok(summary)
+}
+
+/// Writes what of the archive is in `ranges` (ascending). Also returns the
+/// entries that changed.
+pub(crate) fn write_ranges(
+    layout: &Layout,
+    inventory: &Inventory,
+    reading: Reading<'_>,
+    out: &File,
+    ranges: &[Range<u64>],
+) -> Result<(WriteSummary, BTreeSet<usize>)> {
     let already_changed = inventory.entries.iter().enumerate();
     let already_changed = already_changed.filter(|(_, entry)| entry.changed);
     let changed: Changed = Mutex::new(already_changed.map(|(index, _)| index).collect());
-    let next_window = AtomicU64::new(layout.start() / WINDOW_BYTES);
+    let sharing = match reading.share {
+        Some(unshared) => share_data(
+            layout,
+            inventory,
+            reading,
+            &changed,
+            (out, unshared),
+            ranges,
+        )?,
+        None => Sharing::default(),
+    };
+    let holes = sharing.shared.iter().cloned();
+    let windows: Vec<Range<u64>> = subtract(ranges, holes)
+        .into_iter()
+        .flat_map(windows)
+        .collect();
+    let next_window = AtomicUsize::new(0);
     let error = Mutex::new(None);
     std::thread::scope(|scope| {
-        for _ in 0..thread_count() {
+        for _ in 0..thread_count().min(windows.len()) {
             scope.spawn(|| {
-                let renderer = Renderer::new(layout, inventory, sources, &changed);
-                if let Err(failure) = write_windows(renderer, layout, out, cancel, &next_window) {
+                let renderer = Renderer::new(layout, inventory, reading, &changed);
+                if let Err(failure) =
+                    write_windows(renderer, &windows, out, reading.cancel, &next_window)
+                {
                     // The others find nothing left to do.
-                    next_window.store(u64::MAX / WINDOW_BYTES / 2, Ordering::Relaxed);
+                    next_window.store(windows.len(), Ordering::Relaxed);
                     let mut error = error.lock().unwrap_or_else(PoisonError::into_inner);
                     error.get_or_insert(failure);
                 }
@@ -75,10 +129,83 @@ pub fn write_members(
         inventory.member_path(*index, &mut path);
         display_path(&path)
     });
-    Ok(WriteSummary {
+    let summary = WriteSummary {
         changed: named.collect(),
         changed_count: changed.len() as u64,
+        shared_bytes: sharing
+            .shared
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum(),
+        refused_count: sharing.refused_count,
+    };
+    Ok((summary, changed))
+}
+
+/// Parts of a range that are written at once, which end where windows of the
+/// whole archive do.
+fn windows(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let first = range.start / WINDOW_BYTES;
+    let last = range.end.div_ceil(WINDOW_BYTES);
+    (first..last).map(move |window| {
+        let start = (window * WINDOW_BYTES).max(range.start);
+        start..((window + 1) * WINDOW_BYTES).min(range.end)
     })
+}
+
+#[derive(Default)]
+struct Sharing {
+    /// Places in the archive, ascending.
+    shared: Vec<Range<u64>>,
+    refused_count: u64,
+}
+
+/// Shares the blocks of larger files with the archive where that can be done.
+fn share_data(
+    layout: &Layout,
+    inventory: &Inventory,
+    reading: Reading<'_>,
+    changed: &Changed,
+    (out, unshared): (&File, &Exclude),
+    ranges: &[Range<u64>],
+) -> Result<Sharing> {
+    let mut sharing = Sharing::default();
+    let mut impossible = vec![false; inventory.devices.len()];
+    let mut renderer = Renderer::new(layout, inventory, reading, changed);
+    let mut path = Vec::new();
+    let mut next = 0;
+    for (index, entry) in inventory.entries.iter().enumerate() {
+        let stored = stored_bytes(inventory, entry.node);
+        if stored < ALIGNED_FROM_BYTES || impossible[usize::from(entry.dev)] {
+            continue;
+        }
+        let member = layout.offsets[index]..layout.offsets[index + 1];
+        while ranges
+            .get(next)
+            .is_some_and(|range| range.end <= member.start)
+        {
+            next += 1;
+        }
+        let is_wanted = ranges
+            .get(next)
+            .is_some_and(|range| range.start <= member.start && member.end <= range.end);
+        if !is_wanted {
+            continue;
+        }
+        if reading.cancel.load(Ordering::Relaxed) {
+            bail!("interrupted");
+        }
+        inventory.relative_path(index, &mut path);
+        if unshared.holds_file(&path) {
+            continue;
+        }
+        match renderer.share_data(index, out)? {
+            Ok(shared) => sharing.shared.extend(shared),
+            Err(error) if is_never_possible(error) => impossible[usize::from(entry.dev)] = true,
+            Err(_) => sharing.refused_count += 1,
+        }
+    }
+    Ok(sharing)
 }
 
 /// More than processors, because small files that are not in the page cache
@@ -90,22 +217,20 @@ fn thread_count() -> usize {
 
 fn write_windows(
     mut renderer: Renderer<'_>,
-    layout: &Layout,
+    windows: &[Range<u64>],
     out: &File,
     cancel: &AtomicBool,
-    next_window: &AtomicU64,
+    next_window: &AtomicUsize,
 ) -> Result<()> {
     let mut buffer = vec![0; WINDOW_BYTES as usize];
     loop {
         if cancel.load(Ordering::Relaxed) {
             bail!("interrupted");
         }
-        let window = next_window.fetch_add(1, Ordering::Relaxed);
-        let start = (window * WINDOW_BYTES).max(layout.start());
-        let end = ((window + 1) * WINDOW_BYTES).min(layout.archive_bytes());
-        if start >= end {
+        let next = next_window.fetch_add(1, Ordering::Relaxed);
+        let Some(Range { start, end }) = windows.get(next).cloned() else {
             return Ok(());
-        }
+        };
         let part = &mut buffer[..(end - start) as usize];
         renderer.render(start, part)?;
         write_at(out, part, start)?;
@@ -116,7 +241,7 @@ fn write_windows(
 /// Writes all of `part`. Where the kernel can, not through the page cache: an
 /// archive would push out what the stack is about to need, and writing it back
 /// would only begin when there is much to write.
-fn write_at(out: &File, mut part: &[u8], mut offset: u64) -> std::io::Result<()> {
+pub(crate) fn write_at(out: &File, mut part: &[u8], mut offset: u64) -> std::io::Result<()> {
     while !part.is_empty() {
         match rustix::io::pwritev2(out, &[IoSlice::new(part)], offset, DONTCACHE) {
             Ok(written) => {

@@ -1,3 +1,5 @@
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -28,6 +30,13 @@ impl Exclude {
     /// on the way down: what is under an excluded directory never is.
     pub fn is_excluded(&self, rel: &Path, is_dir: bool) -> bool {
         self.patterns.matched(rel, is_dir).is_ignore()
+    }
+
+    /// The same for a file reached by other ways than from above.
+    pub(crate) fn holds_file(&self, rel: &[u8]) -> bool {
+        let rel = Path::new(OsStr::from_bytes(rel));
+        let found = self.patterns.matched_path_or_any_parents(rel, false);
+        found.is_ignore()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

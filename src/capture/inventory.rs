@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::time::{Instant, SystemTime};
 
 use rustix::fs::{FileType, Statx};
 
@@ -119,8 +120,11 @@ impl Entry {
 
 /// Everything that the sources hold, in the order of the archive: source by
 /// source, each directory before its children, those sorted bytewise by name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Inventory {
+    /// When the scan began, by the clock that stamps files, and by one that
+    /// nobody sets.
+    pub(crate) began: (SystemTime, Instant),
     pub(crate) entries: Vec<Entry>,
     pub(crate) names: Vec<u8>,
     pub(crate) devices: Vec<u64>,
@@ -131,6 +135,23 @@ pub struct Inventory {
     pub(crate) content_bytes: u64,
     pub(crate) socket_count: u64,
     pub(crate) excluded_count: u64,
+}
+
+impl Default for Inventory {
+    fn default() -> Inventory {
+        Inventory {
+            began: (SystemTime::now(), Instant::now()),
+            entries: Vec::new(),
+            names: Vec::new(),
+            devices: Vec::new(),
+            sparse: Vec::new(),
+            attributes: Vec::new(),
+            sources: Vec::new(),
+            content_bytes: 0,
+            socket_count: 0,
+            excluded_count: 0,
+        }
+    }
 }
 
 impl Inventory {

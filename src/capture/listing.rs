@@ -15,7 +15,7 @@ use super::attributes::AttributeReader;
 use super::exclude::{CACHEDIR_SIGNATURE, CACHEDIR_TAG};
 use super::inventory::{Entry, NONE, Node};
 use super::scan::Shared;
-use super::source::{Source, is_gone, open_file_at, stat_handle};
+use super::source::{Source, is_gone, open_regular_at, stat_handle};
 use super::sparse::{Extent, extents};
 
 const DIRENT_BUFFER_BYTES: usize = 32 * 1024;
@@ -74,7 +74,7 @@ impl<'a> Lister<'a> {
             &stat,
             source.root(),
             b"",
-            || source.open_file(b""),
+            || source.open_regular(b""),
         )
         .with_context(|| format!("read {}", source.display(b"")))?;
         Ok(listing)
@@ -162,7 +162,7 @@ impl<'a> Lister<'a> {
             }
         }
         let at = directory.as_fd();
-        match self.add(listing, span, &stat, at, name, || open_file_at(at, name)) {
+        match self.add(listing, span, &stat, at, name, || open_regular_at(at, name)) {
             Err(error) if error.downcast_ref().is_some_and(|errno| is_gone(*errno)) => Ok(()),
             result => result,
         }
@@ -232,7 +232,7 @@ fn is_cache(directory: &OwnedFd, listing: &Listing, names: &[(u32, u16)]) -> boo
         .binary_search_by(|span| span_of(&listing.names, *span).cmp(CACHEDIR_TAG))
         .is_ok();
     let is_signed = || {
-        let file = open_file_at(directory.as_fd(), CACHEDIR_TAG).ok()?;
+        let file = open_regular_at(directory.as_fd(), CACHEDIR_TAG).ok()?;
         let mut start = [0; CACHEDIR_SIGNATURE.len()];
         file.read_exact_at(&mut start, 0).ok()?;
         Some(start == *CACHEDIR_SIGNATURE)

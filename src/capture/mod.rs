@@ -3,6 +3,7 @@
 
 mod attributes;
 mod exclude;
+mod fingerprint;
 mod inventory;
 mod listing;
 mod scan;
@@ -10,13 +11,17 @@ mod source;
 mod sparse;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 pub use exclude::Exclude;
+pub use fingerprint::SETTLED_AFTER;
+pub(crate) use fingerprint::{Keys, UNSETTLED};
 pub use inventory::{Entry, Inventory, Node};
 pub use scan::scan;
 pub use source::Source;
-pub(crate) use source::{is_gone, open_file_at, stat_handle};
+pub(crate) use source::{is_gone, open_file_at, open_regular_at, stat_handle};
 pub use sparse::Extent;
+pub use trust::{Trust, sync};
 
 /// A path for messages: one line whatever is in it. Bytes that are not UTF-8
 /// become U+FFFD, control characters and backslashes are escaped.
@@ -30,4 +35,10 @@ pub fn display_path(path: &[u8]) -> String {
         }
     }
     shown
+}
+
+/// Whether a test run is to do without one of the steps that keep a draft true,
+/// and so must fail: `docs/design.md`. Never in the program itself.
+pub(crate) fn mutated(step: &str) -> bool {
+    cfg!(test) && std::env::var_os("PRECOPY_MUTATION").is_some_and(|wanted| wanted == step)
 }

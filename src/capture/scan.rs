@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -56,6 +57,7 @@ pub fn scan(
     exclude_caches: bool,
     cancel: &AtomicBool,
 ) -> Result<Inventory> {
+    let began = (SystemTime::now(), Instant::now());
     let shared = Shared {
         exclude,
         exclude_caches,
@@ -83,7 +85,8 @@ pub fn scan(
     let mut work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
     match work.error.take() {
         Some(error) => Err(error),
-        None => assemble(work.listings, sources.len(), shared),
+        None => assemble(work.listings, sources.len(), shared)
+            .map(|inventory| Inventory { began, ..inventory }),
     }
 }
 

@@ -93,6 +93,13 @@ impl Source {
         read_only(|flags| self.open_beneath(rel, flags))
     }
 
+    /// The same while others may be at work: what is there is looked at before
+    /// it is opened, since opening a device can do things. `ENXIO` if it is no
+    /// regular file.
+    pub(crate) fn open_regular(&self, rel: &[u8]) -> rustix::io::Result<File> {
+        reopen(self.open_beneath(rel, OFlags::PATH | OFlags::NOFOLLOW)?)
+    }
+
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
@@ -130,6 +137,26 @@ pub(crate) fn open_at(
 /// [`Source::open_file`] does.
 pub(crate) fn open_file_at(at: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<File> {
     read_only(|flags| open_at(at, name, flags))
+}
+
+/// Opens the regular file `name` in the directory `at`, as
+/// [`Source::open_regular`] does.
+pub(crate) fn open_regular_at(at: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<File> {
+    reopen(open_at(at, name, OFlags::PATH | OFlags::NOFOLLOW)?)
+}
+
+/// Opens for reading what a handle made with `O_PATH` leads to.
+fn reopen(found: OwnedFd) -> rustix::io::Result<File> {
+    let stat = stat_handle(&found)?;
+    if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
+        return Err(Errno::NXIO);
+    }
+    // The magic link leads to that very inode.
+    let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
+    read_only(|flags| {
+        let flags = flags.difference(OFlags::NOFOLLOW) | OFlags::CLOEXEC;
+        rustix::fs::open(&itself, flags, Mode::empty())
+    })
 }
 
 fn read_only(open: impl Fn(OFlags) -> rustix::io::Result<OwnedFd>) -> rustix::io::Result<File> {

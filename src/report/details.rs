@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use super::format::{Text, ascii, ascii_path, count, human_bytes, human_duration, list_names};
+use crate::config::Capture;
 use crate::outcome::{
-    ArchiveOutcome, Coverage, MountKind, Phase, PrunedStack, RunOutcome, StackOutcome,
+    ArchiveOutcome, CaptureOutcome, Coverage, MountKind, Phase, PrunedStack, RunOutcome,
+    StackOutcome,
 };
 
 pub fn archives(text: &mut Text, run: &RunOutcome) {
@@ -178,6 +180,27 @@ pub fn phases(text: &mut Text, run: &RunOutcome) {
             })
             .collect();
         text.list(&label, width + 4, &phases);
+        if let Some(capture) = &stack.capture {
+            text.line(&" ".repeat(width + 4), &captured(capture));
+        }
+    }
+}
+
+fn captured(capture: &CaptureOutcome) -> String {
+    let method = match capture.method {
+        Capture::Precopy => "copied while up",
+        Capture::Offline => "read while down",
+    };
+    let mut line = format!("{method}; {} while down", human_bytes(capture.down_bytes));
+    if capture.shared_bytes > 0 {
+        line += &format!(", {} shared", human_bytes(capture.shared_bytes));
+    }
+    if capture.refused_count > 0 {
+        line += &format!(", {} not shared", count(capture.refused_count, "file"));
+    }
+    match &capture.reason {
+        Some(reason) => format!("{line} ({reason})"),
+        None => line,
     }
 }
 
@@ -185,6 +208,7 @@ pub fn phase_name(phase: Phase) -> &'static str {
     match phase {
         Phase::Plan => "plan",
         Phase::Measure => "measure",
+        Phase::Precopy => "pre-copy",
         Phase::Stop => "stop",
         Phase::Quiet => "quiet",
         Phase::Archive => "archive",

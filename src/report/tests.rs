@@ -61,6 +61,7 @@ fn ok(stack: &str, archive_bytes: u64) -> StackOutcome {
             crash_consistent: false,
         }),
         downtime_ms: Some(48_320),
+        capture: None,
         phases: [
             (Phase::Plan, 312),
             (Phase::Measure, 1_204),
@@ -96,6 +97,7 @@ fn failed(stack: &str, status: StackStatus, failures: &[(Phase, &str)]) -> Stack
 fn not_run(stack: &str) -> StackOutcome {
     StackOutcome {
         downtime_ms: None,
+        capture: None,
         phases: Vec::new(),
         coverage: Vec::new(),
         ..failed(stack, StackStatus::NotRun, &[])
@@ -748,6 +750,7 @@ fn any_stack() -> impl Strategy<Value = StackOutcome> {
                         crash_consistent: n[5] % 2 == 1,
                     }),
                     downtime_ms,
+                    capture: None,
                     phases: times.into_iter().map(time).collect(),
                     coverage: mounts
                         .into_iter()

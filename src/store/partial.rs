@@ -2,11 +2,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::dir::{stat, unlink};
@@ -66,6 +66,35 @@ impl Partial {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A second file beside it, without a name: whatever happens, it goes when
+    /// it is closed.
+    ///
+    /// Fails where the file system has no such files (`O_TMPFILE` of
+    /// `open(2)`).
+    pub fn scratch(&self) -> Result<File> {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let fd = rustix::fs::openat(&self.dir, ".", flags, mode).with_context(|| {
+            format!(
+                "create a file without a name in {}",
+                self.dir_path.display()
+            )
+        })?;
+        Ok(File::from(fd))
+    }
+
+    /// Puts such a file in the place of this one.
+    pub fn replace(&mut self, scratch: File) -> Result<()> {
+        let context = || format!("put a new file in the place of {}", self.path.display());
+        unlink(&self.dir, &self.partial_name).with_context(context)?;
+        let itself = format!("/proc/self/fd/{}", scratch.as_raw_fd());
+        let flags = AtFlags::SYMLINK_FOLLOW;
+        rustix::fs::linkat(CWD, itself, &self.dir, &self.partial_name, flags)
+            .with_context(context)?;
+        self.file = scratch;
+        Ok(())
     }
 
     /// The name it is going to have, unless that is taken meanwhile.

@@ -33,6 +33,8 @@ impl Scene {
             format!("STOP_SECONDS={stop_seconds}\n"),
         )
         .unwrap();
+        // Enough for a draft to be worth it.
+        fs::write(stack.dir.join("bulk"), vec![7; 17 << 20]).unwrap();
         stack.up();
         place.config(
             json!([{"name": stack.name, "stopMethod": method}]),

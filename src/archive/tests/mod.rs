@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
-use super::write::WriteSummary;
+use super::write::{Reading, WriteSummary};
 use super::{Layout, ManifestSlot, is_complete, read_manifest, write_manifest, write_members};
 use crate::capture::{Exclude, Inventory, Source, scan};
 
@@ -16,6 +16,7 @@ mod layout;
 mod order;
 mod races;
 mod readers;
+mod relocate;
 mod tools;
 mod tree;
 
@@ -35,6 +36,15 @@ fn sources(tree: &Path) -> Vec<Source> {
     vec![Source::open("stack", tree).unwrap()]
 }
 
+fn reading<'a>(sources: &'a [Source], cancel: &'a AtomicBool) -> Reading<'a> {
+    Reading {
+        sources,
+        cancel,
+        is_live: false,
+        share: None,
+    }
+}
+
 fn scan_all(sources: &[Source]) -> Inventory {
     scan(sources, &Exclude::new(&[]).unwrap(), false, &GO_ON).unwrap()
 }
@@ -43,7 +53,7 @@ fn scan_all(sources: &[Source]) -> Inventory {
 fn write_scanned(sources: &[Source], inventory: &Inventory, path: &Path) -> WriteSummary {
     let layout = Layout::new(inventory, &slot());
     let out = File::create(path).unwrap();
-    let summary = write_members(&layout, inventory, sources, &out, &GO_ON).unwrap();
+    let summary = write_members(&layout, inventory, reading(sources, &GO_ON), &out).unwrap();
     write_manifest(&layout, &out, MANIFEST).unwrap();
     assert_eq!(out.metadata().unwrap().len(), layout.archive_bytes());
     summary

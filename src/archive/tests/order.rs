@@ -170,7 +170,7 @@ fn all_that_follows_the_manifest_stays_where_it_is() {
     let write = |json: &[u8], mtime_s| {
         let layout = Layout::new(&inventory, &ManifestSlot { mtime_s, ..slot() });
         let out = tempfile::tempfile().unwrap();
-        write_members(&layout, &inventory, &sources, &out, &GO_ON).unwrap();
+        write_members(&layout, &inventory, reading(&sources, &GO_ON), &out).unwrap();
         write_manifest(&layout, &out, json).unwrap();
         assert_eq!(read_manifest(&out).unwrap().as_deref(), Some(json));
         let mut bytes = Vec::new();
@@ -205,7 +205,7 @@ fn windows_of_any_size_make_up_the_same_bytes() {
     let bytes = fs::read(dir.path().join("a.tar")).unwrap();
     let layout = Layout::new(&inventory, &slot());
     let changed = Default::default();
-    let mut renderer = Renderer::new(&layout, &inventory, &sources, &changed);
+    let mut renderer = Renderer::new(&layout, &inventory, reading(&sources, &GO_ON), &changed);
     for size in [4096, 1000, 512, 77_777, 1 << 20] {
         let mut window = vec![0xAA; size];
         let mut start = layout.start() as usize;
@@ -221,7 +221,7 @@ fn windows_of_any_size_make_up_the_same_bytes() {
     proptest!(ProptestConfig::with_cases(100), |((start, len) in windows)| {
         let end = (start + len).min(bytes.len());
         let mut window = vec![0xAA; end - start];
-        let mut renderer = Renderer::new(&layout, &inventory, &sources, &changed);
+        let mut renderer = Renderer::new(&layout, &inventory, reading(&sources, &GO_ON), &changed);
         renderer.render(start as u64, &mut window).unwrap();
         prop_assert!(window == bytes[start..end]);
     });

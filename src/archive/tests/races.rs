@@ -261,7 +261,7 @@ fn what_may_not_be_read_is_an_error_that_names_it() {
             let exclude = Exclude::new(&[]).unwrap();
             (
                 scan(&sources, &exclude, false, &GO_ON),
-                write_members(&layout, &inventory, &sources, &out, &GO_ON),
+                write_members(&layout, &inventory, reading(&sources, &GO_ON), &out),
             )
         });
         restricted.join().unwrap()
@@ -283,7 +283,7 @@ fn a_full_file_system_is_an_error() {
     let inventory = scan_all(&sources);
     let layout = Layout::new(&inventory, &slot());
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let error = write_members(&layout, &inventory, &sources, &full, &GO_ON).unwrap_err();
+    let error = write_members(&layout, &inventory, reading(&sources, &GO_ON), &full).unwrap_err();
     assert_eq!(
         format!("{error:#}"),
         "No space left on device (os error 28)"
@@ -300,6 +300,6 @@ fn a_set_flag_interrupts() {
     let error = scan(&sources, &exclude, false, &cancel).unwrap_err();
     assert!(format!("{error:#}").contains("interrupted"));
     let out = tempfile::tempfile().unwrap();
-    let error = write_members(&layout, &inventory, &sources, &out, &cancel).unwrap_err();
+    let error = write_members(&layout, &inventory, reading(&sources, &cancel), &out).unwrap_err();
     assert_eq!(error.to_string(), "interrupted");
 }

@@ -1,0 +1,196 @@
+//! Copying a stack's data while it is up, so that little is left to copy while
+//! it is down.
+//!
+//! Scan, sync, read: in this order. A file that is stored to after the sync,
+//! also through a mapping, gets a new ctime, and the next scan sees that. What
+//! is stored before the sync is read after it.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::archive::{Applied, Draft, Layout, Placed, Reading, Update, WriteSummary};
+use crate::capture::{self, Exclude, Inventory, Source, Trust};
+use crate::report::human_bytes;
+use crate::store::Partial;
+
+/// A further pass is made only for more than this: less is read in a fraction
+/// of a second.
+pub const PASS_FROM_BYTES: u64 = 64 << 20;
+/// Passes at most; a stack may write as fast as it is copied.
+const PASSES_MAX: u32 = 4;
+
+/// How to copy, and what.
+pub struct Precopy<'a> {
+    pub sources: &'a [Source],
+    pub scan: &'a dyn Fn() -> Result<Inventory>,
+    pub layout: &'a dyn Fn(&Inventory) -> Result<Layout>,
+    /// See [`Reading::share`].
+    pub share: Option<&'a Exclude>,
+    pub cancel: &'a AtomicBool,
+    /// See [`PASS_FROM_BYTES`] and [`SETTLED_AFTER`](capture::SETTLED_AFTER).
+    pub pass_from_bytes: u64,
+    pub settled_after: Duration,
+    /// Of the store's file system.
+    pub available_bytes: &'a dyn Fn() -> Result<u64>,
+}
+
+/// A draft in the store.
+pub struct Drafted {
+    pub partial: Partial,
+    draft: Draft,
+    pub pass_count: u32,
+    /// Of all passes together.
+    pub copied_bytes: u64,
+    pub summary: WriteSummary,
+    /// Bytes in files that have to be read while the stack is down, since
+    /// their file system does not tell of every change.
+    pub untrusted_bytes: u64,
+}
+
+/// What has to be added to a draft, already written.
+pub struct Pending {
+    update: Update,
+    scratch: File,
+}
+
+impl Pending {
+    pub fn fresh_bytes(&self) -> u64 {
+        self.update.fresh_bytes()
+    }
+
+    pub fn summary(&self) -> &WriteSummary {
+        &self.update.summary
+    }
+}
+
+impl Precopy<'_> {
+    /// Copies everything once, and what changes meanwhile again for as long as
+    /// that leaves less and less. `None` if none of the data is on a file
+    /// system that tells of every change.
+    pub fn draft(&self, inventory: Inventory, partial: Partial) -> Result<Option<Drafted>> {
+        let trust = self.sync(&inventory)?;
+        let trusted_bytes = trust.trusted_bytes(&inventory);
+        if trusted_bytes == 0 {
+            return Ok(None);
+        }
+        let untrusted_bytes = inventory.content_bytes() - trusted_bytes;
+        let layout = (self.layout)(&inventory)?;
+        let copied_bytes = layout.archive_bytes();
+        let reading = self.reading(true);
+        let (draft, summary) = Draft::write(
+            layout,
+            &inventory,
+            reading,
+            (&trust, self.settled_after),
+            partial.file(),
+        )
+        .with_context(|| format!("write draft {}", partial.path().display()))?;
+        drop(inventory);
+        let mut drafted = Drafted {
+            partial,
+            draft,
+            pass_count: 1,
+            copied_bytes,
+            summary,
+            untrusted_bytes,
+        };
+        while drafted.pass_count < PASSES_MAX && self.pass(&mut drafted)? {}
+        Ok(Some(drafted))
+    }
+
+    /// Brings the draft up to date. False if it was not worth it.
+    fn pass(&self, drafted: &mut Drafted) -> Result<bool> {
+        let inventory = (self.scan)()?;
+        let trust = self.sync(&inventory)?;
+        let update = drafted
+            .draft
+            .compare((self.layout)(&inventory)?, &inventory);
+        let fresh_bytes = update.fresh_bytes();
+        let is_worthwhile =
+            fresh_bytes > self.pass_from_bytes && fresh_bytes < drafted.copied_bytes / 2;
+        if !is_worthwhile || fresh_bytes > (self.available_bytes)()? {
+            return Ok(false);
+        }
+        tracing::info!(changed = human_bytes(fresh_bytes), "copying what changed");
+        let pending = self.write(drafted, update, &inventory, true)?;
+        let applied = self.apply(drafted, &pending)?;
+        drafted.place(applied.placed, pending.scratch)?;
+        drafted.draft.advance(pending.update, &inventory, &trust);
+        drafted.pass_count += 1;
+        drafted.copied_bytes = fresh_bytes;
+        Ok(true)
+    }
+
+    /// With the stack down: what the draft has not is copied. `None` if there
+    /// is no room for it beside the draft.
+    pub fn update(&self, drafted: &Drafted, inventory: &Inventory) -> Result<Option<Pending>> {
+        let update = drafted.draft.compare((self.layout)(inventory)?, inventory);
+        if update.fresh_bytes() > (self.available_bytes)()? {
+            return Ok(None);
+        }
+        self.write(drafted, update, inventory, false).map(Some)
+    }
+
+    /// With the stack up again: the draft becomes the archive.
+    pub fn finish(&self, mut drafted: Drafted, pending: Pending) -> Result<(Partial, Layout)> {
+        let applied = self.apply(&drafted, &pending)?;
+        tracing::info!(
+            copied = human_bytes(applied.copied_bytes),
+            "draft brought up to date"
+        );
+        drafted.place(applied.placed, pending.scratch)?;
+        Ok((drafted.partial, pending.update.into_layout()))
+    }
+
+    fn write(
+        &self,
+        drafted: &Drafted,
+        mut update: Update,
+        inventory: &Inventory,
+        is_live: bool,
+    ) -> Result<Pending> {
+        let scratch = drafted.partial.scratch()?;
+        let files = (drafted.partial.file(), &scratch);
+        update
+            .write(inventory, self.reading(is_live), files)
+            .with_context(|| format!("write draft {}", drafted.partial.path().display()))?;
+        Ok(Pending { update, scratch })
+    }
+
+    fn apply(&self, drafted: &Drafted, pending: &Pending) -> Result<Applied> {
+        let files = (drafted.partial.file(), &pending.scratch);
+        let room_bytes = (self.available_bytes)()?;
+        pending
+            .update
+            .apply(files, room_bytes, self.cancel)
+            .with_context(|| format!("put together {}", drafted.partial.path().display()))
+    }
+
+    fn sync(&self, inventory: &Inventory) -> Result<Trust> {
+        capture::sync(self.sources, inventory).context("sync the stack's file systems")
+    }
+
+    fn reading(&self, is_live: bool) -> Reading<'_> {
+        Reading {
+            sources: self.sources,
+            cancel: self.cancel,
+            is_live,
+            share: self.share,
+        }
+    }
+}
+
+impl Drafted {
+    fn place(&mut self, placed: Placed, scratch: File) -> Result<()> {
+        match placed {
+            Placed::Draft => Ok(()),
+            Placed::Scratch => self.partial.replace(scratch),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Every way to change a tree.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use memmap2::MmapMut;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Timespec, Timestamps, fallocate, utimensat};
+
+/// SplitMix64: the same rounds from the same seed.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let byte = self.next() as u8;
+        let mut bytes = vec![byte; len];
+        for chunk in bytes.chunks_mut(512) {
+            chunk[0] = self.next() as u8;
+        }
+        bytes
+    }
+}
+
+const DIRECTORIES: u64 = 5;
+const FILES: u64 = 12;
+
+fn directory(tree: &Path, rng: &mut Rng) -> PathBuf {
+    tree.join(format!("d{}", rng.below(DIRECTORIES)))
+}
+
+fn file(tree: &Path, rng: &mut Rng) -> PathBuf {
+    directory(tree, rng).join(format!("f{:02}", rng.below(FILES)))
+}
+
+fn size(rng: &mut Rng) -> usize {
+    let most = [100, 5000, 70_000, 300_000][rng.below(4) as usize];
+    rng.below(most) as usize
+}
+
+pub fn build(tree: &Path, outside: &Path, seed: u64) {
+    let mut rng = Rng(seed);
+    fs::create_dir(outside).unwrap();
+    fs::write(outside.join("f00"), "outside").unwrap();
+    for number in 0..DIRECTORIES {
+        fs::create_dir_all(tree.join(format!("d{number}"))).unwrap();
+    }
+    for _ in 0..40 {
+        let (path, size) = (file(tree, &mut rng), size(&mut rng));
+        fs::write(path, rng.bytes(size)).unwrap();
+    }
+    // Written to by single long calls.
+    fs::write(tree.join("long"), rng.bytes(6 << 20)).unwrap();
+    fs::write(tree.join("mapped"), rng.bytes(200_000)).unwrap();
+    fs::write(tree.join("~last"), rng.bytes(100_000)).unwrap();
+}
+
+/// A file all of whose pages are mapped and dirty for as long as the round
+/// lasts, and which is stored to in no other way: without a sync between scan
+/// and reading its ctime never moves again.
+pub fn hold(tree: &Path) -> MmapMut {
+    let path = tree.join("held");
+    fs::write(&path, [1; 8 * 4096]).unwrap();
+    let mut held = map(&path).unwrap();
+    held.fill(2);
+    held
+}
+
+pub fn store_until(held: &mut MmapMut, seed: u64, ended: &AtomicBool) {
+    let mut rng = Rng(seed);
+    while !ended.load(Ordering::Relaxed) {
+        let at = rng.below(held.len() as u64) as usize;
+        held[at] = rng.next() as u8;
+        std::thread::sleep(std::time::Duration::from_micros(rng.below(1000)));
+    }
+}
+
+/// Changes the tree until `ended`. What fails (something is gone, or has become
+/// something else) does not matter.
+pub fn write_until(tree: &Path, outside: &Path, seed: u64, ended: &AtomicBool) {
+    let mut rng = Rng(seed);
+    // Dirty for as long as the writer lives.
+    let mut mapped = map(&tree.join("mapped"));
+    // A share of rounds has few changes, so that much is kept.
+    let pause = rng.below(3) * 1500;
+    while !ended.load(Ordering::Relaxed) {
+        if let Some(mapped) = &mut mapped {
+            let at = rng.below(mapped.len() as u64) as usize;
+            mapped[at] = rng.next() as u8;
+        }
+        let _ = change(tree, outside, &mut rng);
+        std::thread::sleep(std::time::Duration::from_micros(rng.below(pause + 1)));
+    }
+}
+
+#[allow(unsafe_code)]
+fn map(path: &Path) -> Option<MmapMut> {
+    let file = File::options().read(true).write(true).open(path).ok()?;
+    // SAFETY: as far as it goes: nobody cuts this file.
+    unsafe { MmapMut::map_mut(&file) }.ok()
+}
+
+fn change(tree: &Path, outside: &Path, rng: &mut Rng) -> std::io::Result<()> {
+    let path = file(tree, rng);
+    let other = file(tree, rng);
+    // What is outside must not change because a directory has become a symlink
+    // to it, but may be written to by way of it, as containers can.
+    let open = |path: &Path| File::options().read(true).write(true).open(path);
+    match rng.below(24) {
+        0 | 1 => {
+            let (offset, len) = (rng.below(100_000), size(rng));
+            open(&path)?.write_all_at(&rng.bytes(len), offset)
+        }
+        2 => {
+            // As long as before, and one byte of it other.
+            let bytes = open(&path)?.metadata()?.len().max(1);
+            open(&path)?.write_all_at(&rng.bytes(1), rng.below(bytes))
+        }
+        3 => open(&path)?.set_len(rng.below(200_000)),
+        4 => {
+            let file = open(&path)?;
+            file.set_len(0)?;
+            file.write_all_at(&rng.bytes(rng.0 as usize % 90_000), 0)
+        }
+        5 => {
+            let how = [
+                FallocateFlags::empty(),
+                FallocateFlags::KEEP_SIZE,
+                FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+                FallocateFlags::ZERO_RANGE,
+            ];
+            let how = how[rng.below(4) as usize];
+            fallocate(
+                open(&path)?,
+                how,
+                rng.below(100_000),
+                1 + rng.below(150_000),
+            )?;
+            Ok(())
+        }
+        6 => {
+            let direct = File::options()
+                .read(true) // or a FIFO would be waited for
+                .write(true)
+                .custom_flags(libc_o_direct())
+                .open(&path)?;
+            let buffer = vec![rng.next() as u8; 3 * 4096];
+            let skip = buffer.as_ptr().align_offset(4096);
+            direct.write_all_at(&buffer[skip..skip + 8192], 4096 * rng.below(10))
+        }
+        7 | 8 => {
+            let file = open(&tree.join("mapped"))?;
+            drop(file);
+            if let Some(mut mapped) = map(&tree.join("mapped")) {
+                for _ in 0..rng.below(5) {
+                    let at = rng.below(mapped.len() as u64) as usize;
+                    mapped[at] = rng.next() as u8;
+                }
+            }
+            Ok(())
+        }
+        9 => open(&tree.join("long"))?.write_all_at(&rng.bytes(6 << 20), 0),
+        10 => {
+            let new = tree.join(format!("new{}", rng.below(3)));
+            let len = size(rng);
+            fs::write(&new, rng.bytes(len))?;
+            fs::rename(new, path)
+        }
+        11 => fs::rename(path, other),
+        12 => fs::hard_link(path, other),
+        13 => fs::remove_file(path),
+        14 => {
+            fs::remove_file(&path)?;
+            symlink(outside.join("f00"), path)
+        }
+        15 => fs::rename(directory(tree, rng), directory(tree, rng)),
+        16 => {
+            let (at, away) = (directory(tree, rng), tree.join("away"));
+            fs::rename(&at, &away)?;
+            symlink(outside, &at)?;
+            std::thread::sleep(std::time::Duration::from_micros(rng.below(3000)));
+            fs::remove_file(&at)?;
+            fs::rename(away, at)
+        }
+        17 => fs::create_dir(directory(tree, rng)),
+        18 => fs::set_permissions(
+            path,
+            fs::Permissions::from_mode(0o600 + rng.below(8) as u32),
+        ),
+        19 => xattr::set(path, "user.x", &[rng.next() as u8]),
+        20 | 21 => {
+            // Written, and the time of that put back.
+            let file = open(&path)?;
+            let before = file.metadata()?.modified()?;
+            let bytes = file.metadata()?.len().max(1);
+            file.write_all_at(&rng.bytes(1), rng.below(bytes))?;
+            file.set_modified(before)
+        }
+        22 => {
+            let time = Timespec {
+                tv_sec: rng.below(2_000_000_000) as i64,
+                tv_nsec: 0,
+            };
+            let times = Timestamps {
+                last_access: time,
+                last_modification: time,
+            };
+            utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok(())
+        }
+        _ => {
+            fs::remove_file(&path)?;
+            let kind = [SFlag::S_IFIFO, SFlag::S_IFCHR][rng.below(2) as usize];
+            mknod(&path, kind, Mode::S_IRUSR, makedev(1, 3))?;
+            Ok(())
+        }
+    }
+}
+
+fn libc_o_direct() -> i32 {
+    rustix::fs::OFlags::DIRECT.bits() as i32
+}
