@@ -140,7 +140,10 @@ fn a_disk_that_fills_up_after_the_draft_costs_the_archive_at_most() {
     assert_eq!(names.len(), usize::from(ended.status == 0), "{ended:?}");
     let json: Value = serde_json::from_str(&ended.stdout).unwrap();
     let reason = &scene.stack.outcome(&json)["capture"]["reason"];
-    assert_eq!(reason, "no room for what changed beside the draft");
+    assert_eq!(
+        reason, "no room for what changed beside the draft",
+        "{json}"
+    );
 }
 
 #[test]
