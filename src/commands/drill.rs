@@ -60,10 +60,7 @@ fn drill_one(
 ) -> Result<Drilled> {
     let manifest = manifest(archive)?
         .context("only an archive in a file and with a manifest can be drilled")?;
-    let stack = plan
-        .stacks
-        .iter()
-        .find(|stack| stack.name == manifest.stack);
+    let stack = plan.stack(&manifest.stack);
     let configured = stack
         .map(|stack| stack.drill_check.as_slice())
         .unwrap_or_default();

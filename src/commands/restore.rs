@@ -11,6 +11,7 @@ use crate::cli::{Global, Restore};
 use crate::lock::Lock;
 use crate::outcome::ExitStatus;
 use crate::report::human_bytes;
+use crate::restore::diff::Place;
 use crate::restore::pick::{Only, check_manifest};
 use crate::restore::stack::Wish;
 use crate::restore::{self as restores, Archive};
@@ -20,6 +21,9 @@ use crate::store::{Store, StoredArchive};
 pub fn restore(global: &Global, options: &Restore) -> Result<ExitStatus> {
     let archive = find(global, &options.what)?;
     let manifest = manifest(&archive)?;
+    if options.diff {
+        return diff(global, options, &archive, manifest.as_ref());
+    }
     let Some(dir) = &options.to else {
         return restore_stack(global, options, &archive, manifest.as_ref());
     };
@@ -39,6 +43,41 @@ pub fn restore(global: &Global, options: &Restore) -> Result<ExitStatus> {
     Ok(tell_lacks(&summary.lacks))
 }
 
+/// Exit status as of `diff`, but for the number: 1 is taken.
+fn diff(
+    global: &Global,
+    options: &Restore,
+    archive: &Archive,
+    manifest: Option<&Manifest>,
+) -> Result<ExitStatus> {
+    let only = Only::new(&options.only, manifest)?;
+    let places = match &options.to {
+        Some(dir) => vec![Place {
+            prefix: Vec::new(),
+            path: Some(dir.clone()),
+        }],
+        None => {
+            let manifest = manifest.context(
+                "only an archive in a file and with a manifest tells which stack it is of: name \
+                 what to compare it with by --to DIR",
+            )?;
+            let plan = load_with(global, Absent::UseDefaults)?;
+            restores::stack::places(manifest, plan.stack(&manifest.stack))?
+        }
+    };
+    let signals = Signals::install()?;
+    let diff = restores::diff::diff(archive, &places, &only, signals.flag())?;
+    if global.json {
+        print_json(&diff)?;
+    } else {
+        print(&diff.text())?;
+    }
+    Ok(match diff.differences.as_slice() {
+        [] => ExitStatus::Ok,
+        _ => ExitStatus::Incomplete,
+    })
+}
+
 fn restore_stack(
     global: &Global,
     options: &Restore,
@@ -50,10 +89,7 @@ fn restore_stack(
          with --to DIR",
     )?;
     let plan = load_with(global, Absent::UseDefaults)?;
-    let stack = plan
-        .stacks
-        .iter()
-        .find(|stack| stack.name == manifest.stack);
+    let stack = plan.stack(&manifest.stack);
     let signals = Signals::install()?;
     let wish = Wish {
         state_dir: &plan.state_dir,

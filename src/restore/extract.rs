@@ -529,7 +529,7 @@ impl Shared<'_> {
 }
 
 /// Each stretch of stored data with its place in the file.
-fn stretches(member: &Member) -> impl Iterator<Item = Extent> + '_ {
+pub(super) fn stretches(member: &Member) -> impl Iterator<Item = Extent> + '_ {
     let whole = Extent {
         offset: 0,
         bytes: member.stored_bytes,
