@@ -104,6 +104,20 @@ fn a_drill_starts_the_archived_data_and_leaves_no_trace() {
         list[0]["drilled"]["problems"][0].as_str().is_some(),
         "{list}"
     );
+    // The next run tells of it.
+    let json = shop.place.run().expect_status(0).json();
+    let outcome = shop.stack.outcome(&json);
+    assert!(outcome["drilled"]["time"].is_string(), "{json}");
+    let warnings = outcome["warnings"].to_string();
+    assert!(
+        warnings.contains("the drill of") && warnings.contains("the check command"),
+        "{json}"
+    );
+    shop.drill(&["app", "true"]).expect_status(0);
+    let json = shop.place.run().expect_status(0).json();
+    let outcome = shop.stack.outcome(&json);
+    assert_eq!(outcome["drilled"]["problems"], json!([]));
+    assert!(!outcome["warnings"].to_string().contains("drill"), "{json}");
 }
 
 #[test]

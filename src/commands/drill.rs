@@ -8,12 +8,13 @@ use crate::checks::{Check, Checks};
 use crate::cli::Global;
 use crate::drill::{self as drills, Drilled};
 use crate::lock::Lock;
-use crate::outcome::ExitStatus;
+use crate::outcome::{ExitStatus, LastDrill};
 use crate::plan::Plan;
 use crate::report::human_duration;
 use crate::restore::Archive;
 use crate::signals::Signals;
-use crate::store::{ArchiveName, Store};
+use crate::standing;
+use crate::store::{Store, StoredArchive};
 
 /// Where a stack's configuration does not say.
 const START_TIMEOUT_SECS: u64 = 180;
@@ -29,12 +30,12 @@ pub fn drill(global: &Global, what: &[String], command: &[String]) -> Result<Exi
             true => (find(global, name)?, None),
             false => {
                 let stored = in_store(global, name)?;
-                (Archive::open(&stored.path)?, Some(stored.name))
+                (Archive::open(&stored.path)?, Some(stored))
             }
         };
         let drilled = drill_one(&plan, &archive, command, &signals)?;
-        if let Some(name) = &stored {
-            note(&plan, name, &drilled)?;
+        if let Some(stored) = &stored {
+            note(&plan, stored, &drilled)?;
         }
         if !global.json {
             print(&text(&drilled))?;
@@ -83,11 +84,18 @@ fn drill_one(
     drills::drill(archive, &manifest, &wish).with_context(|| format!("drill {}", manifest.stack))
 }
 
-fn note(plan: &Plan, name: &ArchiveName, drilled: &Drilled) -> Result<()> {
+fn note(plan: &Plan, archive: &StoredArchive, drilled: &Drilled) -> Result<()> {
     let store = Store::open(&plan.backup_dir)?;
-    let mut checks = Checks::of(&store, name).unwrap_or_default();
-    checks.drilled = Some(Check::now(&drilled.problems));
-    checks.write(&store, name)
+    let mut checks = Checks::of(&store, &archive.name).unwrap_or_default();
+    let check = Check::now(&drilled.problems);
+    let last = LastDrill {
+        archive: archive.path.clone(),
+        time: check.time.clone(),
+        problems: check.problems.clone(),
+    };
+    checks.drilled = Some(check);
+    checks.write(&store, &archive.name)?;
+    standing::note_drill(&plan.state_dir, &archive.name.stack, last)
 }
 
 fn text(drilled: &Drilled) -> String {
