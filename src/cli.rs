@@ -103,10 +103,11 @@ pub enum Command {
     /// Prove that an archive can be restored: start it as a throw-away project
     ///
     /// With volumes and a directory of its own, no ports, and networks without a way out; from
-    /// local images. It is taken down again in any case.
+    /// local images. It is taken down again in any case. Exit status 2 if any did not come up.
     Drill {
-        /// Stacks (their newest good archives), STACK@TIME, or archive files
-        #[arg(value_name = "WHAT", required = true)]
+        /// Stacks (their newest good archives), STACK@TIME, or archive files; without any, all
+        /// configured stacks, and the result is mailed if `email` is configured
+        #[arg(value_name = "WHAT")]
         what: Vec<String>,
         /// A service and a command in it that must succeed
         #[arg(last = true, value_name = "SERVICE COMMAND")]

@@ -10,6 +10,7 @@ use crate::archive::{self, Manifest};
 use crate::cli::{Global, Restore};
 use crate::lock::Lock;
 use crate::outcome::ExitStatus;
+use crate::plan::Plan;
 use crate::report::human_bytes;
 use crate::restore::diff::Place;
 use crate::restore::pick::{Only, check_manifest};
@@ -165,7 +166,8 @@ pub fn find(global: &Global, what: &str) -> Result<Archive> {
     if is_path(what) {
         return Archive::open(Path::new(what));
     }
-    Archive::open(&in_store(global, what)?.path)
+    let plan = load_with(global, Absent::UseDefaults)?;
+    Archive::open(&in_store(&plan, what)?.path)
 }
 
 /// What has a slash or ends as an archive does names a file, all else a stack.
@@ -175,9 +177,8 @@ pub fn is_path(what: &str) -> bool {
 
 /// The archive that `STACK` or `STACK@TIME` means: the newest good one, or the
 /// newest of those whose time begins with these digits.
-pub fn in_store(global: &Global, what: &str) -> Result<StoredArchive> {
+pub fn in_store(plan: &Plan, what: &str) -> Result<StoredArchive> {
     let (stack, time) = what.split_once('@').unwrap_or((what, ""));
-    let plan = load_with(global, Absent::UseDefaults)?;
     let store = Store::open(&plan.backup_dir)?;
     let mut archives = store.list(stack)?;
     if archives.is_empty() {
