@@ -133,7 +133,8 @@ pub fn diff(archive: &Archive, places: &[Place], only: &Only, cancel: &AtomicBoo
         archive_first: vec![NONE; count],
         aspects: HashMap::new(),
         directories: HashMap::new(),
-        implied: HashSet::new(),
+        // The directory that was unpacked into need not be a member.
+        implied: now.find(b"").into_iter().collect(),
         removed: Vec::new(),
         now,
         only,
@@ -335,7 +336,6 @@ impl Comparison<'_> {
                 return;
             }
         }
-        self.implied.extend(self.now.find(b""));
     }
 
     fn add(&mut self, index: usize, aspects: Vec<Aspect>) {

@@ -311,14 +311,14 @@ impl Extractor<'_> {
     }
 
     fn directory(&mut self, destination: usize, path: Vec<u8>, member: Member) -> Result<()> {
-        if path.is_empty() {
-            self.note_directory(destination, path, Some(member));
-            return Ok(());
-        }
         let key = (destination, path);
         if let Some(index) = self.by_path.get(&key) {
             // As tar has it, the last one counts.
             self.directories[*index].member = Some(member);
+            return Ok(());
+        }
+        if key.1.is_empty() {
+            self.note_directory(destination, key.1, Some(member));
             return Ok(());
         }
         let (parent, name) = self.parent(destination, &key.1)?;
