@@ -364,3 +364,34 @@ fn what_differs_is_told_of_directory_and_volumes_and_nothing_is_changed() {
         "{text}"
     );
 }
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn what_was_excluded_is_told_to_go() {
+    let place = Place::new();
+    let stack = place.stack("web");
+    fs::create_dir(stack.dir.join("cache")).unwrap();
+    fs::write(stack.dir.join("cache/file"), "x").unwrap();
+    let restore = |options: &[&str]| {
+        output(&mut place.program(&[&["restore", stack.name.as_str()], options].concat()))
+    };
+    let told = |shown: &str| shown.contains("were left out of the archive by patterns");
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    assert!(!told(&restore(&["--dry-run"]).expect_status(0).stdout));
+    fs::remove_dir_all(place.store()).unwrap();
+    let excluding = json!([{"name": stack.name, "exclude": ["cache/"]}]);
+    place.config(excluding, json!({}));
+    place.run().expect_status(0);
+    assert!(told(&restore(&["--dry-run"]).expect_status(0).stdout));
+    let differs = restore(&["--diff"]).expect_status(2).stdout;
+    assert!(
+        differs.contains(&format!("+ {}/cache/file\n", stack.name)),
+        "{differs}"
+    );
+    restore(&["--yes", "--keep-old"]).expect_status(0);
+    assert!(!stack.dir.join("cache").exists());
+    let beside = fs::read_dir(stack.dir.parent().unwrap()).unwrap();
+    let kept = beside.map(|item| item.unwrap().path().join("cache/file"));
+    assert_eq!(kept.filter(|path| path.exists()).count(), 1);
+}

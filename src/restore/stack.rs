@@ -116,6 +116,13 @@ impl<'a> Restore<'a> {
                 manifest.changed.join(", ")
             ));
         }
+        if manifest.excluded_count > 0 {
+            warnings.push(format!(
+                "{} were left out of the archive by patterns: what there is of them in these \
+                 directories goes (--keep-old keeps it)",
+                manifest.excluded_count
+            ));
+        }
         let not_held = manifest
             .coverage
             .iter()
