@@ -20,6 +20,8 @@ import tempfile
 import threading
 import time
 
+import datasets
+
 COMPOSE = """\
 services:
   db:
@@ -34,29 +36,8 @@ services:
     depends_on: [db]
 """
 
-MIB = 1 << 20
-
-
 def call(*command, **options):
     return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout
-
-
-def one_big_file(directory, size):
-    block = os.urandom(MIB)
-    with open(directory / "big", "wb") as file:
-        for number in range(size // MIB):
-            # Blocks differ, so that nothing on the way can be clever.
-            file.write(number.to_bytes(8, "big") + block[8:])
-
-
-def small_files(directory, count):
-    content = os.urandom(16 << 10)
-    for number in range(count):
-        folder = directory / f"{number // 1000:03}"
-        if number % 1000 == 0:
-            folder.mkdir()
-        size = 1024 + (number * 7919) % (15 << 10)
-        (folder / f"file-{number}").write_bytes(content[:size])
 
 
 class PeakMemory:
@@ -132,18 +113,7 @@ class Bench:
     def prepare(self, cold):
         shutil.rmtree(self.store, ignore_errors=True)
         self.store.mkdir()
-        subprocess.run(["sync"], check=True)
-        if cold:
-            pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
-        else:
-            # Read once, so that both find it in memory.
-            subprocess.run(["tar", "-cf", "-", str(self.data)], check=True,
-                           stdout=open("/dev/null", "wb"), stderr=subprocess.DEVNULL)  # fmt: skip
-            for folder, _, files in os.walk(self.data):
-                for name in files:
-                    with open(os.path.join(folder, name), "rb") as file:
-                        while file.read(MIB):
-                            pass
+        datasets.set_cache(self.data, cold)
 
     def measure(self, steps, cold):
         self.prepare(cold)
@@ -185,19 +155,12 @@ LABELS = [
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("program", help="the release build of docker-stack-backup")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--file-mib", type=int, default=4096)
-    parser.add_argument("--files", type=int, default=100_000)
+    datasets.add_options(parser)
     args = parser.parse_args()
-    data_sets = [
-        (f"one file of {args.file_mib} MiB", lambda d: one_big_file(d, args.file_mib * MIB)),
-        (f"{args.files:,} files of 1-16 KiB", lambda d: small_files(d, args.files)),
-    ]
     print(f"Medians of {args.rounds} rounds, taking turns; ratio: this program to the script.\n")
     print("| data | cache | figure | this program | script's steps | ratio |")
     print("|---|---|---|---|---|---|")
-    for name, fill in data_sets:
+    for name, fill in datasets.data_sets(args.mib, args.files):
         with tempfile.TemporaryDirectory(prefix="dsbbench-") as place:
             bench = Bench(args.program, pathlib.Path(place))
             fill(bench.data)

@@ -356,8 +356,9 @@ impl Cycle<'_> {
         let has_failed = |was: &&WasRunning| {
             let now = was.find(&containers);
             now.is_none_or(|now| match now.status {
+                _ if was.before == Before::Restarting => false,
                 Status::Stopped => now.exit_code != 0,
-                Status::Restarting => was.before != Before::Restarting,
+                Status::Restarting => true,
                 Status::Running | Status::Paused => false,
             })
         };

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::StopMethod;
@@ -62,6 +63,9 @@ impl WasRunning {
             (Status::Stopped, _) => return None,
             (Status::Paused, _) => Before::Paused,
             (Status::Restarting, _) => Before::Restarting,
+            (Status::Running, _) if is_between_restarts(container, Timestamp::now()) => {
+                Before::Restarting
+            }
             (Status::Running, Some(Health::Healthy | Health::Starting)) => Before::Healthy,
             (Status::Running, _) => Before::Running,
         };
@@ -461,9 +465,19 @@ fn start_one(entry: &Entry, i: usize, seen: &Seen, last_error: Option<&str>) -> 
     }
 }
 
+/// Whether it runs only until it ends again. A container that has run for ten
+/// seconds is no longer taken for one that keeps ending (Docker's restart
+/// manager does the same).
+fn is_between_restarts(container: &Container, now: Timestamp) -> bool {
+    let started: Option<Timestamp> = container.started_at.parse().ok();
+    container.restart_count > 0
+        && started.is_some_and(|started| now.as_second() - started.as_second() < 10)
+}
+
 /// `was_started`: by this program, so that an exit code is of this start.
 fn state(before: Before, container: &Container, was_started: bool) -> State {
     match container.status {
+        Status::Stopped if was_started && before == Before::Restarting => State::AsBefore,
         // A job may come to its end. What has a health check is no job.
         Status::Stopped if was_started && container.exit_code == 0 && before == Before::Running => {
             State::Completed
@@ -522,6 +536,22 @@ mod tests {
             before: Before::Running,
             stop_timeout_secs: 10,
         }
+    }
+
+    #[test]
+    fn a_container_that_keeps_ending_is_known_while_it_runs_for_a_moment() {
+        let started: Timestamp = "2026-11-24T03:00:00.5Z".parse().unwrap();
+        let container = |restart_count: u64| {
+            Container::from_json(serde_json::json!({
+                "Id": "x", "Name": "/x", "Image": "i", "RestartCount": restart_count,
+                "State": {"Status": "running", "StartedAt": started.to_string(), "ExitCode": 0},
+                "Config": {}, "HostConfig": {}, "Mounts": [],
+            }))
+        };
+        let later = |secs: i64| Timestamp::from_second(started.as_second() + secs).unwrap();
+        assert!(is_between_restarts(&container(3), later(2)));
+        assert!(!is_between_restarts(&container(3), later(10)));
+        assert!(!is_between_restarts(&container(0), later(2)));
     }
 
     fn names(containers: &[WasRunning]) -> Vec<Vec<&str>> {

@@ -43,7 +43,11 @@ impl Scene {
         )
         .unwrap();
         engine.up(&stack);
-        place.config(json!([stack.name]), json!({}));
+        // The stack is down for as long as the archive is written.
+        place.config(
+            json!([{"name": stack.name, "capture": "offline"}]),
+            json!({}),
+        );
         let states = engine.states(&stack);
         assert!(states.contains(&"app:running".to_owned()), "{states:?}");
         Scene {

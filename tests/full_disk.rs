@@ -29,13 +29,15 @@ fn write(scene: &Scene, mib: usize) {
     file.write_all(&vec![7; mib << 20]).unwrap();
 }
 
-/// Everything in the stack's directory of the store on the disk.
+/// Everything in the stack's directory of the store on the disk, but for the
+/// sums beside archives.
 fn stored(scene: &Scene, disk: &Disk) -> Vec<String> {
     let listing = fs::read_dir(disk.path.join("store").join(&scene.stack.name));
     let mut names: Vec<String> = listing
         .into_iter()
         .flatten()
         .map(|item| item.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.ends_with(".sums"))
         .collect();
     names.sort();
     names

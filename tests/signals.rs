@@ -69,8 +69,13 @@ fn freeze_while_archiving(run: &Background, dir: &Path, complete: u64) -> u64 {
 
 const BIG_BYTES: u64 = 512 << 20;
 
-/// So much that an archive of it is not written in no time.
-fn make_big(stack: &Stack) {
+/// So much that an archive of it is not written in no time, during which the
+/// stack is down.
+fn make_big(place: &Place, stack: &Stack) {
+    place.config(
+        json!([{"name": stack.name, "capture": "offline"}]),
+        json!({}),
+    );
     let mut file = File::create(stack.dir.join("big")).unwrap();
     let block = vec![0x5a; 1 << 20];
     for _ in 0..BIG_BYTES >> 20 {
@@ -82,7 +87,7 @@ fn make_big(stack: &Stack) {
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_run_killed_while_it_archives_leaves_a_partial_and_recover_removes_it() {
     let scene = Scene::new("stop", 0);
-    make_big(&scene.stack);
+    make_big(&scene.place, &scene.stack);
     let run = Background::spawn(&mut scene.place.program(&["run"]));
     let dir = scene.place.store().join(&scene.stack.name);
     freeze_while_archiving(&run, &dir, BIG_BYTES);
@@ -116,10 +121,9 @@ fn a_signal_while_archiving_starts_the_stack_removes_the_partial_and_ends_the_ru
     let scene = Scene::new("stop", 0);
     let second = scene.place.stack("paused");
     second.up();
-    make_big(&scene.stack);
-    scene
-        .place
-        .config(json!([scene.stack.name, second.name]), json!({}));
+    make_big(&scene.place, &scene.stack);
+    let offline = json!({"name": scene.stack.name, "capture": "offline"});
+    scene.place.config(json!([offline, second.name]), json!({}));
     let untouched = start_times(&second);
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let run = Background::spawn(&mut scene.place.program(&["run", "--json"]));

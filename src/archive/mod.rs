@@ -15,6 +15,7 @@ mod reader;
 mod relocate;
 mod render;
 mod share;
+mod sink;
 mod sums;
 #[cfg(test)]
 mod tests;

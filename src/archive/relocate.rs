@@ -12,7 +12,7 @@ use super::ALIGNMENT_BYTES;
 use super::kept::Kept;
 use super::render::read_at;
 use super::share::share_blocks;
-use super::write::write_at;
+use super::sink::{Buffer, Sink};
 
 const CHUNK_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -28,14 +28,15 @@ pub(crate) fn copy(
     bytes: u64,
     cancel: &AtomicBool,
 ) -> Result<()> {
-    let mut buffer = vec![0; CHUNK_BYTES.min(bytes) as usize];
+    let sink = Sink::new(to);
+    let mut buffer = Buffer::new(CHUNK_BYTES.min(bytes) as usize);
     let mut done = 0;
     while done < bytes {
         let part = (bytes - done).min(CHUNK_BYTES) as usize;
         copy_chunk(
             (from, from_offset + done),
-            (to, to_offset + done),
-            &mut buffer[..part],
+            (&sink, to_offset + done),
+            buffer.part(part),
         )?;
         done += part as u64;
         check(cancel)?;
@@ -45,13 +46,13 @@ pub(crate) fn copy(
 
 fn copy_chunk(
     (from, from_offset): (&File, u64),
-    (to, to_offset): (&File, u64),
+    (to, to_offset): (&Sink<'_>, u64),
     buffer: &mut [u8],
 ) -> Result<()> {
     if read_at(from, from_offset, buffer)? != buffer.len() {
         bail!("the draft is shorter than it was");
     }
-    write_at(to, buffer, to_offset)?;
+    to.write_at(buffer, to_offset)?;
     Ok(())
 }
 
@@ -159,7 +160,8 @@ fn change_room(file: &File, how: FallocateFlags, offset: u64, by: i64) -> Result
 /// move to the front go first to last, the others last to first: so none is
 /// written over before it is read, since their order stays.
 fn move_all(file: &File, pieces: &[Kept], shift: i64, cancel: &AtomicBool) -> Result<u64> {
-    let mut buffer = Vec::new();
+    let sink = Sink::new(file);
+    let mut buffer = Buffer::new(CHUNK_BYTES as usize);
     let mut copied_bytes = 0;
     let from = |piece: &Kept| piece.old.wrapping_add_signed(shift);
     let to_front = pieces.iter().filter(|piece| from(piece) > piece.new);
@@ -174,8 +176,9 @@ fn move_all(file: &File, pieces: &[Kept], shift: i64, cancel: &AtomicBool) -> Re
                 chunks - 1 - number
             };
             let start = number * CHUNK_BYTES;
-            buffer.resize((piece.bytes - start).min(CHUNK_BYTES) as usize, 0);
-            copy_chunk((file, old + start), (file, piece.new + start), &mut buffer)?;
+            let part = (piece.bytes - start).min(CHUNK_BYTES) as usize;
+            let buffer = buffer.part(part);
+            copy_chunk((file, old + start), (&sink, piece.new + start), buffer)?;
             check(cancel)?;
         }
         copied_bytes += piece.bytes;

@@ -1,6 +1,5 @@
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::IoSlice;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,23 +7,18 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use rustix::io::{Errno, ReadWriteFlags};
-
 use super::ALIGNED_FROM_BYTES;
 use super::header::stored_bytes;
 use super::kept::subtract;
 use super::layout::Layout;
 use super::render::{Changed, Renderer};
 use super::share::is_never_possible;
+use super::sink::{Buffer, Sink};
 use crate::capture::{Exclude, Inventory, Source, display_path};
 use crate::progress;
 
 /// How much of the archive is rendered and written at once.
 const WINDOW_BYTES: u64 = 1024 * 1024;
-
-/// `RWF_DONTCACHE` of `linux/fs.h`: write back at once, and keep nothing of it
-/// in the page cache. Linux 6.14, ext4, XFS, Btrfs.
-const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 /// How many changed files are named.
 const NAMED_COUNT: usize = 20;
@@ -105,12 +99,13 @@ pub(crate) fn write_ranges(
         .collect();
     let next_window = AtomicUsize::new(0);
     let error = Mutex::new(None);
+    let sink = Sink::new(out);
     std::thread::scope(|scope| {
         for _ in 0..thread_count().min(windows.len()) {
             scope.spawn(|| {
                 let renderer = Renderer::new(layout, inventory, reading, &changed);
                 if let Err(failure) =
-                    write_windows(renderer, &windows, out, reading.cancel, &next_window)
+                    write_windows(renderer, &windows, &sink, reading.cancel, &next_window)
                 {
                     // The others find nothing left to do.
                     next_window.store(windows.len(), Ordering::Relaxed);
@@ -218,11 +213,11 @@ fn thread_count() -> usize {
 fn write_windows(
     mut renderer: Renderer<'_>,
     windows: &[Range<u64>],
-    out: &File,
+    sink: &Sink<'_>,
     cancel: &AtomicBool,
     next_window: &AtomicUsize,
 ) -> Result<()> {
-    let mut buffer = vec![0; WINDOW_BYTES as usize];
+    let mut buffer = Buffer::new(WINDOW_BYTES as usize);
     loop {
         if cancel.load(Ordering::Relaxed) {
             bail!("interrupted");
@@ -231,32 +226,11 @@ fn write_windows(
         let Some(Range { start, end }) = windows.get(next).cloned() else {
             return Ok(());
         };
-        let part = &mut buffer[..(end - start) as usize];
+        let part = buffer.part((end - start) as usize);
         renderer.render(start, part)?;
-        write_at(out, part, start)?;
+        sink.write_at(part, start)?;
         progress::wrote(end - start);
     }
-}
-
-/// Writes all of `part`. Where the kernel can, not through the page cache: an
-/// archive would push out what the stack is about to need, and writing it back
-/// would only begin when there is much to write.
-pub(crate) fn write_at(out: &File, mut part: &[u8], mut offset: u64) -> std::io::Result<()> {
-    while !part.is_empty() {
-        match rustix::io::pwritev2(out, &[IoSlice::new(part)], offset, DONTCACHE) {
-            Ok(written) => {
-                part = &part[written..];
-                offset += written as u64;
-            }
-            Err(Errno::INTR) => {}
-            // Neither this kernel nor this file system may know the flag.
-            Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
-                return out.write_all_at(part, offset);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 /// Writes the manifest to the front of the archive, `json` followed by spaces

@@ -28,6 +28,8 @@ pub struct Container {
     pub status: Status,
     /// When it was started last, as the Engine writes it.
     pub started_at: String,
+    /// By its restart policy, since it was started last by anybody else.
+    pub restart_count: u64,
     pub exit_code: i64,
     pub oom_killed: bool,
     /// `None` when the container has no health check.
@@ -203,6 +205,8 @@ pub(super) struct RawContainer {
     id: String,
     name: String,
     image: String,
+    #[serde(default)]
+    restart_count: u64,
     state: RawState,
     config: RawConfig,
     host_config: RawHostConfig,
@@ -284,6 +288,7 @@ impl From<RawContainer> for Container {
                 _ => Status::Stopped,
             },
             started_at: raw.state.started_at,
+            restart_count: raw.restart_count,
             exit_code: raw.state.exit_code,
             oom_killed: raw.state.oom_killed,
             health: raw

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import json
 import os
 import re
 import shlex
@@ -21,17 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-# Either may be a command with arguments.
-QEMU = shlex.split(os.environ.get("QEMU", "qemu-system-x86_64"))
-QEMU_IMG = shlex.split(os.environ.get("QEMU_IMG", "qemu-img"))
+import qemu
+
 SHELL_READY = b"driver shell ready"
-# Emulated and on a busy host, a boot may take minutes.
-BOOT_SECONDS = 600
 DEFAULT_TIMEOUT_SECONDS = 900
 
 
@@ -106,30 +103,29 @@ class Machine:
             self._make_disk()
         with log.nested("resuming the machine" if resumes else "booting the machine"):
             self._launch(resumes)
-            if resumes:
-                with monitor(self) as stream:
-                    wait_for_migration(stream)
-                    ask(stream, "cont")
             self._connect(resumes)
             if resumes:
                 self._catch_up()
 
     def _make_disk(self) -> None:
         subprocess.run(
-            [*QEMU_IMG, "create", "-q", "-f", "qcow2", "-F", "qcow2"]
+            [*qemu.QEMU_IMG, "create", "-q", "-f", "qcow2", "-F", "qcow2"]
             + ["-b", self.prepared / "disk.qcow2", self.disk],
             check=True,
         )
 
     def _launch(self, resumes: bool) -> None:
-        command = qemu_command(self.prepared, self.disk, self.payload, self.work)
+        command = qemu.command(self.prepared, self.disk, self.payload, self.work)
         if resumes:
             command += ["-incoming", f"file:{self.prepared / 'state'}"]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
+        if resumes:
+            qemu.resume(self.work, self.process)
 
     def _connect(self, resumes: bool) -> None:
-        self.shell = connect(self.work / "shell", self.process)
-        self.shell.settimeout(BOOT_SECONDS)
+        assert self.process is not None
+        self.shell = qemu.connect(self.work / "shell", self.process)
+        self.shell.settimeout(qemu.BOOT_SECONDS)
         self.received = b""
         if resumes:
             # It said so before it was frozen.
@@ -157,7 +153,7 @@ class Machine:
             return
         assert self.shell is not None
         self.shell.sendall(b"poweroff\n")
-        self.process.wait(BOOT_SECONDS)
+        self.process.wait(qemu.BOOT_SECONDS)
         self._gone()
 
     def crash(self) -> None:
@@ -206,15 +202,16 @@ class Machine:
         check_output: bool = True,
         timeout: int | None = DEFAULT_TIMEOUT_SECONDS,
     ) -> tuple[int, str]:
-        """Status and stdout. The command runs with `set -euo pipefail`."""
+        """Status and stdout. The command runs with `set -euo pipefail`. What it
+        leaves in the background must not hold its stdout.
+        """
+        # There, the next command would read what this one prints.
+        assert check_output, "not the same under NixOS"
         self.start()
         assert self.shell is not None
         limit = f"timeout {timeout} " if timeout is not None else ""
         script = shlex.quote(f"set -euo pipefail; {command}")
-        self.shell.settimeout(None if timeout is None else timeout + BOOT_SECONDS)
-        if not check_output:
-            self.shell.sendall(f"{limit}bash -c {script} </dev/null >/dev/null &\n".encode())
-            return (-2, "")
+        self.shell.settimeout(None if timeout is None else timeout + qemu.BOOT_SECONDS)
         self.shell.sendall(
             f"{limit}bash -c {script} </dev/null | (base64 -w 0; echo); "
             "echo ${PIPESTATUS[0]}\n".encode()
@@ -294,7 +291,7 @@ class Machine:
         or it is inactive and no job is to start it.
         """
 
-        def is_active(_: bool) -> bool:
+        def is_active(is_last: bool) -> bool:
             info = self.get_unit_info(unit, user)
             state = info["ActiveState"]
             if state == "failed":
@@ -332,7 +329,7 @@ class Machine:
         self.wait_until_fails(f"true </dev/tcp/{addr}/{port}", timeout)
 
     def wait_for_console_text(self, regex: str, timeout: int | None = None) -> None:
-        def matches(_: bool) -> bool:
+        def matches(is_last: bool) -> bool:
             return re.search(regex, self.console.read_text(errors="replace")) is not None
 
         with log.nested(f"waiting for console text: {regex}"):
@@ -380,42 +377,6 @@ class Machine:
             yield
 
 
-def qemu_command(prepared: Path, disk: Path, payload: Path, work: Path) -> list[str]:
-    """The same for all starts: a frozen machine goes on only in one that is alike."""
-    return [
-        *QEMU,
-        *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"),
-        *("-m", "2048", "-nodefaults", "-nographic", "-no-reboot", "-no-user-config"),
-        *("-kernel", str(prepared / "vmlinuz"), "-initrd", str(prepared / "initrd")),
-        "-append",
-        "root=/dev/vda rw console=ttyS0 panic=-1 quiet init=/usr/local/sbin/driver-init",
-        *("-drive", f"file={disk},if=virtio,format=qcow2,cache=writeback,discard=unmap"),
-        *("-drive", f"file={payload},if=virtio,format=raw,readonly=on"),
-        *("-chardev", f"socket,id=shell,path={work / 'shell'},server=on,wait=off"),
-        *("-device", "virtio-serial-pci", "-device", "virtconsole,chardev=shell"),
-        *("-serial", f"file:{work / 'console'}"),
-        *("-qmp", f"unix:{work / 'qmp'},server=on,wait=off"),
-        *("-device", "virtio-rng-pci"),
-    ]
-
-
-def connect(path: Path, process: subprocess.Popen[bytes] | None) -> socket.socket:
-    """To a socket that QEMU is about to make."""
-    deadline = time.monotonic() + BOOT_SECONDS
-    while True:
-        client = socket.socket(socket.AF_UNIX)
-        try:
-            client.connect(str(path))
-            return client
-        except OSError:
-            client.close()
-            if process is not None and process.poll() is not None:
-                raise RequestFailed(f"QEMU has ended with {process.returncode}") from None
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-
-
 def prepare(machine: Machine) -> None:
     """Boots, brings the machine to where scenarios begin, and freezes it: its
     memory goes into a file beside its disk.
@@ -424,45 +385,9 @@ def prepare(machine: Machine) -> None:
     machine.start()
     machine.succeed("/etc/dsb-test/prepare", "sync")
     with log.nested("freezing the machine"):
-        with monitor(machine) as stream:
-            ask(stream, "stop")
-            ask(stream, "migrate", uri=f"file:{machine.prepared / 'state'}")
-            wait_for_migration(stream)
-            ask(stream, "quit")
-    assert machine.process is not None
-    machine.process.wait()
+        assert machine.process is not None
+        qemu.freeze(machine.work, machine.process, machine.prepared / "state")
     machine.process = None
-
-
-@contextmanager
-def monitor(machine: Machine) -> Iterator[TextIO]:
-    """QEMU's own, for `ask`."""
-    qmp = connect(machine.work / "qmp", machine.process)
-    with qmp, qmp.makefile("rw") as stream:
-        stream.readline()
-        ask(stream, "qmp_capabilities")
-        yield stream
-
-
-def ask(stream: TextIO, command: str, **arguments: str) -> dict[str, Any]:
-    stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-    stream.flush()
-    while True:
-        answer = json.loads(stream.readline())
-        if "error" in answer:
-            raise RequestFailed(f"QEMU refuses {command}: {answer['error']['desc']}")
-        if "return" in answer:
-            return dict(answer["return"])
-
-
-def wait_for_migration(stream: TextIO) -> None:
-    def is_done(_: bool) -> bool:
-        status = ask(stream, "query-migrate").get("status")
-        if status == "failed":
-            raise RequestFailed("the machine's state cannot be moved")
-        return bool(status == "completed")
-
-    retry(is_done, BOOT_SECONDS)
 
 
 @contextmanager
@@ -479,22 +404,22 @@ def run_scenario(script: Path, machine: Machine) -> None:
         "join_all": lambda: None,
         "subtest": subtest,
         "retry": retry,
-        "log": log,
     }
     exec(compile(script.read_text(), script, "exec"), names)
 
 
 def tell_why(machine: Machine) -> None:
     """What a reader of a failure asks for next."""
+    units = "-u 'docker-stack-backup*' -u 'opensmtpd*' -u 'borgbackup*'"
     try:
         if machine.process is not None:
-            journal = "journalctl --no-pager -b -n 80 -u 'docker-stack-backup*' -u 'opensmtpd*'"
-            log(machine.execute(f"{journal} -u 'borgbackup*'; docker ps -a", timeout=60)[1])
-    except (RequestFailed, OSError) as error:
+            log("the last of the journal, and Docker:")
+            log(machine.execute(f"journalctl --no-pager -b -n 200 {units}; docker ps -a", timeout=60)[1])
+    except (RequestFailed, qemu.QemuError, OSError) as error:
         log(f"the machine does not answer: {error}")
     if machine.console.exists():
-        log("the last of the console:")
-        log("\n".join(machine.console.read_text(errors="replace").splitlines()[-20:]))
+        log("the last of the console, and what the commands wrote to stderr:")
+        log("\n".join(machine.console.read_text(errors="replace").splitlines()[-40:]))
 
 
 def main() -> int:
@@ -503,6 +428,7 @@ def main() -> int:
     parser.add_argument("--payload", type=Path, required=True, help="tar for the scenario")
     parser.add_argument("scenario", type=Path, nargs="?", help="none: prepares the machine")
     args = parser.parse_args()
+    # So that QEMU ends, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="dsb-vm-") as work:
         machine = Machine(args.machine, args.payload, Path(work))
@@ -512,10 +438,8 @@ def main() -> int:
             else:
                 run_scenario(args.scenario, machine)
             return 0
-        except (RequestFailed, AssertionError, OSError) as error:
-            import traceback
-
-            log("".join(traceback.format_exception(error)))
+        except Exception:
+            log(traceback.format_exc())
             tell_why(machine)
             return 1
         finally:

@@ -4,15 +4,21 @@ machine.succeed("/etc/dsb-test/prepare")
 machine.succeed("dd if=/dev/zero of=/srv/stacks/web/big bs=1M count=400 status=none")
 up = "test \"$(docker ps --format '{{.Names}}' | sort | xargs)\" = 'db-db-1 web-cache-1 web-web-1'"
 down = "test \"$(docker ps --format '{{.Names}}' | sort | xargs)\" = db-db-1"
-in_the_middle = "until ls /srv/backup/web/*.partial 2>/dev/null; do sleep 0.1; done"
 unit = "docker-stack-backup.service"
+# Held there, so that there is time to look.
+in_the_middle = (
+    "until ls /srv/backup/web/*.partial 2>/dev/null; do sleep 0.05; done;"
+    f" systemctl kill --kill-whom=main --signal=STOP {unit}"
+)
 
 
 def end_in_the_middle(how: str) -> None:
     machine.succeed(up)
     machine.succeed(f"systemctl start --no-block {unit}")
-    # In one command: while the archive is being written, the stack is down.
-    machine.succeed(f"{in_the_middle}; {down}; {how}")
+    machine.succeed(in_the_middle, timeout=300)
+    machine.succeed(down)
+    machine.fail("ls /srv/backup/web/*.tar")
+    machine.succeed(how)
 
 
 with subtest("after SIGKILL, ExecStopPost starts the stack"):

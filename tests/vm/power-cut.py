@@ -2,11 +2,14 @@
 start_all()
 machine.succeed("/etc/dsb-test/prepare")
 machine.succeed("dd if=/dev/zero of=/srv/stacks/web/big bs=1M count=400 status=none", "sync")
+machine.succeed("systemctl start --no-block docker-stack-backup.service")
 machine.succeed(
-    "systemctl start --no-block docker-stack-backup.service;"
-    " until ls /srv/backup/web/*.partial 2>/dev/null; do sleep 0.1; done;"
-    " test \"$(docker ps --format '{{.Names}}' | sort | xargs)\" = db-db-1"
+    "until ls /srv/backup/web/*.partial 2>/dev/null; do sleep 0.05; done;"
+    # Held there, so that there is time to look.
+    " systemctl kill --kill-whom=main --signal=STOP docker-stack-backup.service",
+    timeout=300,
 )
+machine.succeed("test \"$(docker ps --format '{{.Names}}' | sort | xargs)\" = db-db-1")
 machine.crash()
 machine.start()
 

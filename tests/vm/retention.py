@@ -10,7 +10,11 @@ def night(day: int) -> None:
 
 
 def stored() -> list[str]:
-    return sorted(machine.succeed("ls /srv/backup/web").split())
+    names = machine.succeed("ls /srv/backup/web").split()
+    # Sums go with their archives.
+    sums = [name for name in names if name.endswith(".sums")]
+    assert all(name.removesuffix("sums") + "tar" in names for name in sums), names
+    return sorted(set(names) - set(sums))
 
 
 with subtest("what is old enough goes, and the newest never"):
