@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 /// Backs up Docker Compose stacks, one after another: stop, archive, start.
 ///
@@ -103,10 +103,11 @@ pub enum Command {
     /// Prove that an archive can be restored: start it as a throw-away project
     ///
     /// With volumes and a directory of its own, no ports, and networks without a way out; from
-    /// local images. It is taken down again in any case.
+    /// local images. It is taken down again in any case. Exit status 2 if any did not come up.
     Drill {
-        /// Stacks (their newest good archives), STACK@TIME, or archive files
-        #[arg(value_name = "WHAT", required = true)]
+        /// Stacks (their newest good archives), STACK@TIME, or archive files; without any, all
+        /// configured stacks, and the result is mailed if `email` is configured
+        #[arg(value_name = "WHAT")]
         what: Vec<String>,
         /// A service and a command in it that must succeed
         #[arg(last = true, value_name = "SERVICE COMMAND")]
@@ -133,6 +134,7 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("part").args(["to", "diff"]).multiple(true)))]
 pub struct Restore {
     /// STACK (its newest good archive), STACK@TIME (@20261124_031500, @2026-11-24), an archive
     /// file, or - for one on standard input
@@ -142,11 +144,15 @@ pub struct Restore {
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,
     /// Only this: a path in the archive, a volume, or a service (its volumes and binds)
-    #[arg(long, value_name = "PATH", requires = "to", num_args = 1..)]
+    #[arg(long, value_name = "PATH", requires = "part", num_args = 1..)]
     pub only: Vec<String>,
     /// Only show what would be done
     #[arg(long)]
     pub dry_run: bool,
+    /// Only show what differs between the archive and the stack, or what is in DIR: + is not in
+    /// the archive, - is gone, ~ has changed. Exit status 2 if anything does
+    #[arg(long, conflicts_with_all = ["dry_run", "allow_devices", "yes", "keep_old", "no_start"])]
+    pub diff: bool,
     /// Make the device nodes an archive holds, which are refused otherwise unless the archive is
     /// one of a stack in the store
     #[arg(long)]

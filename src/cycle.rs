@@ -13,7 +13,7 @@ use jiff::ZonedDateTime;
 
 use crate::archive::{self, ImageOf, Layout, Manifest, ManifestSlot, Reading, Sums, WriteSummary};
 use crate::capture::{self, Exclude, Inventory, SETTLED_AFTER, Source};
-use crate::config::{Capture, OnBusy, StopMethod};
+use crate::config::{Capture, OnBusy, StopMethod, Verify};
 use crate::docker::{self, Container, Status};
 use crate::journal::{self, Entry, Journal, Step};
 use crate::lifecycle::{self, Before, WasRunning};
@@ -608,6 +608,14 @@ impl Cycle<'_> {
         let sums = verify::written(self.stack.verify, partial.file(), cancel)
             .with_context(|| format!("verify {}", partial.path().display()))?;
         let path = partial.finish()?;
+        if self.stack.verify == Verify::Full && sums.is_none() {
+            let warning = format!(
+                "interrupted before all of the archive was read back, so no sums lie beside it: \
+                 check it with `docker-stack-backup verify {}`",
+                self.stack.name
+            );
+            warn(outcome, warning);
+        }
         if let Err(error) = self.write_sums(&path, sums) {
             // The archive is good without them.
             warn(outcome, format!("{error:#}"));

@@ -30,6 +30,7 @@ const PREFIX: &str = "dsbdrill-";
 #[serde(rename_all = "camelCase")]
 pub struct Drilled {
     pub stack: String,
+    /// Empty if there is none.
     pub archive: String,
     /// Services that ran and became healthy.
     pub services: Vec<String>,
@@ -38,6 +39,24 @@ pub struct Drilled {
     pub problems: Vec<String>,
     /// What the throw-away project lacks of the real one.
     pub notes: Vec<String>,
+}
+
+impl Drilled {
+    /// What could not even be tried.
+    pub fn failed(stack: &str, archive: String, problem: String) -> Drilled {
+        Drilled {
+            stack: stack.to_owned(),
+            archive,
+            services: Vec::new(),
+            duration_ms: 0,
+            problems: vec![problem],
+            notes: Vec::new(),
+        }
+    }
+
+    pub fn is_healthy(&self) -> bool {
+        self.problems.is_empty()
+    }
 }
 
 /// A command in a service's container that must succeed.

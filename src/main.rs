@@ -28,6 +28,7 @@ mod restore;
 mod retention;
 mod run;
 mod signals;
+mod standing;
 mod store;
 mod survey;
 mod verify;

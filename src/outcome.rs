@@ -58,6 +58,31 @@ pub struct StackOutcome {
     pub capture: Option<CaptureOutcome>,
     pub phases: Vec<PhaseTime>,
     pub coverage: Vec<Coverage>,
+    /// The last drill of any archive of the stack, before the run.
+    #[serde(default)]
+    pub drilled: Option<LastDrill>,
+    /// Archives in the store that `verify` found damaged.
+    #[serde(default)]
+    pub damaged: Vec<DamagedArchive>,
+}
+
+/// One drill of one stack.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastDrill {
+    pub archive: PathBuf,
+    pub time: ZonedDateTime,
+    /// Empty when all was well.
+    pub problems: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DamagedArchive {
+    pub path: PathBuf,
+    /// When it was found.
+    pub time: ZonedDateTime,
+    pub problems: Vec<String>,
 }
 
 impl StackOutcome {
@@ -75,6 +100,8 @@ impl StackOutcome {
             capture: None,
             phases: Vec::new(),
             coverage: Vec::new(),
+            drilled: None,
+            damaged: Vec::new(),
         }
     }
 }

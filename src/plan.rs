@@ -129,6 +129,11 @@ impl Plan {
         }
         Ok(())
     }
+
+    /// `None` if it is not configured.
+    pub fn stack(&self, name: &str) -> Option<&StackPlan> {
+        self.stacks.iter().find(|stack| stack.name == name)
+    }
 }
 
 /// Those that are set of the fields that make no sense for several stacks.

@@ -1,5 +1,6 @@
 //! The whole run: lock, recover, every stack, prune, report.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use crate::progress;
 use crate::prune::prune;
 use crate::signals::Signals;
 use crate::store::Store;
-use crate::{drill, email, report, restore};
+use crate::{drill, email, report, restore, standing};
 
 /// Backs up every stack of the plan.
 ///
@@ -87,8 +88,30 @@ fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<(
             .map(|stack| prune(&store, policy, &stack.stack, now))
             .collect();
     }
+    note_standing(plan, &store, outcome);
     outcome.store = Some(store.usage()?);
     Ok(())
+}
+
+/// After pruning: what is gone needs no warning.
+fn note_standing(plan: &Plan, store: &Store, outcome: &mut RunOutcome) {
+    let now = ZonedDateTime::now();
+    let mut drills = standing::drills(&plan.state_dir).unwrap_or_else(|error| {
+        note(outcome, &error);
+        BTreeMap::new()
+    });
+    for i in 0..outcome.stacks.len() {
+        let name = outcome.stacks[i].stack.clone();
+        outcome.stacks[i].drilled = drills.remove(&name);
+        match standing::damaged(store, &name) {
+            Ok(damaged) => outcome.stacks[i].damaged = damaged,
+            Err(error) => note(outcome, &error),
+        }
+        for warning in standing::warnings(&outcome.stacks[i], &now) {
+            tracing::warn!(stack = name, "{warning}");
+            outcome.stacks[i].warnings.push(warning);
+        }
+    }
 }
 
 /// A directory in the store that cannot be looked at is no reason not to back

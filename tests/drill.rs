@@ -104,6 +104,20 @@ fn a_drill_starts_the_archived_data_and_leaves_no_trace() {
         list[0]["drilled"]["problems"][0].as_str().is_some(),
         "{list}"
     );
+    // The next run tells of it.
+    let json = shop.place.run().expect_status(0).json();
+    let outcome = shop.stack.outcome(&json);
+    assert!(outcome["drilled"]["time"].is_string(), "{json}");
+    let warnings = outcome["warnings"].to_string();
+    assert!(
+        warnings.contains("the drill of") && warnings.contains("the check command"),
+        "{json}"
+    );
+    shop.drill(&["app", "true"]).expect_status(0);
+    let json = shop.place.run().expect_status(0).json();
+    let outcome = shop.stack.outcome(&json);
+    assert_eq!(outcome["drilled"]["problems"], json!([]));
+    assert!(!outcome["warnings"].to_string().contains("drill"), "{json}");
 }
 
 #[test]
@@ -130,4 +144,30 @@ fn a_drill_killed_at_any_docker_call_leaves_no_trace_after_recover() {
     }
     assert!(traces > 2, "{traces}");
     assert_eq!(shop.traces(), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn without_a_name_every_configured_stack_is_drilled() {
+    let place = Place::new();
+    let (redis, web) = (place.stack("redis"), place.stack("web"));
+    redis.up();
+    web.up();
+    place.config(json!([redis.name, web.name]), json!({}));
+    place.run().expect_status(0);
+    let drill = |args: &[&str]| output(&mut place.program(&[&["drill", "--json"], args].concat()));
+    let all = drill(&[]).expect_status(0).json();
+    assert_eq!(all[0]["stack"], redis.name);
+    assert_eq!(all[1]["stack"], web.name);
+    // One that has no archive keeps none of the others from being drilled.
+    let new = place.stack("paused");
+    place.config(json!([redis.name, new.name, web.name]), json!({}));
+    let all = drill(&[]).expect_status(2).json();
+    for (i, is_healthy) in [true, false, true].into_iter().enumerate() {
+        assert_eq!(all[i]["problems"] == json!([]), is_healthy, "{all}");
+    }
+    let problem = all[1]["problems"][0].as_str().unwrap();
+    assert!(problem.contains("there is no archive of a stack"), "{all}");
+    let ended = drill(&["--", "web", "true"]).expect_status(1);
+    assert!(ended.stderr.contains("name the stack"), "{}", ended.stderr);
 }

@@ -340,3 +340,30 @@ fn a_mail_server_that_is_away_or_hangs_costs_no_archive() {
     place.config(json!([stack.name]), json!({}));
     place.run().expect_status(0);
 }
+
+#[test]
+#[ignore = "needs exim4 and a Docker Engine; run scripts/test"]
+fn what_came_of_all_drills_is_mailed_through_exim() {
+    let server = SmtpServer::start();
+    let place = Place::new();
+    let web = place.stack("web");
+    web.up();
+    place.config(json!([web.name]), json!({}));
+    place.run().expect_status(0);
+    let drill = |check: &str| {
+        let stack = json!([{"name": web.name, "drillCheck": ["web", check]}]);
+        place.config(stack, email(&server, json!({"when": "failure"})));
+        output(&mut place.program(&["drill"]))
+    };
+    drill("true").expect_status(0);
+    drill("false").expect_status(2);
+    // The first is not mailed, since all was well.
+    let (subject, body) = only_mail(&server);
+    let expected = format!(
+        "[TAG] DRILL FAILURE: {} not healthy; 0 of 1 stack came up healthy",
+        web.name
+    );
+    assert_eq!(subject, expected);
+    assert_contains(&body, &format!("{}: FAILED", web.name));
+    assert_contains(&body, "the check command");
+}

@@ -313,3 +313,85 @@ fn a_stack_is_restored_on_an_engine_that_has_never_seen_it() {
     let starts = stack.read("log/starts");
     assert_eq!(starts.matches("migrate").count(), 1, "{starts}");
 }
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn what_differs_is_told_of_directory_and_volumes_and_nothing_is_changed() {
+    let shop = Shop::new();
+    let name = &shop.stack.name;
+    shop.restore(&["--yes", "--no-start"]).expect_status(0);
+    let same = shop.restore(&["--diff", "--json"]).expect_status(0).json();
+    assert_eq!(same["differences"], json!([]));
+    assert!(same["sameCount"].as_u64().unwrap() > 900, "{same}");
+    shop.assert_no_traces("after a diff");
+    fs::remove_file(shop.stack.dir.join("uploads/picture")).unwrap();
+    fs::write(shop.stack.dir.join("uploads/new"), "new").unwrap();
+    shop.stack.compose(&["down"]).status().unwrap();
+    let cache = format!("{}_cache", shop.stack.project);
+    docker(["volume", "rm", &cache]);
+    let text = shop.restore(&["--diff"]).expect_status(2).stdout;
+    for line in [
+        format!("+ {name}/uploads/new"),
+        format!("- {name}/uploads/picture"),
+        format!("- {name}.volumes/{cache}/"),
+        format!("- {name}.volumes/{cache}/dump.rdb"),
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line}: {text}");
+    }
+    let database = format!("{}_db", shop.stack.project);
+    shop.restore(&["--diff", "--only", &database])
+        .expect_status(0);
+    // As before: another look tells the same.
+    assert_eq!(shop.restore(&["--diff"]).expect_status(2).stdout, text);
+    // An archive's file, and a directory.
+    let archive = shop.place.archive(name);
+    let archive = archive.to_str().unwrap();
+    let to = shop.place.path("out");
+    let to = to.to_str().unwrap();
+    let restore = |more: &[&str]| {
+        output(
+            &mut shop
+                .place
+                .program(&[&["restore", archive, "--to", to], more].concat()),
+        )
+    };
+    restore(&[]).expect_status(0);
+    restore(&["--diff"]).expect_status(0);
+    fs::write(format!("{to}/{name}/compose.yaml"), "").unwrap();
+    let text = restore(&["--diff"]).expect_status(2).stdout;
+    assert!(
+        text.starts_with(&format!("~ {name}/compose.yaml: size ")),
+        "{text}"
+    );
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn what_was_excluded_is_told_to_go() {
+    let place = Place::new();
+    let stack = place.stack("web");
+    fs::create_dir(stack.dir.join("cache")).unwrap();
+    fs::write(stack.dir.join("cache/file"), "x").unwrap();
+    let restore = |options: &[&str]| {
+        output(&mut place.program(&[&["restore", stack.name.as_str()], options].concat()))
+    };
+    let told = |shown: &str| shown.contains("were left out of the archive by patterns");
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    assert!(!told(&restore(&["--dry-run"]).expect_status(0).stdout));
+    fs::remove_dir_all(place.store()).unwrap();
+    let excluding = json!([{"name": stack.name, "exclude": ["cache/"]}]);
+    place.config(excluding, json!({}));
+    place.run().expect_status(0);
+    assert!(told(&restore(&["--dry-run"]).expect_status(0).stdout));
+    let differs = restore(&["--diff"]).expect_status(2).stdout;
+    assert!(
+        differs.contains(&format!("+ {}/cache/file\n", stack.name)),
+        "{differs}"
+    );
+    restore(&["--yes", "--keep-old"]).expect_status(0);
+    assert!(!stack.dir.join("cache").exists());
+    let beside = fs::read_dir(stack.dir.parent().unwrap()).unwrap();
+    let kept = beside.map(|item| item.unwrap().path().join("cache/file"));
+    assert_eq!(kept.filter(|path| path.exists()).count(), 1);
+}

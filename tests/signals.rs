@@ -221,8 +221,21 @@ fn one_signal_while_it_waits_for_health_lets_the_stack_be_finished() {
     assert_eq!(json["interrupted"], "SIGINT");
     assert_eq!(stack.outcome(&json)["status"], "ok");
     assert!(stack.outcome(&json)["downtimeMs"].as_u64().unwrap() >= 5000);
-    place.archive(&stack.name);
+    let archive = place.archive(&stack.name);
     assert_eq!(place.journalled(), [""; 0]);
+    // It was not read back, and that is told.
+    let is_told = |json: &Value| {
+        let warnings = stack.outcome(json)["warnings"].to_string();
+        warnings.contains("no sums lie beside it")
+    };
+    assert!(is_told(&json), "{json}");
+    assert!(!archive.with_extension("sums").exists());
+    output(&mut place.program(&["verify", &stack.name])).expect_status(0);
+    fs::remove_file(&archive).unwrap();
+    // The control.
+    let json = place.run().expect_status(0).json();
+    assert!(!is_told(&json), "{json}");
+    assert!(place.archive(&stack.name).with_extension("sums").exists());
 }
 
 #[test]

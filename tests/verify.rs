@@ -69,9 +69,24 @@ fn a_damaged_archive_is_named_marked_and_no_longer_the_newest_good_one() {
         "{}",
         ended.stderr
     );
+    // A run tells of it as long as it is there.
+    let warnings = || {
+        let json = place.run().expect_status(0).json();
+        let outcome = stack.outcome(&json).clone();
+        fs::remove_file(outcome["archive"]["path"].as_str().unwrap()).unwrap();
+        outcome["warnings"].to_string()
+    };
+    let keep = json!({"retention": null});
+    place.config(json!([{"name": stack.name}]), keep);
+    assert!(warnings().contains("20200103_000000.tar is damaged, verify found on"));
     // Repaired, it counts again.
     fs::copy(&archives[1], &archives[2]).unwrap();
     output(&mut place.program(&["verify", archives[2].to_str().unwrap()])).expect_status(0);
+    assert!(!warnings().contains("damaged"));
+    place.config(
+        json!([{"name": stack.name}]),
+        json!({"retention": {"keepLast": 1}}),
+    );
     assert_eq!(prune(&place), [archives[2].display().to_string()]);
 }
 

@@ -1,55 +1,131 @@
 //! `drill`: which archives, and what is told and noted of each.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use jiff::ZonedDateTime;
 
 use super::restore::{find, in_store, is_path, manifest};
-use super::{Absent, load_with, print, print_json};
+use super::{Absent, load, load_with, print, print_json};
 use crate::checks::{Check, Checks};
 use crate::cli::Global;
+use crate::config::MailWhen;
 use crate::drill::{self as drills, Drilled};
+use crate::email;
 use crate::lock::Lock;
-use crate::outcome::ExitStatus;
+use crate::outcome::{ExitStatus, LastDrill};
 use crate::plan::Plan;
-use crate::report::human_duration;
+use crate::report::{drills_subject, drills_text, human_duration};
 use crate::restore::Archive;
 use crate::signals::Signals;
-use crate::store::{ArchiveName, Store};
+use crate::standing;
+use crate::store::{Store, StoredArchive};
 
 /// Where a stack's configuration does not say.
 const START_TIMEOUT_SECS: u64 = 180;
 
 pub fn drill(global: &Global, what: &[String], command: &[String]) -> Result<ExitStatus> {
+    if what.is_empty() {
+        ensure!(
+            command.is_empty(),
+            "name the stack that the command is for (`drillCheck` in the configuration is for all \
+             drills of a stack)"
+        );
+        return drill_all(global);
+    }
     let plan = load_with(global, Absent::UseDefaults)?;
     let _lock = Lock::take(&plan.state_dir)?;
     let signals = Signals::install()?;
     let mut all = Vec::new();
     for name in what {
         signals.check()?;
-        let (archive, stored) = match is_path(name) || name == "-" {
-            true => (find(global, name)?, None),
-            false => {
-                let stored = in_store(global, name)?;
-                (Archive::open(&stored.path)?, Some(stored.name))
-            }
+        let drilled = if is_path(name) || name == "-" {
+            drill_one(&plan, &find(global, name)?, command, &signals)?
+        } else {
+            let stored = in_store(&plan, name)?;
+            let archive = Archive::open(&stored.path)?;
+            let drilled = drill_one(&plan, &archive, command, &signals)?;
+            note(&plan, &stored, &drilled)?;
+            drilled
         };
-        let drilled = drill_one(&plan, &archive, command, &signals)?;
-        if let Some(name) = &stored {
-            note(&plan, name, &drilled)?;
-        }
-        if !global.json {
-            print(&text(&drilled))?;
-        }
+        show(global, &drilled)?;
         all.push(drilled);
     }
+    conclude(global, &all)
+}
+
+/// The newest good archive of each configured stack. Whatever comes of one, the
+/// others are drilled; and it is mailed, since a timer may have started this.
+fn drill_all(global: &Global) -> Result<ExitStatus> {
+    let plan = load(global)?;
+    ensure!(
+        !plan.stacks.is_empty(),
+        "no stacks are configured: nothing to drill"
+    );
+    let _lock = Lock::take(&plan.state_dir)?;
+    let signals = Signals::install()?;
+    let started = ZonedDateTime::now();
+    let mut all = Vec::new();
+    for stack in &plan.stacks {
+        signals.check()?;
+        let drilled = drill_newest(&plan, &stack.name, &signals).or_else(|error| {
+            signals.check()?;
+            let problem = format!("{error:#}");
+            anyhow::Ok(Drilled::failed(&stack.name, String::new(), problem))
+        })?;
+        show(global, &drilled)?;
+        all.push(drilled);
+    }
+    let status = conclude(global, &all)?;
+    Ok(match mail(&plan, &all, &started) {
+        Ok(()) => status,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitStatus::Incomplete
+        }
+    })
+}
+
+fn drill_newest(plan: &Plan, stack: &str, signals: &Signals) -> Result<Drilled> {
+    let stored = in_store(plan, stack)?;
+    let archive = Archive::open(&stored.path)?;
+    let drilled = drill_one(plan, &archive, &[], signals).or_else(|error| {
+        // That it ended early says nothing of the archive.
+        signals.check()?;
+        anyhow::Ok(Drilled::failed(stack, archive.name(), format!("{error:#}")))
+    })?;
+    note(plan, &stored, &drilled)?;
+    Ok(drilled)
+}
+
+fn show(global: &Global, drilled: &Drilled) -> Result<()> {
+    match global.json {
+        true => Ok(()),
+        false => print(&text(drilled)),
+    }
+}
+
+fn conclude(global: &Global, all: &[Drilled]) -> Result<ExitStatus> {
     if global.json {
         print_json(&all)?;
     }
-    Ok(
-        match all.iter().all(|drilled| drilled.problems.is_empty()) {
-            true => ExitStatus::Ok,
-            false => ExitStatus::Incomplete,
-        },
-    )
+    Ok(match all.iter().all(Drilled::is_healthy) {
+        true => ExitStatus::Ok,
+        false => ExitStatus::Incomplete,
+    })
+}
+
+fn mail(plan: &Plan, all: &[Drilled], started: &ZonedDateTime) -> Result<()> {
+    let Some(email) = &plan.email else {
+        return Ok(());
+    };
+    if email.when == MailWhen::Failure && all.iter().all(Drilled::is_healthy) {
+        return Ok(());
+    }
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    let body = drills_text(all, &host.to_string_lossy(), started);
+    email::send(email, &drills_subject(all, &email.subject_tag), &body)
+        .context("mail what came of the drills")?;
+    tracing::info!(to = email.to.join(" "), "result mailed");
+    Ok(())
 }
 
 fn drill_one(
@@ -60,10 +136,7 @@ fn drill_one(
 ) -> Result<Drilled> {
     let manifest = manifest(archive)?
         .context("only an archive in a file and with a manifest can be drilled")?;
-    let stack = plan
-        .stacks
-        .iter()
-        .find(|stack| stack.name == manifest.stack);
+    let stack = plan.stack(&manifest.stack);
     let configured = stack
         .map(|stack| stack.drill_check.as_slice())
         .unwrap_or_default();
@@ -86,15 +159,22 @@ fn drill_one(
     drills::drill(archive, &manifest, &wish).with_context(|| format!("drill {}", manifest.stack))
 }
 
-fn note(plan: &Plan, name: &ArchiveName, drilled: &Drilled) -> Result<()> {
+fn note(plan: &Plan, archive: &StoredArchive, drilled: &Drilled) -> Result<()> {
     let store = Store::open(&plan.backup_dir)?;
-    let mut checks = Checks::of(&store, name).unwrap_or_default();
-    checks.drilled = Some(Check::now(&drilled.problems));
-    checks.write(&store, name)
+    let mut checks = Checks::of(&store, &archive.name).unwrap_or_default();
+    let check = Check::now(&drilled.problems);
+    let last = LastDrill {
+        archive: archive.path.clone(),
+        time: check.time.clone(),
+        problems: check.problems.clone(),
+    };
+    checks.drilled = Some(check);
+    checks.write(&store, &archive.name)?;
+    standing::note_drill(&plan.state_dir, &archive.name.stack, last)
 }
 
 fn text(drilled: &Drilled) -> String {
-    let word = if drilled.problems.is_empty() {
+    let word = if drilled.is_healthy() {
         "ok    "
     } else {
         "FAILED"

@@ -10,7 +10,9 @@ use crate::archive::{self, Manifest};
 use crate::cli::{Global, Restore};
 use crate::lock::Lock;
 use crate::outcome::ExitStatus;
+use crate::plan::Plan;
 use crate::report::human_bytes;
+use crate::restore::diff::Place;
 use crate::restore::pick::{Only, check_manifest};
 use crate::restore::stack::Wish;
 use crate::restore::{self as restores, Archive};
@@ -20,6 +22,9 @@ use crate::store::{Store, StoredArchive};
 pub fn restore(global: &Global, options: &Restore) -> Result<ExitStatus> {
     let archive = find(global, &options.what)?;
     let manifest = manifest(&archive)?;
+    if options.diff {
+        return diff(global, options, &archive, manifest.as_ref());
+    }
     let Some(dir) = &options.to else {
         return restore_stack(global, options, &archive, manifest.as_ref());
     };
@@ -39,6 +44,41 @@ pub fn restore(global: &Global, options: &Restore) -> Result<ExitStatus> {
     Ok(tell_lacks(&summary.lacks))
 }
 
+/// Exit status as of `diff`, but for the number: 1 is taken.
+fn diff(
+    global: &Global,
+    options: &Restore,
+    archive: &Archive,
+    manifest: Option<&Manifest>,
+) -> Result<ExitStatus> {
+    let only = Only::new(&options.only, manifest)?;
+    let places = match &options.to {
+        Some(dir) => vec![Place {
+            prefix: Vec::new(),
+            path: Some(dir.clone()),
+        }],
+        None => {
+            let manifest = manifest.context(
+                "only an archive in a file and with a manifest tells which stack it is of: name \
+                 what to compare it with by --to DIR",
+            )?;
+            let plan = load_with(global, Absent::UseDefaults)?;
+            restores::stack::places(manifest, plan.stack(&manifest.stack))?
+        }
+    };
+    let signals = Signals::install()?;
+    let diff = restores::diff::diff(archive, &places, &only, signals.flag())?;
+    if global.json {
+        print_json(&diff)?;
+    } else {
+        print(&diff.text())?;
+    }
+    Ok(match diff.differences.as_slice() {
+        [] => ExitStatus::Ok,
+        _ => ExitStatus::Incomplete,
+    })
+}
+
 fn restore_stack(
     global: &Global,
     options: &Restore,
@@ -50,10 +90,7 @@ fn restore_stack(
          with --to DIR",
     )?;
     let plan = load_with(global, Absent::UseDefaults)?;
-    let stack = plan
-        .stacks
-        .iter()
-        .find(|stack| stack.name == manifest.stack);
+    let stack = plan.stack(&manifest.stack);
     let signals = Signals::install()?;
     let wish = Wish {
         state_dir: &plan.state_dir,
@@ -129,7 +166,8 @@ pub fn find(global: &Global, what: &str) -> Result<Archive> {
     if is_path(what) {
         return Archive::open(Path::new(what));
     }
-    Archive::open(&in_store(global, what)?.path)
+    let plan = load_with(global, Absent::UseDefaults)?;
+    Archive::open(&in_store(&plan, what)?.path)
 }
 
 /// What has a slash or ends as an archive does names a file, all else a stack.
@@ -139,9 +177,8 @@ pub fn is_path(what: &str) -> bool {
 
 /// The archive that `STACK` or `STACK@TIME` means: the newest good one, or the
 /// newest of those whose time begins with these digits.
-pub fn in_store(global: &Global, what: &str) -> Result<StoredArchive> {
+pub fn in_store(plan: &Plan, what: &str) -> Result<StoredArchive> {
     let (stack, time) = what.split_once('@').unwrap_or((what, ""));
-    let plan = load_with(global, Absent::UseDefaults)?;
     let store = Store::open(&plan.backup_dir)?;
     let mut archives = store.list(stack)?;
     if archives.is_empty() {

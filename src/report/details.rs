@@ -107,6 +107,28 @@ fn mount_name(mount: &Coverage) -> String {
     format!("{kind} {}", mount.name)
 }
 
+/// Only if any stack was ever drilled.
+pub fn drills(text: &mut Text, run: &RunOutcome) {
+    if run.stacks.iter().all(|stack| stack.drilled.is_none()) {
+        return;
+    }
+    text.section("LAST DRILLS");
+    for stack in &run.stacks {
+        let told = match &stack.drilled {
+            None => "never".to_owned(),
+            Some(drill) => {
+                let result = match drill.problems.as_slice() {
+                    [] => "healthy",
+                    _ => "FAILED",
+                };
+                let time = drill.time.strftime("%F %H:%M");
+                format!("{time} {result} ({})", in_store(run, &drill.archive))
+            }
+        };
+        text.line("  ", &format!("{}: {told}", stack.stack));
+    }
+}
+
 pub fn retention(text: &mut Text, run: &RunOutcome) {
     if run.pruned.is_empty() {
         return;

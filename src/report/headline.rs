@@ -8,15 +8,18 @@ use crate::outcome::{ExitStatus, RunOutcome, StackOutcome, StackStatus};
 const SUBJECT_LENGTH: usize = 150;
 
 /// Names listed before "and 3 more".
-const NAME_COUNT: usize = 3;
+pub const NAME_COUNT: usize = 3;
 
 /// Subject of the mail: one line of at most 150 printable ASCII characters.
 ///
 /// `[tag] SUCCESS: 3 stacks backed up, 12.3 GiB`,
 /// `[tag] FAILURE: immich IS DOWN; 2 of 3 stacks backed up`.
 pub fn subject(run: &RunOutcome, tag: &str) -> String {
+    subject_of(tag, headline(run))
+}
+
+pub fn subject_of(tag: &str, headline: String) -> String {
     let tag = shorten(ascii(tag.trim()), 40);
-    let headline = headline(run);
     let subject = match tag.as_str() {
         "" => headline,
         tag => format!("[{tag}] {headline}"),

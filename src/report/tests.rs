@@ -7,8 +7,9 @@ use proptest::prelude::*;
 use super::format::WIDTH;
 use super::*;
 use crate::outcome::{
-    ArchiveOutcome, Coverage, FORMAT_VERSION, Failure, MountKind, Phase, PhaseTime, PrunedStack,
-    Recovered, RemovedArchive, RunOutcome, StackOutcome, StackStatus, StoreUsage,
+    ArchiveOutcome, Coverage, DamagedArchive, FORMAT_VERSION, Failure, LastDrill, MountKind, Phase,
+    PhaseTime, PrunedStack, Recovered, RemovedArchive, RunOutcome, StackOutcome, StackStatus,
+    StoreUsage,
 };
 
 const GIB: u64 = 1 << 30;
@@ -78,6 +79,16 @@ fn ok(stack: &str, archive_bytes: u64) -> StackOutcome {
             &format!("/srv/stacks/{stack}"),
             None,
         )],
+        drilled: None,
+        damaged: Vec::new(),
+    }
+}
+
+fn drill(stack: &str, problems: &[&str]) -> LastDrill {
+    LastDrill {
+        archive: format!("/mnt/backup/{stack}/{stack}_20261101_030000.tar").into(),
+        time: time("01:30:00"),
+        problems: problems.iter().map(|text| (*text).to_owned()).collect(),
     }
 }
 
@@ -550,6 +561,58 @@ fn there_are_warnings() {
 }
 
 #[test]
+fn stacks_were_drilled() {
+    let mut run = run(three());
+    run.store = None;
+    let names: Vec<String> = run.stacks.iter().map(|stack| stack.stack.clone()).collect();
+    run.stacks[0].drilled = Some(drill(&names[0], &[]));
+    run.stacks[1].drilled = Some(drill(&names[1], &["service db is unhealthy"]));
+    run.stacks[1].damaged = vec![DamagedArchive {
+        path: format!("/mnt/backup/{0}/{0}_20261102_030000.tar", names[1]).into(),
+        time: time("01:40:00"),
+        problems: vec!["a/b: its data is damaged".to_owned()],
+    }];
+    for stack in &mut run.stacks {
+        stack.warnings = crate::standing::warnings(stack, &time("03:00:00"));
+        stack.coverage.clear();
+        stack.phases.clear();
+    }
+    assert_snapshot!(text(&run), @"
+    SUCCESS (2 warnings): 3 stacks backed up, 12.0 GiB
+    nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
+
+    WARNINGS
+      paperless: paperless_20261102_030000.tar is damaged, verify found on
+        2026-11-23: a/b: its data is damaged
+      paperless: the drill of paperless_20261101_030000.tar on 2026-11-23
+        failed: service db is unhealthy
+
+    STACKS
+      stack        status   archive     content  downtime  duration
+      immich       ok      11.0 GiB    10.8 GiB    48.3 s         -
+      paperless    ok       1.0 GiB  1003.5 MiB    48.3 s         -
+      vaultwarden  ok       3.4 MiB     3.3 MiB    48.3 s         -
+
+    ARCHIVES in /mnt/backup
+        11.0 GiB  immich/immich_20261123_030000.tar
+                  118111 members
+         1.0 GiB  paperless/paperless_20261123_030000.tar
+                  10737 members
+         3.4 MiB  vaultwarden/vaultwarden_20261123_030000.tar
+                  35 members
+        12.0 GiB  in total
+
+    LAST DRILLS
+      immich: 2026-11-23 01:30 healthy (immich/immich_20261101_030000.tar)
+      paperless: 2026-11-23 01:30 FAILED
+        (paperless/paperless_20261101_030000.tar)
+      vaultwarden: never
+
+    docker-stack-backup 0.1.0
+    ");
+}
+
+#[test]
 fn names_are_not_ascii_or_long() {
     let long = "a-stack-with-quite-a-long-name-that-has-no-room";
     let mut run = run(vec![ok("b\u{fc}cher", GIB), ok(long, 5 * GIB)]);
@@ -732,6 +795,8 @@ fn any_stack() -> impl Strategy<Value = StackOutcome> {
                     phase: Phase::Measure,
                     duration_ms,
                 };
+                let problems: Vec<&str> = warnings.iter().map(String::as_str).collect();
+                let drilled = downtime_ms.map(|_| drill(&stack, &problems));
                 StackOutcome {
                     stack,
                     project: None,
@@ -762,6 +827,8 @@ fn any_stack() -> impl Strategy<Value = StackOutcome> {
                             reason,
                         })
                         .collect(),
+                    drilled,
+                    damaged: Vec::new(),
                 }
             },
         )

@@ -19,6 +19,7 @@ pub fn text(run: &RunOutcome) -> String {
     details::archives(&mut text, run);
     details::not_covered(&mut text, run);
     details::covered(&mut text, run);
+    details::drills(&mut text, run);
     details::retention(&mut text, run);
     details::store(&mut text, run);
     details::phases(&mut text, run);

@@ -311,14 +311,14 @@ impl Extractor<'_> {
     }
 
     fn directory(&mut self, destination: usize, path: Vec<u8>, member: Member) -> Result<()> {
-        if path.is_empty() {
-            self.note_directory(destination, path, Some(member));
-            return Ok(());
-        }
         let key = (destination, path);
         if let Some(index) = self.by_path.get(&key) {
             // As tar has it, the last one counts.
             self.directories[*index].member = Some(member);
+            return Ok(());
+        }
+        if key.1.is_empty() {
+            self.note_directory(destination, key.1, Some(member));
             return Ok(());
         }
         let (parent, name) = self.parent(destination, &key.1)?;
@@ -529,7 +529,7 @@ impl Shared<'_> {
 }
 
 /// Each stretch of stored data with its place in the file.
-fn stretches(member: &Member) -> impl Iterator<Item = Extent> + '_ {
+pub(super) fn stretches(member: &Member) -> impl Iterator<Item = Extent> + '_ {
     let whole = Extent {
         offset: 0,
         bytes: member.stored_bytes,

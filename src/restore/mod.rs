@@ -1,5 +1,6 @@
 //! Puts back what archives hold.
 
+pub mod diff;
 mod extract;
 mod metadata;
 pub mod pick;

@@ -16,6 +16,7 @@ use jiff::ZonedDateTime;
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
+use super::diff::Place;
 use super::swap::{self, Entry, Step, Target};
 use super::{Archive, Destination, Options, extract};
 use crate::archive::Manifest;
@@ -82,11 +83,7 @@ impl<'a> Restore<'a> {
         stack: Option<&StackPlan>,
         wish: &Wish<'a>,
     ) -> Result<Restore<'a>> {
-        let recorded = manifest
-            .trees
-            .get(&manifest.stack)
-            .context("the archive does not hold the stack's directory")?;
-        let dir = stack.map_or_else(|| PathBuf::from(recorded), |stack| stack.dir().to_owned());
+        let dir = directory(manifest, stack)?;
         let compose = ComposeProject {
             name: Some(manifest.project.clone()),
             dir,
@@ -117,6 +114,13 @@ impl<'a> Restore<'a> {
             warnings.push(format!(
                 "{mark} files changed while they were archived: {}",
                 manifest.changed.join(", ")
+            ));
+        }
+        if manifest.excluded_count > 0 {
+            warnings.push(format!(
+                "{} were left out of the archive by patterns: what there is of them in these \
+                 directories goes (--keep-old keeps it)",
+                manifest.excluded_count
             ));
         }
         let not_held = manifest
@@ -444,6 +448,27 @@ impl<'a> Restore<'a> {
     }
 }
 
+/// What a restore would replace, and what of it there is.
+pub fn places(manifest: &Manifest, stack: Option<&StackPlan>) -> Result<Vec<Place>> {
+    let dir = directory(manifest, stack)?;
+    let present = docker::volumes(&volume_names(manifest))?;
+    let missing = missing_volumes(manifest, &present)?;
+    let volumes: BTreeMap<&str, &Volume> = present
+        .iter()
+        .map(|volume| (volume.name.as_str(), volume))
+        .collect();
+    let targets = targets(manifest, &dir, &volumes)?;
+    let there = targets.into_iter().map(|target| Place {
+        prefix: target.prefix.into_bytes(),
+        path: Some(target.path).filter(|path| path.exists()),
+    });
+    let missing = missing.iter().map(|volume| Place {
+        prefix: format!("{}{}", volume_prefix(manifest), volume.name).into_bytes(),
+        path: None,
+    });
+    Ok(there.chain(missing).collect())
+}
+
 /// Ends what killed restores left: they are undone, or, if they were through,
 /// finished. Their stacks are started by the ordinary journal afterwards.
 pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Result<()>)>> {
@@ -537,6 +562,15 @@ fn as_running(container: &Container, manifest: &Manifest) -> WasRunning {
         },
         stop_timeout_secs: container.stop_timeout.as_secs(),
     }
+}
+
+/// The stack's: where it is configured to be, else where it was.
+fn directory(manifest: &Manifest, stack: Option<&StackPlan>) -> Result<PathBuf> {
+    let recorded = manifest
+        .trees
+        .get(&manifest.stack)
+        .context("the archive does not hold the stack's directory")?;
+    Ok(stack.map_or_else(|| PathBuf::from(recorded), |stack| stack.dir().to_owned()))
 }
 
 fn open_dir(path: &Path) -> Result<OwnedFd> {

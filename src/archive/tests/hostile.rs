@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::facts::facts;
 use super::*;
 use crate::archive::pax::push_record;
+use crate::restore::diff::{Place, diff};
 use crate::restore::pick::Only;
 use crate::restore::{Archive, to_directory};
 
@@ -134,11 +135,28 @@ impl Trap {
             .collect();
         names.sort();
         assert_eq!(names, ["a.tar", "out", "outside"]);
+        let is_whole = result
+            .as_ref()
+            .is_ok_and(|summary| summary.lacks.is_empty());
+        assert_is_told_apart(&archive, &out, is_whole);
         result.map(drop)
     }
 
     fn outside(&self) -> String {
         self.dir.path().join("outside").display().to_string()
+    }
+}
+
+/// What was restored differs in nothing; what was refused may be compared.
+fn assert_is_told_apart(archive: &Path, out: &Path, is_whole: bool) {
+    let place = Place {
+        prefix: Vec::new(),
+        path: Some(out.to_owned()),
+    };
+    let archive = Archive::open(archive).unwrap();
+    let diff = diff(&archive, &[place], &Only::default(), &GO_ON);
+    if is_whole {
+        assert_eq!(diff.unwrap().differences, []);
     }
 }
 
@@ -524,6 +542,18 @@ fn bombs_are_refused() {
             .len(),
         1_000_000
     );
+}
+
+#[test]
+fn of_directories_that_come_twice_the_last_one_counts() {
+    let trap = Trap::new();
+    let at = |mtime, name| pax(&[("mtime", mtime)], evil(name, b'5'));
+    let members = [at("1", "."), at("1", "d"), at("2", "d"), at("2", ".")];
+    trap.restore(&write(&members)).unwrap();
+    let out = trap.dir.path().join("out");
+    for dir in [out.join("d"), out] {
+        assert_eq!(fs::metadata(&dir).unwrap().mtime(), 2, "{}", dir.display());
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::{Layout, ManifestSlot, is_complete, read_manifest, write_manifest, wr
 use crate::capture::{Exclude, Inventory, Source, scan};
 
 mod damage;
+mod differs;
 mod facts;
 mod foreign;
 mod hostile;

@@ -1,0 +1,118 @@
+//! What drills of the configured stacks came to, as a mail.
+
+use jiff::ZonedDateTime;
+
+use super::format::{Text, ascii, count, human_duration, list_names};
+use super::headline::{NAME_COUNT, subject_of};
+use crate::drill::Drilled;
+
+/// `[tag] DRILL SUCCESS: 3 stacks came up healthy`,
+/// `[tag] DRILL FAILURE: web not healthy; 2 of 3 stacks came up healthy`.
+pub fn drills_subject(drills: &[Drilled], tag: &str) -> String {
+    subject_of(tag, headline(drills))
+}
+
+fn headline(drills: &[Drilled]) -> String {
+    let failed = drills.iter().filter(|drilled| !drilled.is_healthy());
+    let failed: Vec<String> = failed.map(|drilled| ascii(&drilled.stack)).collect();
+    let (total, healthy) = (drills.len(), drills.len() - failed.len());
+    match failed.as_slice() {
+        [] => format!(
+            "DRILL SUCCESS: {} came up healthy",
+            count(total as u64, "stack")
+        ),
+        failed => format!(
+            "DRILL FAILURE: {} not healthy; {healthy} of {} came up healthy",
+            list_names(failed, NAME_COUNT),
+            count(total as u64, "stack")
+        ),
+    }
+}
+
+/// Printable ASCII of at most 72 columns.
+pub fn drills_text(drills: &[Drilled], host: &str, started: &ZonedDateTime) -> String {
+    let mut text = Text::default();
+    text.line("", &headline(drills));
+    let started = started.strftime("%Y-%m-%d %H:%M:%S %:z");
+    text.line("", &format!("{host}, {started}"));
+    text.section("DRILLS");
+    for drilled in drills {
+        let result = match drilled.is_healthy() {
+            true => format!("healthy in {}", human_duration(drilled.duration_ms)),
+            false => "FAILED".to_owned(),
+        };
+        text.line("  ", &format!("{}: {result}", drilled.stack));
+        for problem in &drilled.problems {
+            text.line("    ", problem);
+        }
+        if !drilled.archive.is_empty() {
+            text.line("    ", &drilled.archive);
+        }
+        if !drilled.services.is_empty() {
+            text.line("    ", &format!("services {}", drilled.services.join(", ")));
+        }
+        for note in &drilled.notes {
+            text.line("    ", &format!("note: {note}"));
+        }
+    }
+    text.section(concat!(
+        env!("CARGO_PKG_NAME"),
+        " ",
+        env!("CARGO_PKG_VERSION")
+    ));
+    text.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+
+    fn drilled(stack: &str, problems: &[&str]) -> Drilled {
+        Drilled {
+            stack: stack.to_owned(),
+            archive: format!("/mnt/backup/{stack}/{stack}_20261101_030000.tar"),
+            services: vec!["app".to_owned(), "db".to_owned()],
+            duration_ms: 12_345,
+            problems: problems.iter().map(|text| (*text).to_owned()).collect(),
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_mail_of_drills_names_what_failed_first() {
+        let mut all = vec![drilled("immich", &[])];
+        assert_snapshot!(drills_subject(&all, "nas"), @"[nas] DRILL SUCCESS: 1 stack came up healthy");
+        all[0].notes = vec!["service app: not privileged".to_owned()];
+        all.push(drilled(
+            "w\u{e9}b",
+            &["service db is unhealthy after 180 s"],
+        ));
+        all.push(Drilled::failed(
+            "new",
+            String::new(),
+            "there is no archive of a stack new".to_owned(),
+        ));
+        assert_snapshot!(drills_subject(&all, ""), @r"DRILL FAILURE: w\u{e9}b, new not healthy; 1 of 3 stacks came up healthy");
+        let started = "2026-11-23T03:00:00+01:00[+01:00]".parse().unwrap();
+        assert_snapshot!(drills_text(&all, "nas", &started), @r"
+        DRILL FAILURE: w\u{e9}b, new not healthy; 1 of 3 stacks came up healthy
+        nas, 2026-11-23 03:00:00 +01:00
+
+        DRILLS
+          immich: healthy in 12.3 s
+            /mnt/backup/immich/immich_20261101_030000.tar
+            services app, db
+            note: service app: not privileged
+          w\u{e9}b: FAILED
+            service db is unhealthy after 180 s
+            /mnt/backup/w\u{e9}b/w\u{e9}b_20261101_030000.tar
+            services app, db
+          new: FAILED
+            there is no archive of a stack new
+
+        docker-stack-backup 0.1.0
+        ");
+    }
+}
