@@ -1,7 +1,10 @@
 {
   imports = [ ./common.nix ];
 
-  services.docker-stack-backup.onSuccess = [ "borgbackup-job-stacks.service" ];
+  services.docker-stack-backup = {
+    stacks = [ "web" ];
+    onSuccess = [ "borgbackup-job-stacks.service" ];
+  };
 
   services.borgbackup.jobs.stacks = {
     paths = [ "/srv/backup" ];
