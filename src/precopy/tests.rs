@@ -204,12 +204,14 @@ const TICKS: Terms = Terms {
 };
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn the_archive_is_the_tree_as_it_stood_while_down_on_ext4() {
     let disk = Disk::new("ext4", &["-q", "-m", "0"]);
     assert_worked(&rounds(&disk.path, 20, TICKS));
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn the_archive_is_the_tree_as_it_stood_while_down_where_times_are_whole_seconds() {
     let disk = Disk::new("ext4", &["-q", "-m", "0", "-I", "128"]);
     let terms = Terms {
@@ -220,6 +222,7 @@ fn the_archive_is_the_tree_as_it_stood_while_down_where_times_are_whole_seconds(
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn the_archive_is_the_tree_as_it_stood_while_down_on_xfs() {
     let disk = Disk::new("xfs", &["-q", "-m", "reflink=1"]);
     assert_worked(&rounds(&disk.path, 20, TICKS));
@@ -236,6 +239,7 @@ fn the_archive_is_the_tree_as_it_stood_while_down_on_xfs() {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn the_archive_is_the_tree_as_it_stood_while_down_on_btrfs() {
     let disk = Disk::new("btrfs", &["-q"]);
     assert_worked(&rounds(&disk.path, 20, TICKS));
@@ -253,6 +257,7 @@ fn the_archive_is_the_tree_as_it_stood_while_down_on_btrfs() {
 
 /// A store to a mapped page of tmpfs moves ctime only the first time.
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn tmpfs_is_not_copied_from_while_up() {
     let disk = Disk::tmpfs();
     let tree = disk.path.join("tree");

@@ -161,6 +161,7 @@ fn assert_is_told_apart(archive: &Path, out: &Path, is_whole: bool) {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn what_leads_outside_is_refused_by_name() {
     let trap = Trap::new();
     let outside = trap.outside();
@@ -545,6 +546,7 @@ fn bombs_are_refused() {
 }
 
 #[test]
+#[ignore = "needs root; run scripts/test"]
 fn of_directories_that_come_twice_the_last_one_counts() {
     let trap = Trap::new();
     let at = |mtime, name| pax(&[("mtime", mtime)], evil(name, b'5'));
