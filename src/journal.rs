@@ -172,7 +172,8 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_dir(dir)
 }
 
-fn sync_dir(dir: &Path) -> Result<()> {
+/// Fsyncs a directory: what was made, renamed or removed in it lasts.
+pub fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .with_context(|| format!("sync {}", dir.display()))

@@ -4,7 +4,7 @@
 //! of a tree's root it can be told at any time which of the two is in place, so
 //! that a restore killed at any point is undone, or finished.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, RenameFlags, StatxAttributes, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::docker::ComposeProject;
-use crate::journal::write_durably;
+use crate::journal::{sync_dir, write_durably};
 
 const FORMAT_VERSION: u32 = 1;
 
@@ -282,12 +282,6 @@ fn remove(path: &Path) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         removed => removed.with_context(|| format!("remove {}", path.display())),
     }
-}
-
-fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .with_context(|| format!("sync {}", dir.display()))
 }
 
 #[cfg(test)]
