@@ -18,7 +18,11 @@ use crate::capture::{Exclude, Inventory, Source, display_path};
 use crate::progress;
 
 /// How much of the archive is rendered and written at once.
-const WINDOW_BYTES: u64 = 1024 * 1024;
+const WINDOW_BYTES: u64 = 512 * 1024;
+
+/// More than processors: a small file that is not in the page cache is waited
+/// for. 16 are 1.5 times as fast as 4 then, and no slower otherwise.
+const THREADS: usize = 16;
 
 /// How many changed files are named.
 const NAMED_COUNT: usize = 20;
@@ -101,7 +105,7 @@ pub(crate) fn write_ranges(
     let error = Mutex::new(None);
     let sink = Sink::new(out);
     std::thread::scope(|scope| {
-        for _ in 0..thread_count().min(windows.len()) {
+        for _ in 0..THREADS.min(windows.len()) {
             scope.spawn(|| {
                 let renderer = Renderer::new(layout, inventory, reading, &changed);
                 if let Err(failure) =
@@ -201,13 +205,6 @@ fn share_data(
         }
     }
     Ok(sharing)
-}
-
-/// More than processors, because small files that are not in the page cache
-/// are waited for.
-fn thread_count() -> usize {
-    let processors = std::thread::available_parallelism().map_or(2, usize::from);
-    (processors * 2).clamp(4, 8)
 }
 
 fn write_windows(
