@@ -39,10 +39,25 @@ impl Disk {
     }
 
     /// A file system that lies in `image` already.
-    pub fn open(image: PathBuf, path: PathBuf) -> Disk {
+    fn open(image: PathBuf, path: PathBuf) -> Disk {
+        Disk::mount(image, path, "loop")
+    }
+
+    /// A copy of one that is mounted: XFS wants to be told, Btrfs sees it
+    /// (Linux 6.7).
+    pub fn open_copy(image: PathBuf, path: PathBuf) -> Disk {
+        let kind = succeed(
+            "blkid",
+            ["-o", "value", "-s", "TYPE", image.to_str().unwrap()],
+        );
+        let is_xfs = kind == "xfs";
+        Disk::mount(image, path, if is_xfs { "loop,nouuid" } else { "loop" })
+    }
+
+    fn mount(image: PathBuf, path: PathBuf, options: &str) -> Disk {
         fs::create_dir(&path).unwrap();
         let files = [image.to_str().unwrap(), path.to_str().unwrap()];
-        succeed("mount", ["-o", "loop", files[0], files[1]]);
+        succeed("mount", ["-o", options, files[0], files[1]]);
         Disk {
             path,
             image,

@@ -28,7 +28,7 @@ pub struct Ledger {
     pub place: Place,
     states: Vec<String>,
     /// The archive of a first run, and what was in it.
-    older: (PathBuf, Vec<u8>),
+    pub older: (PathBuf, Vec<u8>),
     /// How many others were found good, and removed.
     pub good_count: usize,
     old: Vec<u8>,
