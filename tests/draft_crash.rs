@@ -156,8 +156,9 @@ fn a_run_killed_in_its_second_pass_is_recovered() {
         grows: 8192,
     };
     let seen = kill_at_every_step(&ext4(), shape, &["ftruncate", "fallocate"]);
-    // Room is made in the pass and at the end.
-    assert_eq!(seen["fallocate"], 2, "{seen:?}");
+    // Of the lock, at the end of the pass, and at that of the run.
+    assert_eq!(seen["ftruncate"], 3, "{seen:?}");
+    assert!(seen["fallocate"] >= 1, "{seen:?}");
 }
 
 fn kill_where_blocks_are_shared(disk: &Disk) {
