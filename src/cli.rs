@@ -103,7 +103,8 @@ pub enum Command {
     /// Prove that an archive can be restored: start it as a throw-away project
     ///
     /// With volumes and a directory of its own, no ports, and networks without a way out; from
-    /// local images. It is taken down again in any case. Exit status 2 if any did not come up.
+    /// local images. It is taken down again in any case. Exit status 2 if any did not come up. A
+    /// backup that is under way is waited for.
     Drill {
         /// Stacks (their newest good archives), STACK@TIME, or archive files; without any, all
         /// configured stacks, and the result is mailed if `email` is configured

@@ -16,7 +16,7 @@ use crate::archive::{self, Manifest};
 use crate::checks::{Check, Checks};
 use crate::cli::Global;
 use crate::config::StopMethod;
-use crate::lock::Lock;
+use crate::lock::{Lock, Work};
 use crate::outcome::ExitStatus;
 use crate::plan::Plan;
 use crate::prune;
@@ -218,7 +218,7 @@ pub fn verify(global: &Global, what: &[String]) -> Result<ExitStatus> {
     let files_only = !what.is_empty() && what.iter().all(|name| is_path(name));
     let (store, _lock) = match load(global) {
         Ok(plan) => {
-            let lock = Lock::take(&plan.state_dir)?;
+            let lock = Lock::take(&plan.state_dir, Work::Other)?;
             (Store::open(&plan.backup_dir).ok(), Some(lock))
         }
         // A file needs no configuration.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use super::{Absent, load_with, print, print_json};
 use crate::archive::{self, Manifest};
 use crate::cli::{Global, Restore};
-use crate::lock::Lock;
+use crate::lock::{Lock, Work};
 use crate::outcome::ExitStatus;
 use crate::plan::Plan;
 use crate::report::human_bytes;
@@ -103,7 +103,7 @@ fn restore_stack(
         let planned = restores::stack::Restore::plan(archive, manifest, stack, &wish)?;
         return print(&planned.text()).map(|()| ExitStatus::Ok);
     }
-    let _lock = Lock::take(&plan.state_dir)?;
+    let _lock = Lock::take(&plan.state_dir, Work::Other)?;
     let planned = restores::stack::Restore::plan(archive, manifest, stack, &wish)?;
     confirm(options, &planned.text())?;
     let restored = planned.run()?;

@@ -10,6 +10,7 @@ pub mod spy;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -352,6 +353,20 @@ impl Background {
 
     pub fn wait(mut self) -> i32 {
         self.0.wait().unwrap().code().unwrap_or(-1)
+    }
+
+    /// How it ended; what it prints is small enough for a pipe.
+    pub fn end(mut self) -> Ended {
+        let status = self.0.wait().unwrap().code().unwrap_or(-1);
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        let pipes = (self.0.stdout.take(), self.0.stderr.take());
+        pipes.0.unwrap().read_to_string(&mut stdout).unwrap();
+        pipes.1.unwrap().read_to_string(&mut stderr).unwrap();
+        Ended {
+            status,
+            stdout,
+            stderr,
+        }
     }
 }
 
