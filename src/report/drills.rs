@@ -145,7 +145,7 @@ mod tests {
         let started = "2026-11-23T03:00:00+01:00[+01:00]".parse().unwrap();
         assert_snapshot!(drills_text(&all[1..], "nas", &started), @r"
         DRILL INTERRUPTED (SIGTERM): web, new not drilled; 0 of 2 stacks came up
-        healthy
+          healthy
         nas, 2026-11-23 03:00:00 +01:00
 
         DRILLS
