@@ -86,7 +86,8 @@ pub enum Command {
     /// Read archives back and say what is damaged
     ///
     /// An archive in the store that is damaged is marked: it no longer counts for retention, and
-    /// is not restored unless its time is given.
+    /// is not restored unless its time is given. One that has no .sums beside it, and is good as far
+    /// as can be told, gets them.
     Verify {
         /// Stacks or archive files; without any, all that is in the store
         #[arg(value_name = "STACK|ARCHIVE")]
