@@ -332,6 +332,7 @@ impl<'a> Restore<'a> {
         let mut reader = self.archive.reader()?;
         let summary = extract(&mut reader, self.archive.file(), &destinations, &options)
             .with_context(|| self.archive.name())?;
+        super::read_to_the_end(&mut reader, self.archive)?;
         for (target, destination) in self.entry.targets.iter_mut().zip(&destinations) {
             target.note_new()?;
             rustix::fs::syncfs(&destination.parent).context("sync what was unpacked")?;
