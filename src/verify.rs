@@ -103,7 +103,7 @@ pub fn verify(
         }
         if !verified.problems.is_empty() && verified.member_count > 0 {
             verified.notes.push(format!(
-                "the first {} members can be had",
+                "the first {} members can be had, the last of them perhaps damaged",
                 verified.member_count
             ));
         }
