@@ -145,14 +145,32 @@ fn a_restore_that_fails_leaves_everything_as_it_was() {
     let shop = Shop::new();
     shop.spoil();
     let ids = shop.stack.ids();
-    // Fails while unpacking.
+    // Data that is not what it was.
     let archive = shop.place.archive(&shop.stack.name);
     let good = fs::read(&archive).unwrap();
+    let mut damaged = good.clone();
+    let picture = b"first picture";
+    let at = good
+        .windows(picture.len())
+        .rposition(|data| data == picture);
+    damaged[at.unwrap()] = b'w';
+    fs::write(&archive, damaged).unwrap();
+    let failed = shop.restore(&["--yes"]).expect_status(1);
+    let said = format!("{}/uploads/picture: its data is damaged", shop.stack.name);
+    assert!(failed.stderr.contains(&said), "{}", failed.stderr);
+    assert!(shop.is_spoilt());
+    assert_eq!(shop.stack.ids(), ids);
+    shop.assert_no_traces("damaged data");
+    // The control: nothing else keeps it from being restored.
+    shop.restore(&["--yes", "--allow-damaged"]).expect_status(0);
+    assert_eq!(shop.stack.read("uploads/picture"), "wirst picture\n");
+    shop.spoil();
+    // Fails while unpacking.
     let mut damaged = good.clone();
     let at = good.len() / 2 / 512 * 512;
     damaged[at..at + 200_000].fill(b'x');
     fs::write(&archive, damaged).unwrap();
-    let failed = shop.restore(&["--yes"]).expect_status(1);
+    let failed = shop.restore(&["--yes", "--allow-damaged"]).expect_status(1);
     assert!(
         failed.stderr.contains("all is as it was"),
         "{}",

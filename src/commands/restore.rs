@@ -95,6 +95,7 @@ fn restore_stack(
         state_dir: &plan.state_dir,
         signals: &signals,
         allow_devices: options.allow_devices || is_of_stack(&options.what),
+        allow_damaged: options.allow_damaged,
         keep_old: options.keep_old,
         starts: !options.no_start,
     };

@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::diff::Place;
 use super::swap::{self, Entry, Step, Target};
 use super::{Archive, Destination, Options, extract};
-use crate::archive::Manifest;
+use crate::archive::{Manifest, Sums};
 use crate::config::StopMethod;
 use crate::docker::{self, ComposeProject, Container, Status, Volume};
 use crate::journal::{self, Journal};
@@ -41,6 +41,7 @@ pub struct Restore<'a> {
     stop_timeout: Option<Duration>,
     start_timeout: Duration,
     allow_devices: bool,
+    allow_damaged: bool,
     starts: bool,
     /// What runs now, and is stopped.
     running: Vec<WasRunning>,
@@ -53,6 +54,8 @@ pub struct Wish<'a> {
     pub state_dir: &'a Path,
     pub signals: &'a Signals,
     pub allow_devices: bool,
+    /// Otherwise data that is not as it was written replaces nothing.
+    pub allow_damaged: bool,
     pub keep_old: bool,
     /// Otherwise what is restored stays down.
     pub starts: bool,
@@ -150,6 +153,7 @@ impl<'a> Restore<'a> {
             stop_timeout: stack.and_then(|stack| stack.stop_timeout),
             start_timeout: stack.map_or(Duration::from_secs(180), |stack| stack.start_timeout),
             allow_devices: wish.allow_devices,
+            allow_damaged: wish.allow_damaged,
             starts: wish.starts,
             running: containers
                 .iter()
@@ -214,6 +218,9 @@ impl<'a> Restore<'a> {
     pub fn run(mut self) -> Result<Restored> {
         let journal = Journal::open(self.state_dir)?;
         self.refuse_leftovers(&journal)?;
+        if !self.allow_damaged {
+            self.refuse_damaged()?;
+        }
         for target in &self.entry.targets {
             target.check()?;
         }
@@ -255,6 +262,34 @@ impl<'a> Restore<'a> {
             );
         }
         Ok(())
+    }
+
+    /// Only sums tell of damaged data; none lie beside archives that were not
+    /// verified, nor beside standard input.
+    fn refuse_damaged(&self) -> Result<()> {
+        let Archive::File { file, path } = self.archive else {
+            return Ok(());
+        };
+        let damaged = match Sums::beside(path) {
+            None => return Ok(()),
+            Some(Ok(sums)) => sums.damaged(file, self.signals.flag())?,
+            Some(Err(error)) => {
+                tracing::warn!("the sums beside the archive cannot be used: {error:#}");
+                return Ok(());
+            }
+        };
+        let Some(first) = damaged.first() else {
+            return Ok(());
+        };
+        bail!(
+            "{} is damaged, and nothing was done: {first}{} (`verify` says all and marks it, so that \
+             the newest good one is taken; --allow-damaged restores it all the same)",
+            path.display(),
+            match damaged.len() {
+                1 => String::new(),
+                count => format!(" and {} more", count - 1),
+            }
+        )
     }
 
     fn attempt(
