@@ -2,7 +2,7 @@
 //! is used here.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -123,6 +123,16 @@ impl Volume {
     /// Named by the Engine, for a mount that names no volume.
     pub fn is_anonymous(&self) -> bool {
         self.labels.contains_key("com.docker.volume.anonymous") || is_made_up(&self.name)
+    }
+
+    /// The directory that its driver binds, by the options `o` and `device`.
+    pub fn bound(&self) -> Option<&Path> {
+        let options = self.options.get("o")?;
+        let is_bind = self.driver == "local" && options.split(',').any(|o| o == "bind");
+        self.options
+            .get("device")
+            .map(Path::new)
+            .filter(|_| is_bind)
     }
 
     /// Its data lies in a directory of this host at all times. Any other

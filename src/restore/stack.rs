@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::diff::Place;
 use super::swap::{self, Entry, Step, Target};
 use super::{Archive, Destination, Options, extract};
-use crate::archive::{Manifest, Sums};
+use crate::archive::{ImageOf, Manifest, Sums};
 use crate::config::StopMethod;
 use crate::docker::{self, ComposeProject, Container, Status, Volume};
 use crate::journal::{self, Journal};
@@ -98,6 +98,14 @@ impl<'a> Restore<'a> {
         let containers = docker::compose_containers(Some(&manifest.project))?;
         let present = docker::volumes(&volume_names(manifest))?;
         let missing_volumes = missing_volumes(manifest, &present)?;
+        for volume in present.iter().chain(&missing_volumes) {
+            ensure!(
+                volume.is_plain_local() || volume.bound().is_some() || volume.driver != "local",
+                "the data of volume {} is only there while it is mounted, and cannot be exchanged: \
+                 unpack the archive with --to, and copy it into the running service",
+                volume.name
+            );
+        }
         let volumes: BTreeMap<&str, &Volume> = present
             .iter()
             .map(|volume| (volume.name.as_str(), volume))
@@ -661,7 +669,7 @@ fn targets(
             let Some(volume) = volumes.get(name) else {
                 continue;
             };
-            match volume.options.get("device") {
+            match volume.bound() {
                 Some(_) => PathBuf::from(path),
                 None => volume.mountpoint.clone(),
             }
@@ -686,7 +694,7 @@ fn targets(
     Ok(targets)
 }
 
-/// Each image of a service that ran, by reference and digests.
+/// Each image of a service that ran and is not there.
 fn missing_images(manifest: &Manifest) -> Result<Vec<String>> {
     let mut missing = Vec::new();
     for image in manifest
@@ -694,18 +702,46 @@ fn missing_images(manifest: &Manifest) -> Result<Vec<String>> {
         .iter()
         .filter(|image| manifest.running.contains(&image.service))
     {
-        if !docker::images(&BTreeSet::from([image.reference.clone()]))?.is_empty() {
-            continue;
+        if docker::images(&BTreeSet::from([image.reference.clone()]))?.is_empty() {
+            missing.push(described(image));
         }
-        let digests = match image.digests.as_slice() {
-            [] => format!("built here, id {}", image.id),
-            digests => digests.join(", "),
-        };
-        missing.push(format!(
-            "{} of service {} ({digests})",
-            image.reference, image.service
-        ));
     }
     missing.dedup();
     Ok(missing)
+}
+
+/// By its digests it can be pulled as it was.
+fn described(image: &ImageOf) -> String {
+    let origin = match image.digests.as_slice() {
+        [] => format!("built here, id {}", image.id),
+        digests => digests.join(", "),
+    };
+    format!(
+        "{} of service {} ({origin})",
+        image.reference, image.service
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_named_with_their_digests() {
+        let image = |digests: &[&str]| ImageOf {
+            service: "db".to_owned(),
+            reference: "postgres:17".to_owned(),
+            id: "sha256:1111".to_owned(),
+            digests: digests.iter().map(|text| (*text).to_owned()).collect(),
+        };
+        let named = [
+            (&["postgres@sha256:2222"][..], "postgres@sha256:2222"),
+            (&["a@sha256:3", "b@sha256:3"], "a@sha256:3, b@sha256:3"),
+            (&[], "built here, id sha256:1111"),
+        ];
+        for (digests, origin) in named {
+            let expected = format!("postgres:17 of service db ({origin})");
+            assert_eq!(described(&image(digests)), expected);
+        }
+    }
 }
