@@ -22,8 +22,7 @@ pub fn read_manifest(file: &File) -> Result<Option<Vec<u8>>> {
     manifest_of(ReadAt { file, position: 0 })
 }
 
-/// The same of a stream, and all that was read of it, which is less than a
-/// block more than the manifest.
+/// The same of a stream, and all that was read of it: a reader needs that, too.
 pub fn read_manifest_of_stream(stream: impl Read) -> Result<(Option<Vec<u8>>, Vec<u8>)> {
     let mut kept = Kept {
         stream,

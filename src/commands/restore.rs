@@ -63,7 +63,7 @@ fn diff(
                  this one with by --to DIR",
             )?;
             let plan = load_with(global, Absent::UseDefaults)?;
-            restores::stack::places(manifest, plan.stack(&manifest.stack))?
+            restores::host::places(manifest, plan.stack(&manifest.stack))?
         }
     };
     let signals = Signals::install()?;

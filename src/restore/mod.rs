@@ -2,6 +2,7 @@
 
 pub mod diff;
 mod extract;
+pub mod host;
 mod metadata;
 pub mod pick;
 pub mod stack;

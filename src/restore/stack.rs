@@ -2,7 +2,6 @@
 //! stops it, exchanges, starts what the archive says was running; and undoes
 //! all of that when anything fails on the way.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -16,10 +15,13 @@ use jiff::ZonedDateTime;
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
-use super::diff::Place;
-use super::swap::{self, Entry, Step, Target};
+use super::host::{
+    by_name, directory, missing_images, missing_volumes, refuse_unless_exchangeable, targets,
+    volume_names,
+};
+use super::swap::{self, Entry, Step};
 use super::{Archive, Destination, Options, extract};
-use crate::archive::{ImageOf, Manifest, Sums};
+use crate::archive::{Manifest, Sums};
 use crate::config::StopMethod;
 use crate::docker::{self, ComposeProject, Container, Status, Volume};
 use crate::journal::{self, Journal};
@@ -99,17 +101,9 @@ impl<'a> Restore<'a> {
         let present = docker::volumes(&volume_names(manifest))?;
         let missing_volumes = missing_volumes(manifest, &present)?;
         for volume in present.iter().chain(&missing_volumes) {
-            ensure!(
-                volume.is_plain_local() || volume.bound().is_some() || volume.driver != "local",
-                "the data of volume {} is only there while it is mounted, and cannot be exchanged: \
-                 unpack the archive with --to, and copy it into the running service",
-                volume.name
-            );
+            refuse_unless_exchangeable(volume)?;
         }
-        let volumes: BTreeMap<&str, &Volume> = present
-            .iter()
-            .map(|volume| (volume.name.as_str(), volume))
-            .collect();
+        let volumes = by_name(&present);
         let targets = targets(manifest, &compose.dir, &volumes)?;
         let mut warnings = Vec::new();
         let images = missing_images(manifest)?;
@@ -334,10 +328,7 @@ impl<'a> Restore<'a> {
             docker::create_volume(volume)?;
         }
         let present = docker::volumes(&volume_names(self.manifest))?;
-        let volumes: BTreeMap<&str, &Volume> = present
-            .iter()
-            .map(|volume| (volume.name.as_str(), volume))
-            .collect();
+        let volumes = by_name(&present);
         let made = |missing: &Volume| volumes.contains_key(missing.name.as_str());
         ensure!(
             self.missing_volumes.iter().all(made),
@@ -492,27 +483,6 @@ impl<'a> Restore<'a> {
     }
 }
 
-/// What a restore would replace, and what of it there is.
-pub fn places(manifest: &Manifest, stack: Option<&StackPlan>) -> Result<Vec<Place>> {
-    let dir = directory(manifest, stack)?;
-    let present = docker::volumes(&volume_names(manifest))?;
-    let missing = missing_volumes(manifest, &present)?;
-    let volumes: BTreeMap<&str, &Volume> = present
-        .iter()
-        .map(|volume| (volume.name.as_str(), volume))
-        .collect();
-    let targets = targets(manifest, &dir, &volumes)?;
-    let there = targets.into_iter().map(|target| Place {
-        prefix: target.prefix.into_bytes(),
-        path: Some(target.path).filter(|path| path.exists()),
-    });
-    let missing = missing.iter().map(|volume| Place {
-        prefix: format!("{}{}", volume_prefix(manifest), volume.name).into_bytes(),
-        path: None,
-    });
-    Ok(there.chain(missing).collect())
-}
-
 /// Ends what killed restores left: they are undone, or, if they were through,
 /// finished. Their stacks are started by the ordinary journal afterwards.
 pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Result<()>)>> {
@@ -608,140 +578,8 @@ fn as_running(container: &Container, manifest: &Manifest) -> WasRunning {
     }
 }
 
-/// The stack's: where it is configured to be, else where it was.
-fn directory(manifest: &Manifest, stack: Option<&StackPlan>) -> Result<PathBuf> {
-    let recorded = manifest
-        .trees
-        .get(&manifest.stack)
-        .context("the archive does not hold the stack's directory")?;
-    Ok(stack.map_or_else(|| PathBuf::from(recorded), |stack| stack.dir().to_owned()))
-}
-
 fn open_dir(path: &Path) -> Result<OwnedFd> {
     // Not O_PATH: it is synced through this handle.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))
-}
-
-fn volume_prefix(manifest: &Manifest) -> String {
-    format!("{}.volumes/", manifest.stack)
-}
-
-fn volume_names(manifest: &Manifest) -> BTreeSet<String> {
-    let prefix = volume_prefix(manifest);
-    let names = manifest
-        .trees
-        .keys()
-        .filter_map(|tree| tree.strip_prefix(&prefix));
-    names.map(str::to_owned).collect()
-}
-
-/// Those that the archive holds data of, as its manifest describes them.
-fn missing_volumes(manifest: &Manifest, present: &[Volume]) -> Result<Vec<Volume>> {
-    let mut missing = Vec::new();
-    for name in volume_names(manifest) {
-        if present.iter().any(|volume| volume.name == name) {
-            continue;
-        }
-        let described = manifest.volumes.iter().find(|volume| volume.name == name);
-        missing.push(
-            described
-                .with_context(|| format!("the manifest does not describe volume {name}"))?
-                .clone(),
-        );
-    }
-    Ok(missing)
-}
-
-/// Where each tree goes; one within another is part of that.
-fn targets(
-    manifest: &Manifest,
-    dir: &Path,
-    volumes: &BTreeMap<&str, &Volume>,
-) -> Result<Vec<Target>> {
-    let volume_prefix = volume_prefix(manifest);
-    let mut targets = Vec::new();
-    for (prefix, path) in &manifest.trees {
-        let path = if *prefix == manifest.stack {
-            dir.to_owned()
-        } else if let Some(name) = prefix.strip_prefix(&volume_prefix) {
-            // One that is missing has no place yet.
-            let Some(volume) = volumes.get(name) else {
-                continue;
-            };
-            match volume.bound() {
-                Some(_) => PathBuf::from(path),
-                None => volume.mountpoint.clone(),
-            }
-        } else {
-            PathBuf::from(path)
-        };
-        ensure!(
-            path.is_absolute() && path.file_name().is_some(),
-            "{} cannot be replaced",
-            path.display()
-        );
-        // An administrator may have made it a symlink: what it leads to is meant.
-        let path = fs::canonicalize(&path).unwrap_or(path);
-        targets.push(Target::new(prefix, &path));
-    }
-    let paths: Vec<PathBuf> = targets.iter().map(|target| target.path.clone()).collect();
-    targets.retain(|target| {
-        !paths
-            .iter()
-            .any(|path| *path != target.path && target.path.starts_with(path))
-    });
-    Ok(targets)
-}
-
-/// Each image of a service that ran and is not there.
-fn missing_images(manifest: &Manifest) -> Result<Vec<String>> {
-    let mut missing = Vec::new();
-    for image in manifest
-        .images
-        .iter()
-        .filter(|image| manifest.running.contains(&image.service))
-    {
-        if docker::images(&BTreeSet::from([image.reference.clone()]))?.is_empty() {
-            missing.push(described(image));
-        }
-    }
-    missing.dedup();
-    Ok(missing)
-}
-
-/// By its digests it can be pulled as it was.
-fn described(image: &ImageOf) -> String {
-    let origin = match image.digests.as_slice() {
-        [] => format!("built here, id {}", image.id),
-        digests => digests.join(", "),
-    };
-    format!(
-        "{} of service {} ({origin})",
-        image.reference, image.service
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn images_are_named_with_their_digests() {
-        let image = |digests: &[&str]| ImageOf {
-            service: "db".to_owned(),
-            reference: "postgres:17".to_owned(),
-            id: "sha256:1111".to_owned(),
-            digests: digests.iter().map(|text| (*text).to_owned()).collect(),
-        };
-        let named = [
-            (&["postgres@sha256:2222"][..], "postgres@sha256:2222"),
-            (&["a@sha256:3", "b@sha256:3"], "a@sha256:3, b@sha256:3"),
-            (&[], "built here, id sha256:1111"),
-        ];
-        for (digests, origin) in named {
-            let expected = format!("postgres:17 of service db ({origin})");
-            assert_eq!(described(&image(digests)), expected);
-        }
-    }
 }

@@ -138,7 +138,9 @@ impl Trap {
         let is_whole = result
             .as_ref()
             .is_ok_and(|summary| summary.lacks.is_empty());
-        assert_is_told_apart(&archive, &out, is_whole);
+        let acls = b"SCHILY.acl.";
+        let has_acls = bytes.windows(acls.len()).any(|window| window == acls);
+        assert_is_told_apart(&archive, &out, is_whole, has_acls);
         result.map(drop)
     }
 
@@ -148,16 +150,22 @@ impl Trap {
 }
 
 /// What was restored differs in nothing; what was refused may be compared.
-fn assert_is_told_apart(archive: &Path, out: &Path, is_whole: bool) {
+fn assert_is_told_apart(archive: &Path, out: &Path, is_whole: bool, has_acls: bool) {
     let place = Place {
         prefix: Vec::new(),
         path: Some(out.to_owned()),
     };
     let archive = Archive::open(archive).unwrap();
     let diff = diff(&archive, &[place], &Only::default(), &GO_ON);
-    if is_whole {
-        assert_eq!(diff.unwrap().differences, []);
+    if !is_whole {
+        return;
     }
+    let mut differences = diff.unwrap().differences;
+    if has_acls {
+        // Where one contradicts the mode, it wins, as with tar.
+        differences.retain(|found| found.aspects.iter().any(|aspect| aspect.what != "mode"));
+    }
+    assert_eq!(differences, []);
 }
 
 #[test]
@@ -761,11 +769,11 @@ proptest! {
 
     #[test]
     fn no_forged_archive_writes_outside_or_panics(
-        real in prop::sample::select(REAL.to_vec()),
+        real in 0..REAL.len(),
         edits in prop::collection::vec(any_edit(), 0..6),
     ) {
         let trap = Trap::new();
-        let result = trap.restore(&edited(real, &edits));
+        let result = trap.restore(&edited(REAL[real], &edits));
         // The control: check sums were put right.
         prop_assert!(!edits.is_empty() || result.is_ok() || !nix::unistd::geteuid().is_root());
     }
