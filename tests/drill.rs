@@ -5,30 +5,18 @@ mod common;
 use std::fs;
 
 use common::scene::{Scene, at_call};
+use common::shop::Shop;
 use common::{Background, Ended, Place, Stack, docker, output, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-struct Shop {
-    stack: Stack,
-    place: Place,
+trait Drilled {
+    fn drill(&self, command: &[&str]) -> Ended;
+    fn traces(&self) -> Vec<String>;
 }
 
-impl Shop {
-    fn new() -> Shop {
-        let place = Place::new();
-        let stack = place.stack("shop");
-        let env = format!("GREETING=it costs $$5\nAPP_CONTAINER={}-app\n", stack.name);
-        fs::write(stack.dir.join(".env"), env).unwrap();
-        output(&mut stack.compose(&["up", "--detach", "--wait", "db", "cache", "app"]))
-            .expect_status(0);
-        place.config(json!([{"name": stack.name}]), json!({}));
-        stack.exec("cache", &["redis-cli", "set", "visitors", "42"]);
-        place.run().expect_status(0);
-        Shop { stack, place }
-    }
-
+impl Drilled for Shop {
     fn drill(&self, command: &[&str]) -> Ended {
         let args = [&["--json", "drill", &self.stack.name, "--"], command].concat();
         output(&mut self.place.program(&args))

@@ -291,9 +291,16 @@ fn verify_one(store: Option<&Store>, candidate: &Candidate, signals: &Signals) -
         Some((store, archive)) => store.read_beside(&archive.name, Beside::Sums)?,
         None => fs::read(path.with_extension("sums")).ok(),
     };
-    let verified = verifying::verify(path.clone(), &file, sums.as_deref(), signals.flag())
+    let mut verified = verifying::verify(path.clone(), &file, sums.as_deref(), signals.flag())
         .with_context(context)?;
     if let Some((store, archive)) = place {
+        if let Some(sums) = &verified.missing_sums {
+            let text = sums.to_text();
+            store.write_beside(&archive.name, Beside::Sums, text.as_bytes())?;
+            verified
+                .notes
+                .push("they were made now: from here on, damage is told by the file".to_owned());
+        }
         let mut checks = Checks::of(store, &archive.name).unwrap_or_default();
         checks.verified = Some(Check::now(&verified.problems));
         checks.write(store, &archive.name)?;
