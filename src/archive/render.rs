@@ -15,7 +15,7 @@ use super::share::share_blocks;
 use super::write::Reading;
 use super::{ALIGNMENT_BYTES, BLOCK_BYTES};
 use crate::capture::{
-    Entry, Extent, Inventory, is_gone, open_file_at, open_regular_at, stat_handle,
+    Entry, Extent, Inventory, await_write, is_gone, open_file_at, open_regular_at, stat_handle,
 };
 
 /// How much of a large file is asked for ahead.
@@ -214,6 +214,9 @@ impl<'a> Renderer<'a> {
             Err(error) if is_gone(error) => return Ok(None),
             Err(error) => return Err(error),
         };
+        if self.reading.is_live {
+            await_write(&file);
+        }
         let stat = stat_handle(&file)?;
         Ok(self.is_same_file(&entry, &stat).then_some(file))
     }

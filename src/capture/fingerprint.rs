@@ -7,8 +7,10 @@ use super::inventory::{Entry, Inventory, NONE, Node};
 ///
 /// The kernel stamps with a clock that ticks every 1 to 10 ms, ext4 with small
 /// inodes in whole seconds: a write right after the scan may leave ctime as it
-/// was. And a write stamps before its data has arrived; one that is under way
-/// for longer than this is not seen.
+/// was. And a write stamps before its data has arrived: one that goes past the
+/// page cache (`O_DIRECT`) and is under way for longer than this, while its file
+/// is scanned and copied, is not seen. Others are waited for, see
+/// [`await_write`](super::await_write).
 pub const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 /// Means: whatever this file is found to be later, it is not what it was.

@@ -21,6 +21,7 @@ pub use scan::scan;
 pub use source::Source;
 pub(crate) use source::{is_gone, open_beneath, open_file_at, open_regular_at, stat_handle};
 pub use sparse::Extent;
+pub(crate) use trust::await_write;
 pub use trust::{Trust, sync};
 
 /// A path for messages: one line whatever is in it. Bytes that are not UTF-8

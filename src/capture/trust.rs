@@ -1,8 +1,9 @@
 //! Which file systems can be copied from while they are being written to.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{OFlags, makedev};
+use rustix::fs::{OFlags, SeekFrom, makedev};
 
 use super::{Inventory, Node, Source, mutated, stat_handle};
 
@@ -57,6 +58,20 @@ pub fn sync(sources: &[Source], inventory: &Inventory) -> rustix::io::Result<Tru
         trusted.push(is_trusted);
     }
     Ok(Trust(trusted))
+}
+
+/// Waits until no write to the file is under way that began before this call.
+///
+/// A write stamps ctime when it begins, and then holds the inode's lock until
+/// its data has arrived, which may take seconds: it is long, or throttled, or
+/// what it writes is slow to come. Reads of ext4 and Btrfs do not take the
+/// lock, but `SEEK_DATA` does (`ext4_llseek`, `btrfs_file_llseek`); those of
+/// XFS do. Direct writes hold it shared, at most, and are not waited for.
+pub(crate) fn await_write(file: &File) {
+    if !mutated("wait") {
+        // Where it leads is not asked, so neither is why it might fail.
+        let _ = rustix::fs::seek(file, SeekFrom::Data(0));
+    }
 }
 
 /// Opens the first thing of the inventory that is on the file system.

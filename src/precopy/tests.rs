@@ -2,10 +2,11 @@
 //! must be the tree as it stood when that had ended.
 //!
 //! `PRECOPY_ROUNDS` sets the number of rounds, `PRECOPY_SEED` the first seed,
-//! `PRECOPY_MUTATION` leaves out a step (`sync`, `scan`, `settle`), with which
-//! these tests must fail; see `docs/design.md`.
+//! `PRECOPY_MUTATION` leaves out a step (`sync`, `scan`, `settle`, `wait`), with
+//! which these tests must fail; see `docs/design.md`.
 
 mod disk;
+mod slow;
 mod writers;
 
 use std::fs::{self, File};

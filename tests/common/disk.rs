@@ -6,32 +6,78 @@ use std::process::Command;
 
 use super::{Place, output, succeed};
 
-/// An ext4 in a file of the place; unmounted when dropped.
+/// A file system in a file; unmounted when dropped.
 pub struct Disk {
     pub path: PathBuf,
+    pub image: PathBuf,
+    /// Where both are, unless that is a place's.
+    _dir: Option<tempfile::TempDir>,
 }
 
 impl Disk {
+    /// An ext4 in the place.
     pub fn new(place: &Place, name: &str, size_mib: u32) -> Disk {
-        let image = place.path(&format!("{name}.img"));
-        let path = place.path(name);
-        fs::create_dir(&path).unwrap();
-        succeed(
-            "truncate",
-            ["-s", &format!("{size_mib}M"), image.to_str().unwrap()],
-        );
         // Nothing is reserved for root: the tests are root.
-        succeed("mkfs.ext4", ["-q", "-m", "0", image.to_str().unwrap()]);
-        succeed(
-            "mount",
-            [
-                "-o",
-                "loop",
-                image.to_str().unwrap(),
-                path.to_str().unwrap(),
-            ],
+        let options = ["-q", "-m", "0"];
+        let image = place.path(&format!("{name}.img"));
+        Disk::make(("ext4", &options), size_mib, image, place.path(name), None)
+    }
+
+    /// One for places to be in; see [`Place::on`].
+    pub fn of(kind: &str, options: &[&str], size_mib: u32) -> Disk {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, path) = (dir.path().join("image"), dir.path().join("disk"));
+        Disk::make((kind, options), size_mib, image, path, Some(dir))
+    }
+
+    /// One in a file of this one, mounted elsewhere.
+    pub fn inside(&self, kind: &str, options: &[&str], size_mib: u32) -> Disk {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let image = self.path.join("image");
+        Disk::make((kind, options), size_mib, image, path, Some(dir))
+    }
+
+    /// A file system that lies in `image` already.
+    fn open(image: PathBuf, path: PathBuf) -> Disk {
+        Disk::mount(image, path, "loop")
+    }
+
+    /// A copy of one that is mounted: XFS wants to be told, Btrfs sees it
+    /// (Linux 6.7).
+    pub fn open_copy(image: PathBuf, path: PathBuf) -> Disk {
+        let kind = succeed(
+            "blkid",
+            ["-o", "value", "-s", "TYPE", image.to_str().unwrap()],
         );
-        Disk { path }
+        let is_xfs = kind == "xfs";
+        Disk::mount(image, path, if is_xfs { "loop,nouuid" } else { "loop" })
+    }
+
+    fn mount(image: PathBuf, path: PathBuf, options: &str) -> Disk {
+        fs::create_dir(&path).unwrap();
+        let files = [image.to_str().unwrap(), path.to_str().unwrap()];
+        succeed("mount", ["-o", options, files[0], files[1]]);
+        Disk {
+            path,
+            image,
+            _dir: None,
+        }
+    }
+
+    fn make(
+        (kind, options): (&str, &[&str]),
+        size_mib: u32,
+        image: PathBuf,
+        path: PathBuf,
+        dir: Option<tempfile::TempDir>,
+    ) -> Disk {
+        let file = image.to_str().unwrap();
+        succeed("truncate", ["-s", &format!("{size_mib}M"), file]);
+        succeed(&format!("mkfs.{kind}"), options.iter().chain(&[file]));
+        let mut disk = Disk::open(image, path);
+        disk._dir = dir;
+        disk
     }
 
     /// A shell command that leaves no free block. ext4 refuses large writes

@@ -5,6 +5,7 @@
 
 pub mod disk;
 pub mod engine;
+pub mod ledger;
 pub mod mixed;
 pub mod scene;
 pub mod shop;
@@ -134,6 +135,13 @@ impl Place {
     pub fn new() -> Place {
         Place {
             dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// On a file system of its own, with its stacks.
+    pub fn on(disk: &disk::Disk) -> Place {
+        Place {
+            dir: tempfile::tempdir_in(&disk.path).unwrap(),
         }
     }
 

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use memmap2::MmapMut;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Timespec, Timestamps, fallocate, utimensat};
+use rustix::fs::{
+    AtFlags, CWD, FallocateFlags, Timespec, Timestamps, copy_file_range, fallocate, utimensat,
+};
 
 /// SplitMix64: the same rounds from the same seed.
 pub struct Rng(pub u64);
@@ -119,7 +121,7 @@ fn change(tree: &Path, outside: &Path, rng: &mut Rng) -> std::io::Result<()> {
     // What is outside must not change because a directory has become a symlink
     // to it, but may be written to by way of it, as containers can.
     let open = |path: &Path| File::options().read(true).write(true).open(path);
-    match rng.below(24) {
+    match rng.below(28) {
         0 | 1 => {
             let (offset, len) = (rng.below(100_000), size(rng));
             open(&path)?.write_all_at(&rng.bytes(len), offset)
@@ -219,6 +221,28 @@ fn change(tree: &Path, outside: &Path, rng: &mut Rng) -> std::io::Result<()> {
                 last_modification: time,
             };
             utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok(())
+        }
+        23 | 24 => {
+            // A segment of a log, used again under a new name.
+            let segment = directory(tree, rng).join(format!("segment{}", rng.below(3)));
+            fs::rename(path, &segment)?;
+            let (offset, len) = (rng.below(50_000), size(rng));
+            open(&segment)?.write_all_at(&rng.bytes(len), offset)?;
+            fs::rename(segment, other)
+        }
+        25 => {
+            let how = [FallocateFlags::INSERT_RANGE, FallocateFlags::COLLAPSE_RANGE];
+            let how = how[rng.below(2) as usize];
+            let (offset, bytes) = (4096 * rng.below(10), 4096 * (1 + rng.below(5)));
+            fallocate(open(&path)?, how, offset, bytes)?;
+            Ok(())
+        }
+        26 => {
+            let (from, to) = (open(&other)?, open(&path)?);
+            let (mut at, mut to_at) = (4096 * rng.below(10), 4096 * rng.below(10));
+            let bytes = rng.below(200_000) as usize;
+            copy_file_range(from, Some(&mut at), to, Some(&mut to_at), bytes)?;
             Ok(())
         }
         _ => {
