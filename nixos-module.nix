@@ -95,6 +95,83 @@ let
     documentation = [ "man:docker-stack-backup(1)" ];
     unitConfig.RequiresMountsFor = ownPaths ++ stackPaths;
   };
+
+  # What a timer starts: a command of the program, and what its sandbox must allow.
+  job =
+    command: needs:
+    lib.recursiveUpdate commonUnit {
+      wants = dockerUnits ++ mailUnits;
+      after = dockerUnits ++ mailUnits;
+      # A restore that was cut short is undone there, where stacks may be written.
+      onFailure = [ "docker-stack-backup-recover.service" ] ++ cfg.onFailure;
+      serviceConfig =
+        hardening (
+          {
+            readPaths = stackPaths;
+            inherit writePaths needsNetwork;
+          }
+          // needs
+        )
+        // {
+          Type = "oneshot";
+          ExecStart = "${lib.getExe cfg.package} ${command}";
+          # After a crash, a kill or a lack of memory, too: nothing stays down, and
+          # nothing of a drill is left.
+          ExecStopPost = "${lib.getExe cfg.package} recover";
+          LoadCredential = lib.optional (
+            cfg.email != null && cfg.email.passwordFile != null
+          ) "${passwordCredential}:${cfg.email.passwordFile}";
+          # The program alone gets the signal: a `docker` that is under way goes on.
+          KillMode = "mixed";
+          # To start the stack that is down, and wait until it is healthy.
+          TimeoutStopSec = "15min";
+        };
+    };
+
+  # Options that a timer is made of.
+  timerOptions =
+    {
+      path,
+      what,
+      schedule,
+      example,
+    }:
+    {
+      schedule = mkOption {
+        type = types.nullOr (types.either types.str (types.listOf types.str));
+        default = schedule;
+        description = ''
+          When to ${what}, as in {manpage}`systemd.time(7)`; `null` for no timer.
+        '';
+        inherit example;
+      };
+
+      persistent = mkOption {
+        type = types.bool;
+        default = true;
+        description = "Whether to make up at boot for a ${what} that was missed while the machine was off.";
+        example = false;
+      };
+
+      randomizedDelaySec = mkOption {
+        type = types.str;
+        default = "0";
+        description = "Start later than {option}`${path}.schedule` by a random time of up to this.";
+        example = "30min";
+      };
+    };
+
+  timer =
+    description: options:
+    lib.mkIf (options.schedule != null) {
+      inherit description;
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        OnCalendar = options.schedule;
+        Persistent = options.persistent;
+        RandomizedDelaySec = options.randomizedDelaySec;
+      };
+    };
 in
 {
   options.services.docker-stack-backup = {
@@ -319,28 +396,28 @@ in
       '';
     };
 
-    schedule = mkOption {
-      type = types.nullOr (types.either types.str (types.listOf types.str));
-      default = "03:00";
-      description = ''
-        When to run, as in {manpage}`systemd.time(7)`; `null` for no timer.
-      '';
-      example = "Sun 04:30";
-    };
+    inherit
+      (timerOptions {
+        path = "services.docker-stack-backup";
+        what = "run";
+        schedule = "03:00";
+        example = "Sun 04:30";
+      })
+      schedule
+      persistent
+      randomizedDelaySec
+      ;
 
-    persistent = mkOption {
-      type = types.bool;
-      default = true;
-      description = "Whether to make up at boot for a run that was missed while the machine was off.";
-      example = false;
-    };
-
-    randomizedDelaySec = mkOption {
-      type = types.str;
-      default = "0";
-      description = "Start later than {option}`services.docker-stack-backup.schedule` by a random time of up to this.";
-      example = "30min";
-    };
+    drill =
+      timerOptions {
+        path = "services.docker-stack-backup.drill";
+        what = "drill";
+        schedule = "*-*-01 05:00";
+        example = "Sun 05:00";
+      }
+      // {
+        enable = lib.mkEnableOption "drills, which prove that the newest archive of each stack comes up again";
+      };
 
     onSuccess = mkOption {
       type = types.listOf types.str;
@@ -355,7 +432,7 @@ in
     onFailure = mkOption {
       type = types.listOf types.str;
       default = [ ];
-      description = "Units to start after a run in which something did not go well.";
+      description = "Units to start after a run or a drill in which something did not go well.";
       example = [ "notify-admin.service" ];
     };
 
@@ -470,38 +547,36 @@ in
       };
     });
 
-    systemd.services.docker-stack-backup = lib.recursiveUpdate commonUnit {
+    systemd.services.docker-stack-backup = lib.recursiveUpdate (job "run" { archives = true; }) {
       description = "Back up Docker Compose stacks";
-      wants = dockerUnits ++ mailUnits;
-      after = dockerUnits ++ mailUnits;
       inherit (cfg) onSuccess;
-      # A restore that was cut short is undone there, where stacks may be written.
-      onFailure = [ "docker-stack-backup-recover.service" ] ++ cfg.onFailure;
-      serviceConfig =
-        hardening {
-          readPaths = stackPaths;
-          inherit writePaths needsNetwork;
-        }
-        // {
-          Type = "oneshot";
-          ExecStart = "${lib.getExe cfg.package} run";
-          # After a crash, a kill or a lack of memory, too: nothing stays down.
-          ExecStopPost = "${lib.getExe cfg.package} recover";
-          LoadCredential = lib.optional (
-            cfg.email != null && cfg.email.passwordFile != null
-          ) "${passwordCredential}:${cfg.email.passwordFile}";
-          # The program alone gets the signal: a `docker` that is under way goes on.
-          KillMode = "mixed";
-          # To start the stack that is down, and wait until it is healthy.
-          TimeoutStopSec = "15min";
-        };
     };
 
-    # At boot, and after a run that failed.
+    systemd.services.docker-stack-backup-drill = lib.mkIf cfg.drill.enable (
+      let
+        drill = job "drill" {
+          writePaths = writePaths ++ [ "${dataRoot}/volumes" ];
+          unpacks = true;
+        };
+      in
+      drill
+      // {
+        description = "Drill the newest archives of Docker Compose stacks";
+        # Of a run and a drill that are due at the same time, the run comes first.
+        after = drill.after ++ [ "docker-stack-backup.service" ];
+      }
+    );
+
+    # At boot, and after a run or a drill that failed.
     systemd.services.docker-stack-backup-recover = lib.recursiveUpdate commonUnit {
       description = "Start the stacks that an interrupted backup left stopped";
       wantedBy = [ "multi-user.target" ];
-      unitConfig.ConditionDirectoryNotEmpty = "${cfg.stateDir}/journal";
+      # Any of them: stopped stacks, an interrupted restore, a killed drill.
+      unitConfig.ConditionDirectoryNotEmpty = map (dir: "|${cfg.stateDir}/${dir}") [
+        "journal"
+        "restore"
+        "drill"
+      ];
       # Docker may not be ready yet, or a stack not be healthy at once.
       startLimitIntervalSec = 3600;
       startLimitBurst = 10;
@@ -526,14 +601,9 @@ in
         };
     };
 
-    systemd.timers.docker-stack-backup = lib.mkIf (cfg.schedule != null) {
-      description = "Back up Docker Compose stacks";
-      wantedBy = [ "timers.target" ];
-      timerConfig = {
-        OnCalendar = cfg.schedule;
-        Persistent = cfg.persistent;
-        RandomizedDelaySec = cfg.randomizedDelaySec;
-      };
-    };
+    systemd.timers.docker-stack-backup = timer "Back up Docker Compose stacks" cfg;
+    systemd.timers.docker-stack-backup-drill = lib.mkIf cfg.drill.enable (
+      timer "Drill the newest archives of Docker Compose stacks" cfg.drill
+    );
   };
 }

@@ -20,6 +20,10 @@
   writePaths,
   # Mail, or Docker by TCP or SSH.
   needsNetwork,
+  # Whether it makes archives: has to see that nothing writes meanwhile.
+  archives ? false,
+  # Whether it unpacks them: makes files of every owner and kind.
+  unpacks ? false,
 }:
 let
   isBelow = dir: path: path == dir || lib.hasPrefix "${dir}/" path;
@@ -46,7 +50,14 @@ in
       "/tmp"
       "/var/tmp"
     ];
-  PrivateDevices = true;
+  # Device nodes of an archive are made, which PrivateDevices= does not allow, and
+  # not opened.
+  PrivateDevices = !unpacks;
+  DevicePolicy = "closed";
+  DeviceAllow = lib.optionals unpacks [
+    "char-* m"
+    "block-* m"
+  ];
   PrivateNetwork = !needsNetwork;
   # Nothing of System V IPC or POSIX message queues is used.
   PrivateIPC = true;
@@ -65,10 +76,19 @@ in
     "CAP_DAC_READ_SEARCH"
     "CAP_DAC_OVERRIDE"
     "CAP_FOWNER"
+  ]
+  ++ lib.optionals archives [
     # Reads /proc/PID/fd of every process.
     "CAP_SYS_PTRACE"
     # Gives way while a stack is up, and no longer when it is down.
     "CAP_SYS_NICE"
+  ]
+  ++ lib.optionals unpacks [
+    "CAP_CHOWN"
+    # A change of mode does not lose the set-group-id bit.
+    "CAP_FSETID"
+    "CAP_SETFCAP"
+    "CAP_MKNOD"
   ];
   AmbientCapabilities = "";
   RestrictAddressFamilies = [
@@ -87,8 +107,9 @@ in
   SystemCallFilter = [
     "@system-service"
     "~@privileged @resources"
-    # See CAP_SYS_NICE.
-    "setpriority ioprio_set"
-  ];
+  ]
+  # See CAP_SYS_NICE.
+  ++ lib.optional archives "setpriority ioprio_set"
+  ++ lib.optional unpacks "@chown";
   UMask = "0077";
 }

@@ -86,7 +86,8 @@ pub enum Command {
     /// Read archives back and say what is damaged
     ///
     /// An archive in the store that is damaged is marked: it no longer counts for retention, and
-    /// is not restored unless its time is given.
+    /// is not restored unless its time is given. One that has no .sums beside it, and is good as far
+    /// as can be told, gets them.
     Verify {
         /// Stacks or archive files; without any, all that is in the store
         #[arg(value_name = "STACK|ARCHIVE")]
@@ -103,7 +104,8 @@ pub enum Command {
     /// Prove that an archive can be restored: start it as a throw-away project
     ///
     /// With volumes and a directory of its own, no ports, and networks without a way out; from
-    /// local images. It is taken down again in any case. Exit status 2 if any did not come up.
+    /// local images. It is taken down again in any case. Exit status 2 if any did not come up. A
+    /// backup that is under way is waited for.
     Drill {
         /// Stacks (their newest good archives), STACK@TIME, or archive files; without any, all
         /// configured stacks, and the result is mailed if `email` is configured
@@ -151,12 +153,16 @@ pub struct Restore {
     pub dry_run: bool,
     /// Only show what differs between the archive and the stack, or what is in DIR: + is not in
     /// the archive, - is gone, ~ has changed. Exit status 2 if anything does
-    #[arg(long, conflicts_with_all = ["dry_run", "allow_devices", "yes", "keep_old", "no_start"])]
+    #[arg(long, conflicts_with_all = ["dry_run", "allow_devices", "allow_damaged", "yes", "keep_old", "no_start"])]
     pub diff: bool,
     /// Make the device nodes an archive holds, which are refused otherwise unless the archive is
     /// one of a stack in the store
     #[arg(long)]
     pub allow_devices: bool,
+    /// Replace the stack even by an archive that is not as it was written, as the .sums beside it
+    /// say
+    #[arg(long, conflicts_with = "to")]
+    pub allow_damaged: bool,
     /// Replace the stack without asking
     #[arg(long, short, conflicts_with = "to")]
     pub yes: bool,

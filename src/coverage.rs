@@ -222,15 +222,8 @@ fn decide_volume(
 /// # Errors
 /// When it is not there now: an empty directory must not be taken for it.
 fn volume_path(volume: &Volume) -> Result<PathBuf> {
-    let is_bind = volume
-        .options
-        .get("o")
-        .is_some_and(|o| o.split(',').any(|o| o == "bind"));
-    if let Some(device) = volume.options.get("device")
-        && is_bind
-        && volume.driver == "local"
-    {
-        return Ok(PathBuf::from(device));
+    if let Some(bound) = volume.bound() {
+        return Ok(bound.to_owned());
     }
     let path = &volume.mountpoint;
     let metadata = fs::metadata(path).with_context(|| {

@@ -37,6 +37,8 @@ pub struct Drilled {
     pub duration_ms: u64,
     /// Empty when all is well.
     pub problems: Vec<String>,
+    /// The signal that came before it was done; nothing is known then.
+    pub interrupted: Option<String>,
     /// What the throw-away project lacks of the real one.
     pub notes: Vec<String>,
 }
@@ -50,12 +52,22 @@ impl Drilled {
             services: Vec::new(),
             duration_ms: 0,
             problems: vec![problem],
+            interrupted: None,
             notes: Vec::new(),
         }
     }
 
+    /// One that did not come to its end, or whose turn did not come.
+    pub fn interrupted(stack: &str, signal: &str) -> Drilled {
+        Drilled {
+            problems: Vec::new(),
+            interrupted: Some(signal.to_owned()),
+            ..Drilled::failed(stack, String::new(), String::new())
+        }
+    }
+
     pub fn is_healthy(&self) -> bool {
-        self.problems.is_empty()
+        self.problems.is_empty() && self.interrupted.is_none()
     }
 }
 
@@ -76,7 +88,8 @@ pub struct Wish<'a> {
 ///
 /// # Errors
 /// When the throw-away project could not be taken down, or nothing could be
-/// tried. That the stack does not come up is a problem in the result.
+/// tried, or a signal came before it was up. That the stack does not come up is
+/// a problem in the result.
 pub fn drill(archive: &Archive, manifest: &Manifest, wish: &Wish<'_>) -> Result<Drilled> {
     let began = Instant::now();
     let project = project_of(&manifest.stack);
@@ -91,7 +104,10 @@ pub fn drill(archive: &Archive, manifest: &Manifest, wish: &Wish<'_>) -> Result<
         (Ok(()), Err(error)) => return Err(error),
         (Err(error), Err(second)) => return Err(second.context(format!("{error:#}"))),
     };
-    wish.signals.check()?;
+    if problems.is_some() {
+        // That it ended early says nothing of the archive.
+        wish.signals.check()?;
+    }
     Ok(Drilled {
         stack: manifest.stack.clone(),
         archive: archive.name(),
@@ -101,6 +117,7 @@ pub fn drill(archive: &Archive, manifest: &Manifest, wish: &Wish<'_>) -> Result<
             .map(|error| format!("{error:#}"))
             .into_iter()
             .collect(),
+        interrupted: None,
         notes: plan.notes,
     })
 }

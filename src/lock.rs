@@ -6,21 +6,55 @@
 //! may still be about to stop or remove containers, and would take down what
 //! is started now; so it is waited for.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
+
+use crate::signals::Signals;
 
 /// A command that has not ended by then hangs, or has left something behind
 /// that has nothing to do with containers any more.
 const LEFTOVERS_LIMIT: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_millis(100);
+/// How often it is looked who holds the lock: who has just taken it has not
+/// said so yet.
+const HOLDER_LOOKS: u32 = 10;
+
+/// What the lock is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    Run,
+    Drill,
+    Other,
+}
+
+impl Work {
+    const ALL: [Work; 3] = [Work::Run, Work::Drill, Work::Other];
+
+    fn name(self) -> &'static str {
+        match self {
+            Work::Run => "run",
+            Work::Drill => "drill",
+            Work::Other => "other",
+        }
+    }
+
+    /// Each has a timer, and the one is no reason to go without the other.
+    fn waits_for(self, holder: Work) -> bool {
+        matches!(
+            (self, holder),
+            (Work::Run, Work::Drill) | (Work::Drill, Work::Run)
+        )
+    }
+}
 
 /// Held until dropped.
 #[derive(Debug)]
@@ -30,12 +64,40 @@ pub struct Lock {
     commands: Option<Flock<File>>,
 }
 
+/// Why the lock could not be taken.
+#[derive(Debug)]
+pub struct Held {
+    path: PathBuf,
+    /// `None` if it does not say who it is.
+    holder: Option<(u32, Work)>,
+}
+
+impl Held {
+    /// Its holder began by starting what was left stopped.
+    pub fn has_recovered(&self) -> bool {
+        matches!(self.holder, Some((_, Work::Run | Work::Drill)))
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match self.holder {
+            Some((pid, _)) => write!(f, "another run is under way (process {pid} holds {path})"),
+            None => write!(f, "another run is under way (it holds {path})"),
+        }
+    }
+}
+
+impl std::error::Error for Held {}
+
 impl Lock {
-    /// Creates the state directory (mode 0700) where it is missing.
+    /// Creates the state directory (mode 0700) where it is missing. Who takes
+    /// the lock for a run or a drill must begin by recovering.
     ///
     /// # Errors
-    /// When another run holds it; the message names its process.
-    pub fn take(state_dir: &Path) -> Result<Lock> {
+    /// A [`Held`] when another run holds it; the message names its process.
+    pub fn take(state_dir: &Path, work: Work) -> Result<Lock> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -44,27 +106,70 @@ impl Lock {
         let path = state_dir.join("lock");
         match Flock::lock(open(&path)?, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
-                // For the message of whoever comes second; nothing depends on it.
+                // For whoever comes second; that there is only one does not
+                // depend on it.
                 let _ = file.set_len(0);
-                let _ = write!(file, "{}", std::process::id());
+                let _ = write!(file, "{} {}", std::process::id(), work.name());
                 Ok(Lock {
                     run: file,
                     commands: outwait_commands(&state_dir.join("commands"))?,
                 })
             }
             Err((mut file, Errno::EWOULDBLOCK)) => {
-                let mut pid = String::new();
-                let _ = file.rewind().and_then(|()| file.read_to_string(&mut pid));
-                bail!(
-                    "another run is under way (process {pid} holds {})",
-                    path.display()
-                )
+                let holder = holder(&mut file);
+                Err(Held { path, holder }.into())
             }
             Err((_, errno)) => {
                 Err(anyhow!(errno)).with_context(|| format!("lock {}", path.display()))
             }
         }
     }
+
+    /// Waits as long as a run is in the way of a drill, or a drill of a run.
+    ///
+    /// # Errors
+    /// As [`Lock::take`]; and when a signal ends the wait.
+    pub fn wait(state_dir: &Path, work: Work, signals: &Signals) -> Result<Lock> {
+        let mut is_told = false;
+        loop {
+            let error = match Lock::take(state_dir, work) {
+                Ok(lock) => return Ok(lock),
+                Err(error) => error,
+            };
+            let holder = error.downcast_ref::<Held>().and_then(|held| held.holder);
+            let Some((pid, holder)) = holder.filter(|(_, holder)| work.waits_for(*holder)) else {
+                return Err(error);
+            };
+            if !is_told {
+                tracing::info!(pid, "waiting for the {} that is under way", holder.name());
+                is_told = true;
+            }
+            thread::sleep(LOOK);
+            signals.check()?;
+        }
+    }
+}
+
+/// Who says in the lock's file that he holds it, and still runs; what a killed
+/// one has left there does not count.
+fn holder(file: &mut File) -> Option<(u32, Work)> {
+    for look in 0..HOLDER_LOOKS {
+        if look > 0 {
+            thread::sleep(LOOK);
+        }
+        let mut text = String::new();
+        let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+        let said = text.split_once(' ').and_then(|(pid, name)| {
+            let work = Work::ALL.into_iter().find(|work| work.name() == name)?;
+            Some((pid.parse().ok()?, work))
+        });
+        if let Some((pid, _)) = said
+            && Path::new(&format!("/proc/{pid}")).exists()
+        {
+            return said;
+        }
+    }
+    None
 }
 
 fn open(path: &Path) -> Result<File> {
@@ -110,17 +215,62 @@ fn outwait_commands(path: &Path) -> Result<Option<Flock<File>>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+
     use super::*;
 
     #[test]
     fn a_second_run_is_refused_until_the_first_has_ended() {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = dir.path().join("state");
-        let first = Lock::take(&state_dir).unwrap();
-        let message = Lock::take(&state_dir).unwrap_err().to_string();
+        let first = Lock::take(&state_dir, Work::Run).unwrap();
+        let message = Lock::take(&state_dir, Work::Run).unwrap_err().to_string();
         let expected = format!("another run is under way (process {}", std::process::id());
         assert!(message.starts_with(&expected), "{message}");
         drop(first);
-        Lock::take(&state_dir).unwrap();
+        Lock::take(&state_dir, Work::Run).unwrap();
+    }
+
+    #[test]
+    fn a_run_and_a_drill_wait_for_each_other_and_for_nothing_else() {
+        for holder in Work::ALL {
+            for work in Work::ALL {
+                let dir = tempfile::tempdir().unwrap();
+                let first = Lock::take(dir.path(), holder).unwrap();
+                let (sender, receiver) = channel();
+                thread::scope(|scope| {
+                    scope.spawn(|| {
+                        let taken = Lock::wait(dir.path(), work, &Signals::default());
+                        sender.send(taken.is_ok()).unwrap();
+                    });
+                    let early = receiver.recv_timeout(LOOK * 3).ok();
+                    drop(first);
+                    let waits = [(Work::Run, Work::Drill), (Work::Drill, Work::Run)];
+                    if waits.contains(&(work, holder)) {
+                        assert_eq!(early, None, "{work:?} waits for {holder:?}");
+                        assert_eq!(receiver.recv(), Ok(true));
+                    } else {
+                        assert_eq!(early, Some(false), "{work:?} is refused by {holder:?}");
+                    }
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_killed_holder_wrote_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = Lock::take(dir.path(), Work::Run).unwrap();
+        let refusal = || Lock::take(dir.path(), Work::Other).unwrap_err();
+        let has_recovered = || refusal().downcast_ref::<Held>().unwrap().has_recovered();
+        // The control.
+        assert!(has_recovered());
+        // No process has a number as great (proc_sys_kernel(5), pid_max).
+        for text in ["", "7", "4194305 run", "4194305 drill", "1 other", "1 walk"] {
+            fs::write(dir.path().join("lock"), text).unwrap();
+            assert!(!has_recovered(), "{text}");
+        }
+        fs::write(dir.path().join("lock"), "1 drill").unwrap();
+        assert!(has_recovered());
     }
 }

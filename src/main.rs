@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         Command::List { what } => commands::list(global, what),
         Command::Verify { what } => commands::verify(global, what),
         Command::Prune { stacks, dry_run } => commands::prune(global, stacks, *dry_run),
-        Command::Drill { what, command } => commands::drill(global, what, command),
+        Command::Drill { what, command } => commands::drill(global, what, command, &log),
         Command::Restore(options) => commands::restore(global, options),
         Command::Recover { forget } => commands::recover(global, forget.as_deref(), &log),
         Command::Report { mail_test } => commands::report(global, *mail_test),

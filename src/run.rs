@@ -12,7 +12,7 @@ use crate::config::MailWhen;
 use crate::cycle::{self, Context};
 use crate::journal::{self, Journal};
 use crate::lifecycle;
-use crate::lock::Lock;
+use crate::lock::{Held, Lock, Work};
 use crate::logging::Log;
 use crate::outcome::{
     ExitStatus, FORMAT_VERSION, Failure, Phase, Recovered, RunOutcome, StackOutcome, StackStatus,
@@ -28,10 +28,10 @@ use crate::{drill, email, report, restore, standing};
 /// Backs up every stack of the plan.
 ///
 /// # Errors
-/// Only when nothing could be attempted (another run holds the lock); all
-/// else is in the outcome.
+/// Only when nothing could be attempted (another run holds the lock; a drill
+/// is waited for); all else is in the outcome.
 pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
-    let _lock = Lock::take(&plan.state_dir)?;
+    let _lock = Lock::wait(&plan.state_dir, Work::Run, signals)?;
     let mut outcome = begin(plan);
     match last_run(&plan.state_dir) {
         Ok(Some(last)) if is_unfinished(&last) => {
@@ -211,14 +211,34 @@ fn mail(plan: &Plan, outcome: &RunOutcome) -> Result<()> {
 }
 
 /// Starts what an interrupted run left stopped, and reports that run. Does
-/// nothing, and says nothing, when the last run ended by itself.
+/// nothing, and says nothing, when the last run ended by itself, or when a run
+/// or a drill is under way, which began with this.
 ///
 /// # Errors
-/// When another run is under way, or the journal cannot be read.
+/// When something else holds the lock, or the journal cannot be read.
 pub fn recover(plan: &Plan, log: &Log) -> Result<Option<RunOutcome>> {
-    let _lock = Lock::take(&plan.state_dir)?;
+    let lock = match Lock::take(&plan.state_dir, Work::Other) {
+        Err(error) if error.downcast_ref().is_some_and(Held::has_recovered) => {
+            tracing::info!("{error:#}; it began by recovering");
+            return Ok(None);
+        }
+        lock => lock?,
+    };
+    recover_first(plan, log, &Signals::default(), &lock)
+}
+
+/// [`recover`], for a drill, which holds the lock.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub fn recover_first(
+    plan: &Plan,
+    log: &Log,
+    signals: &Signals,
+    _lock: &Lock,
+) -> Result<Option<RunOutcome>> {
     let journal = Journal::open(&plan.state_dir)?;
-    let recovered = recover_all(&plan.state_dir, &journal, &Signals::default())?;
+    let recovered = recover_all(&plan.state_dir, &journal, signals)?;
     let last = last_run(&plan.state_dir);
     if recovered.is_empty()
         && matches!(&last, Ok(last) if !last.as_ref().is_some_and(is_unfinished))
@@ -307,7 +327,7 @@ fn recover_all(state_dir: &Path, journal: &Journal, signals: &Signals) -> Result
 
 /// Drops the journal of a stack that was seen to by hand.
 pub fn forget(plan: &Plan, stack: &str) -> Result<()> {
-    let _lock = Lock::take(&plan.state_dir)?;
+    let _lock = Lock::take(&plan.state_dir, Work::Other)?;
     let journal = Journal::open(&plan.state_dir)?;
     if !journal.found()?.iter().any(|found| found.stack == stack) {
         bail!("nothing is journalled of a stack `{stack}`");

@@ -202,7 +202,7 @@ fn stop_method(
     let anonymous = containers
         .iter()
         .flat_map(|c| &c.mounts)
-        .filter(|mount| mount.kind == "volume" && mount.name.len() == 64);
+        .filter(|mount| mount.is_anonymous());
     for mount in anonymous {
         warnings.push(format!(
             "`down` leaves the anonymous volume at {} behind, and `up` makes an empty one",

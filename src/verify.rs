@@ -26,6 +26,9 @@ pub struct Verified {
     pub problems: Vec<String>,
     /// Nothing against the archive itself.
     pub notes: Vec<String>,
+    /// To lie beside it: it had none, and is good as far as can be told.
+    #[serde(skip)]
+    pub missing_sums: Option<Sums>,
 }
 
 /// Reads all of an archive. `sums` is what lies beside it.
@@ -46,6 +49,7 @@ pub fn verify(
         compared: false,
         problems: Vec::new(),
         notes: Vec::new(),
+        missing_sums: None,
     };
     match structure(file, &mut verified.member_count) {
         Ok(()) => {}
@@ -61,7 +65,8 @@ pub fn verify(
             .push("no sums lie beside it: only its structure could be checked".to_owned()),
         Some(Err(error)) => {
             let note = format!(
-                "the sums beside it cannot be used ({error:#}): only its structure could be checked"
+                "the sums beside it cannot be used ({error:#}): only its structure could be checked \
+                 (remove them, and verify makes new ones)"
             );
             verified.notes.push(note);
         }
@@ -87,15 +92,18 @@ pub fn verify(
     }
     if !verified.compared {
         // At least the disk must give it back.
-        if verified.problems.is_empty()
-            && let Err(error) = Sums::of(file, cancel)
-        {
-            ensure!(!cancel.load(Ordering::Relaxed), "interrupted");
-            verified.problems.push(format!("{error:#}"));
+        if verified.problems.is_empty() {
+            match Sums::of(file, cancel) {
+                Ok(made) => verified.missing_sums = sums.is_none().then_some(made),
+                Err(error) => {
+                    ensure!(!cancel.load(Ordering::Relaxed), "interrupted");
+                    verified.problems.push(format!("{error:#}"));
+                }
+            }
         }
         if !verified.problems.is_empty() && verified.member_count > 0 {
             verified.notes.push(format!(
-                "the first {} members can be had",
+                "the first {} members can be had, the last of them perhaps damaged",
                 verified.member_count
             ));
         }

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::scene::{Scene, at_call};
-use common::{Background, docker, output, wait_until};
+use common::{Background, docker, in_parallel, output, wait_until};
 use serde_json::{Value, json};
 
 /// At this call the program gets SIGKILL, and the command is not run.
@@ -76,15 +76,6 @@ fn kill_at_every_call(method: &str, uses_socket: bool, action: &str) {
     assert!(seen.down >= 3, "{seen:?}");
     assert!(seen.partials >= 2, "{seen:?}");
     assert!(seen.journals >= seen.down, "{seen:?}");
-}
-
-/// For what waits more than it works. A panic in one fails the test.
-fn in_parallel<T: Send>(items: impl IntoIterator<Item = T>, check: impl Fn(T) + Copy + Send) {
-    std::thread::scope(|scope| {
-        for item in items {
-            scope.spawn(move || check(item));
-        }
-    });
 }
 
 #[test]

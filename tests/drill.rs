@@ -4,56 +4,177 @@ mod common;
 
 use std::fs;
 
-use common::scene::at_call;
-use common::{Ended, Place, Stack, docker, output};
+use common::scene::{Scene, at_call};
+use common::shop::Shop;
+use common::{Background, Ended, Place, Stack, docker, output, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-struct Shop {
-    stack: Stack,
-    place: Place,
+trait Drilled {
+    fn drill(&self, command: &[&str]) -> Ended;
+    fn traces(&self) -> Vec<String>;
 }
 
-impl Shop {
-    fn new() -> Shop {
-        let place = Place::new();
-        let stack = place.stack("shop");
-        let env = format!("GREETING=it costs $$5\nAPP_CONTAINER={}-app\n", stack.name);
-        fs::write(stack.dir.join(".env"), env).unwrap();
-        output(&mut stack.compose(&["up", "--detach", "--wait", "db", "cache", "app"]))
-            .expect_status(0);
-        place.config(json!([{"name": stack.name}]), json!({}));
-        stack.exec("cache", &["redis-cli", "set", "visitors", "42"]);
-        place.run().expect_status(0);
-        Shop { stack, place }
-    }
-
+impl Drilled for Shop {
     fn drill(&self, command: &[&str]) -> Ended {
         let args = [&["--json", "drill", &self.stack.name, "--"], command].concat();
         output(&mut self.place.program(&args))
     }
 
-    /// Everything of the throw-away project.
     fn traces(&self) -> Vec<String> {
-        let filter = format!(
-            "label=com.docker.compose.project=dsbdrill-{}",
-            self.stack.name
-        );
-        let list = |args: &[&str]| docker([args, &["--quiet", "--filter", &filter]].concat());
-        let mut traces = vec![
-            list(&["ps", "--all"]),
-            list(&["volume", "ls"]),
-            list(&["network", "ls"]),
-        ];
-        traces.retain(|found| !found.is_empty());
-        let scratch = fs::read_dir(self.place.state().join("drill"));
-        traces.extend(
-            scratch
-                .into_iter()
-                .flatten()
-                .map(|e| e.unwrap().path().display().to_string()),
-        );
-        traces
+        traces(&self.place, &self.stack)
     }
+}
+
+/// Everything of a stack's throw-away project.
+fn traces(place: &Place, stack: &Stack) -> Vec<String> {
+    let filter = format!("label=com.docker.compose.project=dsbdrill-{}", stack.name);
+    let list = |args: &[&str]| docker([args, &["--quiet", "--filter", &filter]].concat());
+    let mut traces = vec![
+        list(&["ps", "--all"]),
+        list(&["volume", "ls"]),
+        list(&["network", "ls"]),
+    ];
+    traces.retain(|found| !found.is_empty());
+    let scratch = fs::read_dir(place.state().join("drill"));
+    traces.extend(
+        scratch
+            .into_iter()
+            .flatten()
+            .map(|e| e.unwrap().path().display().to_string()),
+    );
+    traces
+}
+
+/// A drill of all stacks, frozen while it drills `stack`.
+fn freeze_in_drill(place: &Place, stack: &Stack) -> Background {
+    let scratch = place.state().join("drill").join(&stack.name);
+    let drill = Background::spawn(&mut place.program(&["drill", "--json"]));
+    wait_until("it drills the stack", || scratch.exists());
+    send(&drill, Signal::SIGSTOP);
+    assert!(scratch.exists(), "too late");
+    drill
+}
+
+fn send(child: &Background, signal: Signal) {
+    kill(Pid::from_raw(child.pid()), signal).unwrap();
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drill_of_all_that_is_ended_by_a_signal_tells_and_notes_what_was_done() {
+    let place = Place::new();
+    let (redis, web) = (place.stack("redis"), place.stack("web"));
+    redis.up();
+    web.up();
+    let unreachable = json!({
+        "host": "localhost", "port": 1, "encryption": "none", "timeout": 5,
+        "from": "a@example.org", "to": ["b@example.org"],
+    });
+    let stacks = json!([redis.name, web.name, "never"]);
+    place.config(json!([redis.name, web.name]), json!({}));
+    place.run().expect_status(0);
+    place.config(stacks, json!({"email": unreachable}));
+    let drill = freeze_in_drill(&place, &web);
+    send(&drill, Signal::SIGTERM);
+    send(&drill, Signal::SIGCONT);
+    let ended = drill.end().expect_status(2);
+    let all = ended.json();
+    assert_eq!(all[0]["problems"], json!([]), "{all}");
+    assert_eq!(all[0]["interrupted"], Value::Null);
+    for (i, stack) in [(1, web.name.as_str()), (2, "never")] {
+        assert_eq!(all[i]["stack"], stack, "{all}");
+        assert_eq!(all[i]["interrupted"], "SIGTERM", "{all}");
+        // That it ended early says nothing of the archive.
+        assert_eq!(all[i]["problems"], json!([]), "{all}");
+    }
+    let log = fs::read_to_string(place.path("log")).unwrap();
+    assert!(log.contains("mail what came of the drills"), "{log}");
+    let list = || {
+        output(&mut place.program(&["list", "--json"]))
+            .expect_status(0)
+            .json()
+    };
+    assert!(list()[0]["drilled"]["time"].is_string(), "{}", list());
+    assert_eq!(list()[1]["drilled"], Value::Null, "{}", list());
+    for stack in [&redis, &web] {
+        assert_eq!(traces(&place, stack), [""; 0]);
+    }
+    // The control: without a signal, the second is drilled, too.
+    place.config(json!([redis.name, web.name]), json!({}));
+    output(&mut place.program(&["drill"])).expect_status(0);
+    assert!(list()[1]["drilled"]["time"].is_string(), "{}", list());
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_and_a_drill_wait_for_each_other_and_recover_for_neither() {
+    let place = Place::new();
+    let web = place.stack("web");
+    web.up();
+    place.config(json!([web.name]), json!({}));
+    place.run().expect_status(0);
+    let drill = freeze_in_drill(&place, &web);
+    let run = Background::spawn(&mut place.program(&["run", "--json"]));
+    let log = || fs::read_to_string(place.path("log")).unwrap();
+    wait_until("the run waits", || {
+        log().contains("waiting for the drill that is under way")
+    });
+    // It leaves alone what the drill has there.
+    let scratch = place.state().join("drill").join(&web.name);
+    output(&mut place.program(&["recover"])).expect_status(0);
+    assert!(scratch.exists());
+    // The control: a second drill is refused.
+    output(&mut place.program(&["drill"])).expect_status(1);
+    send(&drill, Signal::SIGCONT);
+    drill.end().expect_status(0);
+    run.end().expect_status(0);
+    assert_eq!(traces(&place, &web), [""; 0]);
+
+    // A signal ends the wait, before anything was done.
+    let drill = freeze_in_drill(&place, &web);
+    let run = Background::spawn(&mut place.program(&["run", "--json"]));
+    wait_until("the run waits", || {
+        log().matches("waiting for the drill").count() == 2
+    });
+    let archives = place.stored(&web.name).len();
+    send(&run, Signal::SIGTERM);
+    run.end().expect_status(1);
+    assert_eq!(place.stored(&web.name).len(), archives);
+    // Killed, it leaves its traces to the run that waits.
+    let run = Background::spawn(&mut place.program(&["run", "--json"]));
+    wait_until("the run waits", || {
+        log().matches("waiting for the drill").count() == 3
+    });
+    send(&drill, Signal::SIGKILL);
+    drill.end().expect_status(-1);
+    run.end().expect_status(0);
+    assert_eq!(traces(&place, &web), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drill_starts_what_a_killed_run_left_stopped_before_it_drills() {
+    let scene = Scene::new("stop", 0);
+    scene.place.run().expect_status(0);
+    let kill = "if [ \"$1\" = start ]; then kill -9 $PARENT; exit 1; fi";
+    let (ended, _) = scene.attempt(&["run"], kill);
+    assert!(ended.is_none(), "{ended:?}");
+    // The control: it is down.
+    assert_ne!(scene.running(), scene.states);
+    let ended = output(&mut scene.place.program(&["drill"])).expect_status(0);
+    let (recovered, drilled) = (
+        ended.stderr.find("left stopped, starting it"),
+        ended.stderr.find("dsbdrill-"),
+    );
+    assert!(
+        recovered.is_some() && recovered < drilled,
+        "{}",
+        ended.stderr
+    );
+    scene.assert_recovered("drill after a killed run");
+    assert_eq!(scene.last_run()["interrupted"], "killed");
 }
 
 #[test]

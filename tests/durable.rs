@@ -4,29 +4,13 @@
 mod common;
 
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
-use common::output;
 use common::scene::Scene;
+use common::{killed_before, output, strace};
 use serde_json::{Value, json};
 
 const SYSCALLS: &str = "fsync,fdatasync,rename,renameat2,unlink,unlinkat,execve";
-
-/// `strace OPTIONS program run`; `None` when this machine does not let a
-/// process be traced.
-fn strace(scene: &Scene, options: &[&str]) -> Option<Command> {
-    let probe = output(Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]));
-    if probe.status != 0 {
-        eprintln!("SKIPPED: strace is not permitted: {}", probe.stderr);
-        return None;
-    }
-    let run = scene.place.program(&["run"]);
-    let mut command = Command::new("strace");
-    command.args(options).arg(run.get_program());
-    command.args(run.get_args());
-    Some(command)
-}
 
 /// The lines of a trace, in the order the system calls began.
 struct Trace(Vec<String>);
@@ -37,7 +21,8 @@ impl Trace {
         let log = scene.place.path("trace");
         let trace = format!("trace={SYSCALLS},write,sendto");
         let options = ["-f", "-qq", "-y", "-s", "500", "-e", &trace, "-o"];
-        let mut command = strace(scene, &[&options[..], &[log.to_str().unwrap()]].concat())?;
+        let run = scene.place.program(&["run"]);
+        let mut command = strace(&run, &[&options[..], &[log.to_str().unwrap()]].concat())?;
         output(&mut command).expect_status(0);
         let text = fs::read_to_string(log).unwrap();
         Some(Trace(text.lines().map(str::to_owned).collect()))
@@ -128,11 +113,8 @@ fn a_run_killed_before_any_sync_rename_or_removal_is_recovered() {
     for syscall in ["fsync", "rename", "renameat2", "unlink", "unlinkat"] {
         for n in 1.. {
             let point = format!("killed before {syscall} {n}");
-            let trace = format!("trace={syscall}");
-            let inject = format!("inject={syscall}:signal=SIGKILL:when={n}");
-            // Without -f: the thread that backs up, and not the docker commands.
-            let options = ["-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
-            let Some(mut command) = strace(&scene, &options) else {
+            let run = scene.place.program(&["run"]);
+            let Some(mut command) = killed_before(&run, syscall, n) else {
                 return;
             };
             let ended = output(&mut command);

@@ -253,6 +253,34 @@ fn a_volume_that_is_not_mounted_is_no_empty_directory() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_volume_that_is_only_there_while_mounted_is_not_restored_beneath_its_mount() {
+    let mounts = Mounts::up();
+    let restore = || {
+        let args = ["restore", &mounts.stack.name, "--yes"];
+        output(&mut mounts.place.program(&args))
+    };
+    mounts.configure(json!({"includeVolumes": ["memory", "bound"]}));
+    mounts.run();
+    output(&mut mounts.stack.compose(&["stop", "--timeout", "1"])).expect_status(0);
+    let refused = restore().expect_status(1).stderr;
+    let told = format!(
+        "the data of volume {} is only there while",
+        mounts.volume("memory")
+    );
+    assert!(refused.contains(&told), "{refused}");
+    // The control: what lies in a directory of the host comes back.
+    mounts.configure(json!({"includeVolumes": ["bound"]}));
+    mounts.run();
+    fs::remove_file(mounts.bound.join("file")).unwrap();
+    restore().expect_status(0);
+    assert_eq!(
+        fs::read_to_string(mounts.bound.join("file")).unwrap(),
+        "in-bound\n"
+    );
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_bind_device_that_is_missing_fails_before_the_stop() {
     let mounts = Mounts::up();
     mounts.configure(json!({"includeVolumes": ["bound"]}));

@@ -3,104 +3,14 @@
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
+use std::process::Command;
 
 use common::engine::Engine;
+use common::mixed::Mixed;
 use common::scene::at_call;
-use common::{Ended, Place, Stack, docker, output};
+use common::shop::{RUNNING, Shop};
+use common::{PROGRAM, Place, Stack, docker, output};
 use serde_json::{Value, json};
-
-/// A shop with rows, keys and uploads, and one archive of it.
-struct Shop {
-    stack: Stack,
-    place: Place,
-}
-
-impl Shop {
-    fn new() -> Shop {
-        let place = Place::new();
-        let stack = place.stack("shop");
-        let env = format!("GREETING=hello\nAPP_CONTAINER={}-app\n", stack.name);
-        fs::write(stack.dir.join(".env"), env).unwrap();
-        output(&mut stack.compose(&["up", "--detach", "--wait", "db", "cache", "app"]))
-            .expect_status(0);
-        place.config(json!([{"name": stack.name}]), json!({}));
-        let shop = Shop { stack, place };
-        shop.sql(
-            "CREATE TABLE orders (id int); INSERT INTO orders SELECT generate_series(1, 1000)",
-        );
-        shop.redis(&["set", "visitors", "42"]);
-        shop.place.run().expect_status(0);
-        shop
-    }
-
-    fn sql(&self, statement: &str) -> String {
-        self.stack
-            .exec("db", &["psql", "-U", "postgres", "-qtAc", statement])
-    }
-
-    fn redis(&self, command: &[&str]) -> String {
-        self.stack
-            .exec("cache", &[&["redis-cli"], command].concat())
-    }
-
-    fn spoil(&self) {
-        self.sql("DROP TABLE orders");
-        self.redis(&["del", "visitors"]);
-        fs::remove_file(self.stack.dir.join("uploads/picture")).unwrap();
-        fs::write(self.stack.dir.join("uploads/new"), "new").unwrap();
-    }
-
-    fn is_spoilt(&self) -> bool {
-        self.redis(&["exists", "visitors"]) == "0"
-            && self.sql("SELECT count(*) FROM pg_tables WHERE tablename = 'orders'") == "0"
-            && self.stack.dir.join("uploads/new").exists()
-            && !self.stack.dir.join("uploads/picture").exists()
-    }
-
-    fn is_restored(&self) -> bool {
-        self.redis(&["get", "visitors"]) == "42"
-            && self.sql("SELECT count(*) FROM pg_tables WHERE tablename = 'orders'") == "1"
-            && self.sql("SELECT sum(id) FROM orders") == "500500"
-            && self.stack.read("uploads/picture") == "first picture\n"
-            && !self.stack.dir.join("uploads/new").exists()
-    }
-
-    fn restore(&self, options: &[&str]) -> Ended {
-        let what = [&["restore", self.stack.name.as_str()], options].concat();
-        output(&mut self.place.program(&what))
-    }
-
-    fn running(&self) -> Vec<String> {
-        let mut states = self.stack.states();
-        states.retain(|state| state.ends_with(":running"));
-        states
-    }
-
-    /// Paths beside the stack's directory and its volumes' data.
-    fn beside(&self) -> Vec<PathBuf> {
-        let mut dirs = vec![self.stack.dir.parent().unwrap().to_owned()];
-        for volume in ["db", "cache"] {
-            let name = format!("{}_{volume}", self.stack.project);
-            let mountpoint = docker(["volume", "inspect", "--format", "{{.Mountpoint}}", &name]);
-            dirs.push(PathBuf::from(mountpoint).parent().unwrap().to_owned());
-        }
-        let entries = dirs.iter().flat_map(|dir| fs::read_dir(dir).unwrap());
-        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-        paths.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with('.'));
-        paths
-    }
-
-    #[track_caller]
-    fn assert_no_traces(&self, point: &str) {
-        assert_eq!(self.beside(), Vec::<PathBuf>::new(), "{point}");
-        let left = fs::read_dir(self.place.state().join("restore")).map(Iterator::count);
-        assert_eq!(left.unwrap_or(0), 0, "{point}");
-        assert_eq!(self.place.journalled(), [""; 0], "{point}");
-    }
-}
-
-const RUNNING: [&str; 3] = ["app:running", "cache:running", "db:running"];
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
@@ -130,6 +40,7 @@ fn a_changed_stack_becomes_what_it_was() {
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn what_was_there_is_kept_when_asked_for_and_a_changed_compose_file_comes_back() {
     let shop = Shop::new();
+    let greeting = shop.greeting();
     shop.spoil();
     let compose = shop.stack.dir.join("compose.yaml");
     let changed = shop
@@ -138,17 +49,11 @@ fn what_was_there_is_kept_when_asked_for_and_a_changed_compose_file_comes_back()
         .replace("${GREETING}", "changed");
     fs::write(&compose, changed).unwrap();
     shop.stack.up();
-    assert_eq!(
-        shop.stack.exec("app", &["sh", "-c", "echo $GREETING"]),
-        "changed"
-    );
+    assert_eq!(shop.greeting(), "changed");
     shop.restore(&["--yes", "--keep-old"]).expect_status(0);
     assert!(shop.is_restored());
-    assert_eq!(
-        shop.stack.exec("app", &["sh", "-c", "echo $GREETING"]),
-        "hello"
-    );
-    let kept = shop.beside();
+    assert_eq!(shop.greeting(), greeting);
+    let kept = shop.place.beside(&shop.trees());
     assert_eq!(kept.len(), 3, "{kept:?}");
     assert!(
         kept.iter().any(|old| old.join("uploads/new").exists()),
@@ -160,29 +65,78 @@ fn what_was_there_is_kept_when_asked_for_and_a_changed_compose_file_comes_back()
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_stack_that_is_gone_comes_back_with_its_volumes_as_compose_made_them() {
     let shop = Shop::new();
-    let labels = |volume: &str| {
-        let name = format!("{}_{volume}", shop.stack.project);
-        docker(["volume", "inspect", "--format", "{{json .Labels}}", &name])
-    };
-    let before = labels("db");
+    let labels = || shop.stack.inspect_volume("db", "{{json .Labels}}");
+    let before = labels();
     assert!(before.contains("kept.by"), "{before}");
-    output(&mut shop.stack.compose(&["down", "--volumes", "--timeout", "1"])).expect_status(0);
-    fs::remove_dir_all(&shop.stack.dir).unwrap();
+    shop.stack.remove();
     shop.restore(&["--yes"]).expect_status(0);
     assert!(shop.is_restored());
     assert_eq!(shop.running(), RUNNING);
-    assert_eq!(labels("db"), before);
+    assert_eq!(labels(), before);
     shop.assert_no_traces("restored");
-    // Compose takes all of it for its own: nothing is made anew or complained of.
-    let ids = shop.stack.container("db");
-    let up = output(
-        &mut shop
-            .stack
-            .compose(&["up", "--detach", "--wait", "db", "cache"]),
-    )
-    .expect_status(0);
-    assert!(!up.stderr.contains("already exists"), "{}", up.stderr);
-    assert_eq!(shop.stack.container("db"), ids);
+    assert_compose_takes_it(&shop.stack, &["db", "cache"]);
+}
+
+/// For its own: nothing is made anew or complained of.
+#[track_caller]
+fn assert_compose_takes_it(stack: &Stack, services: &[&str]) {
+    let ids = || services.iter().map(|service| stack.container(service));
+    let before: Vec<String> = ids().collect();
+    let up = || {
+        let up = [&["up", "--detach", "--wait"], services].concat();
+        output(&mut stack.compose(&up)).expect_status(0).stderr
+    };
+    assert_eq!(up(), "");
+    assert!(ids().eq(before));
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_mix_of_volumes_and_binds_comes_back_over_changes_over_nothing_and_from_a_pipe() {
+    let mixed = Mixed::new();
+    let volumes = || {
+        let format = "{{json .Labels}} {{json .Options}} {{.Driver}}";
+        ["data", "repos"].map(|volume| mixed.stack.inspect_volume(volume, format))
+    };
+    let before = volumes();
+    assert!(before[0].contains("kept.by") && before[1].contains("device"));
+    mixed.change();
+    mixed.assert_changed("before");
+    mixed.restore(&["--yes"]).expect_status(0);
+    mixed.assert_archived("over what had changed");
+    mixed
+        .place
+        .assert_no_restore(&mixed.trees(), "over what had changed");
+    mixed.remove();
+    mixed.assert_gone("before");
+    mixed.restore(&["--yes"]).expect_status(0);
+    mixed.assert_archived("over nothing");
+    assert_eq!(volumes(), before);
+    assert_compose_takes_it(&mixed.stack, &["forge"]);
+    // The control: it complains of a volume that is not as it makes them.
+    let data = format!("{}_data", mixed.stack.project);
+    output(&mut mixed.stack.compose(&["down", "--timeout", "1"])).expect_status(0);
+    docker(["volume", "rm", &data]);
+    docker(["volume", "create", &data]);
+    let up = output(&mut mixed.stack.compose(&["create"]));
+    assert!(
+        up.stderr.contains("was not created by Docker Compose"),
+        "{}",
+        up.stderr
+    );
+    mixed.remove();
+    docker(["volume", "rm", &data]);
+    // From a pipe, whoever writes to it.
+    let archive = mixed.place.archive(&mixed.stack.name);
+    let mut shell = Command::new("bash");
+    let script = "set -o pipefail; cat \"$ARCHIVE\" | \"$PROGRAM\" -c \"$CONFIG\" restore - --yes";
+    shell.args(["-c", script]).env("ARCHIVE", archive);
+    shell
+        .env("PROGRAM", PROGRAM)
+        .env("CONFIG", mixed.place.path("config.json"));
+    output(&mut shell).expect_status(0);
+    mixed.assert_archived("from a pipe");
+    mixed.place.assert_no_restore(&mixed.trees(), "from a pipe");
 }
 
 #[test]
@@ -191,14 +145,32 @@ fn a_restore_that_fails_leaves_everything_as_it_was() {
     let shop = Shop::new();
     shop.spoil();
     let ids = shop.stack.ids();
-    // Fails while unpacking.
+    // Data that is not what it was.
     let archive = shop.place.archive(&shop.stack.name);
     let good = fs::read(&archive).unwrap();
+    let mut damaged = good.clone();
+    let picture = b"first picture";
+    let at = good
+        .windows(picture.len())
+        .rposition(|data| data == picture);
+    damaged[at.unwrap()] = b'w';
+    fs::write(&archive, damaged).unwrap();
+    let failed = shop.restore(&["--yes"]).expect_status(1);
+    let said = format!("{}/uploads/picture: its data is damaged", shop.stack.name);
+    assert!(failed.stderr.contains(&said), "{}", failed.stderr);
+    assert!(shop.is_spoilt());
+    assert_eq!(shop.stack.ids(), ids);
+    shop.assert_no_traces("damaged data");
+    // The control: nothing else keeps it from being restored.
+    shop.restore(&["--yes", "--allow-damaged"]).expect_status(0);
+    assert_eq!(shop.stack.read("uploads/picture"), "wirst picture\n");
+    shop.spoil();
+    // Fails while unpacking.
     let mut damaged = good.clone();
     let at = good.len() / 2 / 512 * 512;
     damaged[at..at + 200_000].fill(b'x');
     fs::write(&archive, damaged).unwrap();
-    let failed = shop.restore(&["--yes"]).expect_status(1);
+    let failed = shop.restore(&["--yes", "--allow-damaged"]).expect_status(1);
     assert!(
         failed.stderr.contains("all is as it was"),
         "{}",
@@ -227,7 +199,9 @@ fn a_restore_killed_at_any_docker_call_is_wholly_old_or_wholly_new() {
     let shop = Shop::new();
     let (mut old, mut new, mut halfway) = (0, 0, 0);
     for n in 1.. {
-        shop.spoil_if_restored();
+        if !shop.is_spoilt() {
+            shop.spoil();
+        }
         let spy = shop.place.spy(&at_call(n, "kill -9 $PARENT; exit 1"));
         spy.clear();
         let mut program = shop.place.program(&["restore", &shop.stack.name, "--yes"]);
@@ -238,7 +212,7 @@ fn a_restore_killed_at_any_docker_call_is_wholly_old_or_wholly_new() {
             assert!(n > 8, "{point}");
             break;
         }
-        halfway += usize::from(!shop.beside().is_empty());
+        halfway += usize::from(!shop.place.beside(&shop.trees()).is_empty());
         output(&mut shop.place.program(&["recover"])).expect_status(0);
         assert_eq!(shop.running(), RUNNING, "{point}");
         let (is_old, is_new) = (shop.is_spoilt(), shop.is_restored());
@@ -248,14 +222,6 @@ fn a_restore_killed_at_any_docker_call_is_wholly_old_or_wholly_new() {
     }
     assert!(shop.is_restored());
     assert!(old > 3 && halfway > 3, "{old} {new} {halfway}");
-}
-
-impl Shop {
-    fn spoil_if_restored(&self) {
-        if !self.is_spoilt() {
-            self.spoil();
-        }
-    }
 }
 
 #[test]
@@ -297,8 +263,7 @@ fn a_stack_is_restored_on_an_engine_that_has_never_seen_it() {
     stack.exec("app", &["sh", "-c", "echo kept >/data/row"]);
     place.config(json!([{"name": stack.name}]), json!({}));
     place.run().expect_status(0);
-    output(&mut stack.compose(&["down", "--volumes", "--timeout", "1"])).expect_status(0);
-    fs::remove_dir_all(&stack.dir).unwrap();
+    stack.remove();
     let engine = Engine::start(&place);
     assert_eq!(engine.states(&stack), [""; 0]);
     let mut restore = place.program(&["restore", &stack.name, "--yes"]);
@@ -312,6 +277,36 @@ fn a_stack_is_restored_on_an_engine_that_has_never_seen_it() {
     // The one-shot had ended, and was not run again.
     let starts = stack.read("log/starts");
     assert_eq!(starts.matches("migrate").count(), 1, "{starts}");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn databases_and_mixed_data_come_back_on_an_engine_that_has_never_seen_them() {
+    let (mut shop, mut mixed) = (Shop::new(), Mixed::new());
+    shop.stack.remove();
+    mixed.remove();
+    let engine = Engine::start(&mixed.place);
+    for stack in [&mut shop.stack, &mut mixed.stack] {
+        stack.host = Some(engine.host());
+    }
+    let restore = |place: &Place, stack: &Stack| {
+        let mut restore = place.program(&["restore", &stack.name, "--yes"]);
+        output(restore.env("DOCKER_HOST", engine.host()))
+    };
+    // It says what it needs, and leaves nothing behind.
+    let failed = restore(&shop.place, &shop.stack).expect_status(1);
+    let missing = "docker-stack-backup/debian:1 of service db";
+    assert!(failed.stderr.contains(missing), "{}", failed.stderr);
+    assert!(!shop.stack.dir.exists());
+    engine.load_image("docker-stack-backup/debian:1");
+    restore(&shop.place, &shop.stack).expect_status(0);
+    assert!(shop.is_restored());
+    assert_eq!(shop.running(), RUNNING);
+    shop.assert_no_traces("on another Engine");
+    restore(&mixed.place, &mixed.stack).expect_status(0);
+    mixed.assert_archived("on another Engine");
+    assert_compose_takes_it(&shop.stack, &["db", "cache"]);
+    assert_compose_takes_it(&mixed.stack, &["forge"]);
 }
 
 #[test]

@@ -117,6 +117,7 @@ fn odd_directories_are_archived_or_refused_with_a_reason() {
         name: format!("{}-odd", stack.name),
         project: format!("{}-odd", stack.name),
         dir: odd,
+        host: None,
     };
     odd.up();
     place.config(json!([{"name": odd.name, "path": odd.dir}]), json!({}));

@@ -3,42 +3,19 @@
 mod common;
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::scene::{Scene, start_times};
-use common::{Background, Ended, Place, Stack, output, wait_until};
+use common::{Background, Place, Stack, output, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 fn send(run: &Background, signal: Signal) {
     kill(Pid::from_raw(run.pid()), signal).unwrap();
-}
-
-/// How a run in the background ended; its outcome is small enough for a pipe.
-fn end(mut run: Background) -> Ended {
-    let status = run.0.wait().unwrap().code().unwrap_or(-1);
-    let (mut stdout, mut stderr) = (String::new(), String::new());
-    run.0
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_string(&mut stdout)
-        .unwrap();
-    run.0
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut stderr)
-        .unwrap();
-    Ended {
-        status,
-        stdout,
-        stderr,
-    }
 }
 
 fn failures(outcome: &Value) -> String {
@@ -92,7 +69,7 @@ fn a_run_killed_while_it_archives_leaves_a_partial_and_recover_removes_it() {
     let dir = scene.place.store().join(&scene.stack.name);
     freeze_while_archiving(&run, &dir, BIG_BYTES);
     send(&run, Signal::SIGKILL);
-    end(run).expect_status(-1);
+    run.end().expect_status(-1);
     // The controls: it is there, it is no archive, and the stack is down.
     assert_eq!(scene.partials().len(), 1);
     let list = || {
@@ -131,7 +108,7 @@ fn a_signal_while_archiving_starts_the_stack_removes_the_partial_and_ends_the_ru
         freeze_while_archiving(&run, &dir, BIG_BYTES);
         send(&run, signal);
         send(&run, Signal::SIGCONT);
-        let json = end(run).expect_status(2).json();
+        let json = run.end().expect_status(2).json();
         assert_eq!(json["interrupted"], signal.as_str());
         assert!(
             failures(scene.stack.outcome(&json)).contains(": interrupted"),
@@ -175,7 +152,7 @@ fn a_signal_during_a_slow_stop_ends_it_before_the_next_group_is_stopped() {
             spy.calls().iter().any(|call| call.starts_with("stop "))
         });
         send(&run, signal);
-        let json = end(run).expect_status(2).json();
+        let json = run.end().expect_status(2).json();
         assert_eq!(json["interrupted"], signal.as_str());
         let failures = failures(scene.stack.outcome(&json));
         assert!(
@@ -217,7 +194,7 @@ fn one_signal_while_it_waits_for_health_lets_the_stack_be_finished() {
     let place = Place::new();
     let stack = place.stack("slow-health");
     let run = signalled_while_it_waits(&place, &stack);
-    let json = end(run).expect_status(2).json();
+    let json = run.end().expect_status(2).json();
     assert_eq!(json["interrupted"], "SIGINT");
     assert_eq!(stack.outcome(&json)["status"], "ok");
     assert!(stack.outcome(&json)["downtimeMs"].as_u64().unwrap() >= 5000);
@@ -250,7 +227,7 @@ fn a_second_signal_ends_the_wait_for_health_and_recover_takes_it_up() {
     fs::write(&compose, slower).unwrap();
     let run = signalled_while_it_waits(&place, &stack);
     send(&run, Signal::SIGINT);
-    let json = end(run).expect_status(3).json();
+    let json = run.end().expect_status(3).json();
     let failures = failures(stack.outcome(&json));
     let reason = "is not healthy (starting) when a second signal ended the wait";
     assert!(failures.contains(reason), "{failures}");
@@ -281,7 +258,7 @@ fn a_hangup_is_ignored_under_nohup() {
         spy.calls().iter().any(|call| call.starts_with("stop "))
     });
     send(&run, Signal::SIGHUP);
-    let json = end(run).expect_status(0).json();
+    let json = run.end().expect_status(0).json();
     assert_eq!(json["interrupted"], Value::Null);
 }
 
@@ -321,7 +298,7 @@ fn a_signal_to_the_whole_process_group_does_not_reach_the_docker_commands() {
         spy.calls().iter().any(|call| call.starts_with("stop "))
     });
     nix::sys::signal::killpg(Pid::from_raw(run.pid()), Signal::SIGINT).unwrap();
-    let json = end(run).expect_status(2).json();
+    let json = run.end().expect_status(2).json();
     let failures = failures(scene.stack.outcome(&json));
     assert!(failures.contains("interrupted by SIGINT"), "{failures}");
     assert!(!failures.contains("docker"), "{failures}");

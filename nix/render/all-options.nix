@@ -72,6 +72,12 @@
     ];
     persistent = false;
     randomizedDelaySec = "10min";
+    drill = {
+      enable = true;
+      schedule = "Sun 05:00";
+      persistent = false;
+      randomizedDelaySec = "20min";
+    };
     onSuccess = [ "after.service" ];
     onFailure = [ "alarm.service" ];
     docker.host = "unix:///run/user/1000/docker.sock";

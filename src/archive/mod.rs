@@ -25,7 +25,7 @@ mod write;
 pub use draft::{Applied, Draft, Placed, Update};
 pub use layout::{Layout, ManifestSlot};
 pub use manifest::{FORMAT_VERSION, ImageOf, Manifest};
-pub use read::{is_complete, read_manifest};
+pub use read::{is_complete, read_manifest, read_manifest_of_stream};
 pub use reader::{Input, Kind, Member, Reader};
 pub use sums::Sums;
 pub use write::{Reading, WriteSummary, write_manifest, write_members};

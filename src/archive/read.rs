@@ -19,8 +19,21 @@ const MANIFEST_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Fails if the file is no tar file, cannot be read, or ends within the
 /// manifest. Does not move the file's position.
 pub fn read_manifest(file: &File) -> Result<Option<Vec<u8>>> {
-    let start = ReadAt { file, position: 0 }.take(MANIFEST_BYTES_MAX);
-    let mut archive = tar::Archive::new(start);
+    manifest_of(ReadAt { file, position: 0 })
+}
+
+/// The same of a stream, and all that was read of it: a reader needs that, too.
+pub fn read_manifest_of_stream(stream: impl Read) -> Result<(Option<Vec<u8>>, Vec<u8>)> {
+    let mut kept = Kept {
+        stream,
+        read: Vec::new(),
+    };
+    let manifest = manifest_of(&mut kept)?;
+    Ok((manifest, kept.read))
+}
+
+fn manifest_of(archive: impl Read) -> Result<Option<Vec<u8>>> {
+    let mut archive = tar::Archive::new(archive.take(MANIFEST_BYTES_MAX));
     let mut members = archive.entries().context("read manifest")?;
     let Some(first) = members.next() else {
         return Ok(None);
@@ -79,6 +92,20 @@ impl Read for ReadAt<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.file.read_at(buffer, self.position)?;
         self.position += got as u64;
+        Ok(got)
+    }
+}
+
+/// Keeps what is read.
+struct Kept<R> {
+    stream: R,
+    read: Vec<u8>,
+}
+
+impl<R: Read> Read for Kept<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.stream.read(buffer)?;
+        self.read.extend_from_slice(&buffer[..got]);
         Ok(got)
     }
 }

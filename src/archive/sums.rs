@@ -9,6 +9,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -65,6 +66,14 @@ impl Sums {
                 .flatten()
                 .collect(),
         })
+    }
+
+    /// Of the archive at `path`; `None` if there are none.
+    pub fn beside(path: &Path) -> Option<Result<Sums>> {
+        match std::fs::read_to_string(path.with_extension("sums")) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            text => Some(text.map_err(Into::into).and_then(|text| Sums::parse(&text))),
+        }
     }
 
     /// As the sidecar holds them; the last line is of all that is before it.

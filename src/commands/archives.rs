@@ -16,7 +16,7 @@ use crate::archive::{self, Manifest};
 use crate::checks::{Check, Checks};
 use crate::cli::Global;
 use crate::config::StopMethod;
-use crate::lock::Lock;
+use crate::lock::{Lock, Work};
 use crate::outcome::ExitStatus;
 use crate::plan::Plan;
 use crate::prune;
@@ -218,7 +218,7 @@ pub fn verify(global: &Global, what: &[String]) -> Result<ExitStatus> {
     let files_only = !what.is_empty() && what.iter().all(|name| is_path(name));
     let (store, _lock) = match load(global) {
         Ok(plan) => {
-            let lock = Lock::take(&plan.state_dir)?;
+            let lock = Lock::take(&plan.state_dir, Work::Other)?;
             (Store::open(&plan.backup_dir).ok(), Some(lock))
         }
         // A file needs no configuration.
@@ -291,9 +291,16 @@ fn verify_one(store: Option<&Store>, candidate: &Candidate, signals: &Signals) -
         Some((store, archive)) => store.read_beside(&archive.name, Beside::Sums)?,
         None => fs::read(path.with_extension("sums")).ok(),
     };
-    let verified = verifying::verify(path.clone(), &file, sums.as_deref(), signals.flag())
+    let mut verified = verifying::verify(path.clone(), &file, sums.as_deref(), signals.flag())
         .with_context(context)?;
     if let Some((store, archive)) = place {
+        if let Some(sums) = &verified.missing_sums {
+            let text = sums.to_text();
+            store.write_beside(&archive.name, Beside::Sums, text.as_bytes())?;
+            verified
+                .notes
+                .push("they were made now: from here on, damage is told by the file".to_owned());
+        }
         let mut checks = Checks::of(store, &archive.name).unwrap_or_default();
         checks.verified = Some(Check::now(&verified.problems));
         checks.write(store, &archive.name)?;

@@ -4,84 +4,115 @@ use anyhow::{Context, Result, ensure};
 use jiff::ZonedDateTime;
 
 use super::restore::{find, in_store, is_path, manifest};
-use super::{Absent, load, load_with, print, print_json};
+use super::{Absent, load, load_with, print, print_json, recovery_status, start_log_file};
 use crate::checks::{Check, Checks};
 use crate::cli::Global;
 use crate::config::MailWhen;
 use crate::drill::{self as drills, Drilled};
 use crate::email;
-use crate::lock::Lock;
+use crate::lock::{Lock, Work};
+use crate::logging::Log;
 use crate::outcome::{ExitStatus, LastDrill};
 use crate::plan::Plan;
 use crate::report::{drills_subject, drills_text, human_duration};
 use crate::restore::Archive;
 use crate::signals::Signals;
-use crate::standing;
 use crate::store::{Store, StoredArchive};
+use crate::{run as runs, standing};
 
 /// Where a stack's configuration does not say.
 const START_TIMEOUT_SECS: u64 = 180;
 
-pub fn drill(global: &Global, what: &[String], command: &[String]) -> Result<ExitStatus> {
-    if what.is_empty() {
-        ensure!(
-            command.is_empty(),
-            "name the stack that the command is for (`drillCheck` in the configuration is for all \
-             drills of a stack)"
-        );
-        return drill_all(global);
-    }
-    let plan = load_with(global, Absent::UseDefaults)?;
-    let _lock = Lock::take(&plan.state_dir)?;
-    let signals = Signals::install()?;
-    let mut all = Vec::new();
-    for name in what {
-        signals.check()?;
-        let drilled = if is_path(name) || name == "-" {
-            drill_one(&plan, &find(global, name)?, command, &signals)?
-        } else {
-            let stored = in_store(&plan, name)?;
-            let archive = Archive::open(&stored.path)?;
-            let drilled = drill_one(&plan, &archive, command, &signals)?;
-            note(&plan, &stored, &drilled)?;
-            drilled
-        };
-        show(global, &drilled)?;
-        all.push(drilled);
-    }
-    conclude(global, &all)
-}
-
-/// The newest good archive of each configured stack. Whatever comes of one, the
-/// others are drilled; and it is mailed, since a timer may have started this.
-fn drill_all(global: &Global) -> Result<ExitStatus> {
-    let plan = load(global)?;
+/// Of what is named, or else of each configured stack the newest good archive;
+/// then, whatever comes of one, the others are drilled, and it is mailed, since
+/// a timer may have started this.
+pub fn drill(
+    global: &Global,
+    what: &[String],
+    command: &[String],
+    log: &Log,
+) -> Result<ExitStatus> {
+    let is_all = what.is_empty();
     ensure!(
-        !plan.stacks.is_empty(),
+        !is_all || command.is_empty(),
+        "name the stack that the command is for (`drillCheck` in the configuration is for all \
+         drills of a stack)"
+    );
+    let plan = match is_all {
+        true => load(global)?,
+        false => load_with(global, Absent::UseDefaults)?,
+    };
+    let what: Vec<&str> = match is_all {
+        true => plan.stacks.iter().map(|stack| &*stack.name).collect(),
+        false => what.iter().map(|name| &**name).collect(),
+    };
+    ensure!(
+        !what.is_empty(),
         "no stacks are configured: nothing to drill"
     );
-    let _lock = Lock::take(&plan.state_dir)?;
     let signals = Signals::install()?;
+    start_log_file(&plan, log);
+    let lock = Lock::wait(&plan.state_dir, Work::Drill, &signals)?;
+    // A stack that is down must not wait until the drills are done.
+    let recovered = runs::recover_first(&plan, log, &signals, &lock)?;
     let started = ZonedDateTime::now();
-    let mut all = Vec::new();
-    for stack in &plan.stacks {
-        signals.check()?;
-        let drilled = drill_newest(&plan, &stack.name, &signals).or_else(|error| {
+    let drill_this = |name: &str| match is_all {
+        true => drill_newest(&plan, name, &signals).or_else(|error| {
             signals.check()?;
             let problem = format!("{error:#}");
-            anyhow::Ok(Drilled::failed(&stack.name, String::new(), problem))
-        })?;
-        show(global, &drilled)?;
+            Ok(Drilled::failed(name, String::new(), problem))
+        }),
+        false => drill_named(global, &plan, name, command, &signals),
+    };
+    let all = drill_each(&what, &signals, drill_this, |drilled| show(global, drilled))?;
+    let mut status = recovered.map_or(ExitStatus::Ok, |outcome| recovery_status(&outcome));
+    if is_all && let Err(error) = mail(&plan, &all, &started) {
+        tracing::error!("{error:#}");
+        status = status.max(ExitStatus::Incomplete);
+    }
+    Ok(conclude(global, &all)?.max(status))
+}
+
+/// Until a signal comes; what was not drilled to its end then says so.
+fn drill_each(
+    what: &[&str],
+    signals: &Signals,
+    drill: impl Fn(&str) -> Result<Drilled>,
+    show: impl Fn(&Drilled) -> Result<()>,
+) -> Result<Vec<Drilled>> {
+    let mut all = Vec::new();
+    for name in what {
+        let drilled = match signals.received() {
+            Some(signal) => Drilled::interrupted(name, signal),
+            None => drill(name).or_else(|error| match signals.received() {
+                Some(signal) => {
+                    tracing::warn!("{error:#}");
+                    Ok(Drilled::interrupted(name, signal))
+                }
+                None => Err(error),
+            })?,
+        };
+        show(&drilled)?;
         all.push(drilled);
     }
-    let status = conclude(global, &all)?;
-    Ok(match mail(&plan, &all, &started) {
-        Ok(()) => status,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitStatus::Incomplete
-        }
-    })
+    Ok(all)
+}
+
+fn drill_named(
+    global: &Global,
+    plan: &Plan,
+    name: &str,
+    command: &[String],
+    signals: &Signals,
+) -> Result<Drilled> {
+    if is_path(name) || name == "-" {
+        return drill_one(plan, &find(global, name)?, command, signals);
+    }
+    let stored = in_store(plan, name)?;
+    let archive = Archive::open(&stored.path)?;
+    let drilled = drill_one(plan, &archive, command, signals)?;
+    note(plan, &stored, &drilled)?;
+    Ok(drilled)
 }
 
 fn drill_newest(plan: &Plan, stack: &str, signals: &Signals) -> Result<Drilled> {
@@ -174,6 +205,12 @@ fn note(plan: &Plan, archive: &StoredArchive, drilled: &Drilled) -> Result<()> {
 }
 
 fn text(drilled: &Drilled) -> String {
+    if let Some(signal) = &drilled.interrupted {
+        return format!(
+            "------  {}: not drilled, interrupted by {signal}\n",
+            drilled.stack
+        );
+    }
     let word = if drilled.is_healthy() {
         "ok    "
     } else {

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::cli::{Cli, Global};
 use crate::config::{Config, DEFAULT_STATE_DIR, Retention, Stack, StackFields};
-use crate::lock::Lock;
+use crate::lock::{Lock, Work};
 use crate::logging::Log;
 use crate::outcome::{ExitStatus, PrunedStack, RunOutcome};
 use crate::plan::Plan;
@@ -206,7 +206,7 @@ pub fn prune(global: &Global, stacks: &[String], dry_run: bool) -> Result<ExitSt
     if dry_run {
         return inspect::prune_dry_run(global, &plan, policy, now);
     }
-    let _lock = Lock::take(&plan.state_dir)?;
+    let _lock = Lock::take(&plan.state_dir, Work::Other)?;
     let store = Store::open(&plan.backup_dir)?;
     let pruned: Vec<PrunedStack> = plan
         .stacks
@@ -246,13 +246,15 @@ pub fn recover(global: &Global, forget: Option<&str>, log: &Log) -> Result<ExitS
         tracing::info!("nothing to recover");
         return Ok(ExitStatus::Ok);
     };
-    let shown = show(global, &outcome);
-    // That the run was interrupted is what was asked to be mended.
-    let status = match outcome.exit_status() {
+    Ok(show(global, &outcome).max(recovery_status(&outcome)))
+}
+
+/// That the run was interrupted is what was asked to be mended.
+fn recovery_status(outcome: &RunOutcome) -> ExitStatus {
+    match outcome.exit_status() {
         ExitStatus::Incomplete if outcome.errors.is_empty() => ExitStatus::Ok,
         status => status,
-    };
-    Ok(shown.max(status))
+    }
 }
 
 pub fn report(global: &Global, mail_test: bool) -> Result<ExitStatus> {

@@ -6,9 +6,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::{Absent, load_with, print, print_json};
-use crate::archive::{self, Manifest};
+use crate::archive::Manifest;
 use crate::cli::{Global, Restore};
-use crate::lock::Lock;
+use crate::lock::{Lock, Work};
 use crate::outcome::ExitStatus;
 use crate::plan::Plan;
 use crate::report::human_bytes;
@@ -59,11 +59,11 @@ fn diff(
         }],
         None => {
             let manifest = manifest.context(
-                "only an archive in a file and with a manifest tells which stack it is of: name \
-                 what to compare it with by --to DIR",
+                "only an archive with a manifest tells which stack it is of: name what to compare \
+                 this one with by --to DIR",
             )?;
             let plan = load_with(global, Absent::UseDefaults)?;
-            restores::stack::places(manifest, plan.stack(&manifest.stack))?
+            restores::host::places(manifest, plan.stack(&manifest.stack))?
         }
     };
     let signals = Signals::install()?;
@@ -86,8 +86,7 @@ fn restore_stack(
     manifest: Option<&Manifest>,
 ) -> Result<ExitStatus> {
     let manifest = manifest.context(
-        "only an archive in a file and with a manifest tells which stack it is of: unpack this one \
-         with --to DIR",
+        "only an archive with a manifest tells which stack it is of: unpack this one with --to DIR",
     )?;
     let plan = load_with(global, Absent::UseDefaults)?;
     let stack = plan.stack(&manifest.stack);
@@ -95,7 +94,8 @@ fn restore_stack(
     let wish = Wish {
         state_dir: &plan.state_dir,
         signals: &signals,
-        allow_devices: options.allow_devices || !is_path(&options.what),
+        allow_devices: options.allow_devices || is_of_stack(&options.what),
+        allow_damaged: options.allow_damaged,
         keep_old: options.keep_old,
         starts: !options.no_start,
     };
@@ -103,7 +103,7 @@ fn restore_stack(
         let planned = restores::stack::Restore::plan(archive, manifest, stack, &wish)?;
         return print(&planned.text()).map(|()| ExitStatus::Ok);
     }
-    let _lock = Lock::take(&plan.state_dir)?;
+    let _lock = Lock::take(&plan.state_dir, Work::Other)?;
     let planned = restores::stack::Restore::plan(archive, manifest, stack, &wish)?;
     confirm(options, &planned.text())?;
     let restored = planned.run()?;
@@ -161,7 +161,7 @@ pub fn tell_lacks(lacks: &[String]) -> ExitStatus {
 /// `-`, a path, or a stack's archive in the store.
 pub fn find(global: &Global, what: &str) -> Result<Archive> {
     if what == "-" {
-        return Ok(Archive::Stdin);
+        return Archive::stdin();
     }
     if is_path(what) {
         return Archive::open(Path::new(what));
@@ -173,6 +173,11 @@ pub fn find(global: &Global, what: &str) -> Result<Archive> {
 /// What has a slash or ends as an archive does names a file, all else a stack.
 pub fn is_path(what: &str) -> bool {
     what.contains('/') || what.ends_with(".tar")
+}
+
+/// Whether an archive in the store is meant: whoever can write there is root.
+fn is_of_stack(what: &str) -> bool {
+    what != "-" && !is_path(what)
 }
 
 /// The archive that `STACK` or `STACK@TIME` means: the newest good one, or the
@@ -198,13 +203,10 @@ pub fn in_store(plan: &Plan, what: &str) -> Result<StoredArchive> {
     })
 }
 
-/// `None` on standard input, and for archives of other programs.
+/// `None` for archives of other programs.
 pub fn manifest(archive: &Archive) -> Result<Option<Manifest>> {
-    let Some(file) = archive.file() else {
-        return Ok(None);
-    };
     let context = || format!("read the manifest of {}", archive.name());
-    let json = archive::read_manifest(file).with_context(context)?;
+    let json = archive.manifest().with_context(context)?;
     let Some(json) = json else { return Ok(None) };
     let manifest: Manifest = serde_json::from_slice(&json).with_context(context)?;
     check_manifest(&manifest).with_context(context)?;

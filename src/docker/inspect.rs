@@ -2,7 +2,7 @@
 //! is used here.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -91,6 +91,18 @@ pub struct Mount {
     pub writable: bool,
 }
 
+impl Mount {
+    /// Of a volume that was named by the Engine, for a mount that names none.
+    pub fn is_anonymous(&self) -> bool {
+        self.kind == "volume" && is_made_up(&self.name)
+    }
+}
+
+/// As the Engine makes up names: 32 random bytes.
+fn is_made_up(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Read from the Engine, and written to and read from manifests.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -110,8 +122,17 @@ pub struct Volume {
 impl Volume {
     /// Named by the Engine, for a mount that names no volume.
     pub fn is_anonymous(&self) -> bool {
-        self.labels.contains_key("com.docker.volume.anonymous")
-            || self.name.len() == 64 && self.name.bytes().all(|b| b.is_ascii_hexdigit())
+        self.labels.contains_key("com.docker.volume.anonymous") || is_made_up(&self.name)
+    }
+
+    /// The directory that its driver binds, by the options `o` and `device`.
+    pub fn bound(&self) -> Option<&Path> {
+        let options = self.options.get("o")?;
+        let is_bind = self.driver == "local" && options.split(',').any(|o| o == "bind");
+        self.options
+            .get("device")
+            .map(Path::new)
+            .filter(|_| is_bind)
     }
 
     /// Its data lies in a directory of this host at all times. Any other

@@ -7,26 +7,39 @@ use super::headline::{NAME_COUNT, subject_of};
 use crate::drill::Drilled;
 
 /// `[tag] DRILL SUCCESS: 3 stacks came up healthy`,
-/// `[tag] DRILL FAILURE: web not healthy; 2 of 3 stacks came up healthy`.
+/// `[tag] DRILL FAILURE: web not healthy; 2 of 3 stacks came up healthy`,
+/// `[tag] DRILL INTERRUPTED (SIGTERM): db, web not drilled; 1 of 3 stacks came up healthy`.
 pub fn drills_subject(drills: &[Drilled], tag: &str) -> String {
     subject_of(tag, headline(drills))
 }
 
 fn headline(drills: &[Drilled]) -> String {
-    let failed = drills.iter().filter(|drilled| !drilled.is_healthy());
-    let failed: Vec<String> = failed.map(|drilled| ascii(&drilled.stack)).collect();
-    let (total, healthy) = (drills.len(), drills.len() - failed.len());
-    match failed.as_slice() {
-        [] => format!(
-            "DRILL SUCCESS: {} came up healthy",
-            count(total as u64, "stack")
-        ),
-        failed => format!(
-            "DRILL FAILURE: {} not healthy; {healthy} of {} came up healthy",
-            list_names(failed, NAME_COUNT),
-            count(total as u64, "stack")
-        ),
+    let names = |is_wanted: fn(&Drilled) -> bool| -> Vec<String> {
+        let wanted = drills.iter().filter(|drilled| is_wanted(drilled));
+        wanted.map(|drilled| ascii(&drilled.stack)).collect()
+    };
+    let failed = names(|drilled| !drilled.problems.is_empty());
+    let not_drilled = names(|drilled| drilled.interrupted.is_some());
+    let total = count(drills.len() as u64, "stack");
+    let mut clauses = Vec::new();
+    for (names, what) in [(&failed, "not healthy"), (&not_drilled, "not drilled")] {
+        if !names.is_empty() {
+            clauses.push(format!("{} {what}", list_names(names, NAME_COUNT)));
+        }
     }
+    clauses.push(match drills.len() - failed.len() - not_drilled.len() {
+        healthy if healthy == drills.len() => format!("{total} came up healthy"),
+        healthy => format!("{healthy} of {total} came up healthy"),
+    });
+    let signal = drills
+        .iter()
+        .find_map(|drilled| drilled.interrupted.as_ref());
+    let label = match (failed.is_empty(), signal) {
+        (false, _) => "FAILURE".to_owned(),
+        (true, Some(signal)) => format!("INTERRUPTED ({signal})"),
+        (true, None) => "SUCCESS".to_owned(),
+    };
+    format!("DRILL {label}: {}", clauses.join("; "))
 }
 
 /// Printable ASCII of at most 72 columns.
@@ -37,9 +50,12 @@ pub fn drills_text(drills: &[Drilled], host: &str, started: &ZonedDateTime) -> S
     text.line("", &format!("{host}, {started}"));
     text.section("DRILLS");
     for drilled in drills {
-        let result = match drilled.is_healthy() {
-            true => format!("healthy in {}", human_duration(drilled.duration_ms)),
-            false => "FAILED".to_owned(),
+        let result = match &drilled.interrupted {
+            Some(signal) => format!("not drilled, interrupted by {signal}"),
+            None if drilled.is_healthy() => {
+                format!("healthy in {}", human_duration(drilled.duration_ms))
+            }
+            None => "FAILED".to_owned(),
         };
         text.line("  ", &format!("{}: {result}", drilled.stack));
         for problem in &drilled.problems {
@@ -76,6 +92,7 @@ mod tests {
             services: vec!["app".to_owned(), "db".to_owned()],
             duration_ms: 12_345,
             problems: problems.iter().map(|text| (*text).to_owned()).collect(),
+            interrupted: None,
             notes: Vec::new(),
         }
     }
@@ -111,6 +128,29 @@ mod tests {
             services app, db
           new: FAILED
             there is no archive of a stack new
+
+        docker-stack-backup 0.1.0
+        ");
+    }
+    #[test]
+    fn a_mail_of_drills_that_were_interrupted_tells_what_was_done() {
+        let mut all = vec![
+            drilled("immich", &[]),
+            Drilled::interrupted("web", "SIGTERM"),
+            Drilled::interrupted("new", "SIGTERM"),
+        ];
+        assert_snapshot!(drills_subject(&all, ""), @"DRILL INTERRUPTED (SIGTERM): web, new not drilled; 1 of 3 stacks came up healthy");
+        all[0].problems = vec!["service db is unhealthy after 180 s".to_owned()];
+        assert_snapshot!(drills_subject(&all, ""), @"DRILL FAILURE: immich not healthy; web, new not drilled; 0 of 3 stacks came up healthy");
+        let started = "2026-11-23T03:00:00+01:00[+01:00]".parse().unwrap();
+        assert_snapshot!(drills_text(&all[1..], "nas", &started), @r"
+        DRILL INTERRUPTED (SIGTERM): web, new not drilled; 0 of 2 stacks came up
+          healthy
+        nas, 2026-11-23 03:00:00 +01:00
+
+        DRILLS
+          web: not drilled, interrupted by SIGTERM
+          new: not drilled, interrupted by SIGTERM
 
         docker-stack-backup 0.1.0
         ");

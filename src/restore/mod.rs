@@ -2,12 +2,14 @@
 
 pub mod diff;
 mod extract;
+pub mod host;
 mod metadata;
 pub mod pick;
 pub mod stack;
 pub mod swap;
 
 use std::fs::{self, DirBuilder, File};
+use std::io::{Cursor, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -15,14 +17,22 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags};
 
-use crate::archive::{Input, Kind, Reader};
+use crate::archive::{self, Input, Kind, Reader};
 pub use extract::{Destination, Options, Summary, extract, normalise};
 use pick::Only;
 
 /// An archive to be read.
 pub enum Archive {
-    File { file: File, path: PathBuf },
-    Stdin,
+    File {
+        file: File,
+        path: PathBuf,
+    },
+    /// Can be read once.
+    Stdin {
+        /// What was read of it already.
+        head: Vec<u8>,
+        manifest: Option<Vec<u8>>,
+    },
 }
 
 impl Archive {
@@ -36,24 +46,41 @@ impl Archive {
         })
     }
 
+    /// On standard input, of which the beginning is read.
+    pub fn stdin() -> Result<Archive> {
+        let (manifest, head) = archive::read_manifest_of_stream(std::io::stdin().lock())
+            .context("the archive on standard input")?;
+        Ok(Archive::Stdin { head, manifest })
+    }
+
     pub fn name(&self) -> String {
         match self {
             Archive::File { path, .. } => path.display().to_string(),
-            Archive::Stdin => "the archive on standard input".to_owned(),
+            Archive::Stdin { .. } => "the archive on standard input".to_owned(),
         }
     }
 
     pub fn file(&self) -> Option<&File> {
         match self {
             Archive::File { file, .. } => Some(file),
-            Archive::Stdin => None,
+            Archive::Stdin { .. } => None,
+        }
+    }
+
+    /// Its JSON; `None` in archives of other programs.
+    pub fn manifest(&self) -> Result<Option<Vec<u8>>> {
+        match self {
+            Archive::File { file, .. } => archive::read_manifest(file),
+            Archive::Stdin { manifest, .. } => Ok(manifest.clone()),
         }
     }
 
     pub fn reader(&self) -> Result<Reader<'_>> {
         Reader::new(match self {
             Archive::File { file, .. } => Input::File(file),
-            Archive::Stdin => Input::Stream(Box::new(std::io::stdin())),
+            Archive::Stdin { head, .. } => {
+                Input::Stream(Box::new(Cursor::new(head.clone()).chain(std::io::stdin())))
+            }
         })
     }
 }
@@ -80,13 +107,19 @@ pub fn to_directory(
     let summary = extract(&mut reader, archive.file(), &[destination], &options)
         .with_context(|| archive.name())?;
     only.check_all_found()?;
-    if !reader.ends_with_zeros()? {
+    read_to_the_end(&mut reader, archive)?;
+    Ok(summary)
+}
+
+/// Who writes to a pipe is not to be told that nobody reads any more.
+fn read_to_the_end(reader: &mut Reader<'_>, archive: &Archive) -> Result<()> {
+    if !reader.ends_with_zeros().with_context(|| archive.name())? {
         tracing::warn!(
             "data follows the end of {}; it was not looked at",
             archive.name()
         );
     }
-    Ok(summary)
+    Ok(())
 }
 
 /// What [`to_directory`] would write: the members' names, one a line.

@@ -2,7 +2,6 @@
 //! stops it, exchanges, starts what the archive says was running; and undoes
 //! all of that when anything fails on the way.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -16,10 +15,13 @@ use jiff::ZonedDateTime;
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
-use super::diff::Place;
-use super::swap::{self, Entry, Step, Target};
+use super::host::{
+    by_name, directory, missing_images, missing_volumes, refuse_unless_exchangeable, targets,
+    volume_names,
+};
+use super::swap::{self, Entry, Step};
 use super::{Archive, Destination, Options, extract};
-use crate::archive::Manifest;
+use crate::archive::{Manifest, Sums};
 use crate::config::StopMethod;
 use crate::docker::{self, ComposeProject, Container, Status, Volume};
 use crate::journal::{self, Journal};
@@ -41,6 +43,7 @@ pub struct Restore<'a> {
     stop_timeout: Option<Duration>,
     start_timeout: Duration,
     allow_devices: bool,
+    allow_damaged: bool,
     starts: bool,
     /// What runs now, and is stopped.
     running: Vec<WasRunning>,
@@ -53,6 +56,8 @@ pub struct Wish<'a> {
     pub state_dir: &'a Path,
     pub signals: &'a Signals,
     pub allow_devices: bool,
+    /// Otherwise data that is not as it was written replaces nothing.
+    pub allow_damaged: bool,
     pub keep_old: bool,
     /// Otherwise what is restored stays down.
     pub starts: bool,
@@ -95,10 +100,10 @@ impl<'a> Restore<'a> {
         let containers = docker::compose_containers(Some(&manifest.project))?;
         let present = docker::volumes(&volume_names(manifest))?;
         let missing_volumes = missing_volumes(manifest, &present)?;
-        let volumes: BTreeMap<&str, &Volume> = present
-            .iter()
-            .map(|volume| (volume.name.as_str(), volume))
-            .collect();
+        for volume in present.iter().chain(&missing_volumes) {
+            refuse_unless_exchangeable(volume)?;
+        }
+        let volumes = by_name(&present);
         let targets = targets(manifest, &compose.dir, &volumes)?;
         let mut warnings = Vec::new();
         let images = missing_images(manifest)?;
@@ -150,6 +155,7 @@ impl<'a> Restore<'a> {
             stop_timeout: stack.and_then(|stack| stack.stop_timeout),
             start_timeout: stack.map_or(Duration::from_secs(180), |stack| stack.start_timeout),
             allow_devices: wish.allow_devices,
+            allow_damaged: wish.allow_damaged,
             starts: wish.starts,
             running: containers
                 .iter()
@@ -214,6 +220,9 @@ impl<'a> Restore<'a> {
     pub fn run(mut self) -> Result<Restored> {
         let journal = Journal::open(self.state_dir)?;
         self.refuse_leftovers(&journal)?;
+        if !self.allow_damaged {
+            self.refuse_damaged()?;
+        }
         for target in &self.entry.targets {
             target.check()?;
         }
@@ -257,6 +266,34 @@ impl<'a> Restore<'a> {
         Ok(())
     }
 
+    /// Only sums tell of damaged data; none lie beside archives that were not
+    /// verified, nor beside standard input.
+    fn refuse_damaged(&self) -> Result<()> {
+        let Archive::File { file, path } = self.archive else {
+            return Ok(());
+        };
+        let damaged = match Sums::beside(path) {
+            None => return Ok(()),
+            Some(Ok(sums)) => sums.damaged(file, self.signals.flag())?,
+            Some(Err(error)) => {
+                tracing::warn!("the sums beside the archive cannot be used: {error:#}");
+                return Ok(());
+            }
+        };
+        let Some(first) = damaged.first() else {
+            return Ok(());
+        };
+        bail!(
+            "{} is damaged, and nothing was done: {first}{} (`verify` says all and marks it, so that \
+             the newest good one is taken; --allow-damaged restores it all the same)",
+            path.display(),
+            match damaged.len() {
+                1 => String::new(),
+                count => format!(" and {} more", count - 1),
+            }
+        )
+    }
+
     fn attempt(
         &mut self,
         journal: &Journal,
@@ -291,10 +328,7 @@ impl<'a> Restore<'a> {
             docker::create_volume(volume)?;
         }
         let present = docker::volumes(&volume_names(self.manifest))?;
-        let volumes: BTreeMap<&str, &Volume> = present
-            .iter()
-            .map(|volume| (volume.name.as_str(), volume))
-            .collect();
+        let volumes = by_name(&present);
         let made = |missing: &Volume| volumes.contains_key(missing.name.as_str());
         ensure!(
             self.missing_volumes.iter().all(made),
@@ -332,6 +366,7 @@ impl<'a> Restore<'a> {
         let mut reader = self.archive.reader()?;
         let summary = extract(&mut reader, self.archive.file(), &destinations, &options)
             .with_context(|| self.archive.name())?;
+        super::read_to_the_end(&mut reader, self.archive)?;
         for (target, destination) in self.entry.targets.iter_mut().zip(&destinations) {
             target.note_new()?;
             rustix::fs::syncfs(&destination.parent).context("sync what was unpacked")?;
@@ -448,27 +483,6 @@ impl<'a> Restore<'a> {
     }
 }
 
-/// What a restore would replace, and what of it there is.
-pub fn places(manifest: &Manifest, stack: Option<&StackPlan>) -> Result<Vec<Place>> {
-    let dir = directory(manifest, stack)?;
-    let present = docker::volumes(&volume_names(manifest))?;
-    let missing = missing_volumes(manifest, &present)?;
-    let volumes: BTreeMap<&str, &Volume> = present
-        .iter()
-        .map(|volume| (volume.name.as_str(), volume))
-        .collect();
-    let targets = targets(manifest, &dir, &volumes)?;
-    let there = targets.into_iter().map(|target| Place {
-        prefix: target.prefix.into_bytes(),
-        path: Some(target.path).filter(|path| path.exists()),
-    });
-    let missing = missing.iter().map(|volume| Place {
-        prefix: format!("{}{}", volume_prefix(manifest), volume.name).into_bytes(),
-        path: None,
-    });
-    Ok(there.chain(missing).collect())
-}
-
 /// Ends what killed restores left: they are undone, or, if they were through,
 /// finished. Their stacks are started by the ordinary journal afterwards.
 pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Result<()>)>> {
@@ -564,112 +578,8 @@ fn as_running(container: &Container, manifest: &Manifest) -> WasRunning {
     }
 }
 
-/// The stack's: where it is configured to be, else where it was.
-fn directory(manifest: &Manifest, stack: Option<&StackPlan>) -> Result<PathBuf> {
-    let recorded = manifest
-        .trees
-        .get(&manifest.stack)
-        .context("the archive does not hold the stack's directory")?;
-    Ok(stack.map_or_else(|| PathBuf::from(recorded), |stack| stack.dir().to_owned()))
-}
-
 fn open_dir(path: &Path) -> Result<OwnedFd> {
     // Not O_PATH: it is synced through this handle.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))
-}
-
-fn volume_prefix(manifest: &Manifest) -> String {
-    format!("{}.volumes/", manifest.stack)
-}
-
-fn volume_names(manifest: &Manifest) -> BTreeSet<String> {
-    let prefix = volume_prefix(manifest);
-    let names = manifest
-        .trees
-        .keys()
-        .filter_map(|tree| tree.strip_prefix(&prefix));
-    names.map(str::to_owned).collect()
-}
-
-/// Those that the archive holds data of, as its manifest describes them.
-fn missing_volumes(manifest: &Manifest, present: &[Volume]) -> Result<Vec<Volume>> {
-    let mut missing = Vec::new();
-    for name in volume_names(manifest) {
-        if present.iter().any(|volume| volume.name == name) {
-            continue;
-        }
-        let described = manifest.volumes.iter().find(|volume| volume.name == name);
-        missing.push(
-            described
-                .with_context(|| format!("the manifest does not describe volume {name}"))?
-                .clone(),
-        );
-    }
-    Ok(missing)
-}
-
-/// Where each tree goes; one within another is part of that.
-fn targets(
-    manifest: &Manifest,
-    dir: &Path,
-    volumes: &BTreeMap<&str, &Volume>,
-) -> Result<Vec<Target>> {
-    let volume_prefix = volume_prefix(manifest);
-    let mut targets = Vec::new();
-    for (prefix, path) in &manifest.trees {
-        let path = if *prefix == manifest.stack {
-            dir.to_owned()
-        } else if let Some(name) = prefix.strip_prefix(&volume_prefix) {
-            // One that is missing has no place yet.
-            let Some(volume) = volumes.get(name) else {
-                continue;
-            };
-            match volume.options.get("device") {
-                Some(_) => PathBuf::from(path),
-                None => volume.mountpoint.clone(),
-            }
-        } else {
-            PathBuf::from(path)
-        };
-        ensure!(
-            path.is_absolute() && path.file_name().is_some(),
-            "{} cannot be replaced",
-            path.display()
-        );
-        // An administrator may have made it a symlink: what it leads to is meant.
-        let path = fs::canonicalize(&path).unwrap_or(path);
-        targets.push(Target::new(prefix, &path));
-    }
-    let paths: Vec<PathBuf> = targets.iter().map(|target| target.path.clone()).collect();
-    targets.retain(|target| {
-        !paths
-            .iter()
-            .any(|path| *path != target.path && target.path.starts_with(path))
-    });
-    Ok(targets)
-}
-
-/// Each image of a service that ran, by reference and digests.
-fn missing_images(manifest: &Manifest) -> Result<Vec<String>> {
-    let mut missing = Vec::new();
-    for image in manifest
-        .images
-        .iter()
-        .filter(|image| manifest.running.contains(&image.service))
-    {
-        if !docker::images(&BTreeSet::from([image.reference.clone()]))?.is_empty() {
-            continue;
-        }
-        let digests = match image.digests.as_slice() {
-            [] => format!("built here, id {}", image.id),
-            digests => digests.join(", "),
-        };
-        missing.push(format!(
-            "{} of service {} ({digests})",
-            image.reference, image.service
-        ));
-    }
-    missing.dedup();
-    Ok(missing)
 }

@@ -46,7 +46,7 @@ impl Engine {
             network,
         };
         engine.restart();
-        engine.load_image();
+        engine.load_image(IMAGE);
         engine
     }
 
@@ -146,10 +146,11 @@ impl Engine {
         states
     }
 
-    fn load_image(&self) {
+    /// One of the other Engine's.
+    pub fn load_image(&self, image: &str) {
         let mut save = Command::new("docker");
         let mut save = save
-            .args(["save", IMAGE])
+            .args(["save", image])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

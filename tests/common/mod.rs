@@ -6,11 +6,15 @@
 pub mod disk;
 pub mod engine;
 pub mod ledger;
+pub mod mixed;
 pub mod scene;
+pub mod shop;
 pub mod spy;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -72,6 +76,41 @@ pub fn succeed<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>
 
 pub fn docker<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
     succeed("docker", args)
+}
+
+/// `strace OPTIONS` of a command, `None` (and a word on stderr) where processes
+/// may not be traced. Without `-f` it is the first thread alone.
+pub fn strace(command: &Command, options: &[&str]) -> Option<Command> {
+    let probe = output(Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]));
+    if probe.status != 0 {
+        eprintln!("SKIPPED: strace is not permitted: {}", probe.stderr);
+        return None;
+    }
+    let mut traced = Command::new("strace");
+    traced.args(options).arg(command.get_program());
+    traced.args(command.get_args());
+    let set = command.get_envs();
+    traced.envs(set.filter_map(|(name, value)| Some((name, value?))));
+    Some(traced)
+}
+
+/// The same of a program that gets SIGKILL before its call `n` of `syscall`.
+pub fn killed_before(command: &Command, syscall: &str, n: usize) -> Option<Command> {
+    let trace = format!("trace={syscall}");
+    let inject = format!("inject={syscall}:signal=SIGKILL:when={n}");
+    strace(
+        command,
+        &["-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject],
+    )
+}
+
+/// For what waits more than it works. A panic in one fails the test.
+pub fn in_parallel<T: Send>(items: impl IntoIterator<Item = T>, check: impl Fn(T) + Copy + Send) {
+    std::thread::scope(|scope| {
+        for item in items {
+            scope.spawn(move || check(item));
+        }
+    });
 }
 
 /// Waits until something holds, at most for half a minute.
@@ -136,6 +175,7 @@ impl Place {
             project: name.clone(),
             name,
             dir,
+            host: None,
         }
     }
 
@@ -176,13 +216,8 @@ impl Place {
     /// Names of everything in a stack's directory of the store, sorted, but
     /// for what lies beside archives.
     pub fn stored(&self, stack: &str) -> Vec<String> {
-        let Ok(listing) = fs::read_dir(self.store().join(stack)) else {
-            return Vec::new();
-        };
-        let mut names: Vec<String> = listing
-            .map(|item| item.unwrap().file_name().into_string().unwrap())
-            .filter(|name| !name.ends_with(".sums") && !name.ends_with(".checks.json"))
-            .collect();
+        let mut names = names_in(&self.store().join(stack));
+        names.retain(|name| !name.ends_with(".sums") && !name.ends_with(".checks.json"));
         names.sort();
         names
     }
@@ -207,15 +242,39 @@ impl Place {
         target
     }
 
+    /// What a restore has beside the trees it replaces, or what they were.
+    pub fn beside(&self, trees: &[PathBuf]) -> Vec<PathBuf> {
+        let dirs: BTreeSet<&Path> = trees.iter().filter_map(|tree| tree.parent()).collect();
+        let entries = dirs.iter().flat_map(|dir| fs::read_dir(dir).into_iter());
+        let paths = entries.flatten().map(|entry| entry.unwrap().path());
+        let is_hidden = |path: &PathBuf| path.file_name().unwrap().as_encoded_bytes()[0] == b'.';
+        paths.filter(is_hidden).collect()
+    }
+
+    /// Nothing is under way, and nothing is left of a restore of these trees.
+    #[track_caller]
+    pub fn assert_no_restore(&self, trees: &[PathBuf], point: &str) {
+        assert_eq!(self.beside(trees), Vec::<PathBuf>::new(), "{point}");
+        for journal in ["restore", "journal"] {
+            let mut entries = names_in(&self.state().join(journal));
+            // A half-written entry (`.new`) is none: nothing was done yet.
+            entries.retain(|name| name.ends_with(".json"));
+            assert_eq!(entries, [""; 0], "{point}");
+        }
+    }
+
     /// Names of journalled stacks.
     pub fn journalled(&self) -> Vec<String> {
-        let Ok(listing) = fs::read_dir(self.path("state/journal")) else {
-            return Vec::new();
-        };
-        listing
-            .map(|item| item.unwrap().file_name().into_string().unwrap())
-            .collect()
+        names_in(&self.path("state/journal"))
     }
+}
+
+/// Of a directory that need not be there.
+fn names_in(dir: &Path) -> Vec<String> {
+    let listing = fs::read_dir(dir).into_iter().flatten();
+    listing
+        .map(|item| item.unwrap().file_name().into_string().unwrap())
+        .collect()
 }
 
 /// A real compose stack; taken down, volumes and all, when dropped.
@@ -223,11 +282,19 @@ pub struct Stack {
     pub name: String,
     pub project: String,
     pub dir: PathBuf,
+    /// Another Engine than the one of all tests.
+    pub host: Option<String>,
 }
 
 impl Stack {
-    pub fn compose(&self, args: &[&str]) -> Command {
+    pub fn docker(&self) -> Command {
         let mut command = Command::new("docker");
+        command.envs(self.host.iter().map(|host| ("DOCKER_HOST", host)));
+        command
+    }
+
+    pub fn compose(&self, args: &[&str]) -> Command {
+        let mut command = self.docker();
         command.args([
             "compose",
             "--project-name",
@@ -265,15 +332,44 @@ impl Stack {
     /// `service:state` of all its containers, sorted.
     pub fn states(&self) -> Vec<String> {
         let filter = format!("label=com.docker.compose.project={}", self.project);
-        let ids = docker(["ps", "--all", "--quiet", "--filter", &filter]);
+        let mut list = self.docker();
+        let ids = output(list.args(["ps", "--all", "--quiet", "--filter", &filter])).stdout;
         // Not from `ps`, which lags behind a stop or start.
         let format = "{{index .Config.Labels \"com.docker.compose.service\"}}:{{.State.Status}}";
-        let mut inspect = Command::new("docker");
+        let mut inspect = self.docker();
         inspect.args(["container", "inspect", "--format", format]);
         let states = output(inspect.args(ids.lines())).stdout;
         let mut states: Vec<String> = states.lines().map(str::to_owned).collect();
         states.sort();
         states
+    }
+
+    /// `service:running`, of those that run.
+    pub fn running(&self) -> Vec<String> {
+        let mut states = self.states();
+        states.retain(|state| state.ends_with(":running"));
+        states
+    }
+
+    /// Of one of its volumes, by its name in the compose file.
+    #[track_caller]
+    pub fn inspect_volume(&self, volume: &str, format: &str) -> String {
+        let name = format!("{}_{volume}", self.project);
+        let mut inspect = self.docker();
+        let inspect = inspect.args(["volume", "inspect", "--format", format, &name]);
+        output(inspect).expect_status(0).stdout.trim().to_owned()
+    }
+
+    #[track_caller]
+    pub fn mountpoint(&self, volume: &str) -> PathBuf {
+        self.inspect_volume(volume, "{{.Mountpoint}}").into()
+    }
+
+    /// Takes it away: containers, networks, volumes, and its directory.
+    #[track_caller]
+    pub fn remove(&self) {
+        output(&mut self.compose(&["down", "--volumes", "--timeout", "1"])).expect_status(0);
+        fs::remove_dir_all(&self.dir).unwrap();
     }
 
     /// Ids of all its containers, sorted by name.
@@ -313,7 +409,7 @@ impl Drop for Stack {
         // By label: works when the test has broken the compose file.
         let filter = format!("label=com.docker.compose.project={}", self.project);
         let remove = |kind: &str, list: &[&str], remove: &[&str]| {
-            let mut listing = Command::new("docker");
+            let mut listing = self.docker();
             listing
                 .arg(kind)
                 .args(list)
@@ -324,7 +420,7 @@ impl Drop for Stack {
                 .unwrap_or_default();
             let names = String::from_utf8_lossy(&listed).into_owned();
             if !names.trim().is_empty() {
-                let mut command = Command::new("docker");
+                let mut command = self.docker();
                 command
                     .arg(kind)
                     .args(remove)
@@ -360,6 +456,20 @@ impl Background {
 
     pub fn wait(mut self) -> i32 {
         self.0.wait().unwrap().code().unwrap_or(-1)
+    }
+
+    /// How it ended; what it prints is small enough for a pipe.
+    pub fn end(mut self) -> Ended {
+        let status = self.0.wait().unwrap().code().unwrap_or(-1);
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        let pipes = (self.0.stdout.take(), self.0.stderr.take());
+        pipes.0.unwrap().read_to_string(&mut stdout).unwrap();
+        pipes.1.unwrap().read_to_string(&mut stderr).unwrap();
+        Ended {
+            status,
+            stdout,
+            stderr,
+        }
     }
 }
 

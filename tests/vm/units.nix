@@ -4,5 +4,6 @@
   services.docker-stack-backup = {
     schedule = "*-*-* 03:00";
     randomizedDelaySec = "30min";
+    drill.enable = true;
   };
 }

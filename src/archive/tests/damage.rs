@@ -70,94 +70,160 @@ fn assert_found(verified: &Verified, names: &str, what: &str) {
     );
 }
 
+/// Where an archive may be damaged.
+struct Place {
+    what: &'static str,
+    at: usize,
+    /// The member it belongs to, by its number and its name.
+    member: usize,
+    name: String,
+}
+
+impl Archive {
+    fn places(&self) -> Vec<Place> {
+        let long = "n".repeat(200);
+        let large = self.member("large").data as usize;
+        let a = self.member("/a");
+        let (a_start, a_data) = (a.start as usize, a.data as usize);
+        let long_start = self.member(&long).start as usize;
+        let manifest = self.members[0].data as usize;
+        [
+            ("manifest's header", 10, "manifest.json"),
+            ("manifest", manifest + 5, "manifest.json"),
+            ("header", a_start + 10, "stack/a"),
+            ("data", a_data + 10, "stack/a"),
+            ("padding", a_data + 5001, "stack/a"),
+            ("large data", large + 100_000, "stack/large"),
+            ("pax header", long_start + 150, long.as_str()),
+            ("pax record", long_start + 512 + 100, long.as_str()),
+        ]
+        .map(|(what, at, name)| Place {
+            what,
+            at,
+            member: self.number(name),
+            name: name.to_owned(),
+        })
+        .into()
+    }
+
+    fn number(&self, name: &str) -> usize {
+        let ends = |member: &Member| member.path.ends_with(name.as_bytes());
+        self.members.iter().position(ends).unwrap()
+    }
+
+    /// The files that GNU tar unpacks as they were, of one that is damaged.
+    fn unpacked_by_tar(&self, bytes: &[u8]) -> Vec<String> {
+        let out = tempfile::tempdir().unwrap();
+        let damaged = self.dir.path().join("damaged.tar");
+        fs::write(&damaged, bytes).unwrap();
+        let mut tar = Command::new("tar");
+        tar.arg("--ignore-zeros")
+            .arg("-xf")
+            .arg(&damaged)
+            .arg("-C")
+            .arg(out.path());
+        // It says what it skips, and fails.
+        let _ = tar.output().unwrap();
+        self.files_in(out.path())
+    }
+
+    /// Those that this program does, until it comes to the damage.
+    fn unpacked(&self, bytes: &[u8]) -> Vec<String> {
+        use crate::restore::{Archive, pick::Only, to_directory};
+        let out = tempfile::tempdir().unwrap();
+        let damaged = self.dir.path().join("damaged.tar");
+        fs::write(&damaged, bytes).unwrap();
+        let archive = Archive::open(&damaged).unwrap();
+        let _ = to_directory(&archive, out.path(), &Only::default(), false, &GO_ON);
+        self.files_in(out.path())
+    }
+
+    fn files_in(&self, out: &Path) -> Vec<String> {
+        let names = ["a", "large", &"n".repeat(200), "z"].map(|name| format!("stack/{name}"));
+        let original = |name: &str| self.dir.path().join(name.replacen("stack", "tree", 1));
+        let is_good = |name: &String| {
+            fs::read(out.join(name)).ok() == Some(fs::read(original(name)).unwrap())
+        };
+        names.into_iter().filter(is_good).collect()
+    }
+}
+
 #[test]
-fn damage_is_found_wherever_it_is() {
+fn damage_is_found_wherever_it_is_and_what_can_still_be_had_is_told() {
     let archive = Archive::new();
     let good = archive.verify(&archive.good, Some(&archive.sums));
     assert!(good.problems.is_empty() && good.compared, "{good:?}");
     assert_eq!(good.member_count, 6);
-    let long = "n".repeat(200);
-    let long = long.as_str();
-    let places = [
-        (
-            "header",
-            archive.member("/a").start as usize + 10,
-            "stack/a",
-        ),
-        ("data", archive.member("/a").data as usize + 10, "stack/a"),
-        (
-            "large data",
-            archive.member("large").data as usize + 100_000,
-            "stack/large",
-        ),
-        (
-            "pax header",
-            archive.member(long).start as usize + 150,
-            long,
-        ),
-        (
-            "pax record",
-            archive.member(long).start as usize + 512 + 100,
-            long,
-        ),
-        (
-            "manifest",
-            archive.members[0].data as usize + 5,
-            "manifest.json",
-        ),
-        (
-            "padding",
-            archive.member("/a").data as usize + 5001,
-            "stack/a",
-        ),
-    ];
-    for (what, at, names) in places {
-        for bit in [0x01, 0x80] {
-            let mut flipped = archive.good.clone();
-            flipped[at] ^= bit;
-            let verified = archive.verify(&flipped, Some(&archive.sums));
-            assert_found(&verified, names, &format!("flip in {what}"));
-            // What lies elsewhere can be had.
-            assert!(
-                verified
-                    .notes
+    assert_eq!(archive.unpacked(&archive.good).len(), 4);
+    for place in archive.places() {
+        let (at, block) = (place.at, place.at / 512 * 512);
+        let damage = |act: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = archive.good.clone();
+            act(&mut bytes);
+            bytes
+        };
+        let in_place = [
+            ("flip", damage(&|bytes| bytes[at] ^= 1)),
+            ("flip high", damage(&|bytes| bytes[at] ^= 0x80)),
+            (
+                "zeros",
+                damage(&|bytes| bytes[at - at % 512..][..512].fill(0)),
+            ),
+        ];
+        // What comes later is no longer where it was.
+        let displaced = [
+            ("cut", damage(&|bytes| bytes.truncate(at))),
+            ("delete a byte", damage(&|bytes| drop(bytes.drain(at..=at)))),
+            (
+                "delete a block",
+                damage(&|bytes| drop(bytes.drain(block..block + 512))),
+            ),
+            ("insert a byte", damage(&|bytes| bytes.insert(at, b'x'))),
+            (
+                "insert a block",
+                damage(&|bytes| drop(bytes.splice(block..block, [b'x'; 512]))),
+            ),
+        ];
+        let in_place = in_place.map(|(how, bytes)| (how, bytes, 5));
+        let displaced = displaced.map(|(how, bytes)| (how, bytes, place.member));
+        for (how, bytes, good_count) in in_place.into_iter().chain(displaced) {
+            let what = format!("{how} in {}", place.what);
+            if bytes == archive.good {
+                // Padding is zeros already.
+                continue;
+            }
+            let verified = archive.verify(&bytes, Some(&archive.sums));
+            assert_found(&verified, &place.name, &what);
+            let told = format!("{good_count} of 6 members are as they were written");
+            assert!(verified.notes.contains(&told), "{what}: {verified:?}");
+            // Files before it are unpacked, and by tar all that is said to be
+            // good is.
+            let names = |members: &[Member]| -> Vec<String> {
+                let files = members
                     .iter()
-                    .any(|note| note.starts_with("5 of 6 members")),
-                "{what}: {verified:?}"
-            );
+                    .filter(|m| m.kind == crate::archive::Kind::File);
+                let names = files.map(Member::name);
+                names.filter(|name| name.starts_with("stack/")).collect()
+            };
+            let unpacked = archive.unpacked(&bytes);
+            for before in names(&archive.members[..place.member]) {
+                assert!(unpacked.contains(&before), "{what}: {before}: {unpacked:?}");
+            }
+            if good_count == 5 {
+                let unpacked = archive.unpacked_by_tar(&bytes);
+                for after in names(&archive.members[place.member + 1..]) {
+                    assert!(unpacked.contains(&after), "{what}: {after}: {unpacked:?}");
+                }
+            }
         }
-        let mut deleted = archive.good.clone();
-        deleted.drain(at..at + 1);
-        assert_found(
-            &archive.verify(&deleted, Some(&archive.sums)),
-            names,
-            &format!("delete in {what}"),
-        );
-        let mut block_deleted = archive.good.clone();
-        block_deleted.drain(at / 512 * 512..at / 512 * 512 + 512);
-        assert_found(
-            &archive.verify(&block_deleted, Some(&archive.sums)),
-            "bytes, and had",
-            &format!("block of {what}"),
-        );
-        assert_found(
-            &archive.verify(&archive.good[..at], Some(&archive.sums)),
-            names,
-            &format!("cut in {what}"),
-        );
     }
     let appended = [&archive.good[..], &[0; 512]].concat();
-    assert_found(
-        &archive.verify(&appended, Some(&archive.sums)),
-        "bytes",
-        "append",
-    );
+    let verified = archive.verify(&appended, Some(&archive.sums));
+    assert_found(&verified, "bytes", "append");
     let appended = [&archive.good[..], b"more"].concat();
-    assert_found(
-        &archive.verify(&appended, Some(&archive.sums)),
-        "follows its end",
-        "append more",
-    );
+    let verified = archive.verify(&appended, Some(&archive.sums));
+    assert_found(&verified, "follows its end", "append more");
+    assert_eq!(archive.unpacked(&appended).len(), 4);
 }
 
 #[test]
@@ -180,8 +246,17 @@ fn without_sums_the_structure_is_checked() {
             bytes
         }),
     ] {
-        assert!(!archive.verify(&bytes, None).problems.is_empty(), "{what}");
+        let verified = archive.verify(&bytes, None);
+        assert!(!verified.problems.is_empty(), "{what}");
+        // None are made of what is damaged.
+        assert_eq!(verified.missing_sums, None, "{what}");
+        if what == "cut" {
+            let told = "the first 3 members can be had";
+            let notes = &verified.notes;
+            assert!(notes.iter().any(|note| note.starts_with(told)), "{notes:?}");
+        }
     }
+    assert_eq!(good.missing_sums.unwrap().to_text(), archive.sums);
     // The control: data alone is nothing that can be told without sums.
     let mut flipped = archive.good.clone();
     flipped[at.data as usize + 10] ^= 1;
@@ -191,14 +266,22 @@ fn without_sums_the_structure_is_checked() {
 #[test]
 fn damaged_sums_are_no_damage_of_the_archive() {
     let archive = Archive::new();
+    let half = archive.sums.len() / 2;
+    let flipped = archive.sums.replace("large", "small");
+    let [mut deleted, mut inserted] = [archive.sums.clone(), archive.sums.clone()];
+    deleted.remove(half);
+    inserted.insert(half, '0');
     for sums in [
         "".to_owned(),
         "garbage".to_owned(),
-        archive.sums[..archive.sums.len() / 2].to_owned(),
-        archive.sums.replace("large", "small"),
+        archive.sums[..half].to_owned(),
+        flipped,
+        deleted,
+        inserted,
         archive.sums.clone() + "more",
     ] {
         let verified = archive.verify(&archive.good, Some(&sums));
+        assert_eq!(verified.missing_sums, None);
         assert!(
             verified.problems.is_empty() && !verified.compared,
             "{verified:?}"

@@ -138,7 +138,9 @@ impl Trap {
         let is_whole = result
             .as_ref()
             .is_ok_and(|summary| summary.lacks.is_empty());
-        assert_is_told_apart(&archive, &out, is_whole);
+        let acls = b"SCHILY.acl.";
+        let has_acls = bytes.windows(acls.len()).any(|window| window == acls);
+        assert_is_told_apart(&archive, &out, is_whole, has_acls);
         result.map(drop)
     }
 
@@ -148,16 +150,22 @@ impl Trap {
 }
 
 /// What was restored differs in nothing; what was refused may be compared.
-fn assert_is_told_apart(archive: &Path, out: &Path, is_whole: bool) {
+fn assert_is_told_apart(archive: &Path, out: &Path, is_whole: bool, has_acls: bool) {
     let place = Place {
         prefix: Vec::new(),
         path: Some(out.to_owned()),
     };
     let archive = Archive::open(archive).unwrap();
     let diff = diff(&archive, &[place], &Only::default(), &GO_ON);
-    if is_whole {
-        assert_eq!(diff.unwrap().differences, []);
+    if !is_whole {
+        return;
     }
+    let mut differences = diff.unwrap().differences;
+    if has_acls {
+        // Where one contradicts the mode, it wins, as with tar.
+        differences.retain(|found| found.aspects.iter().any(|aspect| aspect.what != "mode"));
+    }
+    assert_eq!(differences, []);
 }
 
 #[test]
@@ -628,6 +636,116 @@ fn any_member() -> impl Strategy<Value = Evil> {
     )
 }
 
+/// Archives that this and other programs wrote.
+const REAL: [&[u8]; 4] = [
+    include_bytes!("../../../tests/archives/format-1.tar"),
+    include_bytes!("../../../tests/archives/gnu-old.tar"),
+    include_bytes!("../../../tests/archives/gnu-posix.tar"),
+    include_bytes!("../../../tests/archives/python.tar"),
+];
+
+fn is_header(block: &[u8]) -> bool {
+    &block[257..262] == b"ustar"
+}
+
+/// What somebody does to an archive who then puts its check sums right.
+#[derive(Clone, Debug)]
+enum Edit {
+    /// Of the headers, and of all blocks.
+    Byte(prop::sample::Index, bool, usize, u8),
+    Kind(prop::sample::Index, u8),
+    Text(prop::sample::Index, usize, &'static str),
+    Copy(prop::sample::Index, prop::sample::Index),
+    Insert(prop::sample::Index, prop::sample::Index),
+    Remove(prop::sample::Index),
+    Cut(prop::sample::Index),
+}
+
+fn any_edit() -> impl Strategy<Value = Edit> {
+    let at = any::<prop::sample::Index>;
+    let texts = vec![
+        "../outside/precious\0",
+        "/tmp/x\0",
+        "kinds\0",
+        "77777777777\0",
+        "00000000000\0",
+        "00000001000\0",
+    ];
+    let text = prop::sample::select(texts);
+    // Name, mode, size, time, target of a link, magic, prefix.
+    let field = prop::sample::select(vec![0, 100, 124, 136, 157, 257, 345]);
+    prop_oneof![
+        4 => (at(), any::<bool>(), 0..512usize, any::<u8>())
+            .prop_map(|(at, headers, offset, value)| Edit::Byte(at, headers, offset, value)),
+        4 => (at(), prop::sample::select(b"01234567xgLKSVXM".to_vec()))
+            .prop_map(|(at, kind)| Edit::Kind(at, kind)),
+        4 => (at(), field, text).prop_map(|(at, field, text)| Edit::Text(at, field, text)),
+        2 => (at(), at()).prop_map(|(from, to)| Edit::Copy(from, to)),
+        2 => (at(), at()).prop_map(|(from, to)| Edit::Insert(from, to)),
+        1 => at().prop_map(Edit::Remove),
+        1 => at().prop_map(Edit::Cut),
+    ]
+}
+
+fn edited(archive: &[u8], edits: &[Edit]) -> Vec<u8> {
+    let mut blocks: Vec<Vec<u8>> = archive.chunks(512).map(<[u8]>::to_vec).collect();
+    let headers = |blocks: &[Vec<u8>]| -> Vec<usize> {
+        let all = blocks.iter().enumerate();
+        let headers = all.filter(|(_, block)| is_header(block));
+        headers.map(|(at, _)| at).collect()
+    };
+    for edit in edits {
+        let headers = headers(&blocks);
+        if headers.is_empty() {
+            break;
+        }
+        let header = |at: &prop::sample::Index| headers[at.index(headers.len())];
+        let block = |at: &prop::sample::Index| at.index(blocks.len());
+        match edit {
+            Edit::Byte(at, true, offset, value) => blocks[header(at)][*offset] = *value,
+            Edit::Byte(at, false, offset, value) => {
+                let at = block(at);
+                blocks[at][*offset] = *value;
+            }
+            Edit::Kind(at, kind) => blocks[header(at)][156] = *kind,
+            Edit::Text(at, field, text) => {
+                blocks[header(at)][*field..field + text.len()].copy_from_slice(text.as_bytes());
+            }
+            Edit::Copy(from, to) => {
+                let to = block(to);
+                blocks[to] = blocks[header(from)].clone();
+            }
+            Edit::Insert(from, to) => {
+                let (from, to) = (blocks[header(from)].clone(), block(to));
+                blocks.insert(to, from);
+            }
+            Edit::Remove(at) => {
+                blocks.remove(header(at));
+            }
+            Edit::Cut(at) => blocks.truncate(block(at).max(1)),
+        }
+    }
+    for block in blocks.iter_mut().filter(|block| is_header(block)) {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    }
+    blocks.concat()
+}
+
+#[test]
+#[ignore = "needs root; run scripts/test"]
+fn a_wrong_check_sum_is_refused_where_it_is() {
+    let trap = Trap::new();
+    let mut bytes = write(&[file("before", b"x"), file("bad", b"y"), file("after", b"z")]);
+    trap.restore(&bytes).unwrap();
+    // The header of the second.
+    bytes[1024 + 2] ^= 1;
+    let error = format!("{:#}", trap.restore(&bytes).unwrap_err());
+    assert!(error.contains("after before (at byte 1024)"), "{error}");
+}
+
+// For a long run: PROPTEST_CASES=100000 cargo test hostile -- --include-ignored
 proptest! {
     #[test]
     fn no_archive_writes_outside_or_panics(members in prop::collection::vec(any_member(), 1..8)) {
@@ -647,5 +765,16 @@ proptest! {
             bytes[at] = value;
         }
         let _ = trap.restore(&bytes);
+    }
+
+    #[test]
+    fn no_forged_archive_writes_outside_or_panics(
+        real in 0..REAL.len(),
+        edits in prop::collection::vec(any_edit(), 0..6),
+    ) {
+        let trap = Trap::new();
+        let result = trap.restore(&edited(REAL[real], &edits));
+        // The control: check sums were put right.
+        prop_assert!(!edits.is_empty() || result.is_ok() || !nix::unistd::geteuid().is_root());
     }
 }

@@ -1,0 +1,166 @@
+//! What holds of any report.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::outcome::Recovered;
+use crate::report::format::WIDTH;
+
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z ]{0,200}", "\\PC{0,60}", any::<String>()]
+}
+
+fn any_stack() -> impl Strategy<Value = StackOutcome> {
+    let status = prop::sample::select(vec![
+        StackStatus::Ok,
+        StackStatus::Failed,
+        StackStatus::Down,
+        StackStatus::NotRun,
+    ]);
+    let texts = || prop::collection::vec(any_text(), 0..3);
+    let archive = prop::option::of((any_text(), any::<[u64; 6]>()));
+    let times = prop::collection::vec(any::<u64>(), 0..3);
+    let mounts = prop::collection::vec(
+        (any_text(), any::<bool>(), prop::option::of(any_text())),
+        0..3,
+    );
+    (
+        any_text(),
+        status,
+        texts(),
+        texts(),
+        archive,
+        prop::option::of(any::<u64>()),
+        times,
+        mounts,
+    )
+        .prop_map(
+            |(stack, status, failures, warnings, archive, downtime_ms, times, mounts)| {
+                let failure = |message| Failure {
+                    phase: Phase::Quiet,
+                    message,
+                };
+                let time = |duration_ms| PhaseTime {
+                    phase: Phase::Measure,
+                    duration_ms,
+                };
+                let problems: Vec<&str> = warnings.iter().map(String::as_str).collect();
+                let drilled = downtime_ms.map(|_| drill(&stack, &problems));
+                StackOutcome {
+                    stack,
+                    project: None,
+                    status,
+                    failures: failures.into_iter().map(failure).collect(),
+                    services: warnings.clone(),
+                    warnings,
+                    archive: archive.map(|(path, n)| ArchiveOutcome {
+                        path: path.into(),
+                        archive_bytes: n[0],
+                        content_bytes: n[1],
+                        member_count: n[2],
+                        socket_count: n[3],
+                        excluded_count: n[4],
+                        changed_count: n[5],
+                        crash_consistent: n[5] % 2 == 1,
+                    }),
+                    downtime_ms,
+                    capture: None,
+                    phases: times.into_iter().map(time).collect(),
+                    coverage: mounts
+                        .into_iter()
+                        .map(|(name, archived, reason)| Coverage {
+                            kind: MountKind::Bind,
+                            used_by: vec![name.clone()],
+                            name,
+                            archived,
+                            reason,
+                        })
+                        .collect(),
+                    drilled,
+                    damaged: Vec::new(),
+                }
+            },
+        )
+}
+
+fn any_run() -> impl Strategy<Value = RunOutcome> {
+    let stacks = prop::collection::vec(any_stack(), 0..4);
+    let usage = prop::option::of(any::<[u64; 4]>());
+    let removed = prop::collection::vec((any_text(), any::<u64>()), 0..3);
+    let texts = prop::collection::vec(any_text(), 0..4);
+    let text = || prop::option::of(any_text());
+    (
+        stacks,
+        any_text(),
+        any::<bool>(),
+        text(),
+        text(),
+        usage,
+        removed,
+        texts,
+    )
+        .prop_map(
+            |(stacks, name, finished, interrupted, error, usage, removed, texts)| RunOutcome {
+                host: name.clone(),
+                backup_dir: name.clone().into(),
+                program_version: name.clone(),
+                finished: finished.then(|| time("04:00:00")),
+                interrupted,
+                recovered: vec![Recovered {
+                    stack: name.clone(),
+                    services: texts.clone(),
+                    error: error.clone(),
+                }],
+                pruned: vec![PrunedStack {
+                    stack: name,
+                    kept_count: u64::MAX,
+                    removed: removed
+                        .into_iter()
+                        .map(|(text, archive_bytes)| RemovedArchive {
+                            path: text.clone().into(),
+                            archive_bytes,
+                            reason: text,
+                        })
+                        .collect(),
+                    error,
+                }],
+                store: usage.map(|n| StoreUsage {
+                    archive_count: n[0],
+                    archive_bytes: n[1],
+                    file_system_total_bytes: n[2],
+                    file_system_available_bytes: n[3],
+                }),
+                errors: texts.clone(),
+                log: texts,
+                ..run(stacks)
+            },
+        )
+}
+
+proptest! {
+    #[test]
+    fn any_outcome_renders_as_narrow_ascii(run in any_run()) {
+        let text = text(&run);
+        for line in text.lines() {
+            prop_assert!(line.len() <= WIDTH, "{:?}", line);
+            prop_assert!(line.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{:?}", line);
+            prop_assert!(!line.ends_with(' '), "{:?}", line);
+        }
+        prop_assert!(text.ends_with('\n'));
+    }
+
+    #[test]
+    fn any_outcome_has_a_subject_of_one_line(run in any_run(), tag in any_text()) {
+        let subject = subject(&run, &tag);
+        prop_assert!(subject.bytes().all(|byte| matches!(byte, b' '..=b'~')));
+        prop_assert!((8..=150).contains(&subject.len()));
+    }
+
+    /// Nothing of a message is lost by escaping and wrapping.
+    #[test]
+    fn every_failure_is_told_in_full(message in "[a-z/]{1,30}( [a-z/]{1,90}){0,20}") {
+        let stack = failed("a", StackStatus::Failed, &[(Phase::Stop, &message)]);
+        let squeeze = |text: &str| text.split_whitespace().collect::<String>();
+        prop_assert!(squeeze(&text(&run(vec![stack]))).contains(&squeeze(&message)));
+    }
+}

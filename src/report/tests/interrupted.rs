@@ -1,0 +1,154 @@
+//! Runs that did not come to their end.
+
+use insta::assert_snapshot;
+
+use super::*;
+use crate::outcome::Recovered;
+
+#[test]
+fn the_run_was_interrupted() {
+    let mut run = run(vec![
+        ok("immich", 11 * GIB),
+        not_run("paperless"),
+        not_run("vaultwarden"),
+    ]);
+    run.interrupted = Some("SIGTERM".to_owned());
+    run.store = None;
+    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] INTERRUPTED (SIGTERM): paperless, vaultwarden not attempted; 1 of 3 stacks backed up, 11.0 GiB");
+    assert_snapshot!(text(&run), @"
+    INTERRUPTED (SIGTERM): paperless, vaultwarden not attempted; 1 of 3
+      stacks backed up, 11.0 GiB
+    nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
+
+    FAILURES
+      interrupted: SIGTERM
+      not attempted: paperless, vaultwarden
+
+    STACKS
+      stack        status    archive   content  downtime    duration
+      immich       ok       11.0 GiB  10.8 GiB    48.3 s  3 min 41 s
+      paperless    not run         -         -         -           -
+      vaultwarden  not run         -         -         -           -
+
+    ARCHIVES in /mnt/backup
+        11.0 GiB  immich/immich_20261123_030000.tar
+                  118111 members
+        11.0 GiB  in total
+
+    IN THE ARCHIVES
+      immich: directory /srv/stacks/immich
+
+    PHASES
+      immich  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+              archive 3 min 5 s, start 20.1 s, finish 4.0 s
+
+    docker-stack-backup 0.1.0
+    ");
+}
+
+#[test]
+fn the_run_is_unfinished() {
+    let mut run = run(vec![ok("immich", 11 * GIB), not_run("paperless")]);
+    run.finished = None;
+    run.store = None;
+    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] UNFINISHED: paperless not attempted; 1 of 2 stacks backed up, 11.0 GiB");
+    assert_snapshot!(text(&run), @"
+    UNFINISHED: paperless not attempted; 1 of 2 stacks backed up, 11.0 GiB
+    nas, 2026-11-23 03:00:00 +01:00, not finished
+
+    FAILURES
+      not attempted: paperless
+
+    STACKS
+      stack      status    archive   content  downtime    duration
+      immich     ok       11.0 GiB  10.8 GiB    48.3 s  3 min 41 s
+      paperless  not run         -         -         -           -
+
+    ARCHIVES in /mnt/backup
+        11.0 GiB  immich/immich_20261123_030000.tar
+                  118111 members
+        11.0 GiB  in total
+
+    IN THE ARCHIVES
+      immich: directory /srv/stacks/immich
+
+    PHASES
+      immich  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+              archive 3 min 5 s, start 20.1 s, finish 4.0 s
+
+    docker-stack-backup 0.1.0
+    ");
+}
+
+#[test]
+fn stacks_were_recovered() {
+    let mut run = run(vec![ok("immich", 11 * GIB)]);
+    run.store = None;
+    run.recovered = vec![Recovered {
+        stack: "immich".to_owned(),
+        services: vec!["server".to_owned(), "database".to_owned()],
+        error: None,
+    }];
+    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] SUCCESS (1 stack recovered): 1 stack backed up, 11.0 GiB");
+    assert_snapshot!(text(&run), @"
+    SUCCESS (1 stack recovered): 1 stack backed up, 11.0 GiB
+    nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
+
+    RECOVERED (left stopped by an interrupted run, started again now)
+      immich: server, database
+
+    STACKS
+      stack   status   archive   content  downtime    duration
+      immich  ok      11.0 GiB  10.8 GiB    48.3 s  3 min 41 s
+
+    ARCHIVES in /mnt/backup
+        11.0 GiB  immich/immich_20261123_030000.tar
+                  118111 members
+        11.0 GiB  in total
+
+    IN THE ARCHIVES
+      immich: directory /srv/stacks/immich
+
+    PHASES
+      immich  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+              archive 3 min 5 s, start 20.1 s, finish 4.0 s
+
+    docker-stack-backup 0.1.0
+    ");
+
+    run.recovered.push(Recovered {
+        stack: "paperless".to_owned(),
+        services: vec!["web".to_owned()],
+        error: Some("start services: image is gone".to_owned()),
+    });
+    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] FAILURE: paperless IS DOWN; 1 stack backed up, 11.0 GiB");
+    assert_snapshot!(text(&run), @"
+    FAILURE: paperless IS DOWN; 1 stack backed up, 11.0 GiB
+    nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
+
+    FAILURES
+      paperless IS DOWN (web); start it with `docker-stack-backup recover`
+      paperless: recover: start services: image is gone
+
+    RECOVERED (left stopped by an interrupted run, started again now)
+      immich: server, database
+
+    STACKS
+      stack   status   archive   content  downtime    duration
+      immich  ok      11.0 GiB  10.8 GiB    48.3 s  3 min 41 s
+
+    ARCHIVES in /mnt/backup
+        11.0 GiB  immich/immich_20261123_030000.tar
+                  118111 members
+        11.0 GiB  in total
+
+    IN THE ARCHIVES
+      immich: directory /srv/stacks/immich
+
+    PHASES
+      immich  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+              archive 3 min 5 s, start 20.1 s, finish 4.0 s
+
+    docker-stack-backup 0.1.0
+    ");
+}

@@ -1,0 +1,218 @@
+//! What came of the stacks.
+
+use insta::assert_snapshot;
+
+use super::*;
+
+#[test]
+fn all_is_well() {
+    let mut run = run(three());
+    let immich = &mut run.stacks[0];
+    immich.coverage.extend([
+        mount(MountKind::Volume, "immich_database", None),
+        mount(
+            MountKind::Bind,
+            "/mnt/photos",
+            Some("bind outside the stack's directory, not named in extraPaths"),
+        ),
+    ]);
+    if let Some(archive) = &mut immich.archive {
+        archive.socket_count = 1;
+        archive.excluded_count = 12;
+    }
+    run.pruned = vec![
+        pruned(
+            "immich",
+            &[("20261025_030000", 10 * GIB), ("20261024_030000", 9 * GIB)],
+        ),
+        pruned("paperless", &[]),
+    ];
+    run.log = vec![
+        "03:00:00 INFO  run: backup begins stack_count=3".to_owned(),
+        "03:00:12 INFO  stack: services stopped stack=immich services=server,database \
+         duration_ms=10377"
+            .to_owned(),
+    ];
+    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] SUCCESS: 3 stacks backed up, 12.0 GiB");
+    assert_snapshot!(text(&run), @"
+    SUCCESS: 3 stacks backed up, 12.0 GiB
+    nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
+
+    STACKS
+      stack        status   archive     content  downtime    duration
+      immich       ok      11.0 GiB    10.8 GiB    48.3 s  3 min 41 s
+      paperless    ok       1.0 GiB  1003.5 MiB    48.3 s  3 min 41 s
+      vaultwarden  ok       3.4 MiB     3.3 MiB    48.3 s  3 min 41 s
+
+    ARCHIVES in /mnt/backup
+        11.0 GiB  immich/immich_20261123_030000.tar
+                  118111 members, 1 socket left out, 12 excluded
+         1.0 GiB  paperless/paperless_20261123_030000.tar
+                  10737 members
+         3.4 MiB  vaultwarden/vaultwarden_20261123_030000.tar
+                  35 members
+        12.0 GiB  in total
+
+    NOT IN THE ARCHIVES
+      immich: bind /mnt/photos (used by server:/data): bind outside the
+        stack's directory, not named in extraPaths
+
+    IN THE ARCHIVES
+      immich: directory /srv/stacks/immich, volume immich_database
+      paperless: directory /srv/stacks/paperless
+      vaultwarden: directory /srv/stacks/vaultwarden
+
+    RETENTION: 2 archives removed, 19.0 GiB freed, 56 kept
+      immich: 28 kept, 2 removed
+        10.0 GiB  immich/immich_20261025_030000.tar: older than 28 days
+         9.0 GiB  immich/immich_20261024_030000.tar: older than 28 days
+      paperless: 28 kept, 0 removed
+
+    STORE /mnt/backup
+      84 archives, 340.0 GiB
+      file system: 1.2 TiB of 3.6 TiB used (33 %), 2.4 TiB available
+
+    PHASES
+      immich       plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
+      paperless    plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
+      vaultwarden  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
+
+    LOG
+    03:00:00 INFO  run: backup begins stack_count=3
+    03:00:12 INFO  stack: services stopped stack=immich
+        services=server,database duration_ms=10377
+
+    docker-stack-backup 0.1.0
+    ");
+}
+
+#[test]
+fn one_stack_failed() {
+    let mut run = run(three());
+    run.stacks[0] = failed(
+        "immich",
+        StackStatus::Failed,
+        &[(
+            Phase::Archive,
+            "write archive /mnt/backup/immich/immich_20261123_030000.tar.partial: \
+             No space left on device (os error 28)",
+        )],
+    );
+    run.pruned = vec![PrunedStack {
+        error: Some("remove archive /mnt/backup/paperless/x.tar: Input/output error".to_owned()),
+        ..pruned("paperless", &[])
+    }];
+    run.errors = vec!["write metrics: Permission denied (os error 13)".to_owned()];
+    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] FAILURE: immich not backed up; paperless not pruned; 1 other error; 2 of 3 stacks backed up, 1.0 GiB");
+    assert_snapshot!(text(&run), @"
+    FAILURE: immich not backed up; paperless not pruned; 1 other error; 2 of
+      3 stacks backed up, 1.0 GiB
+    nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
+
+    FAILURES
+      immich: archive: write archive
+        /mnt/backup/immich/immich_20261123_030000.tar.partial: No space left
+        on device (os error 28)
+      paperless: prune: remove archive /mnt/backup/paperless/x.tar:
+        Input/output error
+      write metrics: Permission denied (os error 13)
+
+    STACKS
+      stack        status  archive     content  downtime    duration
+      immich       FAILED        -           -    48.3 s  3 min 41 s
+      paperless    ok      1.0 GiB  1003.5 MiB    48.3 s  3 min 41 s
+      vaultwarden  ok      3.4 MiB     3.3 MiB    48.3 s  3 min 41 s
+
+    ARCHIVES in /mnt/backup
+         1.0 GiB  paperless/paperless_20261123_030000.tar
+                  10737 members
+         3.4 MiB  vaultwarden/vaultwarden_20261123_030000.tar
+                  35 members
+         1.0 GiB  in total
+
+    IN THE ARCHIVES
+      paperless: directory /srv/stacks/paperless
+      vaultwarden: directory /srv/stacks/vaultwarden
+
+    RETENTION: 0 archives removed, 0 B freed, 28 kept
+      paperless: 28 kept, 0 removed, NOT PRUNED FULLY
+
+    STORE /mnt/backup
+      84 archives, 340.0 GiB
+      file system: 1.2 TiB of 3.6 TiB used (33 %), 2.4 TiB available
+
+    PHASES
+      immich       plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
+      paperless    plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
+      vaultwarden  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
+
+    docker-stack-backup 0.1.0
+    ");
+}
+
+#[test]
+fn one_stack_is_down() {
+    let mut run = run(three());
+    run.stacks[1] = StackOutcome {
+        status: StackStatus::Down,
+        failures: vec![Failure {
+            phase: Phase::Start,
+            message: "wait for services: database is unhealthy after 120 s".to_owned(),
+        }],
+        ..ok("paperless", GIB)
+    };
+    run.stacks[2] = failed(
+        "vaultwarden",
+        StackStatus::Failed,
+        &[(Phase::Plan, "read compose file: no such file")],
+    );
+    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] FAILURE: paperless IS DOWN; vaultwarden not backed up; 2 of 3 stacks backed up, 12.0 GiB");
+    assert_snapshot!(text(&run), @"
+    FAILURE: paperless IS DOWN; vaultwarden not backed up; 2 of 3 stacks
+      backed up, 12.0 GiB
+    nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
+
+    FAILURES
+      paperless IS DOWN (server, database); start it with
+        `docker-stack-backup recover`
+      paperless: start: wait for services: database is unhealthy after 120 s
+      vaultwarden: plan: read compose file: no such file
+
+    STACKS
+      stack        status   archive     content  downtime    duration
+      immich       ok      11.0 GiB    10.8 GiB    48.3 s  3 min 41 s
+      paperless    DOWN     1.0 GiB  1003.5 MiB    48.3 s  3 min 41 s
+      vaultwarden  FAILED         -           -    48.3 s  3 min 41 s
+
+    ARCHIVES in /mnt/backup
+        11.0 GiB  immich/immich_20261123_030000.tar
+                  118111 members
+         1.0 GiB  paperless/paperless_20261123_030000.tar
+                  10737 members
+        12.0 GiB  in total
+
+    IN THE ARCHIVES
+      immich: directory /srv/stacks/immich
+      paperless: directory /srv/stacks/paperless
+
+    STORE /mnt/backup
+      84 archives, 340.0 GiB
+      file system: 1.2 TiB of 3.6 TiB used (33 %), 2.4 TiB available
+
+    PHASES
+      immich       plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
+      paperless    plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
+      vaultwarden  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
+
+    docker-stack-backup 0.1.0
+    ");
+}
