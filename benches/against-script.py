@@ -10,7 +10,6 @@ both) and about 15 GiB. Prints a table in Markdown; one command:
 """
 
 import argparse
-import json
 import os
 import pathlib
 import shutil
@@ -21,6 +20,7 @@ import threading
 import time
 
 import datasets
+import engine
 
 COMPOSE = """\
 services:
@@ -91,25 +91,6 @@ class Bench:
     def compose(self, *args):
         return call("docker", "compose", "--progress", "quiet", *args, cwd=self.stack)
 
-    def start_events(self):
-        """Follows what the Engine does with the stack. (It keeps only its last
-        events, and other stacks make theirs.)"""
-        return subprocess.Popen(
-            ["docker", "events", "--format", "{{json .}}",
-             "--filter", f"label=com.docker.compose.project={self.stack.name}"],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    @staticmethod
-    def downtime(events):
-        """Seconds from the first stop signal to the last start, as the Engine saw them."""
-        # The last event may still be on its way.
-        time.sleep(0.5)
-        events.terminate()
-        events = [json.loads(line) for line in events.communicate()[0].splitlines()]
-        at = lambda action: [e["timeNano"] / 1e9 for e in events if e["Action"] == action]
-        return max(at("start")) - min(at("kill"))
-
     def prepare(self, cold):
         shutil.rmtree(self.store, ignore_errors=True)
         self.store.mkdir()
@@ -117,15 +98,14 @@ class Bench:
 
     def measure(self, steps, cold):
         self.prepare(cold)
-        events = self.start_events()
-        time.sleep(0.5)
+        events = engine.start_events(self.stack.name)
         since = time.time()
         memory = steps()
         wall = time.time() - since
         subprocess.run(["sync", "-f", str(self.store)], check=True)
         durable = time.time() - since
         return {
-            "downtime": self.downtime(events),
+            "downtime": engine.downtime(events),
             "wall": wall,
             "durable": durable,
             "memory": memory,
