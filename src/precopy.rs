@@ -45,8 +45,10 @@ pub struct Drafted {
     pub partial: Partial,
     draft: Draft,
     pub pass_count: u32,
-    /// Of all passes together.
+    /// By the last pass.
     pub copied_bytes: u64,
+    /// Whether a pass has compared blocks.
+    has_compared: bool,
     pub summary: WriteSummary,
     /// Bytes in files that have to be read while the stack is down, since
     /// their file system does not tell of every change.
@@ -97,6 +99,7 @@ impl Precopy<'_> {
             draft,
             pass_count: 1,
             copied_bytes,
+            has_compared: false,
             summary,
             untrusted_bytes,
         };
@@ -112,18 +115,22 @@ impl Precopy<'_> {
             .draft
             .compare((self.layout)(&inventory)?, &inventory);
         let fresh_bytes = update.fresh_bytes();
-        let is_worthwhile =
-            fresh_bytes > self.pass_from_bytes && fresh_bytes < drafted.copied_bytes / 2;
+        // How much less than that is to be written only the first time shows.
+        let is_comparable = update.is_comparable();
+        let is_less =
+            fresh_bytes < drafted.copied_bytes / 2 || is_comparable && !drafted.has_compared;
+        let is_worthwhile = fresh_bytes > self.pass_from_bytes && is_less;
         if !is_worthwhile || fresh_bytes > (self.available_bytes)()? {
             return Ok(false);
         }
         tracing::info!(changed = human_bytes(fresh_bytes), "copying what changed");
         let pending = self.write(drafted, update, &inventory, true)?;
+        drafted.has_compared |= is_comparable;
+        drafted.copied_bytes = pending.fresh_bytes();
         let applied = self.apply(drafted, &pending)?;
         drafted.place(applied.placed, pending.scratch)?;
         drafted.draft.advance(pending.update, &inventory, &trust);
         drafted.pass_count += 1;
-        drafted.copied_bytes = fresh_bytes;
         Ok(true)
     }
 

@@ -6,19 +6,23 @@
 //! is all that need be done while the stack is down. Putting both together
 //! ([`Update::apply`]) can wait until it is up again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 
+use super::blocks::{Blocks, Compared, Key};
+use super::header::stored_bytes;
 use super::kept::{Kept, kept, subtract};
 use super::layout::Layout;
 use super::relocate::{copy, relocate, share};
 use super::write::{Reading, WriteSummary, write_ranges};
-use crate::capture::{Entry, Inventory, Keys, Trust};
+use super::{ALIGNED_FROM_BYTES, BLOCK_BYTES};
+use crate::capture::{Entry, Inventory, Keys, Node, Trust};
 
 /// What is known of an archive in a partial. Its inventory need not be kept.
 pub struct Draft {
@@ -26,6 +30,8 @@ pub struct Draft {
     keys: Keys,
     /// One for each entry.
     fingerprints: Vec<u128>,
+    /// Of the larger files that were copied last, by the hashes of their paths.
+    blocks: HashMap<u128, Arc<Blocks>>,
     began: (SystemTime, Instant),
     settled_after: Duration,
 }
@@ -36,6 +42,9 @@ pub struct Update {
     kept: Vec<Kept>,
     /// In the archive, ascending: where what was written is.
     fresh: Vec<Range<u64>>,
+    /// The larger files in that, ascending.
+    compared: Vec<Compared>,
+    key: Key,
     /// Nothing that stays has to move: the rest goes to its place in the draft.
     is_in_place: bool,
     pub summary: WriteSummary,
@@ -70,11 +79,12 @@ impl Draft {
         out: &File,
     ) -> Result<(Draft, WriteSummary)> {
         let all = layout.start()..layout.archive_bytes();
-        let (summary, changed) = write_ranges(&layout, inventory, reading, out, &[all])?;
+        let (summary, changed) = write_ranges(&layout, inventory, reading, out, &[all], None)?;
         let mut draft = Draft {
             layout,
             keys: Keys::default(),
             fingerprints: Vec::new(),
+            blocks: HashMap::new(),
             began: inventory.began,
             settled_after,
         };
@@ -108,20 +118,56 @@ impl Draft {
         let all = layout.start()..layout.archive_bytes();
         let places = kept.iter().map(|kept| kept.new..kept.new + kept.bytes);
         let fresh = subtract(&[all], places);
-        let is_in_place = !kept.is_empty() && !kept.iter().any(Kept::is_moved);
+        let compared = self.compared(&layout, inventory, &fresh);
+        let stays = !kept.is_empty() || compared.iter().any(Compared::has_old);
+        let is_moved = kept.iter().any(Kept::is_moved) || compared.iter().any(Compared::is_moved);
         Update {
             layout,
             kept,
             fresh,
-            is_in_place,
+            compared,
+            key: self.keys.secret(),
+            is_in_place: stays && !is_moved,
             summary: WriteSummary::default(),
             changed: BTreeSet::new(),
         }
     }
 
+    /// The files in `fresh` that are large enough to be compared block by block.
+    fn compared(
+        &self,
+        layout: &Layout,
+        inventory: &Inventory,
+        fresh: &[Range<u64>],
+    ) -> Vec<Compared> {
+        let mut next = 0;
+        let paths = self.keys.paths(inventory);
+        let compared = paths.filter_map(|(index, entry, path)| {
+            let Node::File { bytes, .. } = entry.node else {
+                return None;
+            };
+            if bytes < ALIGNED_FROM_BYTES || inventory.extents(entry.node).is_some() {
+                return None;
+            }
+            let end = layout.offsets[index + 1];
+            let stored = stored_bytes(inventory, entry.node);
+            let place = end - stored.next_multiple_of(BLOCK_BYTES)..end;
+            while fresh.get(next).is_some_and(|range| range.end < end) {
+                next += 1;
+            }
+            let range = fresh.get(next)?;
+            let old = self.blocks.get(&path).cloned();
+            (range.start <= place.start).then(|| Compared::new(path, place, old))
+        });
+        compared.collect()
+    }
+
     /// Takes note that `update` was applied.
     pub fn advance(&mut self, update: Update, inventory: &Inventory, trust: &Trust) {
         self.layout = update.layout;
+        let blocks = update.compared.into_iter();
+        let blocks = blocks.filter_map(|file| Some((file.path, file.into_blocks()?)));
+        self.blocks = blocks.collect();
         self.remember(inventory, trust, &update.changed);
     }
 
@@ -154,16 +200,32 @@ impl Update {
         (draft, scratch): (&File, &File),
     ) -> Result<()> {
         let out = if self.is_in_place { draft } else { scratch };
-        let written = write_ranges(&self.layout, inventory, reading, out, &self.fresh)?;
+        let compared = Some((&self.compared[..], &self.key));
+        let written = write_ranges(&self.layout, inventory, reading, out, &self.fresh, compared)?;
         (self.summary, self.changed) = written;
+        self.keep(self.compared.iter().flat_map(Compared::kept).collect());
         Ok(())
+    }
+
+    /// `more` need not be copied after all.
+    fn keep(&mut self, more: Vec<Kept>) {
+        let places = more.iter().map(|kept| kept.new..kept.new + kept.bytes);
+        self.fresh = subtract(&self.fresh, places);
+        self.kept.extend(more);
+        self.kept.sort_unstable_by_key(|kept| kept.new);
+    }
+
+    /// Whether some of it may turn out to be in the draft after all.
+    pub fn is_comparable(&self) -> bool {
+        self.compared.iter().any(Compared::has_old)
     }
 
     pub fn into_layout(self) -> Layout {
         self.layout
     }
 
-    /// Bytes that are read and written while the stack is down.
+    /// Bytes that are not in the draft; once they are written, without the
+    /// blocks that turned out to be.
     pub fn fresh_bytes(&self) -> u64 {
         self.fresh.iter().map(|range| range.end - range.start).sum()
     }

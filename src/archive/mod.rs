@@ -4,6 +4,7 @@
 
 mod acl;
 mod block;
+mod blocks;
 mod draft;
 mod header;
 mod kept;

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::ALIGNED_FROM_BYTES;
+use super::blocks::{Compared, Key};
 use super::header::stored_bytes;
 use super::kept::subtract;
 use super::layout::Layout;
@@ -69,18 +70,19 @@ pub fn write_members(
     out: &File,
 ) -> Result<WriteSummary> {
     let all = layout.start()..layout.archive_bytes();
-    let (summary, _) = write_ranges(layout, inventory, reading, out, &[all])?;
+    let (summary, _) = write_ranges(layout, inventory, reading, out, &[all], None)?;
     Ok(summary)
 }
 
-/// Writes what of the archive is in `ranges` (ascending). Also returns the
-/// entries that changed.
+/// Writes what of the archive is in `ranges` (ascending), but for those blocks
+/// of the `compared` files in them that are in the draft. Also returns the entries that changed.
 pub(crate) fn write_ranges(
     layout: &Layout,
     inventory: &Inventory,
     reading: Reading<'_>,
     out: &File,
     ranges: &[Range<u64>],
+    compared: Option<(&[Compared], &Key)>,
 ) -> Result<(WriteSummary, BTreeSet<usize>)> {
     let already_changed = inventory.entries.iter().enumerate();
     let already_changed = already_changed.filter(|(_, entry)| entry.changed);
@@ -96,11 +98,8 @@ pub(crate) fn write_ranges(
         )?,
         None => Sharing::default(),
     };
-    let holes = sharing.shared.iter().cloned();
-    let windows: Vec<Range<u64>> = subtract(ranges, holes)
-        .into_iter()
-        .flat_map(windows)
-        .collect();
+    let rest = subtract(ranges, sharing.shared.iter().cloned());
+    let windows = windows_of(&rest, compared);
     let next_window = AtomicUsize::new(0);
     let error = Mutex::new(None);
     let sink = Sink::new(out);
@@ -139,6 +138,46 @@ pub(crate) fn write_ranges(
         refused_count: sharing.refused_count,
     };
     Ok((summary, changed))
+}
+
+/// What is rendered and written at once.
+struct Window<'a> {
+    range: Range<u64>,
+    compared: Option<(&'a Compared, &'a Key)>,
+}
+
+/// Those of the files to compare that lie in one of the `ranges`, and those of
+/// all the rest.
+fn windows_of<'a>(
+    ranges: &[Range<u64>],
+    compared: Option<(&'a [Compared], &'a Key)>,
+) -> Vec<Window<'a>> {
+    let (files, key) = match compared {
+        Some((files, key)) => (files, Some(key)),
+        None => (&[][..], None),
+    };
+    // Others are shared.
+    let is_whole = |file: &&Compared| {
+        let after = ranges.partition_point(|range| range.end < file.place.end);
+        let range = ranges.get(after);
+        range.is_some_and(|range| range.start <= file.place.start)
+    };
+    let files: Vec<&Compared> = files.iter().filter(is_whole).collect();
+    let rest = subtract(ranges, files.iter().map(|file| file.place.clone()));
+    let rest = rest.into_iter().flat_map(windows).map(|range| Window {
+        range,
+        compared: None,
+    });
+    let files = files.iter().flat_map(|file| {
+        let ranges = file.windows(WINDOW_BYTES);
+        ranges.map(|range| Window {
+            range,
+            compared: key.map(|key| (*file, key)),
+        })
+    });
+    let mut windows: Vec<Window<'_>> = rest.chain(files).collect();
+    windows.sort_by_key(|window| window.range.start);
+    windows
 }
 
 /// Parts of a range that are written at once, which end where windows of the
@@ -209,7 +248,7 @@ fn share_data(
 
 fn write_windows(
     mut renderer: Renderer<'_>,
-    windows: &[Range<u64>],
+    windows: &[Window<'_>],
     sink: &Sink<'_>,
     cancel: &AtomicBool,
     next_window: &AtomicUsize,
@@ -220,12 +259,20 @@ fn write_windows(
             bail!("interrupted");
         }
         let next = next_window.fetch_add(1, Ordering::Relaxed);
-        let Some(Range { start, end }) = windows.get(next).cloned() else {
+        let Some(window) = windows.get(next) else {
             return Ok(());
         };
+        let Range { start, end } = window.range;
         let part = buffer.part((end - start) as usize);
         renderer.render(start, part)?;
-        sink.write_at(part, start)?;
+        match window.compared {
+            None => sink.write_at(part, start)?,
+            Some((file, key)) => {
+                for range in file.differing(key, start, part) {
+                    sink.write_at(&part[range.clone()], start + range.start as u64)?;
+                }
+            }
+        }
         progress::wrote(end - start);
     }
 }

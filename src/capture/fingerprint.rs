@@ -35,19 +35,8 @@ impl Keys {
         inventory: &Inventory,
         mut is_settled: impl FnMut(usize, &Entry) -> bool,
     ) -> Vec<u128> {
-        // Of the directories above an entry: index and hash of the path.
-        let mut above: Vec<(u32, u128)> = Vec::new();
         let mut path = Vec::new();
-        let entries = inventory.entries.iter().enumerate();
-        let fingerprint = |(index, entry): (usize, &Entry)| {
-            while above.last().is_some_and(|(top, _)| *top != entry.parent) {
-                above.pop();
-            }
-            let parent = above.last().map_or(0, |(_, hash)| *hash);
-            let path_hash = self.hash(&(parent, inventory.name(entry)));
-            if entry.node == Node::Directory {
-                above.push((index as u32, path_hash));
-            }
+        let fingerprint = |(index, entry, path_hash): (usize, &Entry, u128)| {
             if matches!(entry.node, Node::File { .. }) && !is_settled(index, entry) {
                 return UNSETTLED;
             }
@@ -58,7 +47,36 @@ impl Keys {
                 link: link_of(inventory, entry, &mut path),
             })
         };
-        entries.map(fingerprint).collect()
+        self.paths(inventory).map(fingerprint).collect()
+    }
+
+    /// All entries, in their order, with their indexes and hashes of their paths.
+    pub(crate) fn paths<'a>(
+        &'a self,
+        inventory: &'a Inventory,
+    ) -> impl Iterator<Item = (usize, &'a Entry, u128)> {
+        // Of the directories above an entry: index and hash of the path.
+        let mut above: Vec<(u32, u128)> = Vec::new();
+        let entries = inventory.entries.iter().enumerate();
+        entries.map(move |(index, entry)| {
+            while above.last().is_some_and(|(top, _)| *top != entry.parent) {
+                above.pop();
+            }
+            let parent = above.last().map_or(0, |(_, hash)| *hash);
+            let path_hash = self.hash(&(parent, inventory.name(entry)));
+            if entry.node == Node::Directory {
+                above.push((index as u32, path_hash));
+            }
+            (index, entry, path_hash)
+        })
+    }
+
+    /// As secret as they are.
+    pub(crate) fn secret(&self) -> [u8; 32] {
+        let mut secret = [0; 32];
+        secret[..16].copy_from_slice(&self.hash(&0_u64).to_le_bytes());
+        secret[16..].copy_from_slice(&self.hash(&1_u64).to_le_bytes());
+        secret
     }
 }
 

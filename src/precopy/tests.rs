@@ -2,7 +2,7 @@
 //! must be the tree as it stood when that had ended.
 //!
 //! `PRECOPY_ROUNDS` sets the number of rounds, `PRECOPY_SEED` the first seed,
-//! `PRECOPY_MUTATION` leaves out a step (`sync`, `scan`, `settle`, `wait`), with
+//! `PRECOPY_MUTATION` leaves out a step (`sync`, `scan`, `settle`, `wait`, `blocks`), with
 //! which these tests must fail; see `docs/design.md`.
 
 mod disk;

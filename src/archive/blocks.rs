@@ -1,0 +1,221 @@
+//! Which blocks of a file that changed are still what they were.
+//!
+//! A database changes few blocks of large files. Of files that are copied once
+//! more, a draft remembers a hash of each block, so that of the next copy only
+//! the blocks that differ need be written.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::kept::Kept;
+use crate::capture::mutated;
+
+/// A few pages of a database: smaller ones would cost more memory, larger ones
+/// more writing.
+const COMPARED_BYTES: usize = 16 * 1024;
+
+/// Secret and random, so that nobody can make two blocks look alike.
+pub(crate) type Key = [u8; blake3::KEY_LEN];
+
+/// What a draft holds of one file.
+#[derive(Debug)]
+pub(crate) struct Blocks {
+    /// In the draft; data and padding.
+    place: Range<u64>,
+    hashes: Vec<u64>,
+}
+
+/// A file that is copied, and compared with what the draft holds of it.
+pub(crate) struct Compared {
+    /// Of its path; see [`Keys::paths`](crate::capture::Keys::paths).
+    pub(crate) path: u128,
+    /// In the archive that is written; data and padding.
+    pub(crate) place: Range<u64>,
+    old: Option<Arc<Blocks>>,
+    /// Of what was written; empty until then.
+    hashes: Mutex<Vec<u64>>,
+}
+
+impl Compared {
+    pub(crate) fn new(path: u128, place: Range<u64>, old: Option<Arc<Blocks>>) -> Compared {
+        Compared {
+            path,
+            place,
+            old,
+            hashes: Mutex::default(),
+        }
+    }
+
+    /// Whether there is anything to compare with.
+    pub(crate) fn has_old(&self) -> bool {
+        self.old.is_some()
+    }
+
+    /// Whether the draft has it elsewhere.
+    pub(crate) fn is_moved(&self) -> bool {
+        let old = self.old.as_ref();
+        old.is_some_and(|old| old.place.start != self.place.start)
+    }
+
+    /// Parts of it that can be hashed by themselves, each at most `bytes` long,
+    /// which must be a multiple of a block.
+    pub(crate) fn windows(&self, bytes: u64) -> impl Iterator<Item = Range<u64>> {
+        debug_assert!(bytes.is_multiple_of(COMPARED_BYTES as u64));
+        let Range { start, end } = self.place;
+        let starts = (start..end).step_by(bytes as usize);
+        starts.map(move |start| start..(start + bytes).min(end))
+    }
+
+    /// Takes note of `window`, which belongs at `start` in the archive. Returns
+    /// the parts of it that are not in the draft.
+    pub(crate) fn differing(&self, key: &Key, start: u64, window: &[u8]) -> Vec<Range<usize>> {
+        let first = (start - self.place.start) as usize / COMPARED_BYTES;
+        let blocks = window.chunks(COMPARED_BYTES);
+        let hashes: Vec<u64> = blocks.map(|block| hash(key, block)).collect();
+        let mut differing: Vec<Range<usize>> = Vec::new();
+        for (number, hash) in hashes.iter().enumerate() {
+            if self.is_same(first + number, *hash) {
+                continue;
+            }
+            let start = number * COMPARED_BYTES;
+            let end = (start + COMPARED_BYTES).min(window.len());
+            match differing.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => differing.push(start..end),
+            }
+        }
+        let mut all = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        all.resize(self.block_count(), 0);
+        all[first..first + hashes.len()].copy_from_slice(&hashes);
+        differing
+    }
+
+    fn block_count(&self) -> usize {
+        block_count(&self.place)
+    }
+
+    fn is_same(&self, number: usize, hash: u64) -> bool {
+        let Some(old) = &self.old else {
+            return false;
+        };
+        let is_equal = old.hashes.get(number) == Some(&hash);
+        (is_equal || mutated("blocks"))
+            && block(&old.place, number).map(|range| range.end - range.start)
+                == block(&self.place, number).map(|range| range.end - range.start)
+    }
+
+    /// What of it was in the draft, ascending.
+    pub(crate) fn kept(&self) -> Vec<Kept> {
+        let hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(old) = &self.old else {
+            return Vec::new();
+        };
+        let mut kept: Vec<Kept> = Vec::new();
+        for (number, hash) in hashes.iter().enumerate() {
+            let places = (block(&old.place, number), block(&self.place, number));
+            let (Some(from), Some(to)) = places else {
+                break;
+            };
+            if !self.is_same(number, *hash) {
+                continue;
+            }
+            let bytes = to.end - to.start;
+            match kept.last_mut() {
+                Some(last) if last.new + last.bytes == to.start => last.bytes += bytes,
+                _ => kept.push(Kept {
+                    old: from.start,
+                    new: to.start,
+                    bytes,
+                }),
+            }
+        }
+        kept
+    }
+
+    /// `None` if none of it was written as it is read: its blocks are shared.
+    pub(crate) fn into_blocks(self) -> Option<Arc<Blocks>> {
+        let hashes = self.hashes.into_inner();
+        let hashes = hashes.unwrap_or_else(PoisonError::into_inner);
+        let place = self.place;
+        (!hashes.is_empty()).then(|| Arc::new(Blocks { place, hashes }))
+    }
+}
+
+fn block_count(place: &Range<u64>) -> usize {
+    (place.end - place.start).div_ceil(COMPARED_BYTES as u64) as usize
+}
+
+fn block(place: &Range<u64>, number: usize) -> Option<Range<u64>> {
+    let start = place.start + (number * COMPARED_BYTES) as u64;
+    (start < place.end).then(|| start..(start + COMPARED_BYTES as u64).min(place.end))
+}
+
+fn hash(key: &Key, block: &[u8]) -> u64 {
+    let hash = blake3::keyed_hash(key, block);
+    let first = hash.as_bytes()[..8].try_into();
+    u64::from_le_bytes(first.expect("8 of 32 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: Key = [7; blake3::KEY_LEN];
+
+    fn take_in(compared: &Compared, data: &[u8]) -> Vec<Range<usize>> {
+        let window_bytes = 2 * COMPARED_BYTES as u64;
+        let windows = compared.windows(window_bytes);
+        let differing = windows.flat_map(|window| {
+            let offset = (window.start - compared.place.start) as usize;
+            let part = &data[offset..offset + (window.end - window.start) as usize];
+            let found = compared.differing(&KEY, window.start, part);
+            found
+                .into_iter()
+                .map(move |range| range.start + offset..range.end + offset)
+        });
+        // Those of neighbouring windows as one.
+        differing.fold(Vec::new(), |mut all: Vec<Range<usize>>, range| {
+            match all.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => all.push(range),
+            }
+            all
+        })
+    }
+
+    #[test]
+    fn only_blocks_that_differ_are_written_and_the_others_kept() {
+        let mut data = vec![1; 5 * COMPARED_BYTES + 512];
+        let bytes = data.len() as u64;
+        let first = Compared::new(0, 4096..4096 + bytes, None);
+        assert_eq!(take_in(&first, &data), vec![0..data.len()]);
+        assert!(first.kept().is_empty());
+        let old = first.into_blocks();
+        data[COMPARED_BYTES + 3] = 2;
+        let again = Compared::new(0, 8192..8192 + bytes, old.clone());
+        assert_eq!(
+            take_in(&again, &data),
+            vec![COMPARED_BYTES..2 * COMPARED_BYTES]
+        );
+        let place = |number: usize| (number * COMPARED_BYTES) as u64;
+        let expected = [
+            Kept {
+                old: 4096,
+                new: 8192,
+                bytes: place(1),
+            },
+            Kept {
+                old: 4096 + place(2),
+                new: 8192 + place(2),
+                bytes: bytes - place(2),
+            },
+        ];
+        assert_eq!(again.kept(), expected);
+        // It ends within what was its third block.
+        let short = &data[..2 * COMPARED_BYTES + 512];
+        let bytes = short.len() as u64;
+        let shorter = Compared::new(0, 0..bytes, old);
+        let differing = vec![COMPARED_BYTES..short.len()];
+        assert_eq!(take_in(&shorter, short), differing);
+    }
+}
