@@ -16,11 +16,11 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
 
 import datasets
 import engine
+import memory
 
 COMPOSE = """\
 services:
@@ -38,44 +38,6 @@ services:
 
 def call(*command, **options):
     return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout
-
-
-class PeakMemory:
-    """The largest resident set of a process so far, as the kernel keeps it."""
-
-    def __init__(self, pid):
-        self.pid = pid
-        self.kib = 0
-
-    def watch(self, process):
-        def sample():
-            while process.poll() is None:
-                try:
-                    status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
-                except OSError:
-                    return
-                for line in status.splitlines():
-                    if line.startswith("VmHWM:"):
-                        self.kib = max(self.kib, int(line.split()[1]))
-                time.sleep(0.005)
-
-        thread = threading.Thread(target=sample)
-        thread.start()
-        return thread
-
-
-def watched(*command, cwd=None):
-    """Runs a command; returns the peak memory of its own process in MiB."""
-    process = subprocess.Popen(
-        command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    peak = PeakMemory(process.pid)
-    thread = peak.watch(process)
-    errors = process.communicate()[1]
-    thread.join()
-    if process.returncode != 0:
-        raise SystemExit(f"{command}: {process.returncode}\n{errors}")
-    return peak.kib / 1024
 
 
 class Bench:
@@ -100,7 +62,7 @@ class Bench:
         self.prepare(cold)
         events = engine.start_events(self.stack.name)
         since = time.time()
-        memory = steps()
+        peak_mib = steps()
         wall = time.time() - since
         subprocess.run(["sync", "-f", str(self.store)], check=True)
         durable = time.time() - since
@@ -108,11 +70,11 @@ class Bench:
             "downtime": engine.downtime(events),
             "wall": wall,
             "durable": durable,
-            "memory": memory,
+            "memory": peak_mib,
         }
 
     def ours(self):
-        return watched(
+        return memory.watched(
             self.program, "run", "--quiet", "--stack", str(self.stack),
             "--backup-dir", str(self.store), "--state-dir", str(self.place / "state"),
         )  # fmt: skip
@@ -120,9 +82,9 @@ class Bench:
     def script(self):
         self.compose("down")
         archive = self.store / "archive.tar"
-        memory = watched("tar", "-cf", str(archive), "-C", str(self.stack.parent), self.stack.name)
+        peak_mib = memory.watched("tar", "-cf", str(archive), "-C", str(self.stack.parent), self.stack.name)
         self.compose("up", "--detach")
-        return memory
+        return peak_mib
 
 
 LABELS = [

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::kept::Kept;
 use crate::capture::mutated;
 
-/// A few pages of a database: smaller ones would cost more memory, larger ones
-/// more writing.
-const COMPARED_BYTES: usize = 16 * 1024;
+/// A page of PostgreSQL. Smaller ones would cost more memory, larger ones more
+/// writing.
+const COMPARED_BYTES: usize = 8 * 1024;
 
 /// Secret and random, so that nobody can make two blocks look alike.
 pub(crate) type Key = [u8; blake3::KEY_LEN];
