@@ -219,7 +219,9 @@ fn a_run_killed_while_it_writes_with_the_stack_up_or_down_is_recovered() {
             fs::read_to_string(&entry).is_ok_and(|entry| entry.contains("\"stopped\""))
         });
         thread::sleep(Duration::from_millis(wait_ms));
-        let pid = fs::read_to_string(ledger.place.state().join("lock")).unwrap();
+        // Who holds it: a pid, and what it does.
+        let holder = fs::read_to_string(ledger.place.state().join("lock")).unwrap();
+        let pid = holder.split_whitespace().next().unwrap();
         kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
         run.wait();
         // The controls.
