@@ -75,7 +75,8 @@ pub fn write_members(
 }
 
 /// Writes what of the archive is in `ranges` (ascending), but for those blocks
-/// of the `compared` files in them that are in the draft. Also returns the entries that changed.
+/// of the `compared` files in them that are in the draft. Also returns the
+/// entries that changed.
 pub(crate) fn write_ranges(
     layout: &Layout,
     inventory: &Inventory,
