@@ -5,13 +5,12 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use common::disk::Disk;
 use common::ledger::{Ledger, Shape};
-use common::{Background, output, wait_until};
+use common::{Background, killed_before, output, strace, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -28,22 +27,7 @@ const STEPS: [&str; 7] = [
     "pread64",
 ];
 /// At which of them; all of the first, and few of many.
-const NUMBERS: [u32; 9] = [1, 2, 3, 5, 8, 20, 50, 120, 300];
-
-/// `strace OPTIONS program run`; `None` when this machine does not let a
-/// process be traced.
-fn strace(ledger: &Ledger, options: &[&str]) -> Option<Command> {
-    let probe = output(Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]));
-    if probe.status != 0 {
-        eprintln!("SKIPPED: strace is not permitted: {}", probe.stderr);
-        return None;
-    }
-    let run = ledger.place.program(&["run"]);
-    let mut command = Command::new("strace");
-    command.args(["-qq", "-o", "/dev/null"]).args(options);
-    command.arg(run.get_program()).args(run.get_args());
-    Some(command)
-}
+const NUMBERS: [usize; 9] = [1, 2, 3, 5, 8, 20, 50, 120, 300];
 
 /// Recovers, by one of the two ways, and looks at everything.
 fn recover(ledger: &mut Ledger, points: usize, point: &str) {
@@ -67,9 +51,7 @@ fn kill_at_every_step(disk: &Disk, shape: Shape, steps: &[&'static str]) -> Seen
     for step in steps {
         for n in NUMBERS {
             let point = format!("killed before {step} {n}");
-            let trace = format!("trace={step}");
-            let inject = format!("inject={step}:signal=SIGKILL:when={n}");
-            let Some(mut command) = strace(&ledger, &["-e", &trace, "-e", &inject]) else {
+            let Some(mut command) = killed_before(&ledger.place.program(&["run"]), step, n) else {
                 return seen;
             };
             let ended = output(&mut command);
@@ -191,8 +173,17 @@ fn a_run_killed_while_it_writes_with_the_stack_up_or_down_is_recovered() {
     for n in [1, 2] {
         let inject = format!("inject=pwritev2:signal=SIGKILL:when={n}");
         // Not --seccomp-bpf, with which it counts wrongly across threads.
-        let options = ["-f", "-e", "trace=pwritev2", "-e", &inject];
-        let Some(mut command) = strace(&ledger, &options) else {
+        let options = [
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-f",
+            "-e",
+            "trace=pwritev2",
+            "-e",
+            &inject,
+        ];
+        let Some(mut command) = strace(&ledger.place.program(&["run"]), &options) else {
             return;
         };
         output(&mut command).expect_status(-1);
@@ -208,8 +199,17 @@ fn a_run_killed_while_it_writes_with_the_stack_up_or_down_is_recovered() {
     for (n, wait_ms) in [20, 100, 250].into_iter().enumerate() {
         // So long does each write take.
         let inject = "inject=pwritev2:delay_enter=300000";
-        let options = ["-f", "-e", "trace=pwritev2", "-e", inject];
-        let Some(mut command) = strace(&ledger, &options) else {
+        let options = [
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-f",
+            "-e",
+            "trace=pwritev2",
+            "-e",
+            inject,
+        ];
+        let Some(mut command) = strace(&ledger.place.program(&["run"]), &options) else {
             return;
         };
         let run = Background::spawn(&mut command);

@@ -7,13 +7,12 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use common::disk::Disk;
 use common::ledger::{Ledger, Shape};
-use common::{Background, output, succeed};
+use common::{Background, output, strace, succeed};
 use serde_json::json;
 
 const SHAPE: Shape = Shape {
@@ -84,23 +83,10 @@ fn look(ledger: &Ledger, disk: &Disk, copy: PathBuf, seen: &mut Seen) -> Vec<Str
     wrong
 }
 
-/// `strace OPTIONS program run`; `None` when that is not permitted.
-fn strace(ledger: &Ledger, options: &[&str]) -> Option<Command> {
-    let probe = output(Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]));
-    if probe.status != 0 {
-        eprintln!("SKIPPED: strace is not permitted: {}", probe.stderr);
-        return None;
-    }
-    let run = ledger.place.program(&["run"]);
-    let mut command = Command::new("strace");
-    command.arg("-qq").args(options);
-    command.arg(run.get_program()).args(run.get_args());
-    Some(command)
-}
-
 /// A little time before and after each step by which a draft becomes an
 /// archive.
-const SLOWLY: [&str; 6] = [
+const SLOWLY: [&str; 7] = [
+    "-qq",
     "-o",
     "/dev/null",
     "-e",
@@ -115,7 +101,7 @@ fn whenever_power_is_cut(kind: &str, options: &[&str], shape: Shape) {
     let mut ledger = Ledger::new(&disk, shape, json!({}));
     let mut seen = Seen::default();
     for _ in 0..2 {
-        let Some(mut command) = strace(&ledger, &SLOWLY) else {
+        let Some(mut command) = strace(&ledger.place.program(&["run"]), &SLOWLY) else {
             return;
         };
         let copies = copies(&outer, &disk, Background::spawn(&mut command));
@@ -188,8 +174,15 @@ fn without_its_sync_a_power_cut_leaves_a_bad_archive_on_ext4_in_xfs() {
     let disk = outer.inside("ext4", &["-q", "-m", "0"], 400);
     let ledger = Ledger::new(&disk, SHAPE, json!({}));
     let log = ledger.place.path("trace");
-    let options = ["-y", "-o", log.to_str().unwrap(), "-e", "trace=fsync"];
-    let Some(mut command) = strace(&ledger, &options) else {
+    let options = [
+        "-qq",
+        "-y",
+        "-o",
+        log.to_str().unwrap(),
+        "-e",
+        "trace=fsync",
+    ];
+    let Some(mut command) = strace(&ledger.place.program(&["run"]), &options) else {
         return;
     };
     output(&mut command).expect_status(0);
@@ -197,8 +190,8 @@ fn without_its_sync_a_power_cut_leaves_a_bad_archive_on_ext4_in_xfs() {
     let mut syncs = trace.lines().filter(|line| line.starts_with("fsync("));
     let number = syncs.position(|line| line.contains(".partial>"));
     let inject = format!("inject=fsync:retval=0:when={}", number.unwrap() + 1);
-    let options = ["-o", "/dev/null", "-e", "trace=fsync", "-e", &inject];
-    let mut command = strace(&ledger, &options).unwrap();
+    let options = ["-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", &inject];
+    let mut command = strace(&ledger.place.program(&["run"]), &options).unwrap();
     output(&mut command).expect_status(0);
     let copy = outer.path.join("copy");
     copy_disk(&disk, &copy);

@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::kept::Kept;
+use super::kept::{Kept, push};
 use crate::capture::mutated;
 
 /// A page of PostgreSQL. Smaller ones would cost more memory, larger ones more
@@ -27,6 +27,7 @@ pub(crate) struct Blocks {
 
 /// A file that is copied, and compared with what the draft holds of it.
 pub(crate) struct Compared {
+    key: Key,
     /// Of its path; see [`Keys::paths`](crate::capture::Keys::paths).
     pub(crate) path: u128,
     /// In the archive that is written; data and padding.
@@ -37,8 +38,14 @@ pub(crate) struct Compared {
 }
 
 impl Compared {
-    pub(crate) fn new(path: u128, place: Range<u64>, old: Option<Arc<Blocks>>) -> Compared {
+    pub(crate) fn new(
+        key: Key,
+        path: u128,
+        place: Range<u64>,
+        old: Option<Arc<Blocks>>,
+    ) -> Compared {
         Compared {
+            key,
             path,
             place,
             old,
@@ -68,10 +75,10 @@ impl Compared {
 
     /// Takes note of `window`, which belongs at `start` in the archive. Returns
     /// the parts of it that are not in the draft.
-    pub(crate) fn differing(&self, key: &Key, start: u64, window: &[u8]) -> Vec<Range<usize>> {
+    pub(crate) fn differing(&self, start: u64, window: &[u8]) -> Vec<Range<usize>> {
         let first = (start - self.place.start) as usize / COMPARED_BYTES;
         let blocks = window.chunks(COMPARED_BYTES);
-        let hashes: Vec<u64> = blocks.map(|block| hash(key, block)).collect();
+        let hashes: Vec<u64> = blocks.map(|block| hash(&self.key, block)).collect();
         let mut differing: Vec<Range<usize>> = Vec::new();
         for (number, hash) in hashes.iter().enumerate() {
             if self.is_same(first + number, *hash) {
@@ -85,48 +92,35 @@ impl Compared {
             }
         }
         let mut all = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
-        all.resize(self.block_count(), 0);
+        let bytes = (self.place.end - self.place.start) as usize;
+        all.resize(bytes.div_ceil(COMPARED_BYTES), 0);
         all[first..first + hashes.len()].copy_from_slice(&hashes);
         differing
     }
 
-    fn block_count(&self) -> usize {
-        block_count(&self.place)
-    }
-
     fn is_same(&self, number: usize, hash: u64) -> bool {
-        let Some(old) = &self.old else {
-            return false;
-        };
-        let is_equal = old.hashes.get(number) == Some(&hash);
-        (is_equal || mutated("blocks"))
-            && block(&old.place, number).map(|range| range.end - range.start)
-                == block(&self.place, number).map(|range| range.end - range.start)
+        self.old.as_ref().is_some_and(|old| {
+            let is_equal = old.hashes.get(number) == Some(&hash) || mutated("blocks");
+            is_equal && block_bytes(&old.place, number) == block_bytes(&self.place, number)
+        })
     }
 
     /// What of it was in the draft, ascending.
     pub(crate) fn kept(&self) -> Vec<Kept> {
         let hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = Vec::new();
         let Some(old) = &self.old else {
-            return Vec::new();
+            return kept;
         };
-        let mut kept: Vec<Kept> = Vec::new();
         for (number, hash) in hashes.iter().enumerate() {
-            let places = (block(&old.place, number), block(&self.place, number));
-            let (Some(from), Some(to)) = places else {
-                break;
-            };
-            if !self.is_same(number, *hash) {
-                continue;
-            }
-            let bytes = to.end - to.start;
-            match kept.last_mut() {
-                Some(last) if last.new + last.bytes == to.start => last.bytes += bytes,
-                _ => kept.push(Kept {
-                    old: from.start,
-                    new: to.start,
-                    bytes,
-                }),
+            if self.is_same(number, *hash) {
+                let offset = (number * COMPARED_BYTES) as u64;
+                let same = Kept {
+                    old: old.place.start + offset,
+                    new: self.place.start + offset,
+                    bytes: block_bytes(&self.place, number),
+                };
+                push(&mut kept, same);
             }
         }
         kept
@@ -141,13 +135,11 @@ impl Compared {
     }
 }
 
-fn block_count(place: &Range<u64>) -> usize {
-    (place.end - place.start).div_ceil(COMPARED_BYTES as u64) as usize
-}
-
-fn block(place: &Range<u64>, number: usize) -> Option<Range<u64>> {
-    let start = place.start + (number * COMPARED_BYTES) as u64;
-    (start < place.end).then(|| start..(start + COMPARED_BYTES as u64).min(place.end))
+/// The last block is shorter, and there is nothing behind it.
+fn block_bytes(place: &Range<u64>, number: usize) -> u64 {
+    let bytes = place.end - place.start;
+    let before = (number * COMPARED_BYTES) as u64;
+    bytes.saturating_sub(before).min(COMPARED_BYTES as u64)
 }
 
 fn hash(key: &Key, block: &[u8]) -> u64 {
@@ -168,7 +160,7 @@ mod tests {
         let differing = windows.flat_map(|window| {
             let offset = (window.start - compared.place.start) as usize;
             let part = &data[offset..offset + (window.end - window.start) as usize];
-            let found = compared.differing(&KEY, window.start, part);
+            let found = compared.differing(window.start, part);
             found
                 .into_iter()
                 .map(move |range| range.start + offset..range.end + offset)
@@ -187,12 +179,12 @@ mod tests {
     fn only_blocks_that_differ_are_written_and_the_others_kept() {
         let mut data = vec![1; 5 * COMPARED_BYTES + 512];
         let bytes = data.len() as u64;
-        let first = Compared::new(0, 4096..4096 + bytes, None);
+        let first = Compared::new(KEY, 0, 4096..4096 + bytes, None);
         assert_eq!(take_in(&first, &data), vec![0..data.len()]);
         assert!(first.kept().is_empty());
         let old = first.into_blocks();
         data[COMPARED_BYTES + 3] = 2;
-        let again = Compared::new(0, 8192..8192 + bytes, old.clone());
+        let again = Compared::new(KEY, 0, 8192..8192 + bytes, old.clone());
         assert_eq!(
             take_in(&again, &data),
             vec![COMPARED_BYTES..2 * COMPARED_BYTES]
@@ -214,7 +206,7 @@ mod tests {
         // It ends within what was its third block.
         let short = &data[..2 * COMPARED_BYTES + 512];
         let bytes = short.len() as u64;
-        let shorter = Compared::new(0, 0..bytes, old);
+        let shorter = Compared::new(KEY, 0, 0..bytes, old);
         assert_eq!(take_in(&shorter, short), vec![COMPARED_BYTES..short.len()]);
     }
 }

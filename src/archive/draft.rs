@@ -15,13 +15,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 
-use super::blocks::{Blocks, Compared, Key};
-use super::header::stored_bytes;
+use super::ALIGNED_FROM_BYTES;
+use super::blocks::{Blocks, Compared};
 use super::kept::{Kept, kept, subtract};
 use super::layout::Layout;
 use super::relocate::{copy, relocate, share};
 use super::write::{Reading, WriteSummary, write_ranges};
-use super::{ALIGNED_FROM_BYTES, BLOCK_BYTES};
 use crate::capture::{Entry, Inventory, Keys, Node, Trust};
 
 /// What is known of an archive in a partial. Its inventory need not be kept.
@@ -44,7 +43,6 @@ pub struct Update {
     fresh: Vec<Range<u64>>,
     /// The larger files in that, ascending.
     compared: Vec<Compared>,
-    key: Key,
     /// Nothing that stays has to move: the rest goes to its place in the draft.
     is_in_place: bool,
     pub summary: WriteSummary,
@@ -79,7 +77,7 @@ impl Draft {
         out: &File,
     ) -> Result<(Draft, WriteSummary)> {
         let all = layout.start()..layout.archive_bytes();
-        let (summary, changed) = write_ranges(&layout, inventory, reading, out, &[all], None)?;
+        let (summary, changed) = write_ranges(&layout, inventory, reading, out, &[all], &[])?;
         let mut draft = Draft {
             layout,
             keys: Keys::default(),
@@ -126,7 +124,6 @@ impl Draft {
             kept,
             fresh,
             compared,
-            key: self.keys.secret(),
             is_in_place: stays && !is_moved,
             summary: WriteSummary::default(),
             changed: BTreeSet::new(),
@@ -140,6 +137,7 @@ impl Draft {
         inventory: &Inventory,
         fresh: &[Range<u64>],
     ) -> Vec<Compared> {
+        let key = self.keys.secret();
         let mut next = 0;
         let paths = self.keys.paths(inventory);
         let compared = paths.filter_map(|(index, entry, path)| {
@@ -149,15 +147,13 @@ impl Draft {
             if bytes < ALIGNED_FROM_BYTES || inventory.extents(entry.node).is_some() {
                 return None;
             }
-            let end = layout.offsets[index + 1];
-            let stored = stored_bytes(inventory, entry.node);
-            let place = end - stored.next_multiple_of(BLOCK_BYTES)..end;
-            while fresh.get(next).is_some_and(|range| range.end < end) {
+            let place = layout.data(inventory, index);
+            while fresh.get(next).is_some_and(|range| range.end < place.end) {
                 next += 1;
             }
             let range = fresh.get(next)?;
             let old = self.blocks.get(&path).cloned();
-            (range.start <= place.start).then(|| Compared::new(path, place, old))
+            (range.start <= place.start).then(|| Compared::new(key, path, place, old))
         });
         compared.collect()
     }
@@ -200,8 +196,14 @@ impl Update {
         (draft, scratch): (&File, &File),
     ) -> Result<()> {
         let out = if self.is_in_place { draft } else { scratch };
-        let compared = Some((&self.compared[..], &self.key));
-        let written = write_ranges(&self.layout, inventory, reading, out, &self.fresh, compared)?;
+        let written = write_ranges(
+            &self.layout,
+            inventory,
+            reading,
+            out,
+            &self.fresh,
+            &self.compared,
+        )?;
         (self.summary, self.changed) = written;
         self.keep(self.compared.iter().flat_map(Compared::kept).collect());
         Ok(())

@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use super::header::stored_bytes;
+use super::ALIGNMENT_BYTES;
 use super::layout::Layout;
-use super::{ALIGNMENT_BYTES, BLOCK_BYTES};
 use crate::capture::{Inventory, UNSETTLED};
 
 /// Shorter stretches are not worth a call of their own: their members are read
@@ -60,19 +59,24 @@ pub(crate) fn kept(
         // A header of another length makes room for aligned data that moved by
         // another distance than what precedes it: only the data is the same.
         if old_bytes != bytes {
-            let stored = stored_bytes(inventory, inventory.entries[new].node);
-            bytes = stored.next_multiple_of(BLOCK_BYTES);
+            let data = new_layout.data(inventory, new);
+            bytes = data.end - data.start;
         }
         let (old, new) = (old_end - bytes, new_end - bytes);
-        match kept.last_mut() {
-            Some(last) if last.old + last.bytes == old && last.new + last.bytes == new => {
-                last.bytes += bytes;
-            }
-            _ => kept.push(Kept { old, new, bytes }),
-        }
+        push(&mut kept, Kept { old, new, bytes });
     }
     kept.retain(|kept| kept.bytes >= WORTHWHILE_BYTES);
     kept
+}
+
+/// What follows the last one in both archives becomes part of it.
+pub(crate) fn push(kept: &mut Vec<Kept>, next: Kept) {
+    match kept.last_mut() {
+        Some(last) if last.old + last.bytes == next.old && last.new + last.bytes == next.new => {
+            last.bytes += next.bytes;
+        }
+        _ => kept.push(next),
+    }
 }
 
 /// Indexes of equal fingerprints, ascending on both sides.

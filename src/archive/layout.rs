@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use tar::EntryType;
 
 use super::header::{Member, Scratch, render_entry, stored_bytes};
@@ -66,6 +68,14 @@ impl Layout {
     /// Where the first member after the manifest begins.
     pub(crate) fn start(&self) -> u64 {
         self.manifest_header.len() as u64 + self.manifest_bytes
+    }
+
+    /// Where the stored data of an entry's member is, with its padding: at the
+    /// member's end.
+    pub(crate) fn data(&self, inventory: &Inventory, index: usize) -> Range<u64> {
+        let end = self.offsets[index + 1];
+        let stored = stored_bytes(inventory, inventory.entries[index].node);
+        end - stored.next_multiple_of(BLOCK_BYTES)..end
     }
 
     /// Where the last member ends.

@@ -9,11 +9,11 @@ use anyhow::{Context, Result};
 use rustix::fs::{Advice, FileType, OFlags, Statx, makedev};
 use rustix::io::Errno;
 
+use super::ALIGNMENT_BYTES;
 use super::header::{Scratch, render_entry, stored_bytes};
 use super::layout::Layout;
 use super::share::share_blocks;
 use super::write::Reading;
-use super::{ALIGNMENT_BYTES, BLOCK_BYTES};
 use crate::capture::{
     Entry, Extent, Inventory, await_write, is_gone, open_file_at, open_regular_at, stat_handle,
 };
@@ -81,9 +81,8 @@ impl<'a> Renderer<'a> {
     /// Fills `part` with the bytes from `position` on, all of one member.
     fn member(&mut self, index: usize, position: u64, part: &mut [u8]) -> Result<()> {
         let member_start = self.layout.offsets[index];
-        let member_end = self.layout.offsets[index + 1];
         let stored = stored_bytes(self.inventory, self.inventory.entries[index].node);
-        let data_start = member_end - stored.next_multiple_of(BLOCK_BYTES);
+        let data_start = self.layout.data(self.inventory, index).start;
         let mut filled = 0;
         if position < data_start {
             self.header.clear();
@@ -173,7 +172,7 @@ impl<'a> Renderer<'a> {
     ) -> Result<rustix::io::Result<Vec<Range<u64>>>> {
         let entry = self.inventory.entries[index];
         let stored = stored_bytes(self.inventory, entry.node);
-        let data_start = self.layout.offsets[index + 1] - stored.next_multiple_of(BLOCK_BYTES);
+        let data_start = self.layout.data(self.inventory, index).start;
         let file = self.open(index).with_context(|| self.context(index))?;
         // What is not there any more is noted when it is written.
         let Some(file) = file else {

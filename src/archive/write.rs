@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::ALIGNED_FROM_BYTES;
-use super::blocks::{Compared, Key};
+use super::blocks::Compared;
 use super::header::stored_bytes;
 use super::kept::subtract;
 use super::layout::Layout;
@@ -70,7 +70,7 @@ pub fn write_members(
     out: &File,
 ) -> Result<WriteSummary> {
     let all = layout.start()..layout.archive_bytes();
-    let (summary, _) = write_ranges(layout, inventory, reading, out, &[all], None)?;
+    let (summary, _) = write_ranges(layout, inventory, reading, out, &[all], &[])?;
     Ok(summary)
 }
 
@@ -83,7 +83,7 @@ pub(crate) fn write_ranges(
     reading: Reading<'_>,
     out: &File,
     ranges: &[Range<u64>],
-    compared: Option<(&[Compared], &Key)>,
+    compared: &[Compared],
 ) -> Result<(WriteSummary, BTreeSet<usize>)> {
     let already_changed = inventory.entries.iter().enumerate();
     let already_changed = already_changed.filter(|(_, entry)| entry.changed);
@@ -144,26 +144,19 @@ pub(crate) fn write_ranges(
 /// What is rendered and written at once.
 struct Window<'a> {
     range: Range<u64>,
-    compared: Option<(&'a Compared, &'a Key)>,
+    compared: Option<&'a Compared>,
 }
 
 /// Those of the files to compare that lie in one of the `ranges`, and those of
 /// all the rest.
-fn windows_of<'a>(
-    ranges: &[Range<u64>],
-    compared: Option<(&'a [Compared], &'a Key)>,
-) -> Vec<Window<'a>> {
-    let (files, key) = match compared {
-        Some((files, key)) => (files, Some(key)),
-        None => (&[][..], None),
-    };
+fn windows_of<'a>(ranges: &[Range<u64>], compared: &'a [Compared]) -> Vec<Window<'a>> {
     // Others are shared.
     let is_whole = |file: &&Compared| {
         let after = ranges.partition_point(|range| range.end < file.place.end);
         let range = ranges.get(after);
         range.is_some_and(|range| range.start <= file.place.start)
     };
-    let files: Vec<&Compared> = files.iter().filter(is_whole).collect();
+    let files: Vec<&Compared> = compared.iter().filter(is_whole).collect();
     let rest = subtract(ranges, files.iter().map(|file| file.place.clone()));
     let rest = rest.into_iter().flat_map(windows).map(|range| Window {
         range,
@@ -173,7 +166,7 @@ fn windows_of<'a>(
         let ranges = file.windows(WINDOW_BYTES);
         ranges.map(|range| Window {
             range,
-            compared: key.map(|key| (*file, key)),
+            compared: Some(*file),
         })
     });
     let mut windows: Vec<Window<'_>> = rest.chain(files).collect();
@@ -268,8 +261,8 @@ fn write_windows(
         renderer.render(start, part)?;
         match window.compared {
             None => sink.write_at(part, start)?,
-            Some((file, key)) => {
-                for range in file.differing(key, start, part) {
+            Some(file) => {
+                for range in file.differing(start, part) {
                     sink.write_at(&part[range.clone()], start + range.start as u64)?;
                 }
             }
