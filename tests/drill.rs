@@ -67,6 +67,8 @@ fn a_drill_of_all_that_is_ended_by_a_signal_tells_and_notes_what_was_done() {
     let place = Place::new();
     let (redis, web) = (place.stack("redis"), place.stack("web"));
     redis.up();
+    // It must still be unpacking when it is frozen.
+    fs::write(web.dir.join("bulk"), vec![7; 256 << 20]).unwrap();
     web.up();
     let unreachable = json!({
         "host": "localhost", "port": 1, "encryption": "none", "timeout": 5,
@@ -77,6 +79,9 @@ fn a_drill_of_all_that_is_ended_by_a_signal_tells_and_notes_what_was_done() {
     place.run().expect_status(0);
     place.config(stacks, json!({"email": unreachable}));
     let drill = freeze_in_drill(&place, &web);
+    let unpacked = place.state().join("drill").join(&web.name);
+    let unpacked = unpacked.join(".dsbdrill.compose.json");
+    assert!(!unpacked.exists(), "too late");
     send(&drill, Signal::SIGTERM);
     send(&drill, Signal::SIGCONT);
     let ended = drill.end().expect_status(2);
