@@ -36,8 +36,8 @@ pub struct Destination {
     pub prefix: Vec<u8>,
     /// The directory in which `name` is made.
     pub parent: OwnedFd,
-    /// What takes the place of the prefix; empty, with an empty prefix, for
-    /// `parent` itself, which must be empty.
+    /// What takes the place of the prefix; empty for `parent` itself, which
+    /// must be empty.
     pub name: Vec<u8>,
 }
 
@@ -70,6 +70,16 @@ pub fn normalise(path: &[u8]) -> Result<Vec<u8>> {
     ensure!(!parts.contains(&&b".."[..]), "its name has .. in it");
     ensure!(!path.contains(&0), "its name has a NUL in it");
     Ok(parts.join(&b'/'))
+}
+
+/// What follows `prefix` in a path that is beneath it, or is it: both are
+/// normalised, and everything is beneath the empty one.
+pub fn within<'a>(path: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let rest = path.strip_prefix(prefix)?;
+    match prefix.is_empty() || rest.is_empty() {
+        true => Some(rest),
+        false => rest.strip_prefix(b"/"),
+    }
 }
 
 /// Extracts what is wanted of the members that `reader` has left. With `file`,
@@ -260,12 +270,10 @@ impl Extractor<'_> {
             .iter()
             .enumerate()
             .find_map(|(index, destination)| {
-                if destination.prefix.is_empty() {
-                    return Some((index, path.to_vec()));
-                }
-                let rest = path.strip_prefix(&destination.prefix[..])?;
-                let is_within = rest.is_empty() || rest.starts_with(b"/");
-                is_within.then(|| (index, [&destination.name, rest].concat()))
+                let rest = within(path, &destination.prefix)?;
+                let parts = [&destination.name, rest];
+                let parts = parts.into_iter().filter(|part| !part.is_empty());
+                Some((index, parts.collect::<Vec<_>>().join(&b'/')))
             })
     }
 

@@ -2,6 +2,7 @@
 
 pub mod diff;
 mod extract;
+pub mod foreign;
 pub mod host;
 mod metadata;
 pub mod pick;
@@ -18,7 +19,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags};
 
 use crate::archive::{self, Input, Kind, Reader};
-pub use extract::{Destination, Options, Summary, extract, normalise};
+pub use extract::{Destination, Options, Summary, extract, normalise, within};
 use pick::Only;
 
 /// An archive to be read.
@@ -63,6 +64,13 @@ impl Archive {
     pub fn file(&self) -> Option<&File> {
         match self {
             Archive::File { file, .. } => Some(file),
+            Archive::Stdin { .. } => None,
+        }
+    }
+
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Archive::File { path, .. } => Some(path),
             Archive::Stdin { .. } => None,
         }
     }
