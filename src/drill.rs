@@ -224,9 +224,9 @@ fn attempt(
         .with_context(|| format!("write {}", file.display()))?;
     wish.signals.check()?;
     tracing::info!(project, services = manifest.running.join(" "), "starting");
-    docker::up_drill(project, &file, wish.start_timeout)?;
+    docker::up_drill(project, &file, wish.start_timeout, wish.signals)?;
     if let Some(command) = &wish.command {
-        docker::exec_drill(project, &file, command.service, command.argv)
+        docker::exec_drill(project, &file, command.service, command.argv, wish.signals)
             .context("the check command")?;
     }
     Ok(())
