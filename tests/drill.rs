@@ -11,6 +11,7 @@ use common::shop::Shop;
 use common::{Background, Ended, Place, Stack, docker, output, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::fs::XattrFlags;
 use serde_json::{Value, json};
 
 trait Drilled {
@@ -180,6 +181,55 @@ fn a_signal_ends_a_drill_that_waits_for_health_or_for_its_check_at_once() {
         output(Command::new("docker").args(exec)).status == 0
     });
     output(&mut drill(&["app", "true"])).expect_status(0);
+}
+
+/// As its systemd unit has it.
+fn without_sys_admin(program: &Command) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]);
+    command.arg(program.get_program()).args(program.get_args());
+    command
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drill_without_a_right_tells_what_it_could_not_set_and_a_restore_in_place_refuses() {
+    let place = Place::new();
+    let stack = place.stack("web");
+    for file in ["one", "two"] {
+        let path = stack.dir.join(file);
+        fs::write(&path, "x").unwrap();
+        rustix::fs::setxattr(&path, "trusted.thing", b"y", XattrFlags::empty()).unwrap();
+    }
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    let drill = place.program(&["drill", "--json", &stack.name]);
+    let told = "not restored: trusted.thing: only root with CAP_SYS_ADMIN may set it";
+    let notes = |mut program: Command| {
+        let json = output(&mut program).expect_status(0).json();
+        assert_eq!(json[0]["problems"], json!([]), "{json}");
+        json[0]["notes"].as_array().unwrap().clone()
+    };
+    // Once, although two files have it.
+    let of_it = |notes: Vec<Value>| notes.into_iter().filter(|note| *note == told).count();
+    assert_eq!(of_it(notes(without_sys_admin(&drill))), 1);
+    let restore = place.program(&["restore", &stack.name, "--yes"]);
+    let ids = stack.ids();
+    let refused = output(&mut without_sys_admin(&restore)).expect_status(1);
+    let said = "set its attribute trusted.thing (this process needs CAP_SYS_ADMIN for that)";
+    assert!(refused.stderr.contains(said), "{}", refused.stderr);
+    place.assert_no_restore(std::slice::from_ref(&stack.dir), "refused");
+    assert_eq!(stack.ids(), ids);
+    // The control: with it, both have it.
+    assert_eq!(of_it(notes(drill)), 0);
+    fs::remove_file(stack.dir.join("one")).unwrap();
+    let mut restore = restore;
+    output(&mut restore).expect_status(0);
+    let mut value = [0; 8];
+    let path = stack.dir.join("one");
+    let bytes = rustix::fs::getxattr(&path, "trusted.thing", &mut value).unwrap();
+    assert_eq!(&value[..bytes], b"y");
 }
 
 #[test]

@@ -46,6 +46,9 @@ pub struct Options<'a> {
     pub is_wanted: &'a dyn Fn(&[u8]) -> bool,
     /// Otherwise device nodes are refused.
     pub allow_devices: bool,
+    /// Attributes that this process has no right to set are told as lacks.
+    /// Otherwise they are an error.
+    pub takes_refusals: bool,
     pub cancel: &'a AtomicBool,
 }
 
@@ -96,7 +99,7 @@ pub fn extract(
     let shared = Shared {
         file,
         privilege: Privilege::of_this_process(),
-        lacks: Lacks::default(),
+        lacks: Lacks::new(options.takes_refusals),
         failed: AtomicBool::new(false),
         error: Mutex::new(None),
     };

@@ -109,6 +109,7 @@ pub fn to_directory(
     let options = Options {
         is_wanted: &|path| only.picks(path),
         allow_devices,
+        takes_refusals: true,
         cancel,
     };
     let mut reader = archive.reader()?;

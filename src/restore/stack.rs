@@ -383,6 +383,8 @@ impl<'a> Restore<'a> {
         let options = Options {
             is_wanted: &|_| true,
             allow_devices: self.allow_devices,
+            // What was there goes: nothing may get lost.
+            takes_refusals: false,
             cancel: self.signals.flag(),
         };
         let mut reader = self.archive.reader()?;
