@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::docker::ComposeProject;
 use crate::journal::{sync_dir, write_durably};
 
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 
 /// One restore under way.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,8 +58,10 @@ pub struct Target {
     /// Its part of the archive.
     pub prefix: String,
     pub path: PathBuf,
-    /// Device and inode of what is to be in place; known once it is unpacked.
-    pub new: Option<(u64, u64)>,
+    /// Inode of what is to be in place; known once it is unpacked. Not its
+    /// device: that number may be another one after a power cut, and what is
+    /// exchanged lies on one file system anyway.
+    pub new: Option<u64>,
 }
 
 impl Entry {
@@ -226,7 +228,7 @@ impl Target {
     /// When nothing is: the archive does not hold it.
     pub fn note_new(&mut self) -> Result<()> {
         let staging = self.staging();
-        self.new = identity(&staging)?;
+        self.new = inode(&staging)?;
         match self.new {
             Some(_) => Ok(()),
             None => bail!("the archive holds nothing of {}", self.prefix),
@@ -234,7 +236,7 @@ impl Target {
     }
 
     fn is_in_place(&self) -> Result<bool> {
-        Ok(self.new.is_some() && identity(&self.path)? == self.new)
+        Ok(self.new.is_some() && inode(&self.path)? == self.new)
     }
 
     fn put_in_place(&self) -> Result<()> {
@@ -261,16 +263,16 @@ impl Target {
     }
 }
 
-fn identity(path: &Path) -> Result<Option<(u64, u64)>> {
+fn inode(path: &Path) -> Result<Option<u64>> {
     match fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
+        Ok(metadata) => Ok(Some(metadata.ino())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("look at {}", path.display())),
     }
 }
 
 fn exists(path: &Path) -> Result<bool> {
-    Ok(identity(path)?.is_some())
+    Ok(inode(path)?.is_some())
 }
 
 /// A tree or a file; none there is no error. Follows no symlink.

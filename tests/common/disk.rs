@@ -46,12 +46,16 @@ impl Disk {
     /// A copy of one that is mounted: XFS wants to be told, Btrfs sees it
     /// (Linux 6.7).
     pub fn open_copy(image: PathBuf, path: PathBuf) -> Disk {
-        let kind = succeed(
-            "blkid",
-            ["-o", "value", "-s", "TYPE", image.to_str().unwrap()],
-        );
-        let is_xfs = kind == "xfs";
-        Disk::mount(image, path, if is_xfs { "loop,nouuid" } else { "loop" })
+        let options = Disk::options_of_copy(&image);
+        Disk::mount(image, path, options)
+    }
+
+    pub fn options_of_copy(image: &Path) -> &'static str {
+        let image = image.to_str().unwrap();
+        match &*succeed("blkid", ["-o", "value", "-s", "TYPE", image]) {
+            "xfs" => "loop,nouuid",
+            _ => "loop",
+        }
     }
 
     fn mount(image: PathBuf, path: PathBuf, options: &str) -> Disk {
