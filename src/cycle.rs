@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use jiff::ZonedDateTime;
 
-use crate::archive::{self, ImageOf, Layout, Manifest, ManifestSlot, Reading, Sums, WriteSummary};
+use crate::archive::{
+    self, ImageOf, Layout, Manifest, ManifestSlot, Reading, Sums, Update, WriteSummary,
+};
 use crate::capture::{self, Exclude, Inventory, SETTLED_AFTER, Source};
 use crate::config::{Capture, OnBusy, StopMethod, Verify};
 use crate::docker::{self, Container, Status};
@@ -21,7 +23,7 @@ use crate::outcome::{
     ArchiveOutcome, CaptureOutcome, Failure, Phase, PhaseTime, StackOutcome, StackStatus,
 };
 use crate::plan::StackPlan;
-use crate::precopy::{Drafted, PASS_FROM_BYTES, Pending, Precopy};
+use crate::precopy::{Drafted, PASS_FROM_BYTES, Precopy};
 use crate::priority;
 use crate::progress;
 use crate::quiet::{self, Who, Writers};
@@ -201,7 +203,7 @@ struct Written {
 enum WrittenData {
     Whole(Partial, Layout),
     /// Still to be put together.
-    Parts(Box<Drafted>, Box<Pending>),
+    Parts(Box<Drafted>, Box<Update>),
 }
 
 impl Cycle<'_> {
@@ -515,21 +517,21 @@ impl Cycle<'_> {
         self.context.signals.check()?;
         let mut manifest = self.manifest(inventory)?;
         let reason = match method {
-            Method::Precopy(drafted) => {
-                let update = |precopy: &Precopy<'_>| precopy.update(&drafted, inventory);
-                if let Some(pending) = self.precopy(&manifest, update)? {
+            Method::Precopy(mut drafted) => {
+                let update = |precopy: &Precopy<'_>| precopy.update(&mut drafted, inventory);
+                if let Some(update) = self.precopy(&manifest, update)? {
                     let drafted_summary = &drafted.summary;
-                    let summary = pending.summary().clone();
+                    let summary = update.summary.clone();
                     outcome.capture = Some(CaptureOutcome {
                         method: Capture::Precopy,
                         reason: None,
-                        down_bytes: pending.fresh_bytes(),
+                        down_bytes: update.fresh_bytes(),
                         pass_count: drafted.pass_count,
                         shared_bytes: drafted_summary.shared_bytes + summary.shared_bytes,
                         refused_count: drafted_summary.refused_count + summary.refused_count,
                     });
                     self.judge_changed(outcome, &mut manifest, summary);
-                    let data = WrittenData::Parts(drafted, Box::new(pending));
+                    let data = WrittenData::Parts(drafted, Box::new(update));
                     return Ok(Written { data, manifest });
                 }
                 // Removed with its draft, which makes the room.
@@ -596,8 +598,8 @@ impl Cycle<'_> {
         let Written { data, mut manifest } = written;
         let (partial, layout) = match data {
             WrittenData::Whole(partial, layout) => (partial, layout),
-            WrittenData::Parts(drafted, pending) => {
-                self.precopy(&manifest, |precopy| precopy.finish(*drafted, *pending))?
+            WrittenData::Parts(drafted, update) => {
+                self.precopy(&manifest, |precopy| precopy.finish(*drafted, *update))?
             }
         };
         manifest.archive_bytes = layout.archive_bytes();

@@ -58,10 +58,15 @@ impl Compared {
         self.old.is_some()
     }
 
-    /// Whether the draft has it elsewhere.
-    pub(crate) fn is_moved(&self) -> bool {
-        let old = self.old.as_ref();
-        old.is_some_and(|old| old.place.start != self.place.start)
+    /// What of the draft turns out to be kept if nothing differs.
+    pub(crate) fn may_be_kept(&self) -> Option<Kept> {
+        let old = &self.old.as_ref()?.place;
+        let bytes = |place: &Range<u64>| place.end - place.start;
+        Some(Kept {
+            old: old.start,
+            new: self.place.start,
+            bytes: bytes(old).min(bytes(&self.place)),
+        })
     }
 
     /// Parts of it that can be hashed by themselves, each at most `bytes` long,

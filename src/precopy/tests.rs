@@ -96,7 +96,7 @@ fn round(place: &Path, seed: u64, terms: Terms, tally: &mut Tally) {
     // Part of the tree becomes old enough to be relied on.
     thread::sleep(terms.settled_after + Duration::from_millis(10));
     let ended = AtomicBool::new(false);
-    let (drafted, early) = thread::scope(|scope| {
+    let (mut drafted, early) = thread::scope(|scope| {
         for writer in 0..2 {
             let (tree, outside, ended) = (&tree, &outside, &ended);
             scope.spawn(move || write_until(tree, outside, seed * 7 + writer, ended));
@@ -116,10 +116,10 @@ fn round(place: &Path, seed: u64, terms: Terms, tally: &mut Tally) {
     // The stack is down.
     let now = scan().unwrap();
     let inventory = early.as_ref().unwrap_or(&now);
-    let pending = precopy.update(&drafted, inventory).unwrap().unwrap();
+    let update = precopy.update(&mut drafted, inventory).unwrap().unwrap();
     let is_mutated = early.is_some();
     assert!(
-        is_mutated || pending.summary().changed_count == 0,
+        is_mutated || update.summary.changed_count == 0,
         "seed {seed}"
     );
     // Not by another scan: XFS tells of other holes when it has written back.
@@ -130,9 +130,9 @@ fn round(place: &Path, seed: u64, terms: Terms, tally: &mut Tally) {
     thread::scope(|scope| {
         let (tree, outside, ended) = (&tree, &outside, &ended);
         scope.spawn(move || write_until(tree, outside, seed, ended));
-        let fresh_bytes = pending.fresh_bytes();
+        let fresh_bytes = update.fresh_bytes();
         let shared_bytes = drafted.summary.shared_bytes;
-        let (partial, layout) = precopy.finish(drafted, pending).unwrap();
+        let (partial, layout) = precopy.finish(drafted, update).unwrap();
         ended.store(true, Ordering::Relaxed);
         tally.kept_bytes += layout.archive_bytes() - fresh_bytes;
         tally.fresh_bytes += fresh_bytes;

@@ -143,12 +143,12 @@ fn a_write_across_the_copy(disk: &Disk, flags: OFlags, share: bool) {
     assert_is_the_tree(&precopy, drafted, disk);
 }
 
-fn assert_is_the_tree(precopy: &Precopy<'_>, drafted: Drafted, disk: &Disk) {
+fn assert_is_the_tree(precopy: &Precopy<'_>, mut drafted: Drafted, disk: &Disk) {
     let now = (precopy.scan)().unwrap();
-    let pending = precopy.update(&drafted, &now).unwrap().unwrap();
+    let update = precopy.update(&mut drafted, &now).unwrap().unwrap();
     let expected = disk.path.join("expected.tar");
     archive_offline(precopy.sources, &now, &expected);
-    let (partial, _) = precopy.finish(drafted, pending).unwrap();
+    let (partial, _) = precopy.finish(drafted, update).unwrap();
     let archive = fs::read(partial.path()).unwrap();
     compare(&archive, &fs::read(&expected).unwrap(), 0);
 }
