@@ -159,7 +159,7 @@ impl Draft {
         inventory: &Inventory,
         fresh: &[Range<u64>],
     ) -> Vec<Compared> {
-        let key = self.keys.secret();
+        let key = Arc::new(self.keys.secret());
         let mut next = 0;
         let paths = self.keys.paths(inventory);
         let compared = paths.filter_map(|(index, entry, path)| {
@@ -175,7 +175,7 @@ impl Draft {
             }
             let range = fresh.get(next)?;
             let old = self.blocks.get(&path).cloned();
-            (range.start <= place.start).then(|| Compared::new(key, path, place, old))
+            (range.start <= place.start).then(|| Compared::new(key.clone(), path, place, old))
         });
         compared.collect()
     }
