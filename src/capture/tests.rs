@@ -297,7 +297,7 @@ fn many_directories_are_put_together_as_one_listing_would_have_them() {
         let directory = path.rsplit_once('/').unwrap().0;
         let inner = directory.splitn(3, '/').nth(2).unwrap_or_default();
         let found: Vec<_> = inventory.attributes(entry).collect();
-        match path.ends_with("/7") && inner != "" {
+        match path.ends_with("/7") && !inner.is_empty() {
             true => assert_eq!(found, [(&b"user.of"[..], inner.as_bytes())], "{path}"),
             false => assert_eq!(found, [], "{path}"),
         }
