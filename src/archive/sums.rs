@@ -266,10 +266,8 @@ fn in_parallel<T: Send>(
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let results = workers.into_iter().map(|worker| worker.join());
-        results
-            .map(|result| result.unwrap_or_else(|_| bail!("a thread panicked")))
-            .collect()
+        let mut results = workers.into_iter().map(|worker| worker.join());
+        results.try_for_each(|result| result.unwrap_or_else(|_| bail!("a thread panicked")))
     })
 }
 
