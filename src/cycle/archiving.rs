@@ -286,10 +286,9 @@ impl Cycle<'_> {
         let name = path.file_name().unwrap_or_default();
         match (sums, ArchiveName::parse(&self.stack.name, name)) {
             (Some(sums), Some(name)) => {
-                let text = sums.to_text();
                 self.context
                     .store
-                    .write_beside(&name, Beside::Sums, text.as_bytes())
+                    .write_beside(&name, Beside::Sums, |out| sums.write(out))
             }
             _ => Ok(()),
         }
