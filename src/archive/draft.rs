@@ -159,6 +159,10 @@ impl Draft {
         inventory: &Inventory,
         fresh: &[Range<u64>],
     ) -> Vec<Compared> {
+        let is_large = |range: &Range<u64>| range.end - range.start >= ALIGNED_FROM_BYTES;
+        if !fresh.iter().any(is_large) {
+            return Vec::new();
+        }
         let key = Arc::new(self.keys.secret());
         let mut next = 0;
         let paths = self.keys.paths(inventory);
