@@ -142,6 +142,10 @@ pub struct Restore {
     /// file, or - for one on standard input
     #[arg(value_name = "WHAT")]
     pub what: String,
+    /// Restore the configured stack WHAT from this archive file (or - for standard input); one
+    /// without a manifest, as tar and the script make them, needs that
+    #[arg(long, value_name = "FILE", conflicts_with = "to")]
+    pub from: Option<String>,
     /// Unpack into this directory, which must be missing or empty, and touch nothing else
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,

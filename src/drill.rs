@@ -96,8 +96,8 @@ pub fn drill(archive: &Archive, manifest: &Manifest, wish: &Wish<'_>) -> Result<
     let scratch = scratch_of(wish.state_dir, &manifest.stack);
     // What a killed one left of the same stack.
     take_down(&project, &scratch)?;
-    let plan = plan(manifest, &project, &scratch)?;
-    let result = attempt(archive, manifest, wish, &project, &scratch, &plan);
+    let mut plan = plan(manifest, &project, &scratch)?;
+    let result = attempt(archive, manifest, wish, &project, &scratch, &mut plan);
     let taken_down = take_down(&project, &scratch);
     let problems = match (result, taken_down) {
         (result, Ok(())) => result.err(),
@@ -168,7 +168,7 @@ fn attempt(
     wish: &Wish<'_>,
     project: &str,
     scratch: &Path,
-    plan: &DrillPlan,
+    plan: &mut DrillPlan,
 ) -> Result<()> {
     ensure!(
         !manifest.running.is_empty(),
@@ -214,19 +214,23 @@ fn attempt(
     let options = Options {
         is_wanted: &|_| true,
         allow_devices: true,
+        takes_refusals: true,
         cancel: wish.signals.flag(),
     };
     let mut reader = archive.reader()?;
-    extract(&mut reader, archive.file(), &destinations, &options)
+    let summary = extract(&mut reader, archive.file(), &destinations, &options)
         .with_context(|| archive.name())?;
+    let lacks = summary.lacks.iter();
+    plan.notes
+        .extend(lacks.map(|lack| format!("not restored: {lack}")));
     let file = scratch.join(".dsbdrill.compose.json");
     fs::write(&file, serde_json::to_vec_pretty(&plan.compose)?)
         .with_context(|| format!("write {}", file.display()))?;
     wish.signals.check()?;
     tracing::info!(project, services = manifest.running.join(" "), "starting");
-    docker::up_drill(project, &file, wish.start_timeout)?;
+    docker::up_drill(project, &file, wish.start_timeout, wish.signals)?;
     if let Some(command) = &wish.command {
-        docker::exec_drill(project, &file, command.service, command.argv)
+        docker::exec_drill(project, &file, command.service, command.argv, wish.signals)
             .context("the check command")?;
     }
     Ok(())

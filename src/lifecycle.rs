@@ -54,6 +54,8 @@ pub enum Before {
     Paused,
     /// It was in a restart loop: nothing more than the start can be asked of it.
     Restarting,
+    /// A job that others wait for: started when it has ended without an error.
+    Ended,
 }
 
 impl WasRunning {
@@ -479,7 +481,11 @@ fn state(before: Before, container: &Container, was_started: bool) -> State {
     match container.status {
         Status::Stopped if was_started && before == Before::Restarting => State::AsBefore,
         // A job may come to its end. What has a health check is no job.
-        Status::Stopped if was_started && container.exit_code == 0 && before == Before::Running => {
+        Status::Stopped
+            if was_started
+                && container.exit_code == 0
+                && matches!(before, Before::Running | Before::Ended) =>
+        {
             State::Completed
         }
         Status::Stopped if was_started => {
@@ -494,6 +500,7 @@ fn state(before: Before, container: &Container, was_started: bool) -> State {
             None | Some(Health::Healthy | Health::None) => State::AsBefore,
             Some(health) => State::Pending(format!("is not healthy ({health:?})").to_lowercase()),
         },
+        Status::Running if before == Before::Ended => State::Pending("has not ended".to_owned()),
         Status::Running => State::AsBefore,
     }
 }
@@ -501,13 +508,13 @@ fn state(before: Before, container: &Container, was_started: bool) -> State {
 /// `dependant` may start, as far as `needed` goes. A namespace can be joined,
 /// and `service_started` is met, as soon as the other runs.
 fn is_met(dependant: &WasRunning, needed: &WasRunning, state: &State) -> bool {
-    let waits_for_health = dependant
+    let waits = dependant
         .depends_on
         .iter()
-        .any(|d| d.service == needed.service && d.condition == "service_healthy");
+        .any(|d| d.service == needed.service && d.condition != "service_started");
     match state {
         State::AsBefore | State::Completed => true,
-        State::Pending(_) => !waits_for_health,
+        State::Pending(_) => !waits,
         State::Down(_) | State::Frozen => false,
     }
 }
@@ -612,5 +619,29 @@ mod tests {
         assert!(is_met(&hasty, &db, &pending));
         assert!(!is_met(&hasty, &db, &down));
         assert!(is_met(&patient, &db, &State::AsBefore));
+    }
+
+    #[test]
+    fn a_job_that_others_wait_for_is_started_when_it_has_ended() {
+        let container = |status: &str, exit_code: i64| {
+            Container::from_json(serde_json::json!({
+                "Id": "id", "Name": "/p-migrate-1", "Image": "",
+                "State": {"Status": status, "ExitCode": exit_code},
+                "Config": {}, "HostConfig": {},
+            }))
+        };
+        let running = state(Before::Ended, &container("running", 0), true);
+        let job = was("migrate", &[], &[]);
+        let waits = was("api", &[("migrate", "service_completed_successfully")], &[]);
+        assert!(matches!(running, State::Pending(_)), "{running:?}");
+        assert!(!is_met(&waits, &job, &running));
+        let ended = state(Before::Ended, &container("exited", 0), true);
+        assert_eq!(ended, State::Completed);
+        assert!(is_met(&waits, &job, &ended));
+        let failed = state(Before::Ended, &container("exited", 1), true);
+        assert!(matches!(failed, State::Down(_)), "{failed:?}");
+        // The control: what only runs is not waited for.
+        let service = state(Before::Running, &container("running", 0), true);
+        assert_eq!(service, State::AsBefore);
     }
 }

@@ -16,10 +16,14 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::signals::Signals;
+
 const POLL: Duration = Duration::from_millis(5);
 /// How long output is waited for after a program's end: something that it
 /// started, and that is not meant to end, may hold its pipes open.
 const LINGER: Duration = Duration::from_secs(5);
+/// From SIGTERM to SIGKILL, for a program that is not to go on.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +33,9 @@ pub enum Exit {
     Killed(i32),
     /// Still running at its time limit, and killed for it.
     TimedOut(Duration),
+    /// Asked to end before it was done, whatever it says of that: some docker
+    /// commands exit with 0 then.
+    Interrupted,
 }
 
 impl fmt::Display for Exit {
@@ -37,6 +44,7 @@ impl fmt::Display for Exit {
             Exit::Success => write!(f, "success"),
             Exit::Failure(code) => write!(f, "exit status {code}"),
             Exit::Killed(signal) => write!(f, "killed by signal {signal}"),
+            Exit::Interrupted => write!(f, "interrupted"),
             Exit::TimedOut(limit) => write!(f, "no end after {} s", limit.as_secs()),
         }
     }
@@ -78,6 +86,8 @@ impl Output {
 pub struct Program {
     command: Command,
     limit: Duration,
+    /// None is ever received, unless told.
+    signals: Signals,
 }
 
 impl Program {
@@ -92,6 +102,7 @@ impl Program {
         Program {
             command,
             limit: Duration::from_secs(60),
+            signals: Signals::default(),
         }
     }
 
@@ -108,6 +119,13 @@ impl Program {
     /// Time after which the whole process group is killed; 60 s unless told.
     pub fn limit(mut self, limit: Duration) -> Program {
         self.limit = limit;
+        self
+    }
+
+    /// When an end is asked for, the program's group is, too (SIGTERM), and
+    /// killed if it does not comply.
+    pub fn until(mut self, signals: &Signals) -> Program {
+        self.signals = signals.clone();
         self
     }
 
@@ -141,9 +159,15 @@ impl Program {
     }
 
     fn wait(&self, child: &mut Child) -> io::Result<Exit> {
+        // Its children hold the pipes open: the group goes, not the leader alone.
+        let group = Pid::from_raw(child.id() as i32);
         let began = Instant::now();
+        let mut asked: Option<Instant> = None;
         loop {
             if let Some(status) = child.try_wait()? {
+                if asked.is_some() {
+                    return Ok(Exit::Interrupted);
+                }
                 return Ok(match (status.code(), status.signal()) {
                     (Some(0), _) => Exit::Success,
                     (Some(code), _) => Exit::Failure(code),
@@ -151,10 +175,19 @@ impl Program {
                 });
             }
             if began.elapsed() > self.limit {
-                // Its children hold the pipes open: the group goes, not the leader alone.
-                let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
+                let _ = killpg(group, Signal::SIGKILL);
                 child.wait()?;
                 return Ok(Exit::TimedOut(self.limit));
+            }
+            match asked {
+                None if self.signals.received().is_some() => {
+                    let _ = killpg(group, Signal::SIGTERM);
+                    asked = Some(Instant::now());
+                }
+                Some(asked) if asked.elapsed() > GRACE => {
+                    let _ = killpg(group, Signal::SIGKILL);
+                }
+                _ => {}
             }
             thread::sleep(POLL);
         }
@@ -234,6 +267,40 @@ mod tests {
             .unwrap();
         assert_eq!(output.exit, Exit::TimedOut(Duration::from_millis(200)));
         assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_program_ends_with_this_one_whether_it_likes_or_not() {
+        // Asked for once it runs.
+        let ends = |script: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let runs = dir.path().join("runs");
+            let program = sh(&script.replace("RUNS", runs.to_str().unwrap()));
+            let signals = Signals::default();
+            let began = Instant::now();
+            let output = thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !runs.exists() && began.elapsed() < GRACE {
+                        thread::sleep(POLL);
+                    }
+                    signals.note(Signal::SIGTERM as i32);
+                });
+                program.until(&signals).output().unwrap()
+            });
+            (output.exit, began.elapsed())
+        };
+        let (exit, took) = ends("touch RUNS; sleep 30 & sleep 30");
+        assert_eq!(exit, Exit::Interrupted);
+        assert!(took < GRACE, "{took:?}");
+        let (exit, took) = ends("trap 'exit 0' TERM; touch RUNS; sleep 30 & wait");
+        assert_eq!(exit, Exit::Interrupted);
+        assert!(took < GRACE, "{took:?}");
+        let (exit, took) = ends("trap '' TERM; touch RUNS; sleep 30 & sleep 30");
+        assert_eq!(exit, Exit::Interrupted);
+        assert!((GRACE..GRACE * 2).contains(&took), "{took:?}");
+        // The control.
+        let output = sh("exit 0").until(&Signals::default()).output().unwrap();
+        assert_eq!(output.exit, Exit::Success);
     }
 
     #[test]

@@ -40,6 +40,12 @@ impl Signals {
         Ok(signals)
     }
 
+    /// As if it had come.
+    #[cfg(test)]
+    pub fn note(&self, number: i32) {
+        self.0.note(number);
+    }
+
     /// For loops that look at it often.
     pub fn flag(&self) -> &AtomicBool {
         &self.0.flag

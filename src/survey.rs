@@ -64,24 +64,27 @@ impl Survey {
         docker::refuse_podman()?;
         let config = stack.compose.config();
         let everywhere = docker::compose_containers(None)?;
-        let project = find_project(stack, &config, &everywhere)?;
-        let config = match config {
-            Ok(config) if config.name == project => Some(config),
+        let named = config.as_ref().ok().map(|config| config.name.as_str());
+        let project = find_project(&stack.compose, named, &everywhere)?;
+        let (project, config) = match (project, config) {
+            (Some(project), Ok(config)) if config.name == project => (project, Some(config)),
             // The file speaks of another project than the one that runs.
-            Ok(_) => {
+            (Some(project), Ok(_)) => {
                 let named = ComposeProject {
                     name: Some(project.clone()),
                     ..stack.compose.clone()
                 };
-                Some(named.config()?)
+                (project, Some(named.config()?))
             }
-            Err(error) => {
+            (Some(project), Err(error)) => {
                 warnings.push(format!(
                     "the compose file cannot be read, what runs is taken from its containers: \
                      {error:#}"
                 ));
-                None
+                (project, None)
             }
+            (None, Ok(config)) => (config.name.clone(), Some(config)),
+            (None, Err(error)) => return Err(error),
         };
         let containers: Vec<Container> = everywhere
             .into_iter()
@@ -127,36 +130,37 @@ impl Survey {
 }
 
 /// Which project a stack is: as configured; else the one that runs from its
-/// directory; else the name Compose gives it.
-fn find_project(
-    stack: &StackPlan,
-    config: &Result<ComposeConfig>,
+/// directory; else the name Compose gives it. `None` when nothing is there to
+/// tell it: no container, and no name that Compose gives it.
+pub fn find_project(
+    compose: &ComposeProject,
+    named: Option<&str>,
     everywhere: &[Container],
-) -> Result<String> {
-    if let Some(name) = &stack.compose.name {
-        return Ok(name.clone());
+) -> Result<Option<String>> {
+    if let Some(name) = &compose.name {
+        return Ok(Some(name.clone()));
     }
-    let dir = real(stack.dir());
+    let dir = real(&compose.dir);
     let from_here = |c: &&Container| real(&c.working_dir) == dir && !c.one_off;
     let names = |containers: &mut dyn Iterator<Item = &Container>| -> BTreeSet<String> {
         containers.map(|c| c.project.clone()).collect()
     };
     let runs = |c: &&Container| WasRunning::of(c).is_some();
     let running_here = names(&mut everywhere.iter().filter(from_here).filter(runs));
-    let project = match (running_here.len(), config) {
-        (0, Ok(config)) => config.name.clone(),
-        (0, Err(error)) => {
+    let project = match (running_here.len(), named) {
+        (0, Some(name)) => name.to_owned(),
+        (0, None) => {
             // Nothing runs: a stopped stack may still tell its name.
             let here = names(&mut everywhere.iter().filter(from_here));
             match here.into_iter().next() {
                 Some(name) => name,
-                None => bail!("{error:#}"),
+                None => return Ok(None),
             }
         }
         (1, _) => running_here.into_iter().next().unwrap_or_default(),
         _ => bail!(
             "several projects run from {} ({}): set `project` to the one that is meant",
-            stack.dir().display(),
+            compose.dir.display(),
             running_here.into_iter().collect::<Vec<_>>().join(", ")
         ),
     };
@@ -171,10 +175,10 @@ fn find_project(
             "project {project} runs from {}, not from {}: set `project` to say that it is the \
              one that is meant",
             stranger.working_dir.display(),
-            stack.dir().display()
+            compose.dir.display()
         );
     }
-    Ok(project)
+    Ok(Some(project))
 }
 
 /// `down` removes containers, and only `up` can make them anew: it needs a

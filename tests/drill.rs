@@ -3,12 +3,15 @@
 mod common;
 
 use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use common::scene::{Scene, at_call};
 use common::shop::Shop;
 use common::{Background, Ended, Place, Stack, docker, output, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::fs::XattrFlags;
 use serde_json::{Value, json};
 
 trait Drilled {
@@ -110,6 +113,123 @@ fn a_drill_of_all_that_is_ended_by_a_signal_tells_and_notes_what_was_done() {
     place.config(json!([redis.name, web.name]), json!({}));
     output(&mut place.program(&["drill"])).expect_status(0);
     assert!(list()[1]["drilled"]["time"].is_string(), "{}", list());
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_signal_ends_a_drill_that_waits_for_health_or_for_its_check_at_once() {
+    let place = Place::new();
+    let stack = place.stack("slow-health");
+    // Healthy by what a drill has not.
+    let outside = place.path("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("ready"), "").unwrap();
+    let mount = format!(
+        "tmpfs: /run\n    volumes: ['{}:/outside']",
+        outside.display()
+    );
+    let compose = stack.read("compose.yaml");
+    let [ill, well] = ["/outside/ready", "/run/ready"].map(|file| {
+        compose
+            .replace("tmpfs: /run", &mount)
+            .replace("\"/run/ready", &format!("\"{file}"))
+            .replace("sleep 5;", "")
+    });
+    let archive = |compose: &str| {
+        fs::write(stack.dir.join("compose.yaml"), compose).unwrap();
+        stack.up();
+        place.run().expect_status(0);
+    };
+    let drill = |args: &[&str]| {
+        place.program(&[&["--json", "drill", stack.name.as_str(), "--"], args].concat())
+    };
+    place.config(json!([stack.name]), json!({}));
+    archive(&ill);
+    let name = format!("dsbdrill-{}-app-1", stack.name);
+    let inspect = |format: &str| {
+        let inspect = ["container", "inspect", "--format", format, &name];
+        output(Command::new("docker").args(inspect)).stdout
+    };
+    let interrupted = |args: &[&str], is_there: &dyn Fn() -> bool| {
+        let child = Background::spawn(&mut drill(args));
+        wait_until("it is waited for", is_there);
+        let began = Instant::now();
+        send(&child, Signal::SIGTERM);
+        let ended = child.end().expect_status(2).json();
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(20), "{took:?}");
+        assert_eq!(ended[0]["interrupted"], "SIGTERM", "{ended}");
+        assert_eq!(ended[0]["problems"], json!([]), "{ended}");
+        assert_eq!(traces(&place, &stack), [""; 0]);
+    };
+    interrupted(&["app", "true"], &|| {
+        inspect("{{.State.Running}}") == "true\n"
+    });
+    // The control: it waits as long as it may.
+    let limited = json!([{"name": stack.name, "startTimeout": 8}]);
+    place.config(limited, json!({}));
+    let began = Instant::now();
+    let ended = output(&mut drill(&["app", "true"])).expect_status(2).json();
+    assert!(began.elapsed() > Duration::from_secs(8));
+    assert_eq!(ended[0]["interrupted"], Value::Null, "{ended}");
+    assert_ne!(ended[0]["problems"], json!([]), "{ended}");
+    // The same of the check, which is under way when its first word is there.
+    archive(&well);
+    let check = ["app", "sh", "-c", "touch /run/checking; sleep 300"];
+    interrupted(&check, &|| {
+        let exec = ["exec", &name, "test", "-e", "/run/checking"];
+        output(Command::new("docker").args(exec)).status == 0
+    });
+    output(&mut drill(&["app", "true"])).expect_status(0);
+}
+
+/// As its systemd unit has it.
+fn without_sys_admin(program: &Command) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]);
+    command.arg(program.get_program()).args(program.get_args());
+    command
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drill_without_a_right_tells_what_it_could_not_set_and_a_restore_in_place_refuses() {
+    let place = Place::new();
+    let stack = place.stack("web");
+    for file in ["one", "two"] {
+        let path = stack.dir.join(file);
+        fs::write(&path, "x").unwrap();
+        rustix::fs::setxattr(&path, "trusted.thing", b"y", XattrFlags::empty()).unwrap();
+    }
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    let drill = place.program(&["drill", "--json", &stack.name]);
+    let told = "not restored: trusted.thing: only root with CAP_SYS_ADMIN may set it";
+    let notes = |mut program: Command| {
+        let json = output(&mut program).expect_status(0).json();
+        assert_eq!(json[0]["problems"], json!([]), "{json}");
+        json[0]["notes"].as_array().unwrap().clone()
+    };
+    // Once, although two files have it.
+    let of_it = |notes: Vec<Value>| notes.into_iter().filter(|note| *note == told).count();
+    assert_eq!(of_it(notes(without_sys_admin(&drill))), 1);
+    let restore = place.program(&["restore", &stack.name, "--yes"]);
+    let ids = stack.ids();
+    let refused = output(&mut without_sys_admin(&restore)).expect_status(1);
+    let said = "set its attribute trusted.thing (this process needs CAP_SYS_ADMIN for that)";
+    assert!(refused.stderr.contains(said), "{}", refused.stderr);
+    place.assert_no_restore(std::slice::from_ref(&stack.dir), "refused");
+    assert_eq!(stack.ids(), ids);
+    // The control: with it, both have it.
+    assert_eq!(of_it(notes(drill)), 0);
+    fs::remove_file(stack.dir.join("one")).unwrap();
+    let mut restore = restore;
+    output(&mut restore).expect_status(0);
+    let mut value = [0; 8];
+    let path = stack.dir.join("one");
+    let bytes = rustix::fs::getxattr(&path, "trusted.thing", &mut value).unwrap();
+    assert_eq!(&value[..bytes], b"y");
 }
 
 #[test]

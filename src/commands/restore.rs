@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write as _};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{Absent, load_with, print, print_json};
 use crate::archive::Manifest;
@@ -13,6 +13,7 @@ use crate::outcome::ExitStatus;
 use crate::plan::Plan;
 use crate::report::human_bytes;
 use crate::restore::diff::Place;
+use crate::restore::foreign::stand_in;
 use crate::restore::pick::{Only, check_manifest};
 use crate::restore::stack::Wish;
 use crate::restore::{self as restores, Archive};
@@ -20,13 +21,16 @@ use crate::signals::Signals;
 use crate::store::{Store, StoredArchive};
 
 pub fn restore(global: &Global, options: &Restore) -> Result<ExitStatus> {
-    let archive = find(global, &options.what)?;
+    let archive = match &options.from {
+        Some(from) => find(global, from)?,
+        None => find(global, &options.what)?,
+    };
     let manifest = manifest(&archive)?;
     if options.diff {
-        return diff(global, options, &archive, manifest.as_ref());
+        return diff(global, options, &archive, manifest);
     }
     let Some(dir) = &options.to else {
-        return restore_stack(global, options, &archive, manifest.as_ref());
+        return restore_stack(global, options, &archive, manifest);
     };
     let only = Only::new(&options.only, manifest.as_ref())?;
     if options.dry_run {
@@ -49,21 +53,18 @@ fn diff(
     global: &Global,
     options: &Restore,
     archive: &Archive,
-    manifest: Option<&Manifest>,
+    manifest: Option<Manifest>,
 ) -> Result<ExitStatus> {
-    let only = Only::new(&options.only, manifest)?;
+    let only = Only::new(&options.only, manifest.as_ref())?;
     let places = match &options.to {
         Some(dir) => vec![Place {
             prefix: Vec::new(),
             path: Some(dir.clone()),
         }],
         None => {
-            let manifest = manifest.context(
-                "only an archive with a manifest tells which stack it is of: name what to compare \
-                 this one with by --to DIR",
-            )?;
             let plan = load_with(global, Absent::UseDefaults)?;
-            restores::host::places(manifest, plan.stack(&manifest.stack))?
+            let manifest = told_or_made_up(options, &plan, archive, manifest)?;
+            restores::host::places(&manifest, plan.stack(&manifest.stack))?
         }
     };
     let signals = Signals::install()?;
@@ -83,18 +84,16 @@ fn restore_stack(
     global: &Global,
     options: &Restore,
     archive: &Archive,
-    manifest: Option<&Manifest>,
+    manifest: Option<Manifest>,
 ) -> Result<ExitStatus> {
-    let manifest = manifest.context(
-        "only an archive with a manifest tells which stack it is of: unpack this one with --to DIR",
-    )?;
     let plan = load_with(global, Absent::UseDefaults)?;
+    let manifest = &told_or_made_up(options, &plan, archive, manifest)?;
     let stack = plan.stack(&manifest.stack);
     let signals = Signals::install()?;
     let wish = Wish {
         state_dir: &plan.state_dir,
         signals: &signals,
-        allow_devices: options.allow_devices || is_of_stack(&options.what),
+        allow_devices: options.allow_devices || is_in_store(options),
         allow_damaged: options.allow_damaged,
         keep_old: options.keep_old,
         starts: !options.no_start,
@@ -175,9 +174,56 @@ pub fn is_path(what: &str) -> bool {
     what.contains('/') || what.ends_with(".tar")
 }
 
-/// Whether an archive in the store is meant: whoever can write there is root.
 fn is_of_stack(what: &str) -> bool {
     what != "-" && !is_path(what)
+}
+
+/// Whether an archive in the store is meant: whoever can write there is root.
+fn is_in_store(options: &Restore) -> bool {
+    options.from.is_none() && is_of_stack(&options.what)
+}
+
+/// The archive's own manifest, or one made up for the stack that is named.
+fn told_or_made_up(
+    options: &Restore,
+    plan: &Plan,
+    archive: &Archive,
+    manifest: Option<Manifest>,
+) -> Result<Manifest> {
+    if options.from.is_some() {
+        let is_stack = is_of_stack(&options.what) && !options.what.contains('@');
+        ensure!(
+            is_stack,
+            "--from FILE is for a stack: `restore STACK --from FILE`"
+        );
+    }
+    let named = is_of_stack(&options.what).then(|| options.what.split('@').next());
+    let named = named.flatten();
+    match (manifest, named) {
+        (Some(manifest), Some(named)) if options.from.is_some() && manifest.stack != named => {
+            bail!(
+                "{} is of stack {}, not of {named}: unpack it with --to DIR",
+                archive.name(),
+                manifest.stack
+            )
+        }
+        (Some(manifest), _) => Ok(manifest),
+        (None, Some(named)) => {
+            let stack = plan.stack(named).with_context(|| {
+                format!(
+                    "{} has no manifest, and no stack {named} is configured: where it belongs is \
+                     not known; configure it, or unpack with --to DIR",
+                    archive.name()
+                )
+            })?;
+            stand_in(archive, stack)
+        }
+        (None, None) => bail!(
+            "{} has no manifest that tells which stack it is of: name that (`restore STACK --from \
+             FILE`), or unpack with --to DIR",
+            archive.name()
+        ),
+    }
 }
 
 /// The archive that `STACK` or `STACK@TIME` means: the newest good one, or the

@@ -168,6 +168,9 @@ pub struct ConfigService {
     pub post_start: Vec<Value>,
     #[serde(default)]
     pub pre_stop: Vec<Value>,
+    /// Without any, `up` starts it.
+    #[serde(default)]
+    pub profiles: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

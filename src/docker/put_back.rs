@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::{ComposeProject, ENGINE_SLACK, Volume, docker};
 use crate::process::Program;
+use crate::signals::Signals;
 
 /// Creates a volume with the driver, labels and options it had, so that Compose
 /// takes it for its own.
@@ -69,26 +70,37 @@ impl ComposeProject {
     }
 }
 
-/// Removes a project's containers, volumes and networks, by their labels.
+/// Removes a project's containers, volumes and networks, by their labels, until
+/// there are none: what the Engine was making for a client that has ended may
+/// be there only after a first look.
 pub fn remove_project(project: &str) -> Result<()> {
+    while remove_what_is_there(project)? {}
+    Ok(())
+}
+
+/// Whether anything was.
+fn remove_what_is_there(project: &str) -> Result<bool> {
     let filter = format!("label=com.docker.compose.project={project}");
     let listed = |kind: &str, list: &[&str]| -> Result<Vec<String>> {
         let args = [&[kind], list, &["--quiet", "--filter", &filter]].concat();
         Ok(super::lines(docker(args).output()?.check()?))
     };
-    remove_containers(&listed("container", &["ls", "--all", "--no-trunc"])?)?;
-    for volume in listed("volume", &["ls"])? {
-        remove_volume(&volume)?;
+    let containers = listed("container", &["ls", "--all", "--no-trunc"])?;
+    remove_containers(&containers)?;
+    let volumes = listed("volume", &["ls"])?;
+    for volume in &volumes {
+        remove_volume(volume)?;
     }
-    for network in listed("network", &["ls", "--no-trunc"])? {
-        docker(["network", "rm", &network]).output()?.check()?;
+    let networks = listed("network", &["ls", "--no-trunc"])?;
+    for network in &networks {
+        docker(["network", "rm", network]).output()?.check()?;
     }
-    Ok(())
+    Ok(!(containers.is_empty() && volumes.is_empty() && networks.is_empty()))
 }
 
 /// Starts all services of a throw-away project from local images, and waits
-/// until they run and are healthy.
-pub fn up_drill(project: &str, file: &Path, limit: Duration) -> Result<()> {
+/// until they run and are healthy, or an end is asked for.
+pub fn up_drill(project: &str, file: &Path, limit: Duration, signals: &Signals) -> Result<()> {
     let secs = limit.as_secs().to_string();
     let args = [
         "up",
@@ -102,18 +114,26 @@ pub fn up_drill(project: &str, file: &Path, limit: Duration) -> Result<()> {
     ];
     drill_compose(project, file, args)
         .limit(limit + ENGINE_SLACK * 2)
+        .until(signals)
         .output()?
         .check()
         .map(drop)
 }
 
 /// Runs a command in a service's container; it must succeed.
-pub fn exec_drill(project: &str, file: &Path, service: &str, argv: &[String]) -> Result<()> {
+pub fn exec_drill(
+    project: &str,
+    file: &Path,
+    service: &str,
+    argv: &[String],
+    signals: &Signals,
+) -> Result<()> {
     let args = ["exec", "-T", service]
         .into_iter()
         .chain(argv.iter().map(String::as_str));
     drill_compose(project, file, args)
         .limit(ENGINE_SLACK * 10)
+        .until(signals)
         .output()?
         .check()
         .map(drop)

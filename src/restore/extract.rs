@@ -36,8 +36,8 @@ pub struct Destination {
     pub prefix: Vec<u8>,
     /// The directory in which `name` is made.
     pub parent: OwnedFd,
-    /// What takes the place of the prefix; empty, with an empty prefix, for
-    /// `parent` itself, which must be empty.
+    /// What takes the place of the prefix; empty for `parent` itself, which
+    /// must be empty.
     pub name: Vec<u8>,
 }
 
@@ -46,6 +46,9 @@ pub struct Options<'a> {
     pub is_wanted: &'a dyn Fn(&[u8]) -> bool,
     /// Otherwise device nodes are refused.
     pub allow_devices: bool,
+    /// Attributes that this process has no right to set are told as lacks.
+    /// Otherwise they are an error.
+    pub takes_refusals: bool,
     pub cancel: &'a AtomicBool,
 }
 
@@ -72,6 +75,16 @@ pub fn normalise(path: &[u8]) -> Result<Vec<u8>> {
     Ok(parts.join(&b'/'))
 }
 
+/// What follows `prefix` in a path that is beneath it, or is it: both are
+/// normalised, and everything is beneath the empty one.
+pub fn within<'a>(path: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let rest = path.strip_prefix(prefix)?;
+    match prefix.is_empty() || rest.is_empty() {
+        true => Some(rest),
+        false => rest.strip_prefix(b"/"),
+    }
+}
+
 /// Extracts what is wanted of the members that `reader` has left. With `file`,
 /// from which the reader reads, large data is copied, or shared, by the kernel.
 ///
@@ -86,7 +99,7 @@ pub fn extract(
     let shared = Shared {
         file,
         privilege: Privilege::of_this_process(),
-        lacks: Lacks::default(),
+        lacks: Lacks::new(options.takes_refusals),
         failed: AtomicBool::new(false),
         error: Mutex::new(None),
     };
@@ -260,12 +273,10 @@ impl Extractor<'_> {
             .iter()
             .enumerate()
             .find_map(|(index, destination)| {
-                if destination.prefix.is_empty() {
-                    return Some((index, path.to_vec()));
-                }
-                let rest = path.strip_prefix(&destination.prefix[..])?;
-                let is_within = rest.is_empty() || rest.starts_with(b"/");
-                is_within.then(|| (index, [&destination.name, rest].concat()))
+                let rest = within(path, &destination.prefix)?;
+                let parts = [&destination.name, rest];
+                let parts = parts.into_iter().filter(|part| !part.is_empty());
+                Some((index, parts.collect::<Vec<_>>().join(&b'/')))
             })
     }
 

@@ -33,10 +33,12 @@ pub fn places(manifest: &Manifest, stack: Option<&StackPlan>) -> Result<Vec<Plac
 
 /// The stack's: where it is configured to be, else where it was.
 pub(super) fn directory(manifest: &Manifest, stack: Option<&StackPlan>) -> Result<PathBuf> {
-    let recorded = manifest
-        .trees
-        .get(&manifest.stack)
-        .context("the archive does not hold the stack's directory")?;
+    let recorded = match manifest.is_stand_in {
+        // Whatever it is called there.
+        true => manifest.trees.values().next(),
+        false => manifest.trees.get(&manifest.stack),
+    };
+    let recorded = recorded.context("the archive does not hold the stack's directory")?;
     Ok(stack.map_or_else(|| PathBuf::from(recorded), |stack| stack.dir().to_owned()))
 }
 

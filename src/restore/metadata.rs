@@ -18,9 +18,18 @@ const NAMED_COUNT: usize = 20;
 #[derive(Debug, Default)]
 pub struct Lacks {
     named: Mutex<Vec<String>>,
+    /// What root may not set, for want of a capability, is one, too.
+    takes_refusals: bool,
 }
 
 impl Lacks {
+    pub fn new(takes_refusals: bool) -> Lacks {
+        Lacks {
+            takes_refusals,
+            ..Lacks::default()
+        }
+    }
+
     pub fn add(&self, lack: String) {
         let mut named = self
             .named
@@ -146,6 +155,25 @@ fn attribute_result(
             lacks.add(format!("{name}: only root may set it"));
             Ok(())
         }
+        Err(Errno::PERM | Errno::ACCESS) if lacks.takes_refusals => {
+            lacks.add(format!(
+                "{name}: only root with {} may set it",
+                capability(&name)
+            ));
+            Ok(())
+        }
+        Err(error @ (Errno::PERM | Errno::ACCESS)) => Err(error).with_context(|| {
+            let capability = capability(&name);
+            format!("set its attribute {name} (this process needs {capability} for that)")
+        }),
         Err(error) => Err(error).with_context(|| format!("set its attribute {name}")),
+    }
+}
+
+/// That setting an attribute needs (xattr(7), capabilities(7)).
+fn capability(name: &str) -> &'static str {
+    match name {
+        "security.capability" => "CAP_SETFCAP",
+        _ => "CAP_SYS_ADMIN",
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod diff;
 mod extract;
+pub mod foreign;
 pub mod host;
 mod metadata;
 pub mod pick;
@@ -18,7 +19,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags};
 
 use crate::archive::{self, Input, Kind, Reader};
-pub use extract::{Destination, Options, Summary, extract, normalise};
+pub use extract::{Destination, Options, Summary, extract, normalise, within};
 use pick::Only;
 
 /// An archive to be read.
@@ -67,6 +68,13 @@ impl Archive {
         }
     }
 
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Archive::File { path, .. } => Some(path),
+            Archive::Stdin { .. } => None,
+        }
+    }
+
     /// Its JSON; `None` in archives of other programs.
     pub fn manifest(&self) -> Result<Option<Vec<u8>>> {
         match self {
@@ -101,6 +109,7 @@ pub fn to_directory(
     let options = Options {
         is_wanted: &|path| only.picks(path),
         allow_devices,
+        takes_refusals: true,
         cancel,
     };
     let mut reader = archive.reader()?;

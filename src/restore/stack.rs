@@ -2,6 +2,7 @@
 //! stops it, exchanges, starts what the archive says was running; and undoes
 //! all of that when anything fails on the way.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::ZonedDateTime;
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::host::{
     by_name, directory, missing_images, missing_volumes, refuse_unless_exchangeable, targets,
@@ -29,15 +31,23 @@ use crate::lifecycle::{self, Before, WasRunning};
 use crate::plan::StackPlan;
 use crate::quiet;
 use crate::signals::Signals;
+use crate::survey::find_project;
 
 /// Between two looks while the Engine does not answer, and how long at most.
 const ENGINE_LOOK: Duration = Duration::from_secs(1);
 const ENGINE_LIMIT: Duration = Duration::from_secs(180);
 
+/// What an archive lacks that only has a stack's directory.
+const STAND_IN_WARNINGS: [&str; 2] = [
+    "the archive has no manifest: what ran, and from which images, is not known",
+    "it holds the stack's directory only: volumes, and binds outside of it, stay as they are, and \
+     those that are gone are made anew, empty",
+];
+
 /// What is known before anything is changed.
 pub struct Restore<'a> {
     archive: &'a Archive,
-    manifest: &'a Manifest,
+    manifest: Manifest,
     state_dir: &'a Path,
     signals: &'a Signals,
     stop_timeout: Option<Duration>,
@@ -47,6 +57,8 @@ pub struct Restore<'a> {
     starts: bool,
     /// What runs now, and is stopped.
     running: Vec<WasRunning>,
+    /// Services that have containers now of which none runs.
+    idle: BTreeSet<String>,
     missing_volumes: Vec<Volume>,
     warnings: Vec<String>,
     entry: Entry,
@@ -84,20 +96,23 @@ impl<'a> Restore<'a> {
     /// configuration says of it, if it does.
     pub fn plan(
         archive: &'a Archive,
-        manifest: &'a Manifest,
+        manifest: &Manifest,
         stack: Option<&StackPlan>,
         wish: &Wish<'a>,
     ) -> Result<Restore<'a>> {
         let dir = directory(manifest, stack)?;
         let compose = ComposeProject {
-            name: Some(manifest.project.clone()),
+            name: Some(manifest.project.clone()).filter(|name| !name.is_empty()),
             dir,
             files: stack.map(|s| s.compose.files.clone()).unwrap_or_default(),
             env_files: stack
                 .map(|s| s.compose.env_files.clone())
                 .unwrap_or_default(),
         };
-        let containers = docker::compose_containers(Some(&manifest.project))?;
+        let containers = match &compose.name {
+            Some(project) => docker::compose_containers(Some(project))?,
+            None => Vec::new(),
+        };
         let present = docker::volumes(&volume_names(manifest))?;
         let missing_volumes = missing_volumes(manifest, &present)?;
         for volume in present.iter().chain(&missing_volumes) {
@@ -106,6 +121,13 @@ impl<'a> Restore<'a> {
         let volumes = by_name(&present);
         let targets = targets(manifest, &compose.dir, &volumes)?;
         let mut warnings = Vec::new();
+        if manifest.is_stand_in {
+            warnings.extend(STAND_IN_WARNINGS.map(str::to_owned));
+            if archive.path().and_then(Sums::beside).is_none() {
+                let said = "it has no sums: damaged data in it would not be noticed";
+                warnings.push(said.to_owned());
+            }
+        }
         let images = missing_images(manifest)?;
         if !images.is_empty() {
             let said = format!("images are missing on this machine: {}", images.join("; "));
@@ -137,7 +159,7 @@ impl<'a> Restore<'a> {
                 format!("{} is not in the archive and stays as it is", coverage.name)
             }),
         );
-        let mut entry = Entry::new(&manifest.stack, &manifest.project, compose, targets);
+        let mut entry = Entry::new(&manifest.stack, compose, targets);
         entry.keep_old = wish.keep_old;
         entry.new_volumes = missing_volumes
             .iter()
@@ -147,9 +169,10 @@ impl<'a> Restore<'a> {
             .iter()
             .map(|container| container.id.clone())
             .collect();
+        let (running, idle) = by_state(&containers);
         Ok(Restore {
             archive,
-            manifest,
+            manifest: manifest.clone(),
             state_dir: wish.state_dir,
             signals: wish.signals,
             stop_timeout: stack.and_then(|stack| stack.stop_timeout),
@@ -157,11 +180,8 @@ impl<'a> Restore<'a> {
             allow_devices: wish.allow_devices,
             allow_damaged: wish.allow_damaged,
             starts: wish.starts,
-            running: containers
-                .iter()
-                .filter(|c| !c.one_off)
-                .filter_map(WasRunning::of)
-                .collect(),
+            running,
+            idle,
             missing_volumes,
             warnings,
             entry,
@@ -200,12 +220,14 @@ impl<'a> Restore<'a> {
         for volume in &self.missing_volumes {
             let _ = writeln!(text, "  creates   volume {}", volume.name);
         }
-        let starts = if self.starts {
-            self.manifest.running.iter().map(String::as_str).collect()
-        } else {
-            Vec::new()
+        let _ = match (self.starts, self.manifest.is_stand_in) {
+            (true, true) => writeln!(text, "  starts    {}", self.starts_of_stand_in()),
+            (true, false) => {
+                let services = self.manifest.running.iter().map(String::as_str);
+                writeln!(text, "  starts    {}", list(services.collect()))
+            }
+            (false, _) => writeln!(text, "  starts    nothing"),
         };
-        let _ = writeln!(text, "  starts    {}", list(starts));
         for warning in &self.warnings {
             let _ = writeln!(text, "  warning   {warning}");
         }
@@ -327,14 +349,14 @@ impl<'a> Restore<'a> {
         for volume in &self.missing_volumes {
             docker::create_volume(volume)?;
         }
-        let present = docker::volumes(&volume_names(self.manifest))?;
+        let present = docker::volumes(&volume_names(&self.manifest))?;
         let volumes = by_name(&present);
         let made = |missing: &Volume| volumes.contains_key(missing.name.as_str());
         ensure!(
             self.missing_volumes.iter().all(made),
             "a new volume is not there"
         );
-        self.entry.targets = targets(self.manifest, &self.entry.compose.dir, &volumes)?;
+        self.entry.targets = targets(&self.manifest, &self.entry.compose.dir, &volumes)?;
         for target in &self.entry.targets {
             target.check()?;
         }
@@ -361,6 +383,8 @@ impl<'a> Restore<'a> {
         let options = Options {
             is_wanted: &|_| true,
             allow_devices: self.allow_devices,
+            // What was there goes: nothing may get lost.
+            takes_refusals: false,
             cancel: self.signals.flag(),
         };
         let mut reader = self.archive.reader()?;
@@ -403,8 +427,62 @@ impl<'a> Restore<'a> {
         Ok(())
     }
 
+    /// Adds to a made-up manifest what the restored compose file tells, and
+    /// what is to be started: as `up` would, but not what is left down now.
+    fn complete_manifest(&mut self) -> Result<()> {
+        let config = self.entry.compose.config()?;
+        if self.entry.project.is_none() {
+            let everywhere = docker::compose_containers(None)?;
+            let project = find_project(&self.entry.compose, Some(&config.name), &everywhere)?;
+            let project = project.context("find the project")?;
+            let own = everywhere.iter().filter(|c| c.project == project);
+            self.entry.container_ids = own.map(|c| c.id.clone()).collect();
+            self.manifest.project.clone_from(&project);
+            self.entry.compose.name = Some(project.clone());
+            self.entry.project = Some(project);
+        }
+        let volumes = config.volumes.values().filter(|volume| !volume.external);
+        let volumes: BTreeSet<String> = volumes.map(|volume| volume.name.clone()).collect();
+        let present = docker::volumes(&volumes)?;
+        let is_missing = |name: &String| present.iter().all(|volume| volume.name != *name);
+        for name in volumes.into_iter().filter(is_missing) {
+            self.warnings.push(format!(
+                "volume {name} was not there, and is not in the archive: it is new and empty"
+            ));
+            self.entry.new_volumes.push(name);
+        }
+        self.entry.write(self.state_dir)?;
+        let runs = |name: &String| self.running.iter().any(|was| was.service == *name);
+        let services = config.services.iter().filter(|(name, service)| {
+            runs(name) || (service.profiles.is_empty() && !self.idle.contains(*name))
+        });
+        self.manifest.running = services.map(|(name, _)| name.clone()).collect();
+        let gone = self.running.iter().map(|was| &was.service);
+        let gone: BTreeSet<&String> = gone
+            .filter(|service| !config.services.contains_key(*service))
+            .collect();
+        self.warnings.extend(gone.into_iter().map(|service| {
+            format!("service {service} ran, but the restored compose file does not have it")
+        }));
+        self.manifest.compose = config.json;
+        Ok(())
+    }
+
+    fn starts_of_stand_in(&self) -> String {
+        let idle: Vec<&str> = self.idle.iter().map(String::as_str).collect();
+        let but = match idle.is_empty() {
+            true => String::new(),
+            false => format!(", but for what is down now: {}", idle.join(" ")),
+        };
+        format!("all that the restored compose file has{but}")
+    }
+
     /// Starts the services that ran when the archive was made.
     fn start(&mut self) -> Result<Vec<String>> {
+        if self.manifest.is_stand_in {
+            self.complete_manifest()
+                .context("look at what was restored")?;
+        }
         let services = &self.manifest.running;
         if services.is_empty() {
             return Ok(Vec::new());
@@ -418,7 +496,7 @@ impl<'a> Restore<'a> {
         let mut started: Vec<WasRunning> = containers
             .iter()
             .filter(mine)
-            .map(|c| as_running(c, self.manifest))
+            .map(|c| as_running(c, &self.manifest.compose))
             .collect();
         for service in services {
             ensure!(
@@ -440,6 +518,11 @@ impl<'a> Restore<'a> {
                 was.before = Before::Healthy;
             }
         }
+        // A job that has ended is not to run twice.
+        started.retain(|was| {
+            was.find(&containers)
+                .is_none_or(|c| c.status != Status::Stopped || c.exit_code != 0)
+        });
         entry.containers = started;
         self.warnings
             .extend(lifecycle::start(&entry, self.signals)?);
@@ -501,8 +584,8 @@ pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Resul
 }
 
 fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
-    if entry.step == Step::Swapping {
-        let containers = patient_containers(&entry.project)?;
+    if let (Step::Swapping, Some(project)) = (entry.step, &entry.project) {
+        let containers = patient_containers(project)?;
         let running: Vec<&Container> = containers
             .iter()
             .filter(|c| c.status != Status::Stopped)
@@ -555,13 +638,36 @@ fn finish(entry: &Entry, journal: &Journal, state_dir: &Path) -> Result<Vec<Path
     Ok(kept)
 }
 
-/// A container that is to run, and be healthy if it says it can be.
-fn as_running(container: &Container, manifest: &Manifest) -> WasRunning {
-    let check = || {
-        let service = manifest.compose.get("services")?.get(&container.service)?;
-        let check = service.get("healthcheck")?;
-        Some(check.get("disable").and_then(serde_json::Value::as_bool) != Some(true))
+/// What runs, and the services of which nothing does. If all are down, none is
+/// more so than another.
+fn by_state(containers: &[Container]) -> (Vec<WasRunning>, BTreeSet<String>) {
+    let own = || containers.iter().filter(|c| !c.one_off);
+    let running: Vec<WasRunning> = own().filter_map(WasRunning::of).collect();
+    let is_idle = |c: &&Container| running.iter().all(|was| was.service != c.service);
+    let idle = own().filter(is_idle).map(|c| c.service.clone());
+    let idle = match running.is_empty() {
+        true => BTreeSet::new(),
+        false => idle.collect(),
     };
+    (running, idle)
+}
+
+/// A container that is to run, and be healthy if it says it can be, or to end,
+/// if others wait for that.
+fn as_running(container: &Container, compose: &Value) -> WasRunning {
+    let check = || {
+        let service = compose.get("services")?.get(&container.service)?;
+        let check = service.get("healthcheck")?;
+        Some(check.get("disable").and_then(Value::as_bool) != Some(true))
+    };
+    let is_waited_for = |service: &Value| {
+        let condition = service
+            .get("depends_on")
+            .and_then(|needed| needed.get(&container.service)?.get("condition"));
+        condition.is_some_and(|condition| condition == "service_completed_successfully")
+    };
+    let services = compose.get("services").and_then(Value::as_object);
+    let is_job = services.is_some_and(|services| services.values().any(is_waited_for));
     WasRunning {
         id: container.id.clone(),
         name: container.name.clone(),
@@ -569,10 +675,10 @@ fn as_running(container: &Container, manifest: &Manifest) -> WasRunning {
         number: container.number,
         depends_on: container.depends_on.clone(),
         joins: container.joins.clone(),
-        before: if check().unwrap_or(false) {
-            Before::Healthy
-        } else {
-            Before::Running
+        before: match check() {
+            Some(true) => Before::Healthy,
+            _ if is_job => Before::Ended,
+            _ => Before::Running,
         },
         stop_timeout_secs: container.stop_timeout.as_secs(),
     }

@@ -25,7 +25,9 @@ const FORMAT_VERSION: u32 = 1;
 pub struct Entry {
     pub format_version: u32,
     pub stack: String,
-    pub project: String,
+    /// `None` while only the restored compose file could tell it: no container
+    /// of it was made then.
+    pub project: Option<String>,
     pub compose: ComposeProject,
     pub since: ZonedDateTime,
     pub step: Step,
@@ -61,11 +63,11 @@ pub struct Target {
 }
 
 impl Entry {
-    pub fn new(stack: &str, project: &str, compose: ComposeProject, targets: Vec<Target>) -> Entry {
+    pub fn new(stack: &str, compose: ComposeProject, targets: Vec<Target>) -> Entry {
         Entry {
             format_version: FORMAT_VERSION,
             stack: stack.to_owned(),
-            project: project.to_owned(),
+            project: compose.name.clone(),
             compose,
             since: ZonedDateTime::now(),
             step: Step::Staging,
@@ -306,7 +308,7 @@ mod tests {
             files: vec![],
             env_files: vec![],
         };
-        let mut entry = Entry::new("x", "x", compose, targets.to_vec());
+        let mut entry = Entry::new("x", compose, targets.to_vec());
         for target in &mut entry.targets {
             target.note_new().unwrap();
         }

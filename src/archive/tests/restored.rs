@@ -25,6 +25,7 @@ fn restore_stream(archive: &Path, to: &Path) {
     let options = Options {
         is_wanted: &|_| true,
         allow_devices: true,
+        takes_refusals: false,
         cancel: &GO_ON,
     };
     extract(&mut reader, None, &[destination], &options).unwrap();
