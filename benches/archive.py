@@ -5,22 +5,21 @@ kernel has, and as on kernels before 6.14, which have no RWF_DONTCACHE.
 The stack is down, so nothing is stopped; the time is that of the phases archive
 and finish, which ends on stable storage. Prints a table in Markdown:
 
-    benches/run archive [--dir DIR]
+    benches/run archive [--file-system xfs|btrfs]
 
-The file system of DIR is what counts; on XFS and Btrfs blocks are shared.
+Blocks are shared on XFS and Btrfs. "Extra" is how much less is free afterwards.
 """
 
 import argparse
 import json
 import os
-import pathlib
 import shutil
 import statistics
 import subprocess
-import tempfile
 import time
 
 import datasets
+import filesystems
 
 COMPOSE = "services: {a: {image: docker-stack-backup/busybox:1, volumes: ['./data:/data']}}\n"
 OLD_KERNEL = "DOCKER_STACK_BACKUP_WITHOUT_DONTCACHE"
@@ -45,12 +44,14 @@ class Bench:
         shutil.rmtree(self.store, ignore_errors=True)
         self.store.mkdir()
         datasets.set_cache(self.data, is_cold)
+        self.free_before = free_bytes(self.place)
 
     def ours(self, **environment):
         command = [self.program, "run", "--json", "--quiet", "--config", str(self.config)]
         environment = {**os.environ, **environment}
         process = subprocess.run(command, check=True, capture_output=True, env=environment)
         phases = json.loads(process.stdout)["stacks"][0]["phases"]
+        self.extra_bytes = self.free_before - free_bytes(self.place)
         times = {phase["phase"]: phase["durationMs"] for phase in phases}
         return (times["archive"] + times["finish"]) / 1000
 
@@ -62,17 +63,25 @@ class Bench:
         return time.monotonic() - began
 
 
+def free_bytes(place):
+    # Btrfs tells what is free as of its last transaction.
+    subprocess.run(["sync", "--file-system", place], check=True)
+    state = os.statvfs(place)
+    return state.f_bfree * state.f_frsize
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     datasets.add_options(parser)
     parser.add_argument("--dir", help="where to work")
+    parser.add_argument("--file-system", choices=["host", *filesystems.MKFS], default="host")
     options = parser.parse_args()
     print(f"Medians of {options.rounds} rounds, in turns; times faster than tar.\n")
-    print("| data | cache | tar and fsync | this program | times | older kernel | times |")
-    print("|---|---|---|---|---|---|---|")
+    print("| data | cache | tar and fsync | this program | times | older kernel | times | extra |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, fill in datasets.data_sets(options.mib, options.files):
-        with tempfile.TemporaryDirectory(prefix="dsbbench-", dir=options.dir) as place:
-            bench = Bench(options.program, pathlib.Path(place))
+        with filesystems.mounted(options.file_system, 30, options.dir) as place:
+            bench = Bench(options.program, place)
             fill(bench.data)
             for is_cold in (False, True):
                 ways = [bench.tar, bench.ours, lambda: bench.ours(**{OLD_KERNEL: "1"})]
@@ -89,7 +98,7 @@ def main():
                 cache = "cold" if is_cold else "warm"
                 print(
                     f"| {name} | {cache} | {tar:.2f} s | {ours:.2f} s | {faster:.1f} "
-                    f"| {old:.2f} s | {faster_old:.1f} |",
+                    f"| {old:.2f} s | {faster_old:.1f} | {bench.extra_bytes / 1024:.0f} KiB |",
                     flush=True,
                 )
 

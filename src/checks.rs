@@ -43,7 +43,7 @@ impl Checks {
 
     pub fn write(&self, store: &Store, archive: &ArchiveName) -> Result<()> {
         let json = serde_json::to_vec_pretty(self)?;
-        store.write_beside(archive, Beside::Checks, &json)
+        store.write_beside(archive, Beside::Checks, |out| out.write_all(&json))
     }
 
     pub fn is_damaged(&self) -> bool {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::archive::{Applied, Draft, Layout, Placed, Reading, Update, WriteSummary};
+use crate::archive::{Draft, Layout, Reading, Update, WriteSummary};
 use crate::capture::{self, Exclude, Inventory, Source, Trust};
 use crate::report::human_bytes;
 use crate::store::Partial;
@@ -43,6 +43,8 @@ pub struct Precopy<'a> {
 /// A draft in the store.
 pub struct Drafted {
     pub partial: Partial,
+    /// Files without a name, beside the partial, with what is newer.
+    scratches: Vec<File>,
     draft: Draft,
     pub pass_count: u32,
     /// By the last pass.
@@ -53,22 +55,6 @@ pub struct Drafted {
     /// Bytes in files that have to be read while the stack is down, since
     /// their file system does not tell of every change.
     pub untrusted_bytes: u64,
-}
-
-/// What has to be added to a draft, already written.
-pub struct Pending {
-    update: Update,
-    scratch: File,
-}
-
-impl Pending {
-    pub fn fresh_bytes(&self) -> u64 {
-        self.update.fresh_bytes()
-    }
-
-    pub fn summary(&self) -> &WriteSummary {
-        &self.update.summary
-    }
 }
 
 impl Precopy<'_> {
@@ -96,6 +82,7 @@ impl Precopy<'_> {
         drop(inventory);
         let mut drafted = Drafted {
             partial,
+            scratches: Vec::new(),
             draft,
             pass_count: 1,
             copied_bytes,
@@ -110,10 +97,8 @@ impl Precopy<'_> {
     /// Brings the draft up to date. False if it was not worth it.
     fn pass(&self, drafted: &mut Drafted) -> Result<bool> {
         let inventory = (self.scan)()?;
-        let trust = self.sync(&inventory)?;
-        let update = drafted
-            .draft
-            .compare((self.layout)(&inventory)?, &inventory);
+        let layout = (self.layout)(&inventory)?;
+        let update = drafted.draft.compare(layout, &inventory);
         let fresh_bytes = update.fresh_bytes();
         // How much less than that is to be written only the first time shows.
         let is_comparable = update.is_comparable();
@@ -124,19 +109,18 @@ impl Precopy<'_> {
             return Ok(false);
         }
         tracing::info!(changed = human_bytes(fresh_bytes), "copying what changed");
-        let pending = self.write(drafted, update, &inventory, true)?;
+        let trust = self.sync(&inventory)?;
+        let update = self.write(drafted, update, &inventory, true)?;
         drafted.has_compared |= is_comparable;
-        drafted.copied_bytes = pending.fresh_bytes();
-        let applied = self.apply(drafted, &pending)?;
-        drafted.place(applied.placed, pending.scratch)?;
-        drafted.draft.advance(pending.update, &inventory, &trust);
+        drafted.copied_bytes = update.fresh_bytes();
+        drafted.draft.advance(update, &inventory, &trust);
         drafted.pass_count += 1;
         Ok(true)
     }
 
     /// With the stack down: what the draft has not is copied. `None` if there
     /// is no room for it beside the draft.
-    pub fn update(&self, drafted: &Drafted, inventory: &Inventory) -> Result<Option<Pending>> {
+    pub fn update(&self, drafted: &mut Drafted, inventory: &Inventory) -> Result<Option<Update>> {
         let update = drafted.draft.compare((self.layout)(inventory)?, inventory);
         if update.fresh_bytes() > (self.available_bytes)()? {
             return Ok(None);
@@ -144,39 +128,42 @@ impl Precopy<'_> {
         self.write(drafted, update, inventory, false).map(Some)
     }
 
+    fn write(
+        &self,
+        drafted: &mut Drafted,
+        mut update: Update,
+        inventory: &Inventory,
+        is_live: bool,
+    ) -> Result<Update> {
+        if update.out() == drafted.files().len() {
+            drafted.scratches.push(drafted.partial.scratch()?);
+        }
+        let out = drafted.files()[update.out()];
+        update
+            .write(&drafted.draft, inventory, self.reading(is_live), out)
+            .with_context(|| format!("write draft {}", drafted.partial.path().display()))?;
+        Ok(update)
+    }
+
     /// With the stack up again: the draft becomes the archive.
-    pub fn finish(&self, mut drafted: Drafted, pending: Pending) -> Result<(Partial, Layout)> {
-        let applied = self.apply(&drafted, &pending)?;
+    pub fn finish(&self, drafted: Drafted, update: Update) -> Result<(Partial, Layout)> {
+        let room_bytes = (self.available_bytes)()?;
+        let applied = update
+            .apply(&drafted.files(), room_bytes, self.cancel)
+            .with_context(|| format!("put together {}", drafted.partial.path().display()))?;
         tracing::info!(
             copied = human_bytes(applied.copied_bytes),
             "draft brought up to date"
         );
-        drafted.place(applied.placed, pending.scratch)?;
-        Ok((drafted.partial, pending.update.into_layout()))
-    }
-
-    fn write(
-        &self,
-        drafted: &Drafted,
-        mut update: Update,
-        inventory: &Inventory,
-        is_live: bool,
-    ) -> Result<Pending> {
-        let scratch = drafted.partial.scratch()?;
-        let files = (drafted.partial.file(), &scratch);
-        update
-            .write(inventory, self.reading(is_live), files)
-            .with_context(|| format!("write draft {}", drafted.partial.path().display()))?;
-        Ok(Pending { update, scratch })
-    }
-
-    fn apply(&self, drafted: &Drafted, pending: &Pending) -> Result<Applied> {
-        let files = (drafted.partial.file(), &pending.scratch);
-        let room_bytes = (self.available_bytes)()?;
-        pending
-            .update
-            .apply(files, room_bytes, self.cancel)
-            .with_context(|| format!("put together {}", drafted.partial.path().display()))
+        let Drafted {
+            mut partial,
+            mut scratches,
+            ..
+        } = drafted;
+        if let Some(scratch) = applied.file.checked_sub(1) {
+            partial.replace(scratches.swap_remove(scratch))?;
+        }
+        Ok((partial, update.into_layout()))
     }
 
     fn sync(&self, inventory: &Inventory) -> Result<Trust> {
@@ -194,10 +181,11 @@ impl Precopy<'_> {
 }
 
 impl Drafted {
-    fn place(&mut self, placed: Placed, scratch: File) -> Result<()> {
-        match placed {
-            Placed::Draft => Ok(()),
-            Placed::Scratch => self.partial.replace(scratch),
-        }
+    /// As the draft counts them.
+    fn files(&self) -> Vec<&File> {
+        let scratches = self.scratches.iter();
+        std::iter::once(self.partial.file())
+            .chain(scratches)
+            .collect()
     }
 }

@@ -80,10 +80,10 @@ pub fn verify(
             }
             let mut damaged = sums.damaged(file, cancel)?;
             if !damaged.is_empty() {
-                let good = sums.members.len() - damaged.len();
+                let good = sums.member_count() - damaged.len();
                 verified.notes.push(format!(
                     "{good} of {} members are as they were written",
-                    sums.members.len()
+                    sums.member_count()
                 ));
             }
             damaged.truncate(NAMED_COUNT);

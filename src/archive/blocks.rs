@@ -7,6 +7,9 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use twox_hash::XxHash3_64;
+use twox_hash::xxhash3_64::DEFAULT_SECRET_LENGTH;
+
 use super::kept::{Kept, push};
 use crate::capture::mutated;
 
@@ -14,8 +17,9 @@ use crate::capture::mutated;
 /// writing.
 const COMPARED_BYTES: usize = 8 * 1024;
 
-/// Secret and random, so that nobody can make two blocks look alike.
-pub(crate) type Key = [u8; blake3::KEY_LEN];
+/// Secret and random: who writes the files must not know which blocks would
+/// look alike.
+pub(crate) type Key = [u8; DEFAULT_SECRET_LENGTH];
 
 /// What a draft holds of one file.
 #[derive(Debug)]
@@ -27,7 +31,7 @@ pub(crate) struct Blocks {
 
 /// A file that is copied, and compared with what the draft holds of it.
 pub(crate) struct Compared {
-    key: Key,
+    key: Arc<Key>,
     /// Of its path; see [`Keys::paths`](crate::capture::Keys::paths).
     pub(crate) path: u128,
     /// In the archive that is written; data and padding.
@@ -39,7 +43,7 @@ pub(crate) struct Compared {
 
 impl Compared {
     pub(crate) fn new(
-        key: Key,
+        key: Arc<Key>,
         path: u128,
         place: Range<u64>,
         old: Option<Arc<Blocks>>,
@@ -58,10 +62,15 @@ impl Compared {
         self.old.is_some()
     }
 
-    /// Whether the draft has it elsewhere.
-    pub(crate) fn is_moved(&self) -> bool {
-        let old = self.old.as_ref();
-        old.is_some_and(|old| old.place.start != self.place.start)
+    /// What of the draft turns out to be kept if nothing differs.
+    pub(crate) fn may_be_kept(&self) -> Option<Kept> {
+        let old = &self.old.as_ref()?.place;
+        let bytes = |place: &Range<u64>| place.end - place.start;
+        Some(Kept {
+            old: old.start,
+            new: self.place.start,
+            bytes: bytes(old).min(bytes(&self.place)),
+        })
     }
 
     /// Parts of it that can be hashed by themselves, each at most `bytes` long,
@@ -143,16 +152,16 @@ fn block_bytes(place: &Range<u64>, number: usize) -> u64 {
 }
 
 fn hash(key: &Key, block: &[u8]) -> u64 {
-    let hash = blake3::keyed_hash(key, block);
-    let first = hash.as_bytes()[..8].try_into();
-    u64::from_le_bytes(first.expect("8 of 32 bytes"))
+    XxHash3_64::oneshot_with_secret(key, block).expect("a secret that is long enough")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const KEY: Key = [7; blake3::KEY_LEN];
+    fn key() -> Arc<Key> {
+        Arc::new([7; DEFAULT_SECRET_LENGTH])
+    }
 
     fn take_in(compared: &Compared, data: &[u8]) -> Vec<Range<usize>> {
         let window_bytes = 2 * COMPARED_BYTES as u64;
@@ -179,12 +188,12 @@ mod tests {
     fn only_blocks_that_differ_are_written_and_the_others_kept() {
         let mut data = vec![1; 5 * COMPARED_BYTES + 512];
         let bytes = data.len() as u64;
-        let first = Compared::new(KEY, 0, 4096..4096 + bytes, None);
+        let first = Compared::new(key(), 0, 4096..4096 + bytes, None);
         assert_eq!(take_in(&first, &data), vec![0..data.len()]);
         assert!(first.kept().is_empty());
         let old = first.into_blocks();
         data[COMPARED_BYTES + 3] = 2;
-        let again = Compared::new(KEY, 0, 8192..8192 + bytes, old.clone());
+        let again = Compared::new(key(), 0, 8192..8192 + bytes, old.clone());
         assert_eq!(
             take_in(&again, &data),
             vec![COMPARED_BYTES..2 * COMPARED_BYTES]
@@ -206,7 +215,7 @@ mod tests {
         // It ends within what was its third block.
         let short = &data[..2 * COMPARED_BYTES + 512];
         let bytes = short.len() as u64;
-        let shorter = Compared::new(KEY, 0, 0..bytes, old);
+        let shorter = Compared::new(key(), 0, 0..bytes, old);
         assert_eq!(take_in(&shorter, short), vec![COMPARED_BYTES..short.len()]);
     }
 }

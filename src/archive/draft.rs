@@ -1,10 +1,10 @@
 //! An archive that is written while the stack is up, and brought up to date
 //! while it is down.
 //!
-//! A draft is an archive as of some scan. An [`Update`] holds what a later scan
-//! found to be different, already in its final form; making it ([`Draft::prepare`])
-//! is all that need be done while the stack is down. Putting both together
-//! ([`Update::apply`]) can wait until it is up again.
+//! A draft is an archive as of some scan, in several files. An [`Update`] holds
+//! what a later scan found to be different, already in its final form; writing
+//! it ([`Update::write`]) is all that need be done while the stack is down.
+//! Putting the files together ([`Update::apply`]) can wait until it is up again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -19,13 +19,17 @@ use super::ALIGNED_FROM_BYTES;
 use super::blocks::{Blocks, Compared};
 use super::kept::{Kept, kept, subtract};
 use super::layout::Layout;
-use super::relocate::{copy, relocate, share};
+use super::pieces::{Piece, bytes_in, joined, locate};
+use super::relocate::{Copier, relocate, share};
 use super::write::{Reading, WriteSummary, write_ranges};
 use crate::capture::{Entry, Inventory, Keys, Node, Trust};
 
-/// What is known of an archive in a partial. Its inventory need not be kept.
+/// What is known of an archive in some files. Its inventory need not be kept.
 pub struct Draft {
     layout: Layout,
+    /// All of it but the manifest.
+    pieces: Vec<Piece>,
+    file_count: usize,
     keys: Keys,
     /// One for each entry.
     fingerprints: Vec<u128>,
@@ -38,29 +42,24 @@ pub struct Draft {
 /// What of a later archive is not in the draft.
 pub struct Update {
     layout: Layout,
-    kept: Vec<Kept>,
-    /// In the archive, ascending: where what was written is.
+    /// What of the draft stays, ascending.
+    kept: Vec<Piece>,
+    /// In the archive, ascending: what is written.
     fresh: Vec<Range<u64>>,
+    /// The file it is written to, at its place.
+    out: usize,
     /// The larger files in that, ascending.
     compared: Vec<Compared>,
-    /// Nothing that stays has to move: the rest goes to its place in the draft.
-    is_in_place: bool,
     pub summary: WriteSummary,
     /// Entries that changed while they were read.
     changed: BTreeSet<usize>,
 }
 
-/// Which of two files is the archive now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placed {
-    Draft,
-    Scratch,
-}
-
-/// How an update was put together, in bytes.
+/// How an update was put together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Applied {
-    pub placed: Placed,
+    /// The file that is the archive now.
+    pub file: usize,
     pub copied_bytes: u64,
 }
 
@@ -77,8 +76,17 @@ impl Draft {
         out: &File,
     ) -> Result<(Draft, WriteSummary)> {
         let all = layout.start()..layout.archive_bytes();
-        let (summary, changed) = write_ranges(&layout, inventory, reading, out, &[all], &[])?;
+        let (summary, changed) = write_ranges(
+            &layout,
+            inventory,
+            reading,
+            out,
+            std::slice::from_ref(&all),
+            &[],
+        )?;
         let mut draft = Draft {
+            pieces: vec![Piece::at_its_place(0, &all)],
+            file_count: 1,
             layout,
             keys: Keys::default(),
             fingerprints: Vec::new(),
@@ -117,17 +125,31 @@ impl Draft {
         let places = kept.iter().map(|kept| kept.new..kept.new + kept.bytes);
         let fresh = subtract(&[all], places);
         let compared = self.compared(&layout, inventory, &fresh);
-        let stays = !kept.is_empty() || compared.iter().any(Compared::has_old);
-        let is_moved = kept.iter().any(Kept::is_moved) || compared.iter().any(Compared::is_moved);
+        let same = compared.iter().filter_map(Compared::may_be_kept);
+        let may_be_kept = kept.iter().copied().chain(same).collect::<Vec<_>>();
         Update {
             layout,
-            kept,
+            out: self.unmoved(&locate(&self.pieces, &may_be_kept)),
+            kept: locate(&self.pieces, &kept),
             fresh,
             compared,
-            is_in_place: stays && !is_moved,
             summary: WriteSummary::default(),
             changed: BTreeSet::new(),
         }
+    }
+
+    /// The file that has most of the `pieces` that stay, and all of those at
+    /// their places: more can be written to it. A new one, if there is none.
+    fn unmoved(&self, pieces: &[Piece]) -> usize {
+        let moved: BTreeSet<usize> = pieces
+            .iter()
+            .filter(|piece| piece.kept.is_moved())
+            .map(|piece| piece.file)
+            .collect();
+        let unmoved = (0..self.file_count).filter(|file| !moved.contains(file));
+        unmoved
+            .max_by_key(|file| bytes_in(pieces, *file))
+            .unwrap_or(self.file_count)
     }
 
     /// The files in `fresh` that are large enough to be compared block by block.
@@ -137,7 +159,11 @@ impl Draft {
         inventory: &Inventory,
         fresh: &[Range<u64>],
     ) -> Vec<Compared> {
-        let key = self.keys.secret();
+        let is_large = |range: &Range<u64>| range.end - range.start >= ALIGNED_FROM_BYTES;
+        if !fresh.iter().any(is_large) {
+            return Vec::new();
+        }
+        let key = Arc::new(self.keys.secret());
         let mut next = 0;
         let paths = self.keys.paths(inventory);
         let compared = paths.filter_map(|(index, entry, path)| {
@@ -153,13 +179,15 @@ impl Draft {
             }
             let range = fresh.get(next)?;
             let old = self.blocks.get(&path).cloned();
-            (range.start <= place.start).then(|| Compared::new(key, path, place, old))
+            (range.start <= place.start).then(|| Compared::new(key.clone(), path, place, old))
         });
         compared.collect()
     }
 
-    /// Takes note that `update` was applied.
+    /// Takes note that `update` was written.
     pub fn advance(&mut self, update: Update, inventory: &Inventory, trust: &Trust) {
+        self.pieces = update.pieces();
+        self.file_count = self.file_count.max(update.out + 1);
         self.layout = update.layout;
         let blocks = update.compared.into_iter();
         let blocks = blocks.filter_map(|file| Some((file.path, file.into_blocks()?)));
@@ -186,35 +214,30 @@ fn is_older(entry: &Entry, time: SystemTime) -> bool {
 }
 
 impl Update {
-    /// Writes what is not in `draft`: there if nothing that stays has to move,
-    /// else to `scratch`, which must be empty. Neither is an archive then,
-    /// until the update is applied.
-    pub fn write(
-        &mut self,
-        inventory: &Inventory,
-        reading: Reading<'_>,
-        (draft, scratch): (&File, &File),
-    ) -> Result<()> {
-        let out = if self.is_in_place { draft } else { scratch };
-        let written = write_ranges(
-            &self.layout,
-            inventory,
-            reading,
-            out,
-            &self.fresh,
-            &self.compared,
-        )?;
-        (self.summary, self.changed) = written;
-        self.keep(self.compared.iter().flat_map(Compared::kept).collect());
-        Ok(())
+    /// The number of the file to write to. If there is none of this number
+    /// yet, it must be empty.
+    pub fn out(&self) -> usize {
+        self.out
     }
 
-    /// `more` need not be copied after all.
-    fn keep(&mut self, more: Vec<Kept>) {
-        let places = more.iter().map(|kept| kept.new..kept.new + kept.bytes);
+    /// Writes what is not in the draft to the file that is meant by
+    /// [`out`](Update::out).
+    pub fn write(
+        &mut self,
+        draft: &Draft,
+        inventory: &Inventory,
+        reading: Reading<'_>,
+        out: &File,
+    ) -> Result<()> {
+        let (layout, fresh) = (&self.layout, &self.fresh);
+        let written = write_ranges(layout, inventory, reading, out, fresh, &self.compared)?;
+        (self.summary, self.changed) = written;
+        let same: Vec<Kept> = self.compared.iter().flat_map(Compared::kept).collect();
+        let places = same.iter().map(|kept| kept.new..kept.new + kept.bytes);
         self.fresh = subtract(&self.fresh, places);
-        self.kept.extend(more);
-        self.kept.sort_unstable_by_key(|kept| kept.new);
+        self.kept.extend(locate(&draft.pieces, &same));
+        self.kept.sort_unstable_by_key(|piece| piece.kept.new);
+        Ok(())
     }
 
     /// Whether some of it may turn out to be in the draft after all.
@@ -232,65 +255,62 @@ impl Update {
         self.fresh.iter().map(|range| range.end - range.start).sum()
     }
 
-    /// Puts the archive together, in the one of the two files in which less
-    /// has to be copied. They must be those that it was written with;
-    /// `room_bytes` are free on their file system.
-    pub fn apply(
-        &self,
-        (draft, scratch): (&File, &File),
-        room_bytes: u64,
-        cancel: &AtomicBool,
-    ) -> Result<Applied> {
-        let mut applied = Applied {
-            placed: Placed::Draft,
-            copied_bytes: 0,
-        };
-        if !self.is_in_place {
-            applied = self.put_together((draft, scratch), room_bytes, cancel)?;
-        }
-        let file = match applied.placed {
-            Placed::Draft => draft,
-            Placed::Scratch => scratch,
-        };
-        rustix::fs::ftruncate(file, self.layout.archive_bytes())?;
-        Ok(applied)
+    /// All of the archive but the manifest.
+    fn pieces(&self) -> Vec<Piece> {
+        let fresh = self.fresh.iter();
+        let fresh = fresh.map(|range| Piece::at_its_place(self.out, range));
+        let mut pieces: Vec<Piece> = self.kept.iter().copied().chain(fresh).collect();
+        pieces.sort_unstable_by_key(|piece| piece.kept.new);
+        joined(pieces)
     }
 
-    fn put_together(
-        &self,
-        (draft, scratch): (&File, &File),
-        room_bytes: u64,
-        cancel: &AtomicBool,
-    ) -> Result<Applied> {
-        let shareable = self.kept.iter().filter(|kept| kept.blocks().is_some());
-        let can_share = match shareable.max_by_key(|kept| kept.bytes) {
-            Some(longest) => share(draft, scratch, longest, cancel)?,
-            None => false,
+    /// Puts the archive together in one of the `files`: by sharing blocks, or
+    /// in the one in which least has to be copied. `room_bytes` are free on
+    /// their file system.
+    pub fn apply(&self, files: &[&File], room_bytes: u64, cancel: &AtomicBool) -> Result<Applied> {
+        let pieces = self.pieces();
+        let can_share = self.can_share(&pieces, files, cancel)?;
+        let file = if can_share {
+            self.out
+        } else {
+            fullest(&pieces, files.len(), room_bytes)
         };
-        let kept_bytes: u64 = self.kept.iter().map(|kept| kept.bytes).sum();
-        let fresh_bytes = self.fresh_bytes();
-        if can_share || kept_bytes < fresh_bytes.min(room_bytes) {
-            let copied_bytes = self.kept.iter().try_fold(0, |copied, kept| {
-                if can_share && share(draft, scratch, kept, cancel)? {
-                    return Ok(copied);
-                }
-                copy((draft, kept.old), (scratch, kept.new), kept.bytes, cancel)?;
-                anyhow::Ok(copied + kept.bytes)
-            })?;
-            return Ok(Applied {
-                placed: Placed::Scratch,
-                copied_bytes,
-            });
+        let target = files[file];
+        let (own, others): (Vec<Piece>, Vec<Piece>) =
+            pieces.iter().partition(|piece| piece.file == file);
+        let own: Vec<Kept> = own.iter().map(|piece| piece.kept).collect();
+        let mut copied_bytes = relocate(target, &own, cancel)?;
+        let mut copier = Copier::new(target, cancel);
+        for Piece { file, kept } in others {
+            if !(can_share && share(files[file], &mut copier, &kept)?) {
+                copier.copy(files[file], &kept)?;
+                copied_bytes += kept.bytes;
+            }
         }
-        let mut copied_bytes = relocate(draft, &self.kept, cancel)?;
-        for range in &self.fresh {
-            let bytes = range.end - range.start;
-            copy((scratch, range.start), (draft, range.start), bytes, cancel)?;
-            copied_bytes += bytes;
-        }
-        Ok(Applied {
-            placed: Placed::Draft,
-            copied_bytes,
-        })
+        rustix::fs::ftruncate(target, self.layout.archive_bytes())?;
+        Ok(Applied { file, copied_bytes })
     }
+
+    fn can_share(&self, pieces: &[Piece], files: &[&File], cancel: &AtomicBool) -> Result<bool> {
+        let others = pieces.iter().filter(|piece| piece.file != self.out);
+        let shareable = others.filter(|piece| piece.kept.blocks().is_some());
+        match shareable.max_by_key(|piece| piece.kept.bytes) {
+            Some(longest) => {
+                let mut copier = Copier::new(files[self.out], cancel);
+                share(files[longest.file], &mut copier, &longest.kept)
+            }
+            None => Ok(false),
+        }
+    }
+}
+
+/// The file with most of the pieces. For any but the first, the others must
+/// have room beside it.
+fn fullest(pieces: &[Piece], file_count: usize, room_bytes: u64) -> usize {
+    let all_bytes: u64 = (0..file_count).map(|file| bytes_in(pieces, file)).sum();
+    let has_room = |file: &usize| *file == 0 || all_bytes - bytes_in(pieces, *file) < room_bytes;
+    let files = (0..file_count).filter(has_room);
+    files
+        .max_by_key(|file| bytes_in(pieces, *file))
+        .unwrap_or(0)
 }

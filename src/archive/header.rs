@@ -1,7 +1,7 @@
 use tar::{EntryType, Header};
 
 use super::pax::{attribute_keyword, push_comment, push_record, push_time};
-use super::ustar::{pad, push_pax_header, set_link, set_name};
+use super::ustar::{fits_link, fits_name, pad, push_pax_header, set_link, set_name};
 use super::{ALIGNED_FROM_BYTES, ALIGNMENT_BYTES, BLOCK_BYTES, acl};
 use crate::capture::{Extent, Inventory, Node};
 
@@ -63,6 +63,30 @@ pub(crate) fn render_entry(
     scratch: &mut Scratch,
     out: &mut Vec<u8>,
 ) {
+    with_member(inventory, index, scratch, |member, attributes, scratch| {
+        member.render(offset, attributes, scratch, out);
+    });
+}
+
+/// How many bytes [`render_entry`] appends. Much cheaper.
+pub(crate) fn head_bytes(
+    inventory: &Inventory,
+    index: usize,
+    offset: u64,
+    scratch: &mut Scratch,
+) -> u64 {
+    with_member(inventory, index, scratch, |member, attributes, scratch| {
+        member.head_bytes(offset, attributes, scratch)
+    })
+}
+
+/// Calls `act` with an entry's member, and its attributes.
+fn with_member<'a, T>(
+    inventory: &'a Inventory,
+    index: usize,
+    scratch: &mut Scratch,
+    act: impl FnOnce(&Member<'_>, &mut dyn Iterator<Item = (&'a [u8], &'a [u8])>, &mut Scratch) -> T,
+) -> T {
     let entry = inventory.entries[index];
     let mut path = std::mem::take(&mut scratch.path);
     let mut link = std::mem::take(&mut scratch.link);
@@ -110,13 +134,13 @@ pub(crate) fn render_entry(
         is_aligned: stored_bytes >= ALIGNED_FROM_BYTES,
     };
     // A further link has the attributes of the first.
-    if kind == EntryType::Link {
-        member.render(offset, std::iter::empty(), scratch, out);
-    } else {
-        member.render(offset, inventory.attributes(&entry), scratch, out);
-    }
+    let done = match kind {
+        EntryType::Link => act(&member, &mut std::iter::empty(), scratch),
+        _ => act(&member, &mut inventory.attributes(&entry), scratch),
+    };
     scratch.path = path;
     scratch.link = link;
+    done
 }
 
 impl Member<'_> {
@@ -128,6 +152,48 @@ impl Member<'_> {
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
     ) {
+        let size = self.prepare(offset, attributes, scratch);
+        let Scratch { records, map, .. } = scratch;
+        if !records.is_empty() {
+            push_pax_header(self.base_name(), records, out);
+        }
+        let mut header = Header::new_ustar();
+        if self.sparse.is_some() {
+            // Seen by readers that do not know the format.
+            let name = [b"GNUSparseFile.0/", self.base_name()].concat();
+            set_name(&mut header, &name);
+        } else {
+            set_name(&mut header, self.path);
+        }
+        set_link(&mut header, self.link);
+        self.numbers(&mut header, size);
+        out.extend_from_slice(header.as_bytes());
+        out.extend_from_slice(map);
+    }
+
+    /// How many bytes [`render`](Member::render) appends.
+    fn head_bytes<'a>(
+        &self,
+        offset: u64,
+        attributes: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+        scratch: &mut Scratch,
+    ) -> u64 {
+        self.prepare(offset, attributes, scratch);
+        let pax_bytes = match scratch.records.len() as u64 {
+            0 => 0,
+            bytes => BLOCK_BYTES + bytes.next_multiple_of(BLOCK_BYTES),
+        };
+        pax_bytes + BLOCK_BYTES + scratch.map.len() as u64
+    }
+
+    /// Fills in the records and the sparse map. Returns the size that the header
+    /// is to tell.
+    fn prepare<'a>(
+        &self,
+        offset: u64,
+        attributes: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+        scratch: &mut Scratch,
+    ) -> u64 {
         let Scratch { records, map, .. } = scratch;
         records.clear();
         map.clear();
@@ -135,30 +201,22 @@ impl Member<'_> {
             self.sparse_map(extents, map);
         }
         let size = map.len() as u64 + self.stored_bytes;
-        let mut header = Header::new_ustar();
-        self.records(&mut header, size, attributes, records);
+        self.records(size, attributes, records);
         if self.is_aligned {
             align(offset, map.len() as u64, records);
         }
-        if !records.is_empty() {
-            push_pax_header(self.base_name(), records, out);
-        }
-        self.numbers(&mut header, size);
-        out.extend_from_slice(header.as_bytes());
-        out.extend_from_slice(map);
+        size
     }
 
-    /// Fills in the names of `header`, and `records` with what ustar cannot
-    /// say, always in this order.
+    /// Fills `records` with what ustar cannot say, always in this order.
     fn records<'a>(
         &self,
-        header: &mut Header,
         size: u64,
         attributes: impl Iterator<Item = (&'a [u8], &'a [u8])>,
         records: &mut Vec<u8>,
     ) {
-        let has_long_name = self.sparse.is_some() || !set_name(header, self.path);
-        let has_long_link = !set_link(header, self.link);
+        let has_long_name = self.sparse.is_some() || !fits_name(self.path);
+        let has_long_link = !fits_link(self.link);
         if (has_long_name && std::str::from_utf8(self.path).is_err())
             || (has_long_link && std::str::from_utf8(self.link).is_err())
         {
@@ -175,9 +233,6 @@ impl Member<'_> {
                 b"GNU.sparse.realsize",
                 bytes.to_string().as_bytes(),
             );
-            // Seen by readers that do not know the format.
-            let name = [b"GNUSparseFile.0/", self.base_name()].concat();
-            set_name(header, &name);
         } else if has_long_name {
             push_record(records, b"path", self.path);
         }

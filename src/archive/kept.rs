@@ -25,6 +25,11 @@ impl Kept {
         self.old != self.new
     }
 
+    /// Whether `next` goes on where it ends, on both sides.
+    pub(crate) fn is_followed_by(&self, next: &Kept) -> bool {
+        self.old + self.bytes == next.old && self.new + self.bytes == next.new
+    }
+
     /// The whole file system blocks in it, at their new place; `None` if the
     /// old place has them cut otherwise.
     pub(crate) fn blocks(&self) -> Option<Range<u64>> {
@@ -72,9 +77,7 @@ pub(crate) fn kept(
 /// What follows the last one in both archives becomes part of it.
 pub(crate) fn push(kept: &mut Vec<Kept>, next: Kept) {
     match kept.last_mut() {
-        Some(last) if last.old + last.bytes == next.old && last.new + last.bytes == next.new => {
-            last.bytes += next.bytes;
-        }
+        Some(last) if last.is_followed_by(&next) => last.bytes += next.bytes,
         _ => kept.push(next),
     }
 }

@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use tar::EntryType;
 
-use super::header::{Member, Scratch, render_entry, stored_bytes};
+use super::header::{Member, Scratch, head_bytes, stored_bytes};
 use super::{ALIGNMENT_BYTES, BLOCK_BYTES};
 use crate::capture::Inventory;
 
@@ -38,13 +38,11 @@ impl Layout {
         let mut offset = manifest_header.len() as u64 + manifest_bytes;
         debug_assert_eq!(offset % ALIGNMENT_BYTES, 0);
         let mut offsets = Vec::with_capacity(inventory.entries.len() + 1);
-        let mut header = Vec::new();
         for (index, entry) in inventory.entries.iter().enumerate() {
             offsets.push(offset);
-            header.clear();
-            render_entry(inventory, index, offset, &mut scratch, &mut header);
             let stored = stored_bytes(inventory, entry.node);
-            offset += header.len() as u64 + stored.next_multiple_of(BLOCK_BYTES);
+            offset += head_bytes(inventory, index, offset, &mut scratch)
+                + stored.next_multiple_of(BLOCK_BYTES);
         }
         offsets.push(offset);
         Layout {

@@ -11,6 +11,7 @@ mod kept;
 mod layout;
 mod manifest;
 mod pax;
+mod pieces;
 mod read;
 mod reader;
 mod relocate;
@@ -21,9 +22,10 @@ mod sums;
 #[cfg(test)]
 mod tests;
 mod ustar;
+mod windows;
 mod write;
 
-pub use draft::{Applied, Draft, Placed, Update};
+pub use draft::{Draft, Update};
 pub use layout::{Layout, ManifestSlot};
 pub use manifest::{FORMAT_VERSION, ImageOf, Manifest};
 pub use read::{is_complete, read_manifest, read_manifest_of_stream};

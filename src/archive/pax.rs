@@ -17,7 +17,7 @@ pub(crate) fn push_record(records: &mut Vec<u8>, keyword: &[u8], value: &[u8]) {
 
 /// The length of a record, given the length of all but its digits.
 fn record_bytes(rest: usize) -> usize {
-    let digits = |number: usize| number.to_string().len();
+    let digits = |number: usize| number.checked_ilog10().unwrap_or(0) as usize + 1;
     let length = rest + digits(rest);
     // With its own digits it may need one more.
     rest + digits(length)
@@ -43,11 +43,17 @@ pub(crate) fn push_time(records: &mut Vec<u8>, keyword: &[u8], s: i64, ns: u32) 
         (..0, 0) => ("-", s.unsigned_abs(), 0),
         _ => ("", s.unsigned_abs(), ns),
     };
-    let mut value = format!("{sign}{s}");
-    if ns != 0 {
-        value.push_str(format!(".{ns:09}").trim_end_matches('0'));
+    // At most 20 digits, a sign, a point and 9 decimals.
+    let mut buffer = [0; 32];
+    let mut rest = &mut buffer[..];
+    let _ = write!(rest, "{sign}{s}.{ns:09}");
+    let value_bytes = 32 - rest.len();
+    let mut value = &buffer[..value_bytes];
+    while let Some(shorter) = value.strip_suffix(b"0") {
+        value = shorter;
     }
-    push_record(records, keyword, value.as_bytes());
+    let value = value.strip_suffix(b".").unwrap_or(value);
+    push_record(records, keyword, value);
 }
 
 /// The keyword for an extended attribute: `SCHILY.xattr.` and its name, in

@@ -21,55 +21,56 @@ const CHUNK_BYTES: u64 = 4 * 1024 * 1024;
 /// this.
 const INSERT_FROM_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Copies `bytes` of `from` to `to`.
-pub(crate) fn copy(
-    (from, from_offset): (&File, u64),
-    (to, to_offset): (&File, u64),
-    bytes: u64,
-    cancel: &AtomicBool,
-) -> Result<()> {
-    let sink = Sink::new(to);
-    let mut buffer = Buffer::new(CHUNK_BYTES.min(bytes) as usize);
-    let mut done = 0;
-    while done < bytes {
-        let part = (bytes - done).min(CHUNK_BYTES) as usize;
-        copy_chunk(
-            (from, from_offset + done),
-            (&sink, to_offset + done),
-            buffer.part(part),
-        )?;
-        done += part as u64;
-        check(cancel)?;
-    }
-    Ok(())
+/// Copies from other files to the places in one.
+pub(crate) struct Copier<'a> {
+    to: &'a File,
+    sink: Sink<'a>,
+    buffer: Buffer,
+    cancel: &'a AtomicBool,
 }
 
-fn copy_chunk(
-    (from, from_offset): (&File, u64),
-    (to, to_offset): (&Sink<'_>, u64),
-    buffer: &mut [u8],
-) -> Result<()> {
-    if read_at(from, from_offset, buffer)? != buffer.len() {
-        bail!("the draft is shorter than it was");
+impl<'a> Copier<'a> {
+    pub(crate) fn new(to: &'a File, cancel: &'a AtomicBool) -> Copier<'a> {
+        Copier {
+            to,
+            sink: Sink::new(to),
+            buffer: Buffer::new(CHUNK_BYTES as usize),
+            cancel,
+        }
     }
-    to.write_at(buffer, to_offset)?;
-    Ok(())
+
+    pub(crate) fn copy(&mut self, from: &File, kept: &Kept) -> Result<()> {
+        for start in (0..kept.bytes).step_by(CHUNK_BYTES as usize) {
+            let part = (kept.bytes - start).min(CHUNK_BYTES) as usize;
+            self.chunk((from, kept.old + start), kept.new + start, part)?;
+        }
+        Ok(())
+    }
+
+    fn chunk(&mut self, (from, offset): (&File, u64), to: u64, bytes: usize) -> Result<()> {
+        check(self.cancel)?;
+        let buffer = self.buffer.part(bytes);
+        if read_at(from, offset, buffer)? != bytes {
+            bail!("the draft is shorter than it was");
+        }
+        self.sink.write_at(buffer, to)?;
+        Ok(())
+    }
 }
 
 /// Shares the whole blocks of a stretch between two files and copies the rest.
 /// False if that cannot be done; then nothing was.
-pub(crate) fn share(from: &File, to: &File, kept: &Kept, cancel: &AtomicBool) -> Result<bool> {
+pub(crate) fn share(from: &File, to: &mut Copier<'_>, kept: &Kept) -> Result<bool> {
     let Some(blocks) = kept.blocks() else {
         return Ok(false);
     };
     let shared = kept.part(blocks.clone());
-    if share_blocks(from, shared.old, to, shared.new, shared.bytes).is_err() {
+    if share_blocks(from, shared.old, to.to, shared.new, shared.bytes).is_err() {
         return Ok(false);
     }
     let end = kept.new + kept.bytes;
     for rest in [kept.new..blocks.start, blocks.end..end] {
-        let rest = kept.part(rest);
-        copy((from, rest.old), (to, rest.new), rest.bytes, cancel)?;
+        to.copy(from, &kept.part(rest))?;
     }
     Ok(true)
 }
@@ -81,10 +82,11 @@ pub(crate) fn share(from: &File, to: &File, kept: &Kept, cancel: &AtomicBool) ->
 /// collapsing a range of blocks (`fallocate(2)`; ext4, XFS), what lies between
 /// them by copying.
 pub(crate) fn relocate(file: &File, kept: &[Kept], cancel: &AtomicBool) -> Result<u64> {
-    let pieces = split(kept);
+    let pieces = split(&coalesced(kept));
     let mut rest = &pieces[..];
     let mut can_insert = true;
     let mut copied_bytes = 0;
+    let mut copier = Copier::new(file, cancel);
     // How far all that is not yet at its place has been moved by inserting.
     let mut shift: i64 = 0;
     while !rest.is_empty() {
@@ -104,7 +106,7 @@ pub(crate) fn relocate(file: &File, kept: &[Kept], cancel: &AtomicBool) -> Resul
                 continue;
             }
         }
-        copied_bytes += move_all(file, between, shift, cancel)?;
+        copied_bytes += move_all(&mut copier, between, shift)?;
         rest = after;
         if let Some(long) = after.first() {
             if missing < 0 && !change_room(file, FallocateFlags::COLLAPSE_RANGE, long.new, missing)?
@@ -117,6 +119,25 @@ pub(crate) fn relocate(file: &File, kept: &[Kept], cancel: &AtomicBool) -> Resul
         }
     }
     Ok(copied_bytes)
+}
+
+/// Joins what moves by the same distance, with what lies between: nothing there
+/// is needed. That may be as long as what precedes it, no longer: it may have
+/// to be copied.
+fn coalesced(kept: &[Kept]) -> Vec<Kept> {
+    let mut all: Vec<Kept> = Vec::with_capacity(kept.len());
+    for next in kept {
+        match all.last_mut() {
+            Some(last)
+                if next.new.wrapping_sub(next.old) == last.new.wrapping_sub(last.old)
+                    && next.old - (last.old + last.bytes) <= last.bytes =>
+            {
+                last.bytes = next.old + next.bytes - last.old;
+            }
+            _ => all.push(*next),
+        }
+    }
+    all
 }
 
 /// Takes whole blocks of long stretches apart from what is before and after
@@ -159,9 +180,8 @@ fn change_room(file: &File, how: FallocateFlags, offset: u64, by: i64) -> Result
 /// Moves pieces, each from `shift` after its old place, by copying. Those that
 /// move to the front go first to last, the others last to first: so none is
 /// written over before it is read, since their order stays.
-fn move_all(file: &File, pieces: &[Kept], shift: i64, cancel: &AtomicBool) -> Result<u64> {
-    let sink = Sink::new(file);
-    let mut buffer = Buffer::new(CHUNK_BYTES as usize);
+fn move_all(copier: &mut Copier<'_>, pieces: &[Kept], shift: i64) -> Result<u64> {
+    let file = copier.to;
     let mut copied_bytes = 0;
     let from = |piece: &Kept| piece.old.wrapping_add_signed(shift);
     let to_front = pieces.iter().filter(|piece| from(piece) > piece.new);
@@ -177,9 +197,7 @@ fn move_all(file: &File, pieces: &[Kept], shift: i64, cancel: &AtomicBool) -> Re
             };
             let start = number * CHUNK_BYTES;
             let part = (piece.bytes - start).min(CHUNK_BYTES) as usize;
-            let buffer = buffer.part(part);
-            copy_chunk((file, old + start), (&sink, piece.new + start), buffer)?;
-            check(cancel)?;
+            copier.chunk((file, old + start), piece.new + start, part)?;
         }
         copied_bytes += piece.bytes;
     }

@@ -6,42 +6,45 @@
 //! SHA-256 of its headers and padding, where it begins, the lengths of headers
 //! and of data, its path.
 
-use std::fmt::Write as _;
 use std::fs::File;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
-use super::{BLOCK_BYTES, Input, Member, Reader};
+use super::{BLOCK_BYTES, Input, Reader};
 use crate::capture::display_path;
 
 const FIRST_LINE: &str = "docker-stack-backup sums 1";
-/// Digits of the hash of headers.
-const HEAD_DIGITS: usize = 16;
-const READ_BYTES: usize = 1 << 20;
+/// Of the hash of headers, what is kept.
+const HEAD_BYTES: usize = 8;
+const READ_BYTES: usize = 256 << 10;
 
-/// The sums of one archive.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The sums of one archive: 72 bytes a member, and its path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     pub archive_bytes: u64,
-    pub members: Vec<MemberSum>,
+    members: Vec<MemberSum>,
+    /// One after the other. For people, and to find a member again: as
+    /// [`display_path`] shows it.
+    paths: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MemberSum {
-    /// For people, and to find it again: as [`display_path`] shows it.
-    pub path: String,
-    pub start: u64,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct MemberSum {
+    start: u64,
     /// All before the data.
-    pub head_bytes: u64,
-    pub data_bytes: u64,
-    /// Lower-case hexadecimal; of no data, `-`.
-    pub data: String,
-    pub head: String,
+    head_bytes: u64,
+    data_bytes: u64,
+    /// Zeros if there is no data.
+    data: [u8; 32],
+    head: [u8; HEAD_BYTES],
+    /// Where its path ends in the paths.
+    path_end: usize,
 }
 
 impl Sums {
@@ -50,57 +53,106 @@ impl Sums {
     /// # Errors
     /// Names the member that cannot be read, or whose structure is damaged.
     pub fn of(file: &File, cancel: &AtomicBool) -> Result<Sums> {
+        let mut sums = Sums {
+            archive_bytes: file.metadata()?.len(),
+            ..Sums::default()
+        };
         let mut reader = Reader::new(Input::File(file))?;
-        let mut members = Vec::new();
         while let Some(member) = reader.next_member()? {
-            members.push(Part::of(&member));
+            let place = MemberSum {
+                start: member.start,
+                head_bytes: member.data - member.start,
+                data_bytes: member.stored_bytes,
+                ..MemberSum::default()
+            };
+            sums.push(place, &display_path(&member.path));
         }
         ensure!(
             reader.ends_with_zeros()?,
             "data follows the end of the archive"
         );
-        Ok(Sums {
-            archive_bytes: file.metadata()?.len(),
-            members: hash_all(file, &members, cancel, OnError::End)?
-                .into_iter()
-                .flatten()
-                .collect(),
-        })
+        let mut members = std::mem::take(&mut sums.members);
+        let mut path_start = 0;
+        let parts = members.iter_mut().map(|member| {
+            let path = &sums.paths[path_start..member.path_end];
+            path_start = member.path_end;
+            (member, path)
+        });
+        in_parallel(parts, cancel, |(member, path), buffer| {
+            let (data, head) =
+                hash(file, member, buffer, cancel).with_context(|| format!("read {path}"))?;
+            (member.data, member.head) = (data, head);
+            Ok(())
+        })?;
+        sums.members = members;
+        Ok(sums)
     }
 
     /// Of the archive at `path`; `None` if there are none.
     pub fn beside(path: &Path) -> Option<Result<Sums>> {
         match std::fs::read_to_string(path.with_extension("sums")) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             text => Some(text.map_err(Into::into).and_then(|text| Sums::parse(&text))),
         }
     }
 
-    /// As the sidecar holds them; the last line is of all that is before it.
-    pub fn to_text(&self) -> String {
-        let mut text = format!("{FIRST_LINE} {}\n", self.archive_bytes);
-        for sum in &self.members {
-            // Writing to a `String` cannot fail.
-            let _ = writeln!(
-                text,
-                "{} {} {} {} {} {}",
-                sum.data, sum.head, sum.start, sum.head_bytes, sum.data_bytes, sum.path
-            );
+    pub fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
+    fn push(&mut self, member: MemberSum, path: &str) {
+        self.paths.push_str(path);
+        self.members.push(MemberSum {
+            path_end: self.paths.len(),
+            ..member
+        });
+    }
+
+    fn path(&self, at: usize) -> &str {
+        let before = at
+            .checked_sub(1)
+            .map(|before| self.members[before].path_end);
+        &self.paths[before.unwrap_or(0)..self.members[at].path_end]
+    }
+
+    /// Writes the sidecar; its last line is of all that is before it.
+    ///
+    /// # Errors
+    /// Of `out`.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut all = Sha256::new();
+        let mut put = |line: String| {
+            all.update(line.as_bytes());
+            out.write_all(line.as_bytes())
+        };
+        put(format!("{FIRST_LINE} {}\n", self.archive_bytes))?;
+        for (at, sum) in self.members.iter().enumerate() {
+            let data = match sum.data_bytes {
+                0 => "-".to_owned(),
+                _ => hex(&sum.data),
+            };
+            put(format!(
+                "{data} {} {} {} {} {}\n",
+                hex(&sum.head),
+                sum.start,
+                sum.head_bytes,
+                sum.data_bytes,
+                self.path(at)
+            ))?;
         }
-        let all = hex(&Sha256::digest(text.as_bytes()));
-        text + "end " + &all + "\n"
+        writeln!(out, "end {}", hex(&all.finalize()))
     }
 
     /// # Errors
     /// When it is damaged, or of another format.
     pub fn parse(text: &str) -> Result<Sums> {
-        let (lines, all) = text
+        let end = text
             .trim_end()
-            .rsplit_once("\nend ")
+            .rfind("\nend ")
             .context("its end is missing")?;
-        let lines = format!("{lines}\n");
+        let (lines, last) = text.split_at(end + 1);
         ensure!(
-            hex(&Sha256::digest(lines.as_bytes())) == all,
+            last.trim_end() == format!("end {}", hex(&Sha256::digest(lines.as_bytes()))),
             "it is damaged"
         );
         let mut lines = lines.lines();
@@ -108,15 +160,15 @@ impl Sums {
             .next()
             .and_then(|line| line.strip_prefix(FIRST_LINE))
             .context("its format is not known")?;
-        let archive_bytes = first.trim().parse()?;
-        let members = lines
-            .map(parse_line)
-            .collect::<Option<_>>()
-            .context("a line of it is not understood")?;
-        Ok(Sums {
-            archive_bytes,
-            members,
-        })
+        let mut sums = Sums {
+            archive_bytes: first.trim().parse()?,
+            ..Sums::default()
+        };
+        for line in lines {
+            let (member, path) = parse_line(line).context("a line of it is not understood")?;
+            sums.push(member, path);
+        }
+        Ok(sums)
     }
 
     /// Reads the members where they were written, whatever their headers say
@@ -125,141 +177,119 @@ impl Sums {
     /// # Errors
     /// Only when interrupted: what cannot be read is damaged.
     pub fn damaged(&self, file: &File, cancel: &AtomicBool) -> Result<Vec<String>> {
-        let parts: Vec<Part> = self.members.iter().map(Part::of_sum).collect();
-        let now = hash_all(file, &parts, cancel, OnError::GoOn)?;
-        let difference = |(was, now): (&MemberSum, &Option<MemberSum>)| match now {
-            None => Some(format!("{}: it cannot be read", was.path)),
-            Some(now) if now.data != was.data => Some(format!("{}: its data is damaged", was.path)),
-            Some(now) if now != was => Some(format!("{}: its headers are damaged", was.path)),
-            Some(_) => None,
-        };
-        Ok(self
-            .members
-            .iter()
-            .zip(&now)
-            .filter_map(difference)
-            .collect())
+        let damaged = Mutex::new(Vec::new());
+        let members = self.members.iter().enumerate();
+        in_parallel(members, cancel, |(at, was), buffer| {
+            let what = match hash(file, was, buffer, cancel) {
+                Err(error) if cancel.load(Ordering::Relaxed) => return Err(error),
+                Err(_) => "it cannot be read",
+                Ok((data, _)) if data != was.data => "its data is damaged",
+                Ok((_, head)) if head != was.head => "its headers are damaged",
+                Ok(_) => return Ok(()),
+            };
+            let mut damaged = damaged.lock().unwrap_or_else(PoisonError::into_inner);
+            damaged.push((at, format!("{}: {what}", self.path(at))));
+            Ok(())
+        })?;
+        let mut damaged = damaged.into_inner().unwrap_or_else(PoisonError::into_inner);
+        damaged.sort_unstable();
+        Ok(damaged.into_iter().map(|(_, line)| line).collect())
     }
 }
 
-fn parse_line(line: &str) -> Option<MemberSum> {
+impl MemberSum {
+    // Of a sidecar the numbers may be any.
+
+    fn data_start(&self) -> u64 {
+        self.start.saturating_add(self.head_bytes)
+    }
+
+    fn data_end(&self) -> u64 {
+        self.data_start().saturating_add(self.data_bytes)
+    }
+
+    /// Where its padding ends.
+    fn end(&self) -> u64 {
+        let blocks = self.data_end().div_ceil(BLOCK_BYTES);
+        blocks.saturating_mul(BLOCK_BYTES)
+    }
+}
+
+fn parse_line(line: &str) -> Option<(MemberSum, &str)> {
     let mut fields = line.splitn(6, ' ');
     let mut field = || fields.next();
-    Some(MemberSum {
-        data: field()?.to_owned(),
-        head: field()?.to_owned(),
+    let (data, head) = (field()?, field()?);
+    let member = MemberSum {
+        data: match data {
+            "-" => [0; 32],
+            data => from_hex(data)?,
+        },
+        head: from_hex(head)?,
         start: field()?.parse().ok()?,
         head_bytes: field()?.parse().ok()?,
         data_bytes: field()?.parse().ok()?,
-        path: field()?.to_owned(),
-    })
+        path_end: 0,
+    };
+    let has_data = data != "-";
+    (has_data == (member.data_bytes > 0)).then_some((member, field()?))
 }
 
-/// A member, as far as it is needed here.
-struct Part {
-    path: String,
-    start: u64,
-    data: u64,
-    stored_bytes: u64,
-    end: u64,
-}
-
-impl Part {
-    fn of(member: &Member) -> Part {
-        Part {
-            path: display_path(&member.path),
-            start: member.start,
-            data: member.data,
-            stored_bytes: member.stored_bytes,
-            end: member.end(),
-        }
-    }
-
-    fn of_sum(sum: &MemberSum) -> Part {
-        let data = sum.start.saturating_add(sum.head_bytes);
-        let end = data.saturating_add(sum.data_bytes);
-        Part {
-            path: sum.path.clone(),
-            start: sum.start,
-            data,
-            stored_bytes: sum.data_bytes,
-            end: end.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES),
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum OnError {
-    End,
-    GoOn,
-}
-
-/// In the order of `parts`; `None` where it could not be read.
-fn hash_all(
-    file: &File,
-    parts: &[Part],
+/// Calls `act` for each item, in several threads, each with a buffer of its own.
+///
+/// # Errors
+/// The first one, and `interrupted` soon after `cancel` is set.
+fn in_parallel<T: Send>(
+    items: impl Iterator<Item = T> + Send,
     cancel: &AtomicBool,
-    on_error: OnError,
-) -> Result<Vec<Option<MemberSum>>> {
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(parts.len()));
+    act: impl Fn(T, &mut [u8]) -> Result<()> + Sync,
+) -> Result<()> {
+    let items = Mutex::new(Some(items));
+    let lock = || items.lock().unwrap_or_else(PoisonError::into_inner);
     let threads = std::thread::available_parallelism()
         .map_or(2, usize::from)
         .clamp(2, 8);
     let work = || -> Result<()> {
         let mut buffer = vec![0; READ_BYTES];
         loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(part) = parts.get(at) else {
+            let Some(item) = lock().as_mut().and_then(Iterator::next) else {
                 return Ok(());
             };
             if cancel.load(Ordering::Relaxed) {
                 bail!("interrupted");
             }
-            let sum = match hash(file, part, &mut buffer, cancel) {
-                Ok(sum) => Some(sum),
-                Err(_) if on_error == OnError::GoOn && !cancel.load(Ordering::Relaxed) => None,
-                Err(error) => return Err(error.context(format!("read {}", part.path))),
-            };
-            done.lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .push((at, sum));
+            if let Err(error) = act(item, &mut buffer) {
+                // The others find nothing left to do.
+                *lock() = None;
+                return Err(error);
+            }
         }
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let results = workers.into_iter().map(|worker| worker.join());
-        results
-            .map(|result| result.unwrap_or_else(|_| bail!("a thread panicked")))
-            .collect::<Result<Vec<()>>>()
-    })?;
-    let mut done = done
-        .into_inner()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    done.sort_unstable_by_key(|(at, _)| *at);
-    Ok(done.into_iter().map(|(_, sum)| sum).collect())
+        let mut results = workers.into_iter().map(|worker| worker.join());
+        results.try_for_each(|result| result.unwrap_or_else(|_| bail!("a thread panicked")))
+    })
 }
 
-fn hash(file: &File, part: &Part, buffer: &mut [u8], cancel: &AtomicBool) -> Result<MemberSum> {
-    let data_end = part.data + part.stored_bytes;
-    let mut head = Sha256::new();
-    hash_range(file, part.start, part.data, buffer, &mut head, cancel)?;
-    hash_range(file, data_end, part.end, buffer, &mut head, cancel)?;
-    let data = if part.stored_bytes == 0 {
-        "-".to_owned()
-    } else {
-        let mut data = Sha256::new();
-        hash_range(file, part.data, data_end, buffer, &mut data, cancel)?;
-        hex(&data.finalize())
-    };
-    Ok(MemberSum {
-        path: part.path.clone(),
-        start: part.start,
-        head_bytes: part.data - part.start,
-        data_bytes: part.stored_bytes,
-        data,
-        head: hex(&head.finalize())[..HEAD_DIGITS].to_owned(),
-    })
+/// Of the data, and of headers and padding.
+fn hash(
+    file: &File,
+    member: &MemberSum,
+    buffer: &mut [u8],
+    cancel: &AtomicBool,
+) -> Result<([u8; 32], [u8; HEAD_BYTES])> {
+    let mut hash = Sha256::new();
+    let (data_start, data_end) = (member.data_start(), member.data_end());
+    hash_range(file, member.start, data_start, buffer, &mut hash, cancel)?;
+    hash_range(file, data_end, member.end(), buffer, &mut hash, cancel)?;
+    let mut head = [0; HEAD_BYTES];
+    head.copy_from_slice(&hash.finalize_reset()[..HEAD_BYTES]);
+    let mut data = [0; 32];
+    if member.data_bytes > 0 {
+        hash_range(file, data_start, data_end, buffer, &mut hash, cancel)?;
+        data = hash.finalize().into();
+    }
+    Ok((data, head))
 }
 
 fn hash_range(
@@ -282,13 +312,23 @@ fn hash_range(
     Ok(())
 }
 
+/// Lower-case.
 fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing to a `String` cannot fail.
-        let _ = write!(text, "{byte:02x}");
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(digit).collect()
+}
+
+fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let is_hex = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+    if text.len() != 2 * N || !text.bytes().all(is_hex) {
+        return None;
     }
-    text
+    let mut bytes = [0; N];
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -297,19 +337,27 @@ mod tests {
 
     #[test]
     fn sums_are_read_back_and_damage_is_seen() {
-        let sum = |path: &str, start| MemberSum {
-            path: path.to_owned(),
+        let sum = |start, data_bytes| MemberSum {
             start,
             head_bytes: 512,
-            data_bytes: 0,
-            data: "-".to_owned(),
-            head: "0123456789abcdef".to_owned(),
+            data_bytes,
+            head: *b"\x01\x23\x45\x67\x89\xab\xcd\xef",
+            data: [data_bytes as u8; 32],
+            path_end: 0,
         };
-        let sums = Sums {
+        let mut sums = Sums {
             archive_bytes: 4096,
-            members: vec![sum("a b\\nc", 0), sum("d", 512)],
+            ..Sums::default()
         };
-        let text = sums.to_text();
+        sums.push(sum(0, 0), "a b\\nc");
+        sums.push(sum(512, 1), "d");
+        let mut text = Vec::new();
+        sums.write(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(
+            text.contains("\n- 0123456789abcdef 0 512 0 a b\\nc\n0101"),
+            "{text}"
+        );
         assert_eq!(Sums::parse(&text).unwrap(), sums);
         for at in 0..text.len() - 1 {
             let mut damaged = text.clone().into_bytes();

@@ -1,8 +1,9 @@
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::iter;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,15 +16,9 @@ use super::layout::Layout;
 use super::render::{Changed, Renderer};
 use super::share::is_never_possible;
 use super::sink::{Buffer, Sink};
+use super::windows::{Crew, crews};
 use crate::capture::{Exclude, Inventory, Source, display_path};
 use crate::progress;
-
-/// How much of the archive is rendered and written at once.
-const WINDOW_BYTES: u64 = 512 * 1024;
-
-/// More than processors: a small file that is not in the page cache is waited
-/// for. 16 are 1.5 times as fast as 4 then, and no slower otherwise.
-const THREADS: usize = 16;
 
 /// How many changed files are named.
 const NAMED_COUNT: usize = 20;
@@ -100,19 +95,18 @@ pub(crate) fn write_ranges(
         None => Sharing::default(),
     };
     let rest = subtract(ranges, sharing.shared.iter().cloned());
-    let windows = windows_of(&rest, compared);
-    let next_window = AtomicUsize::new(0);
+    let crews = crews(layout, inventory, &rest, compared);
     let error = Mutex::new(None);
     let sink = Sink::new(out);
     std::thread::scope(|scope| {
-        for _ in 0..THREADS.min(windows.len()) {
+        for crew in crews
+            .iter()
+            .flat_map(|crew| iter::repeat_n(crew, crew.threads))
+        {
             scope.spawn(|| {
                 let renderer = Renderer::new(layout, inventory, reading, &changed);
-                if let Err(failure) =
-                    write_windows(renderer, &windows, &sink, reading.cancel, &next_window)
-                {
-                    // The others find nothing left to do.
-                    next_window.store(windows.len(), Ordering::Relaxed);
+                if let Err(failure) = write_windows(renderer, crew, &sink, reading.cancel) {
+                    crews.iter().for_each(Crew::dismiss);
                     let mut error = error.lock().unwrap_or_else(PoisonError::into_inner);
                     error.get_or_insert(failure);
                 }
@@ -139,50 +133,6 @@ pub(crate) fn write_ranges(
         refused_count: sharing.refused_count,
     };
     Ok((summary, changed))
-}
-
-/// What is rendered and written at once.
-struct Window<'a> {
-    range: Range<u64>,
-    compared: Option<&'a Compared>,
-}
-
-/// Those of the files to compare that lie in one of the `ranges`, and those of
-/// all the rest.
-fn windows_of<'a>(ranges: &[Range<u64>], compared: &'a [Compared]) -> Vec<Window<'a>> {
-    // Others are shared.
-    let is_whole = |file: &&Compared| {
-        let after = ranges.partition_point(|range| range.end < file.place.end);
-        let range = ranges.get(after);
-        range.is_some_and(|range| range.start <= file.place.start)
-    };
-    let files: Vec<&Compared> = compared.iter().filter(is_whole).collect();
-    let rest = subtract(ranges, files.iter().map(|file| file.place.clone()));
-    let rest = rest.into_iter().flat_map(windows).map(|range| Window {
-        range,
-        compared: None,
-    });
-    let files = files.iter().flat_map(|file| {
-        let ranges = file.windows(WINDOW_BYTES);
-        ranges.map(|range| Window {
-            range,
-            compared: Some(*file),
-        })
-    });
-    let mut windows: Vec<Window<'_>> = rest.chain(files).collect();
-    windows.sort_by_key(|window| window.range.start);
-    windows
-}
-
-/// Parts of a range that are written at once, which end where windows of the
-/// whole archive do.
-fn windows(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-    let first = range.start / WINDOW_BYTES;
-    let last = range.end.div_ceil(WINDOW_BYTES);
-    (first..last).map(move |window| {
-        let start = (window * WINDOW_BYTES).max(range.start);
-        start..((window + 1) * WINDOW_BYTES).min(range.end)
-    })
 }
 
 #[derive(Default)]
@@ -242,20 +192,15 @@ fn share_data(
 
 fn write_windows(
     mut renderer: Renderer<'_>,
-    windows: &[Window<'_>],
+    crew: &Crew<'_>,
     sink: &Sink<'_>,
     cancel: &AtomicBool,
-    next_window: &AtomicUsize,
 ) -> Result<()> {
-    let mut buffer = Buffer::new(WINDOW_BYTES as usize);
-    loop {
+    let mut buffer = Buffer::new(crew.window_bytes);
+    while let Some(window) = crew.next_window() {
         if cancel.load(Ordering::Relaxed) {
             bail!("interrupted");
         }
-        let next = next_window.fetch_add(1, Ordering::Relaxed);
-        let Some(window) = windows.get(next) else {
-            return Ok(());
-        };
         let Range { start, end } = window.range;
         let part = buffer.part((end - start) as usize);
         renderer.render(start, part)?;
@@ -269,6 +214,7 @@ fn write_windows(
         }
         progress::wrote(end - start);
     }
+    Ok(())
 }
 
 /// Writes the manifest to the front of the archive, `json` followed by spaces

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
+use nix::sched::{CloneFlags, unshare};
 use rustix::io::Errno;
 
 /// Largest list of names and largest value the kernel gives: `xattr(7)`.
@@ -57,49 +58,81 @@ pub(crate) fn decode(mut set: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     std::iter::from_fn(move || Some((field()?, field()?)))
 }
 
+/// Room for what most files have; the kernel takes as much memory of its own
+/// for every call as it is offered.
+const XATTR_BYTES_USUAL: usize = 256;
+
 /// Reads extended attributes; one for each thread.
+///
+/// There is no `llistxattrat(2)` before Linux 6.13, and opening a file would
+/// cost more, and fail for symlinks and devices. So its directory becomes the
+/// working directory of this thread alone, where that can be had, since looking
+/// up `/proc/self/fd` for every file would take as long as all the rest.
 pub(crate) struct AttributeReader<'a> {
     sets: &'a AttributeSets,
+    /// Whether the working directory is this thread's own.
+    is_apart: bool,
+    /// What comes before the name of a file, and then the name.
+    path: Vec<u8>,
+    prefix_bytes: usize,
     names: Vec<u8>,
     value: Vec<u8>,
-    path: Vec<u8>,
 }
 
 impl<'a> AttributeReader<'a> {
     pub(crate) fn new(sets: &'a AttributeSets) -> AttributeReader<'a> {
         AttributeReader {
             sets,
-            names: vec![0; XATTR_BYTES_MAX],
-            value: vec![0; XATTR_BYTES_MAX],
+            is_apart: false,
             path: Vec::new(),
+            prefix_bytes: 0,
+            names: vec![0; XATTR_BYTES_USUAL],
+            value: vec![0; XATTR_BYTES_USUAL],
         }
     }
 
-    /// The attributes of `name` in the open directory `at`, which is not
-    /// followed if it is a symlink; of `at` itself if `name` is empty. `None`
-    /// if there are none. Goes by `/proc/self/fd`, because there is no
-    /// `llistxattrat(2)` before Linux 6.13 and opening the file would cost
-    /// more, and fail for symlinks and devices.
-    pub(crate) fn read(
+    /// Gives this thread a working directory of its own, until it ends.
+    pub(crate) fn set_apart(&mut self) {
+        self.is_apart = unshare(CloneFlags::CLONE_FS).is_ok();
+    }
+
+    /// Names that are read next are those in `directory`, which must stay open
+    /// meanwhile.
+    pub(crate) fn enter(&mut self, directory: BorrowedFd<'_>) {
+        self.path.clear();
+        if !(self.is_apart && rustix::process::fchdir(directory).is_ok()) {
+            // Writing to a `Vec` cannot fail.
+            let _ = write!(self.path, "/proc/self/fd/{}/", directory.as_raw_fd());
+        }
+        self.prefix_bytes = self.path.len();
+    }
+
+    /// The attributes of `name` in the directory that was entered, which is not
+    /// followed if it is a symlink. `None` if there are none.
+    pub(crate) fn read(&mut self, name: &[u8]) -> rustix::io::Result<Option<u32>> {
+        self.path.truncate(self.prefix_bytes);
+        self.path.extend_from_slice(name);
+        self.read_path(Follow::No)
+    }
+
+    /// The attributes of what an open handle leads to.
+    pub(crate) fn read_handle(
         &mut self,
-        at: BorrowedFd<'_>,
-        name: &[u8],
+        handle: BorrowedFd<'_>,
     ) -> rustix::io::Result<Option<u32>> {
         self.path.clear();
-        // Writing to a `Vec` cannot fail.
-        let _ = write!(self.path, "/proc/self/fd/{}", at.as_raw_fd());
-        let follow = name.is_empty();
-        if !follow {
-            self.path.push(b'/');
-            self.path.extend_from_slice(name);
-        }
+        let _ = write!(self.path, "/proc/self/fd/{}", handle.as_raw_fd());
+        self.prefix_bytes = 0;
+        self.read_path(Follow::Yes)
+    }
+
+    fn read_path(&mut self, follow: Follow) -> rustix::io::Result<Option<u32>> {
         self.path.push(0);
         let path = CStr::from_bytes_with_nul(&self.path).map_err(|_| Errno::INVAL)?;
-        let listed = if follow {
-            rustix::fs::listxattr(path, &mut self.names[..])
-        } else {
-            rustix::fs::llistxattr(path, &mut self.names[..])
-        };
+        let listed = with_room(&mut self.names, |names| match follow {
+            Follow::Yes => rustix::fs::listxattr(path, names),
+            Follow::No => rustix::fs::llistxattr(path, names),
+        });
         let listed = match listed {
             Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(None),
             Ok(listed) => listed,
@@ -112,12 +145,10 @@ impl<'a> AttributeReader<'a> {
         names.sort_unstable();
         let mut set = Vec::new();
         for name in names {
-            let value = &mut self.value[..];
-            let got = if follow {
-                rustix::fs::getxattr(path, name, value)
-            } else {
-                rustix::fs::lgetxattr(path, name, value)
-            };
+            let got = with_room(&mut self.value, |value| match follow {
+                Follow::Yes => rustix::fs::getxattr(path, name, value),
+                Follow::No => rustix::fs::lgetxattr(path, name, value),
+            });
             match got {
                 Ok(got) => {
                     push(&mut set, name);
@@ -129,6 +160,28 @@ impl<'a> AttributeReader<'a> {
             }
         }
         Ok((!set.is_empty()).then(|| self.sets.intern(&set)))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Follow {
+    Yes,
+    No,
+}
+
+/// Tries with little room first, and if that is not enough with all that can
+/// be needed.
+fn with_room(
+    buffer: &mut Vec<u8>,
+    read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<usize> {
+    let usual = buffer.len().min(XATTR_BYTES_USUAL);
+    match read(&mut buffer[..usual]) {
+        Err(Errno::RANGE) => {
+            buffer.resize(XATTR_BYTES_MAX, 0);
+            read(buffer)
+        }
+        result => result,
     }
 }
 

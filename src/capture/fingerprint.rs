@@ -72,10 +72,11 @@ impl Keys {
     }
 
     /// As secret as they are.
-    pub(crate) fn secret(&self) -> [u8; 32] {
-        let mut secret = [0; 32];
-        secret[..16].copy_from_slice(&self.hash(&0_u64).to_le_bytes());
-        secret[16..].copy_from_slice(&self.hash(&1_u64).to_le_bytes());
+    pub(crate) fn secret<const BYTES: usize>(&self) -> [u8; BYTES] {
+        let mut secret = [0; BYTES];
+        for (number, part) in secret.chunks_mut(16).enumerate() {
+            part.copy_from_slice(&self.hash(&number).to_le_bytes()[..part.len()]);
+        }
         secret
     }
 }

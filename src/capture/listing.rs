@@ -27,8 +27,10 @@ pub(crate) struct Listing {
     pub(crate) entries: Vec<Entry>,
     pub(crate) names: Vec<u8>,
     pub(crate) sparse: Vec<Box<[Extent]>>,
-    /// Of the entries that are directories: index and listing.
-    pub(crate) directories: Vec<(u32, usize)>,
+    /// Indexes of the entries that are directories.
+    pub(crate) directories: Vec<u32>,
+    /// Where the listing of the first of these goes; the others follow.
+    pub(crate) first_slot: usize,
     /// The directory itself was gone when it was to be read.
     pub(crate) is_gone: bool,
     pub(crate) socket_count: u64,
@@ -48,6 +50,8 @@ pub(crate) struct Lister<'a> {
     cancel: &'a AtomicBool,
     attributes: AttributeReader<'a>,
     dirents: Box<[MaybeUninit<u8>]>,
+    /// The file system that was met last, and its index.
+    device: Option<(u64, u16)>,
 }
 
 impl<'a> Lister<'a> {
@@ -57,26 +61,32 @@ impl<'a> Lister<'a> {
             cancel,
             attributes: AttributeReader::new(&shared.attributes),
             dirents: Box::new_uninit_slice(DIRENT_BUFFER_BYTES),
+            device: None,
         }
+    }
+
+    /// For a thread that ends with the scan: makes it faster.
+    pub(crate) fn set_apart(&mut self) {
+        self.attributes.set_apart();
     }
 
     /// A listing that holds a source's root only, under the source's prefix;
     /// empty if the root is a socket.
     pub(crate) fn root(&mut self, source: &Source) -> Result<Listing> {
         let mut listing = Listing::default();
-        let stat =
-            stat_handle(source.root()).with_context(|| format!("read {}", source.display(b"")))?;
         let name_len = source.prefix.len() as u16; // Source::open checked it
         listing.names.extend_from_slice(&source.prefix);
-        self.add(
-            &mut listing,
-            (0, name_len),
-            &stat,
-            source.root(),
-            b"",
-            || source.open_regular(b""),
-        )
-        .with_context(|| format!("read {}", source.display(b"")))?;
+        let mut add_root = || {
+            let stat = stat_handle(source.root())?;
+            let Some(mut entry) = self.new_entry(&mut listing, (0, name_len), &stat)? else {
+                return Ok(());
+            };
+            entry.attributes = self.attributes.read_handle(source.root())?.unwrap_or(NONE);
+            add(&mut listing, entry, &stat, source.root(), b"", || {
+                source.open_regular(b"")
+            })
+        };
+        add_root().with_context(|| format!("read {}", source.display(b"")))?;
         Ok(listing)
     }
 
@@ -102,11 +112,15 @@ impl<'a> Lister<'a> {
             .names(&directory, &mut listing.names)
             .with_context(|| format!("read {}", source.display(rel)))?;
         let cache_only = self.shared.exclude_caches && is_cache(&directory, &listing, &names);
+        self.attributes.enter(directory.as_fd());
+        listing.entries.reserve_exact(names.len());
+        let mut name = Vec::new();
         for span in names {
             if self.cancel.load(Ordering::Relaxed) {
                 bail!("interrupted");
             }
-            let name = span_of(&listing.names, span).to_vec();
+            name.clear();
+            name.extend_from_slice(span_of(&listing.names, span));
             if cache_only && name != CACHEDIR_TAG {
                 listing.excluded_count += 1;
                 continue;
@@ -138,6 +152,7 @@ impl<'a> Lister<'a> {
         Ok(spans)
     }
 
+    /// Adds what is at `name` in the directory that was entered.
     fn entry(
         &mut self,
         listing: &mut Listing,
@@ -161,65 +176,87 @@ impl<'a> Lister<'a> {
                 return Ok(());
             }
         }
+        let Some(mut entry) = self.new_entry(listing, span, &stat)? else {
+            return Ok(());
+        };
         let at = directory.as_fd();
-        match self.add(listing, span, &stat, at, name, || open_regular_at(at, name)) {
+        let mut add_entry = || {
+            entry.attributes = self.attributes.read(name)?.unwrap_or(NONE);
+            add(listing, entry, &stat, at, name, || {
+                open_regular_at(at, name)
+            })
+        };
+        match add_entry() {
             Err(error) if error.downcast_ref().is_some_and(|errno| is_gone(*errno)) => Ok(()),
             result => result,
         }
     }
 
-    /// Appends the entry `name` of the directory `at` (`at` itself if `name`
-    /// is empty), with what can only be told from the file itself: attributes,
-    /// link target, holes.
-    fn add(
+    /// `None` for a socket, which is counted.
+    fn new_entry(
         &mut self,
         listing: &mut Listing,
         (name_start, name_len): (u32, u16),
         stat: &Statx,
-        at: BorrowedFd<'_>,
-        name: &[u8],
-        open: impl Fn() -> rustix::io::Result<File>,
-    ) -> Result<()> {
-        let dev = self
-            .shared
-            .device_index(makedev(stat.stx_dev_major, stat.stx_dev_minor))?;
-        let Some(mut entry) = Entry::new(stat, dev) else {
-            listing.socket_count += 1;
-            return Ok(());
+    ) -> Result<Option<Entry>> {
+        let device = makedev(stat.stx_dev_major, stat.stx_dev_minor);
+        let dev = match self.device {
+            Some((known, dev)) if known == device => dev,
+            _ => self.shared.device_index(device)?,
         };
-        (entry.name_start, entry.name_len) = (name_start, name_len);
-        entry.attributes = self.attributes.read(at, name)?.unwrap_or(NONE);
-        match entry.node {
-            Node::Directory => listing.directories.push((listing.entries.len() as u32, 0)),
-            Node::Symlink { .. } => {
-                let target = match rustix::fs::readlinkat(at, name, Vec::new()) {
-                    Err(Errno::INVAL) => return Err(Errno::NOENT.into()), // replaced
-                    target => target?.into_bytes(),
-                };
-                entry.node = Node::Symlink {
-                    start: u32::try_from(listing.names.len()).context("too many names")?,
-                    len: target.len() as u16, // less than PATH_MAX
-                };
-                listing.names.extend_from_slice(&target);
-            }
-            Node::File { bytes, .. } if stat.stx_blocks.saturating_mul(512) < bytes => {
-                let file = open()?;
-                let opened = stat_handle(&file)?;
-                // If it is another file by now, writing will find that out.
-                if opened.stx_ino == stat.stx_ino
-                    && opened.stx_size == bytes
-                    && let Some(list) = extents(&file, bytes)?
-                {
-                    let sparse = listing.sparse.len() as u32;
-                    listing.sparse.push(list);
-                    entry.node = Node::File { bytes, sparse };
-                }
-            }
-            _ => {}
-        }
-        listing.entries.push(entry);
-        Ok(())
+        self.device = Some((device, dev));
+        let Some(entry) = Entry::new(stat, dev) else {
+            listing.socket_count += 1;
+            return Ok(None);
+        };
+        Ok(Some(Entry {
+            name_start,
+            name_len,
+            ..entry
+        }))
     }
+}
+
+/// Appends the entry `name` of the directory `at` (`at` itself if `name` is
+/// empty), with what can only be told from the file itself: link target, holes.
+fn add(
+    listing: &mut Listing,
+    mut entry: Entry,
+    stat: &Statx,
+    at: BorrowedFd<'_>,
+    name: &[u8],
+    open: impl Fn() -> rustix::io::Result<File>,
+) -> Result<()> {
+    match entry.node {
+        Node::Directory => listing.directories.push(listing.entries.len() as u32),
+        Node::Symlink { .. } => {
+            let target = match rustix::fs::readlinkat(at, name, Vec::new()) {
+                Err(Errno::INVAL) => return Err(Errno::NOENT.into()), // replaced
+                target => target?.into_bytes(),
+            };
+            entry.node = Node::Symlink {
+                start: u32::try_from(listing.names.len()).context("too many names")?,
+                len: target.len() as u16, // less than PATH_MAX
+            };
+            listing.names.extend_from_slice(&target);
+        }
+        Node::File { bytes, .. } if stat.stx_blocks.saturating_mul(512) < bytes => {
+            let file = open()?;
+            let opened = stat_handle(&file)?;
+            // If it is another file by now, writing will find that out.
+            if opened.stx_ino == stat.stx_ino
+                && opened.stx_size == bytes
+                && let Some(list) = extents(&file, bytes)?
+            {
+                let sparse = listing.sparse.len() as u32;
+                listing.sparse.push(list);
+                entry.node = Node::File { bytes, sparse };
+            }
+        }
+        _ => {}
+    }
+    listing.entries.push(entry);
+    Ok(())
 }
 
 fn span_of(names: &[u8], (start, len): (u32, u16)) -> &[u8] {

@@ -1,12 +1,15 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
+use super::attributes::{AttributeReader, AttributeSets};
 use super::exclude::CACHEDIR_SIGNATURE;
+use super::scan::BATCH_COUNT;
 use super::*;
 
 fn tree(files: &[&str]) -> tempfile::TempDir {
@@ -257,6 +260,108 @@ fn files_are_found_by_device_and_inode() {
 #[test]
 fn an_inventory_stays_small() {
     assert!(size_of::<Entry>() <= 80, "{}", size_of::<Entry>());
+}
+
+/// The order of the archive, and attributes of the right file, however many
+/// threads have listed how many directories.
+#[test]
+fn many_directories_are_put_together_as_one_listing_would_have_them() {
+    let dir = tempfile::tempdir().unwrap();
+    for outer in 0..40 {
+        for inner in ["a", "b/deep/deeper", "c"] {
+            let path = dir.path().join(format!("{outer}/{inner}"));
+            fs::create_dir_all(&path).unwrap();
+            for file in 0..100 {
+                fs::write(path.join(format!("{file}")), b"").unwrap();
+            }
+            // A symlink has the same name in every directory.
+            symlink(format!("{outer}/{inner}"), path.join("link")).unwrap();
+            xattr::set(path.join("7"), "user.of", inner.as_bytes()).unwrap();
+        }
+    }
+    let walk = walkdir::WalkDir::new(dir.path()).sort_by_file_name();
+    let expected: Vec<String> = walk
+        .into_iter()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let slash = if entry.file_type().is_dir() { "/" } else { "" };
+            let path = entry.path().strip_prefix(dir.path()).unwrap();
+            let path = Path::new("s").join(path);
+            format!("{}{slash}", path.to_str().unwrap().trim_end_matches('/'))
+        })
+        .collect();
+    assert!(expected.len() > BATCH_COUNT);
+    let inventory = scan_with(&[Source::open("s", dir.path()).unwrap()], &[], false);
+    assert_eq!(paths(&inventory), expected);
+    for (entry, path) in inventory.entries.iter().zip(&expected) {
+        let directory = path.rsplit_once('/').unwrap().0;
+        let inner = directory.splitn(3, '/').nth(2).unwrap_or_default();
+        let found: Vec<_> = inventory.attributes(entry).collect();
+        match path.ends_with("/7") && !inner.is_empty() {
+            true => assert_eq!(found, [(&b"user.of"[..], inner.as_bytes())], "{path}"),
+            false => assert_eq!(found, [], "{path}"),
+        }
+        if path.ends_with("/link") {
+            let target = inventory.symlink_target(entry.node);
+            assert_eq!(format!("s/{}", String::from_utf8_lossy(target)), directory);
+        }
+    }
+}
+
+/// Where a thread may not have a working directory of its own (a container's
+/// seccomp filter), it must not change that of all the others.
+#[test]
+fn attributes_are_read_with_and_without_a_working_directory_of_ones_own() {
+    let dir = tree(&["a"]);
+    xattr::set(dir.path().join("a"), "user.of", b"a").unwrap();
+    symlink("a", dir.path().join("link")).unwrap();
+    let here = std::env::current_dir().unwrap();
+    let directory = File::open(dir.path()).unwrap();
+    for is_apart in [false, true] {
+        let sets = AttributeSets::default();
+        std::thread::scope(|scope| {
+            let read = || {
+                let mut reader = AttributeReader::new(&sets);
+                if is_apart {
+                    reader.set_apart();
+                }
+                reader.enter(directory.as_fd());
+                let is_there = std::env::current_dir().unwrap() == dir.path();
+                assert_eq!(is_there, is_apart);
+                ["a", "link"].map(|name| reader.read(name.as_bytes()).unwrap())
+            };
+            assert_eq!(scope.spawn(read).join().unwrap(), [Some(0), None]);
+        });
+        assert_eq!(std::env::current_dir().unwrap(), here);
+    }
+}
+
+#[test]
+fn attributes_of_any_length_are_kept() {
+    let dir = tree(&["short", "values", "names"]);
+    let set = |file: &str, name: &str, value: &[u8]| {
+        xattr::set(dir.path().join(file), name, value).unwrap();
+    };
+    set("short", "user.a", b"b");
+    set("values", "user.long", &[7; 2000]);
+    set("values", "user.none", b"");
+    let names: Vec<String> = (100..120).map(|n| format!("user.long-name-{n}")).collect();
+    for name in &names {
+        set("names", name, name.as_bytes());
+    }
+    let inventory = scan_with(&[Source::open("s", dir.path()).unwrap()], &[], false);
+    let of = |path: &str| -> Vec<(String, Vec<u8>)> {
+        let index = paths(&inventory).iter().position(|found| found == path);
+        inventory
+            .attributes(&inventory.entries[index.unwrap()])
+            .map(|(name, value)| (String::from_utf8(name.to_vec()).unwrap(), value.to_vec()))
+            .collect()
+    };
+    assert_eq!(of("s/short"), [("user.a".to_owned(), b"b".to_vec())]);
+    let long = ("user.long".to_owned(), vec![7; 2000]);
+    assert_eq!(of("s/values"), [long, ("user.none".to_owned(), Vec::new())]);
+    let expected = names.iter().map(|n| (n.clone(), n.clone().into_bytes()));
+    assert_eq!(of("s/names"), expected.collect::<Vec<_>>());
 }
 
 #[test]

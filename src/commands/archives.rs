@@ -295,8 +295,7 @@ fn verify_one(store: Option<&Store>, candidate: &Candidate, signals: &Signals) -
         .with_context(context)?;
     if let Some((store, archive)) = place {
         if let Some(sums) = &verified.missing_sums {
-            let text = sums.to_text();
-            store.write_beside(&archive.name, Beside::Sums, text.as_bytes())?;
+            store.write_beside(&archive.name, Beside::Sums, |out| sums.write(out))?;
             verified
                 .notes
                 .push("they were made now: from here on, damage is told by the file".to_owned());

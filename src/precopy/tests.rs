@@ -31,6 +31,7 @@ static GO_ON: AtomicBool = AtomicBool::new(false);
 struct Terms {
     share: bool,
     settled_after: Duration,
+    pass_from_bytes: u64,
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -54,6 +55,52 @@ fn layout(inventory: &Inventory) -> anyhow::Result<Layout> {
     Ok(Layout::new(inventory, &slot))
 }
 
+/// A tree, and a store for its archive.
+struct Setting {
+    sources: [Source; 1],
+    exclude: Exclude,
+    store: Store,
+}
+
+impl Setting {
+    /// The store is made in `place`.
+    fn new(tree: &Path, place: &Path) -> Setting {
+        let store = place.join("store");
+        fs::create_dir(&store).unwrap();
+        Setting {
+            sources: [Source::open("stack", tree).unwrap()],
+            exclude: Exclude::new(&[]).unwrap(),
+            store: Store::open(&store).unwrap(),
+        }
+    }
+
+    fn scan(&self) -> anyhow::Result<Inventory> {
+        capture::scan(&self.sources, &self.exclude, false, &GO_ON)
+    }
+
+    fn precopy<T>(&self, terms: Terms, act: impl FnOnce(&Precopy<'_>) -> T) -> T {
+        act(&Precopy {
+            sources: &self.sources,
+            scan: &|| self.scan(),
+            layout: &layout,
+            share: terms.share.then_some(&self.exclude),
+            cancel: &GO_ON,
+            pass_from_bytes: terms.pass_from_bytes,
+            settled_after: terms.settled_after,
+            available_bytes: &|| self.store.available_bytes(),
+        })
+    }
+
+    fn draft(&self, precopy: &Precopy<'_>) -> Option<Drafted> {
+        let partial = self
+            .store
+            .create_partial("stack", datetime(2026, 1, 2, 3, 4, 5, 0));
+        precopy
+            .draft(self.scan().unwrap(), partial.unwrap())
+            .unwrap()
+    }
+}
+
 /// Runs rounds in `place`, a directory on the file system under test.
 fn rounds(place: &Path, count: u64, terms: Terms) -> Tally {
     let first = number("PRECOPY_SEED", 0);
@@ -74,74 +121,65 @@ fn round(place: &Path, seed: u64, terms: Terms, tally: &mut Tally) {
     let outside = case.path().join("outside");
     build(&tree, &outside, seed);
     let mut held = hold(&tree);
-    fs::create_dir(case.path().join("store")).unwrap();
-    let store = Store::open(&case.path().join("store")).unwrap();
-    let sources = [Source::open("stack", &tree).unwrap()];
-    let exclude = Exclude::new(&[]).unwrap();
-    let scan = || capture::scan(&sources, &exclude, false, &GO_ON);
+    let setting = Setting::new(&tree, case.path());
     let mut rng = Rng(seed ^ 0x5eed);
-    let precopy = Precopy {
-        sources: &sources,
-        scan: &scan,
-        layout: &layout,
-        share: terms.share.then_some(&exclude),
-        cancel: &GO_ON,
+    let settled_after = terms.settled_after;
+    let terms = Terms {
         pass_from_bytes: rng.below(3) * 1_000_000,
         settled_after: match mutated("settle") {
             true => Duration::ZERO,
-            false => terms.settled_after,
+            false => settled_after,
         },
-        available_bytes: &|| store.available_bytes(),
+        ..terms
     };
-    // Part of the tree becomes old enough to be relied on.
-    thread::sleep(terms.settled_after + Duration::from_millis(10));
-    let ended = AtomicBool::new(false);
-    let (drafted, early) = thread::scope(|scope| {
-        for writer in 0..2 {
-            let (tree, outside, ended) = (&tree, &outside, &ended);
-            scope.spawn(move || write_until(tree, outside, seed * 7 + writer, ended));
-        }
-        let (held, ended) = (&mut held, &ended);
-        scope.spawn(move || store_until(held, seed, ended));
-        thread::sleep(Duration::from_millis(rng.below(15)));
-        let early = mutated("scan").then(|| scan().unwrap());
-        let partial = store
-            .create_partial("stack", datetime(2026, 1, 2, 3, 4, 5, 0))
-            .unwrap();
-        let drafted = precopy.draft(scan().unwrap(), partial).unwrap();
-        thread::sleep(Duration::from_millis(rng.below(10)));
-        ended.store(true, Ordering::Relaxed);
-        (drafted.unwrap(), early)
-    });
-    // The stack is down.
-    let now = scan().unwrap();
-    let inventory = early.as_ref().unwrap_or(&now);
-    let pending = precopy.update(&drafted, inventory).unwrap().unwrap();
-    let is_mutated = early.is_some();
-    assert!(
-        is_mutated || pending.summary().changed_count == 0,
-        "seed {seed}"
-    );
-    // Not by another scan: XFS tells of other holes when it has written back.
-    let expected = case.path().join("expected.tar");
-    archive_offline(&sources, &now, &expected);
-    // It is up again: nothing more may be read from it.
-    let ended = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let (tree, outside, ended) = (&tree, &outside, &ended);
-        scope.spawn(move || write_until(tree, outside, seed, ended));
-        let fresh_bytes = pending.fresh_bytes();
-        let shared_bytes = drafted.summary.shared_bytes;
-        let (partial, layout) = precopy.finish(drafted, pending).unwrap();
-        ended.store(true, Ordering::Relaxed);
-        tally.kept_bytes += layout.archive_bytes() - fresh_bytes;
-        tally.fresh_bytes += fresh_bytes;
-        tally.shared_bytes += shared_bytes;
-        compare(
-            &fs::read(partial.path()).unwrap(),
-            &fs::read(&expected).unwrap(),
-            seed,
+    setting.precopy(terms, |precopy| {
+        // Part of the tree becomes old enough to be relied on.
+        thread::sleep(settled_after + Duration::from_millis(10));
+        let ended = AtomicBool::new(false);
+        let (mut drafted, early) = thread::scope(|scope| {
+            for writer in 0..2 {
+                let (tree, outside, ended) = (&tree, &outside, &ended);
+                scope.spawn(move || write_until(tree, outside, seed * 7 + writer, ended));
+            }
+            let (held, ended) = (&mut held, &ended);
+            scope.spawn(move || store_until(held, seed, ended));
+            thread::sleep(Duration::from_millis(rng.below(15)));
+            let early = mutated("scan").then(|| setting.scan().unwrap());
+            let drafted = setting.draft(precopy);
+            thread::sleep(Duration::from_millis(rng.below(10)));
+            ended.store(true, Ordering::Relaxed);
+            (drafted.unwrap(), early)
+        });
+        // The stack is down.
+        let now = setting.scan().unwrap();
+        let inventory = early.as_ref().unwrap_or(&now);
+        let update = precopy.update(&mut drafted, inventory).unwrap().unwrap();
+        let is_mutated = early.is_some();
+        assert!(
+            is_mutated || update.summary.changed_count == 0,
+            "seed {seed}"
         );
+        // Not by another scan: XFS tells of other holes when it has written back.
+        let expected = case.path().join("expected.tar");
+        archive_offline(&setting.sources, &now, &expected);
+        // It is up again: nothing more may be read from it.
+        let ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let (tree, outside, ended) = (&tree, &outside, &ended);
+            scope.spawn(move || write_until(tree, outside, seed, ended));
+            let fresh_bytes = update.fresh_bytes();
+            let shared_bytes = drafted.summary.shared_bytes;
+            let (partial, layout) = precopy.finish(drafted, update).unwrap();
+            ended.store(true, Ordering::Relaxed);
+            tally.kept_bytes += layout.archive_bytes() - fresh_bytes;
+            tally.fresh_bytes += fresh_bytes;
+            tally.shared_bytes += shared_bytes;
+            compare(
+                &fs::read(partial.path()).unwrap(),
+                &fs::read(&expected).unwrap(),
+                seed,
+            );
+        });
     });
 }
 
@@ -202,6 +240,7 @@ fn assert_worked(tally: &Tally) {
 const TICKS: Terms = Terms {
     share: false,
     settled_after: Duration::from_millis(25),
+    pass_from_bytes: super::PASS_FROM_BYTES,
 };
 
 #[test]
@@ -268,22 +307,6 @@ fn tmpfs_is_not_copied_from_while_up() {
 }
 
 fn draft_of(tree: &Path, place: &Path) -> Option<Drafted> {
-    let store_dir = place.join("store");
-    fs::create_dir(&store_dir).unwrap();
-    let store = Store::open(&store_dir).unwrap();
-    let sources = [Source::open("stack", tree).unwrap()];
-    let exclude = Exclude::new(&[]).unwrap();
-    let scan = || capture::scan(&sources, &exclude, false, &GO_ON);
-    let precopy = Precopy {
-        sources: &sources,
-        scan: &scan,
-        layout: &layout,
-        share: None,
-        cancel: &GO_ON,
-        pass_from_bytes: super::PASS_FROM_BYTES,
-        settled_after: capture::SETTLED_AFTER,
-        available_bytes: &|| store.available_bytes(),
-    };
-    let partial = store.create_partial("stack", datetime(2026, 1, 2, 3, 4, 5, 0));
-    precopy.draft(scan().unwrap(), partial.unwrap()).unwrap()
+    let setting = Setting::new(tree, place);
+    setting.precopy(TICKS, |precopy| setting.draft(precopy))
 }

@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -52,7 +52,12 @@ impl Beside {
 
 impl Store {
     /// Replaces what lies beside an archive, in one step.
-    pub fn write_beside(&self, archive: &ArchiveName, beside: Beside, bytes: &[u8]) -> Result<()> {
+    pub fn write_beside(
+        &self,
+        archive: &ArchiveName,
+        beside: Beside,
+        content: impl Fn(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<()> {
         let name = beside.name(archive);
         let context = || {
             format!(
@@ -71,13 +76,15 @@ impl Store {
                 | OFlags::TRUNC
                 | OFlags::NOFOLLOW
                 | OFlags::CLOEXEC;
-            let mut file = File::from(rustix::fs::openat(
+            let file = File::from(rustix::fs::openat(
                 &dir,
                 &temporary,
                 flags,
                 Mode::RUSR | Mode::WUSR,
             )?);
-            file.write_all(bytes)?;
+            let mut out = BufWriter::new(&file);
+            content(&mut out)?;
+            out.flush()?;
             file.sync_all()?;
             rustix::fs::renameat(&dir, &temporary, &dir, &name)?;
             Ok(rustix::fs::fsync(&dir)?)

@@ -97,21 +97,8 @@ fn a_write_across_the_copy(disk: &Disk, flags: OFlags, share: bool) {
     let path = tree.join("file");
     fs::write(&path, vec![1; 256 << 10]).unwrap();
     File::open(&path).unwrap().sync_all().unwrap();
-    fs::create_dir(disk.path.join("store")).unwrap();
-    let store = Store::open(&disk.path.join("store")).unwrap();
-    let sources = [Source::open("stack", &tree).unwrap()];
-    let exclude = Exclude::new(&[]).unwrap();
-    let scan = || capture::scan(&sources, &exclude, false, &GO_ON);
-    let precopy = Precopy {
-        sources: &sources,
-        scan: &scan,
-        layout: &layout,
-        share: share.then_some(&exclude),
-        cancel: &GO_ON,
-        pass_from_bytes: super::super::PASS_FROM_BYTES,
-        settled_after: TICKS.settled_after,
-        available_bytes: &|| store.available_bytes(),
-    };
+    let setting = Setting::new(&tree, &disk.path);
+    let terms = Terms { share, ..TICKS };
     let ctime = || {
         let metadata = fs::metadata(&path).unwrap();
         (metadata.ctime(), metadata.ctime_nsec())
@@ -133,22 +120,23 @@ fn a_write_across_the_copy(disk: &Disk, flags: OFlags, share: bool) {
         // By the time of the scan its stamp is an old one.
         thread::sleep(settled);
         let stamped = ctime();
-        let partial = store.create_partial("stack", datetime(2026, 1, 2, 3, 4, 5, 0));
-        let drafted = precopy.draft(scan().unwrap(), partial.unwrap()).unwrap();
+        let drafted = setting.precopy(terms, |precopy| setting.draft(precopy));
         (drafted.unwrap(), stamped)
     });
     // The controls: the write was under way, and nothing tells that it ended.
     assert_ne!(stamped, before);
     assert_eq!(stamped, ctime());
-    assert_is_the_tree(&precopy, drafted, disk);
+    assert_is_the_tree(&setting, terms, drafted, disk);
 }
 
-fn assert_is_the_tree(precopy: &Precopy<'_>, drafted: Drafted, disk: &Disk) {
-    let now = (precopy.scan)().unwrap();
-    let pending = precopy.update(&drafted, &now).unwrap().unwrap();
+fn assert_is_the_tree(setting: &Setting, terms: Terms, mut drafted: Drafted, disk: &Disk) {
+    let now = setting.scan().unwrap();
     let expected = disk.path.join("expected.tar");
-    archive_offline(precopy.sources, &now, &expected);
-    let (partial, _) = precopy.finish(drafted, pending).unwrap();
+    archive_offline(&setting.sources, &now, &expected);
+    let (partial, _) = setting.precopy(terms, |precopy| {
+        let update = precopy.update(&mut drafted, &now).unwrap().unwrap();
+        precopy.finish(drafted, update).unwrap()
+    });
     let archive = fs::read(partial.path()).unwrap();
     compare(&archive, &fs::read(&expected).unwrap(), 0);
 }

@@ -1,0 +1,73 @@
+//! Collecting the outcome of a cycle.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+
+use crate::outcome::{Failure, Phase, PhaseTime, StackOutcome, StackStatus};
+use crate::plan::StackPlan;
+use crate::progress;
+
+/// Collects the outcome, phase by phase.
+pub(super) struct Record {
+    pub(super) outcome: StackOutcome,
+}
+
+impl Record {
+    pub(super) fn new(stack: &StackPlan) -> Record {
+        Record {
+            outcome: StackOutcome {
+                status: StackStatus::Ok,
+                ..StackOutcome::not_run(&stack.name)
+            },
+        }
+    }
+
+    /// Runs one phase, notes how long it took and why it failed.
+    pub(super) fn phase<T>(
+        &mut self,
+        phase: Phase,
+        act: impl FnOnce(&mut StackOutcome) -> Result<T>,
+    ) -> Option<T> {
+        let span = tracing::info_span!("phase", ?phase);
+        let _entered = span.enter();
+        progress::phase(phase);
+        let began = Instant::now();
+        let result = panic::catch_unwind(AssertUnwindSafe(|| act(&mut self.outcome)))
+            .unwrap_or_else(|_| {
+                Err(anyhow!(
+                    "the program panicked (see its stderr): this is a bug"
+                ))
+            });
+        let duration_ms = began.elapsed().as_millis() as u64;
+        match self
+            .outcome
+            .phases
+            .iter_mut()
+            .find(|time| time.phase == phase)
+        {
+            Some(time) => time.duration_ms += duration_ms,
+            None => self.outcome.phases.push(PhaseTime { phase, duration_ms }),
+        }
+        let fail = |error| fail(&mut self.outcome, phase, format!("{error:#}"));
+        result.map_err(fail).ok()
+    }
+}
+
+pub(super) fn fail(outcome: &mut StackOutcome, phase: Phase, message: String) {
+    tracing::error!(?phase, "{message}");
+    outcome.failures.push(Failure { phase, message });
+    if outcome.status == StackStatus::Ok {
+        outcome.status = StackStatus::Failed;
+    }
+}
+
+/// Once, however often it is found.
+pub(super) fn warn(outcome: &mut StackOutcome, warning: String) {
+    if outcome.warnings.contains(&warning) {
+        return;
+    }
+    tracing::warn!("{warning}");
+    outcome.warnings.push(warning);
+}
