@@ -5,6 +5,7 @@ mod common;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use common::scene::at_call;
 use common::{Ended, PROGRAM, Place, Stack, docker, output, succeed};
@@ -129,6 +130,26 @@ fn a_tar_of_the_directory_restores_it_in_place_and_says_what_it_lacks() {
         assert_eq!(old.stack.ids(), ids);
         old.assert_no_traces(archive);
     }
+    // It need not be called after the stack, nor end in `.tar`.
+    old.change();
+    let renamed = old.place.path("other");
+    fs::create_dir(&renamed).unwrap();
+    let dotted = old.archives[1].to_str().unwrap();
+    succeed("tar", ["-xf", dotted, "-C", renamed.to_str().unwrap()]);
+    let mut tar = Command::new("tar");
+    tar.args(["-cf", "renamed", "other"]);
+    output(tar.current_dir(old.place.path(""))).expect_status(0);
+    let mut program =
+        old.place
+            .program(&["restore", &old.stack.name, "--from", "renamed", "--yes"]);
+    let restored = output(program.current_dir(old.place.path(""))).expect_status(0);
+    let said = "in the archive the directory is called other: is it this stack's?";
+    assert!(restored.stderr.contains(said), "{}", restored.stderr);
+    assert!(old.is_restored());
+    // The control: there it was.
+    let named = old.archives[0].to_str().unwrap();
+    let shown = old.restore_from(named, &["--dry-run"]).expect_status(0);
+    assert!(!shown.stdout.contains("is called"), "{}", shown.stdout);
     // One in the store needs no `--from`.
     old.change();
     let dir = old.place.store().join(&old.stack.name);
@@ -281,7 +302,7 @@ fn what_is_no_archive_of_one_stack_is_refused_and_nothing_is_touched() {
         let stderr = restore(args);
         assert!(stderr.contains(said), "{said}: {stderr}");
     }
-    let mut shell = std::process::Command::new("bash");
+    let mut shell = Command::new("bash");
     shell.args(["-c", "\"$@\" <\"$ARCHIVE\"", "bash", PROGRAM]);
     let config = old.place.path("config.json");
     shell.args(["--config", config.to_str().unwrap(), "restore", name]);

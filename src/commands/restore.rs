@@ -21,8 +21,9 @@ use crate::signals::Signals;
 use crate::store::{Store, StoredArchive};
 
 pub fn restore(global: &Global, options: &Restore) -> Result<ExitStatus> {
-    let archive = match &options.from {
-        Some(from) => find(global, from)?,
+    let archive = match options.from.as_deref() {
+        Some("-") => Archive::stdin()?,
+        Some(file) => Archive::open(Path::new(file))?,
         None => find(global, &options.what)?,
     };
     let manifest = manifest(&archive)?;
@@ -197,8 +198,8 @@ fn told_or_made_up(
             "--from FILE is for a stack: `restore STACK --from FILE`"
         );
     }
-    let named = is_of_stack(&options.what).then(|| options.what.split('@').next());
-    let named = named.flatten();
+    let named = options.what.split('@').next();
+    let named = named.filter(|_| is_of_stack(&options.what));
     match (manifest, named) {
         (Some(manifest), Some(named)) if options.from.is_some() && manifest.stack != named => {
             bail!(

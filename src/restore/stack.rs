@@ -123,6 +123,7 @@ impl<'a> Restore<'a> {
         let mut warnings = Vec::new();
         if manifest.is_stand_in {
             warnings.extend(STAND_IN_WARNINGS.map(str::to_owned));
+            warnings.extend(other_name(manifest, &compose.dir));
             if archive.path().and_then(Sums::beside).is_none() {
                 let said = "it has no sums: damaged data in it would not be noticed";
                 warnings.push(said.to_owned());
@@ -191,9 +192,13 @@ impl<'a> Restore<'a> {
     /// What will be done, for the question whether it is to be.
     pub fn text(&self) -> String {
         let mut text = format!(
-            "restore {} from {} (captured {})\n",
+            "restore {} from {} ({} {})\n",
             self.manifest.stack,
             self.archive.name(),
+            match self.manifest.is_stand_in {
+                true => "a file of",
+                false => "captured",
+            },
             self.manifest.captured.strftime("%F %T")
         );
         let list = |names: Vec<&str>| {
@@ -636,6 +641,18 @@ fn finish(entry: &Entry, journal: &Journal, state_dir: &Path) -> Result<Vec<Path
     let kept = entry.clean()?;
     entry.remove(state_dir)?;
     Ok(kept)
+}
+
+/// A directory that is called otherwise in the archive may be another stack's.
+fn other_name(manifest: &Manifest, dir: &Path) -> Option<String> {
+    let root = Path::new(manifest.trees.keys().next()?);
+    let name = root
+        .file_name()
+        .filter(|name| Some(*name) != dir.file_name())?;
+    Some(format!(
+        "in the archive the directory is called {}: is it this stack's?",
+        name.display()
+    ))
 }
 
 /// What runs, and the services of which nothing does. If all are down, none is
