@@ -452,19 +452,25 @@ fn start_one(entry: &Entry, i: usize, seen: &Seen, last_error: Option<&str>) -> 
     let was = &entry.containers[i];
     let id = seen.id.as_deref();
     tracing::debug!(container = was.name, "starting");
-    let replicas = entry
-        .containers
-        .iter()
-        .filter(|c| c.service == was.service)
-        .count();
+    let up = |existing| {
+        let replicas = replicas(&entry.containers)[&was.service];
+        entry.compose.up(&was.service, replicas, existing)
+    };
     match id {
-        Some(_) if last_error.is_some_and(docker::has_lost_its_peer) => {
-            entry.compose.up(&was.service, replicas, Existing::Replace)
-        }
+        Some(_) if last_error.is_some_and(docker::has_lost_its_peer) => up(Existing::Replace),
         Some(id) if seen.state == State::Frozen => docker::unpause(id),
         Some(id) => docker::start(id),
-        None => entry.compose.up(&was.service, replicas, Existing::Keep),
+        None => up(Existing::Keep),
     }
+}
+
+/// How many of them each service has.
+pub fn replicas(containers: &[WasRunning]) -> BTreeMap<String, usize> {
+    let mut replicas = BTreeMap::new();
+    for was in containers {
+        *replicas.entry(was.service.clone()).or_default() += 1;
+    }
+    replicas
 }
 
 /// Whether it runs only until it ends again. A container that has run for ten

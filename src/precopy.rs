@@ -163,6 +163,13 @@ impl Precopy<'_> {
         if let Some(scratch) = applied.file.checked_sub(1) {
             partial.replace(scratches.swap_remove(scratch))?;
         }
+        // They would keep blocks shared.
+        drop(scratches);
+        let unshared_bytes = update.unshare(partial.file(), self.cancel);
+        tracing::info!(
+            bytes = human_bytes(unshared_bytes),
+            "blocks of its own for what changed"
+        );
         Ok((partial, update.into_layout()))
     }
 

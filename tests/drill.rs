@@ -14,20 +14,10 @@ use nix::unistd::Pid;
 use rustix::fs::XattrFlags;
 use serde_json::{Value, json};
 
-trait Drilled {
-    fn drill(&self, command: &[&str]) -> Ended;
-    fn traces(&self) -> Vec<String>;
-}
-
-impl Drilled for Shop {
-    fn drill(&self, command: &[&str]) -> Ended {
-        let args = [&["--json", "drill", &self.stack.name, "--"], command].concat();
-        output(&mut self.place.program(&args))
-    }
-
-    fn traces(&self) -> Vec<String> {
-        traces(&self.place, &self.stack)
-    }
+/// A drill with this command as its check.
+fn drill(shop: &Shop, check: &[&str]) -> Ended {
+    let args = [&["--json", "drill", &shop.stack.name, "--"], check].concat();
+    output(&mut shop.place.program(&args))
 }
 
 /// Everything of a stack's throw-away project.
@@ -311,13 +301,12 @@ fn a_drill_starts_the_archived_data_and_leaves_no_trace() {
     shop.stack
         .exec("cache", &["redis-cli", "set", "visitors", "43"]);
     let check = "test \"$(redis-cli get visitors)\" = 42";
-    let json: Value = shop
-        .drill(&["cache", "sh", "-c", check])
+    let json: Value = drill(&shop, &["cache", "sh", "-c", check])
         .expect_status(0)
         .json();
     assert_eq!(json[0]["problems"], json!([]));
     assert_eq!(json[0]["services"], json!(["app", "cache", "db"]));
-    assert_eq!(shop.traces(), [""; 0]);
+    assert_eq!(traces(&shop.place, &shop.stack), [""; 0]);
     // The environment is as it was resolved, the uploads are there, and there
     // is no way out.
     let greeting = shop.stack.exec("app", &["sh", "-c", "echo \"$GREETING\""]);
@@ -325,10 +314,10 @@ fn a_drill_starts_the_archived_data_and_leaves_no_trace() {
     let check = format!(
         "test \"$GREETING\" = '{greeting}' && test -s /uploads/picture && ! ip route | grep default"
     );
-    let json = shop.drill(&["app", "sh", "-c", &check]).json();
+    let json = drill(&shop, &["app", "sh", "-c", &check]).json();
     assert_eq!(json[0]["problems"], json!([]));
     // The control: a check that fails is told.
-    let json = shop.drill(&["app", "false"]).expect_status(2).json();
+    let json = drill(&shop, &["app", "false"]).expect_status(2).json();
     assert!(
         json[0]["problems"][0]
             .as_str()
@@ -336,7 +325,7 @@ fn a_drill_starts_the_archived_data_and_leaves_no_trace() {
             .contains("the check command"),
         "{json}"
     );
-    assert_eq!(shop.traces(), [""; 0]);
+    assert_eq!(traces(&shop.place, &shop.stack), [""; 0]);
     // The real one was left alone.
     assert_eq!((shop.stack.ids(), shop.stack.states()), (ids, states));
     assert_eq!(
@@ -359,7 +348,7 @@ fn a_drill_starts_the_archived_data_and_leaves_no_trace() {
         warnings.contains("the drill of") && warnings.contains("the check command"),
         "{json}"
     );
-    shop.drill(&["app", "true"]).expect_status(0);
+    drill(&shop, &["app", "true"]).expect_status(0);
     let json = shop.place.run().expect_status(0).json();
     let outcome = shop.stack.outcome(&json);
     assert_eq!(outcome["drilled"]["problems"], json!([]));
@@ -370,7 +359,7 @@ fn a_drill_starts_the_archived_data_and_leaves_no_trace() {
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_drill_killed_at_any_docker_call_leaves_no_trace_after_recover() {
     let shop = Shop::new();
-    let mut traces = 0;
+    let mut with_traces = 0;
     for n in 1.. {
         let spy = shop.place.spy(&at_call(
             n,
@@ -384,12 +373,12 @@ fn a_drill_killed_at_any_docker_call_leaves_no_trace_after_recover() {
             break;
         }
         let point = format!("killed at call {n}: {:?}", spy.calls().last());
-        traces += usize::from(!shop.traces().is_empty());
+        with_traces += usize::from(!traces(&shop.place, &shop.stack).is_empty());
         output(&mut shop.place.program(&["recover"])).expect_status(0);
-        assert_eq!(shop.traces(), [""; 0], "{point}");
+        assert_eq!(traces(&shop.place, &shop.stack), [""; 0], "{point}");
     }
-    assert!(traces > 2, "{traces}");
-    assert_eq!(shop.traces(), [""; 0]);
+    assert!(with_traces > 2, "{with_traces}");
+    assert_eq!(traces(&shop.place, &shop.stack), [""; 0]);
 }
 
 #[test]

@@ -77,6 +77,25 @@ fn a_stack_that_is_gone_comes_back_with_its_volumes_as_compose_made_them() {
     assert_compose_takes_it(&shop.stack, &["db", "cache"]);
 }
 
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn as_many_containers_of_a_service_come_back_as_ran() {
+    let place = Place::new();
+    let stack = place.stack("profiles");
+    stack.scale("worker=2");
+    let ran = ["always:running", "worker:running", "worker:running"];
+    assert_eq!(stack.running(), ran);
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    for now in ["worker=4", "worker=0"] {
+        stack.scale(now);
+        assert_ne!(stack.running(), ran);
+        let mut restore = place.program(&["restore", &stack.name, "--yes"]);
+        output(&mut restore).expect_status(0);
+        assert_eq!(stack.running(), ran, "{now}");
+    }
+}
+
 /// For its own: nothing is made anew or complained of.
 #[track_caller]
 fn assert_compose_takes_it(stack: &Stack, services: &[&str]) {

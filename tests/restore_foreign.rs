@@ -7,14 +7,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::scene::at_call;
+use common::scene::{at_call, start_times};
 use common::{Ended, PROGRAM, Place, Stack, docker, output, succeed};
 use serde_json::json;
 
 const RUNNING: [&str; 2] = ["app:running", "db:running"];
 
-/// A one-shot, a database and what needs both, with a volume beside the
-/// directory, whose compose file gives it a name; and two archives of it.
+/// A one-shot, a database and what needs both, a service that is scaled to
+/// nothing, and a volume beside the directory, whose compose file gives it a name; and two archives of it.
 struct Old {
     stack: Stack,
     place: Place,
@@ -32,7 +32,11 @@ impl Old {
             .replace("./data:/data", "kept:/data")
             // Whoever does not wait for it comes before it.
             .replace("echo migrate", "sleep 1; echo migrate");
-        let compose = format!("name: {}\n{compose}\nvolumes: {{kept: }}\n", stack.project);
+        let compose = format!(
+            "name: {}\n{compose}\n  spare: {{<<: *service, deploy: {{replicas: 0}}}}\n\
+             volumes: {{kept: }}\n",
+            stack.project
+        );
         fs::write(stack.dir.join("compose.yaml"), compose).unwrap();
         fs::write(stack.dir.join("note"), "old").unwrap();
         stack.up();
@@ -130,6 +134,20 @@ fn a_tar_of_the_directory_restores_it_in_place_and_says_what_it_lacks() {
         assert_eq!(old.stack.ids(), ids);
         old.assert_no_traces(archive);
     }
+    // A service without containers, but for who asks for some.
+    let scaled = [
+        "app:running",
+        "db:running",
+        "spare:running",
+        "spare:running",
+    ];
+    old.stack.scale("spare=2");
+    assert_eq!(old.stack.running(), scaled);
+    let archive = old.archives[0].to_str().unwrap();
+    old.restore_from(archive, &["--yes"]).expect_status(0);
+    assert_eq!(old.stack.running(), scaled);
+    old.stack.up();
+    assert_eq!(old.stack.running(), RUNNING);
     // It need not be called after the stack, nor end in `.tar`.
     old.change();
     let renamed = old.place.path("other");
@@ -201,6 +219,58 @@ fn a_stack_that_is_gone_is_started_from_a_tar_of_its_directory_as_up_does_it() {
         .expect_status(0);
     assert!(old.is_restored());
     assert_eq!(old.stack.states(), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn for_a_tar_that_cannot_be_started_nothing_is_stopped() {
+    let old = Old::new();
+    let times = start_times(&old.stack);
+    let compose = old.stack.read("compose.yaml");
+    let archive = old.place.path("unstartable.tar");
+    let archive = archive.to_str().unwrap();
+    let tar = |compose: &str| {
+        fs::write(old.stack.dir.join("compose.yaml"), compose).unwrap();
+        succeed(
+            "tar",
+            ["-cf", archive, "-C", old.stack.dir.to_str().unwrap(), "."],
+        );
+    };
+    let away = compose.replace(
+        "docker-stack-backup/busybox:1",
+        "docker-stack-backup/none:1",
+    );
+    tar(&away);
+    fs::write(old.stack.dir.join("compose.yaml"), &compose).unwrap();
+    let refused = old.restore_from(archive, &["--yes"]).expect_status(1);
+    for said in [
+        "images are missing on this machine: docker-stack-backup/none:1 of service app",
+        "pull or load them, or give --no-start",
+        "all is as it was",
+    ] {
+        assert!(refused.stderr.contains(said), "{said}: {}", refused.stderr);
+    }
+    assert_eq!(start_times(&old.stack), times);
+    old.assert_no_traces("missing image");
+    // It does what the advice says.
+    let args = ["--yes", "--no-start"];
+    old.restore_from(archive, &args).expect_status(0);
+    assert_eq!(old.stack.read("compose.yaml"), away);
+    assert_eq!(old.stack.running(), [""; 0]);
+    fs::write(old.stack.dir.join("compose.yaml"), &compose).unwrap();
+    old.stack.up();
+    let times = start_times(&old.stack);
+    tar("services: [");
+    fs::write(old.stack.dir.join("compose.yaml"), &compose).unwrap();
+    let refused = old.restore_from(archive, &["--yes"]).expect_status(1);
+    let said = "look at what is unpacked";
+    assert!(refused.stderr.contains(said), "{}", refused.stderr);
+    assert_eq!(start_times(&old.stack), times);
+    old.assert_no_traces("broken file");
+    // The control.
+    tar(&compose);
+    old.restore_from(archive, &["--yes"]).expect_status(0);
+    assert_ne!(start_times(&old.stack), times);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
@@ -21,8 +21,13 @@ use super::kept::{Kept, kept, subtract};
 use super::layout::Layout;
 use super::pieces::{Piece, bytes_in, joined, locate};
 use super::relocate::{Copier, relocate, share};
-use super::write::{Reading, WriteSummary, write_ranges};
+use super::share::unshare_blocks;
+use super::write::{Reading, WriteSummary, Written, write_ranges};
 use crate::capture::{Entry, Inventory, Keys, Node, Trust};
+
+/// So much is in the page cache for it, and written before it is known whether
+/// to go on.
+const UNSHARED_AT_ONCE_BYTES: usize = 64 << 20;
 
 /// What is known of an archive in some files. Its inventory need not be kept.
 pub struct Draft {
@@ -50,9 +55,7 @@ pub struct Update {
     out: usize,
     /// The larger files in that, ascending.
     compared: Vec<Compared>,
-    pub summary: WriteSummary,
-    /// Entries that changed while they were read.
-    changed: BTreeSet<usize>,
+    written: Written,
 }
 
 /// How an update was put together.
@@ -76,7 +79,7 @@ impl Draft {
         out: &File,
     ) -> Result<(Draft, WriteSummary)> {
         let all = layout.start()..layout.archive_bytes();
-        let (summary, changed) = write_ranges(
+        let written = write_ranges(
             &layout,
             inventory,
             reading,
@@ -94,8 +97,8 @@ impl Draft {
             began: inventory.began,
             settled_after,
         };
-        draft.remember(inventory, trust, &changed);
-        Ok((draft, summary))
+        draft.remember(inventory, trust, &written.changed);
+        Ok((draft, written.summary))
     }
 
     fn remember(&mut self, inventory: &Inventory, trust: &Trust, changed: &BTreeSet<usize>) {
@@ -133,8 +136,7 @@ impl Draft {
             kept: locate(&self.pieces, &kept),
             fresh,
             compared,
-            summary: WriteSummary::default(),
-            changed: BTreeSet::new(),
+            written: Written::default(),
         }
     }
 
@@ -192,7 +194,7 @@ impl Draft {
         let blocks = update.compared.into_iter();
         let blocks = blocks.filter_map(|file| Some((file.path, file.into_blocks()?)));
         self.blocks = blocks.collect();
-        self.remember(inventory, trust, &update.changed);
+        self.remember(inventory, trust, &update.written.changed);
     }
 
     /// Whether the clock that stamps files was set back between the scans: a
@@ -230,8 +232,7 @@ impl Update {
         out: &File,
     ) -> Result<()> {
         let (layout, fresh) = (&self.layout, &self.fresh);
-        let written = write_ranges(layout, inventory, reading, out, fresh, &self.compared)?;
-        (self.summary, self.changed) = written;
+        self.written = write_ranges(layout, inventory, reading, out, fresh, &self.compared)?;
         let same: Vec<Kept> = self.compared.iter().flat_map(Compared::kept).collect();
         let places = same.iter().map(|kept| kept.new..kept.new + kept.bytes);
         self.fresh = subtract(&self.fresh, places);
@@ -289,6 +290,33 @@ impl Update {
         }
         rustix::fs::ftruncate(target, self.layout.archive_bytes())?;
         Ok(Applied { file, copied_bytes })
+    }
+
+    /// Gives the archive blocks of its own for what it shares with files that
+    /// changed since the last pass, where the file system writes in place: they
+    /// go on changing, and the first write to each shared block would put a
+    /// copy of it elsewhere. Returns for how many bytes that was done; what it
+    /// was not done for is as good.
+    pub fn unshare(&self, archive: &File, cancel: &AtomicBool) -> u64 {
+        let mut unshared_bytes = 0;
+        for range in &self.written.shared {
+            for start in range.clone().step_by(UNSHARED_AT_ONCE_BYTES) {
+                let bytes = (range.end - start).min(UNSHARED_AT_ONCE_BYTES as u64);
+                if cancel.load(Ordering::Relaxed) {
+                    return unshared_bytes;
+                }
+                if let Err(error) = unshare_blocks(archive, start, bytes) {
+                    tracing::debug!(%error, "blocks stay shared");
+                    return unshared_bytes;
+                }
+                unshared_bytes += bytes;
+            }
+        }
+        unshared_bytes
+    }
+
+    pub fn summary(&self) -> &WriteSummary {
+        &self.written.summary
     }
 
     fn can_share(&self, pieces: &[Piece], files: &[&File], cancel: &AtomicBool) -> Result<bool> {

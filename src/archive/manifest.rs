@@ -31,6 +31,9 @@ pub struct Manifest {
     pub downtime_ms: Option<u64>,
     /// Services that were running before the stop.
     pub running: Vec<String>,
+    /// How many containers of each of them ran.
+    #[serde(default)]
+    pub replicas: BTreeMap<String, usize>,
     pub images: Vec<ImageOf>,
     pub volumes: Vec<Volume>,
     pub coverage: Vec<Coverage>,

@@ -1,8 +1,10 @@
 //! Sharing blocks between files instead of copying them.
 
 use std::fs::File;
+use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
 
+use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::Errno;
 use rustix::ioctl::{Setter, ioctl, opcode};
 
@@ -42,6 +44,19 @@ pub(crate) fn share_blocks(
     unsafe {
         ioctl(to, Setter::<FICLONERANGE, FileCloneRange>::new(range))
     }
+}
+
+/// Copies the blocks that a stretch of `file` shares with others, so that a write
+/// to theirs is one in place again: `FALLOC_FL_UNSHARE_RANGE` (XFS, Linux 4.9).
+/// They are on stable storage then, and not in the page cache.
+///
+/// # Errors
+/// `EOPNOTSUPP` where writes are never in place (Btrfs); `ENOSPC`: what was not
+/// copied is shared as before.
+pub(crate) fn unshare_blocks(file: &File, offset: u64, bytes: u64) -> rustix::io::Result<()> {
+    rustix::fs::fallocate(file, FallocateFlags::UNSHARE_RANGE, offset, bytes)?;
+    rustix::fs::fdatasync(file)?;
+    rustix::fs::fadvise(file, offset, NonZeroU64::new(bytes), Advice::DontNeed)
 }
 
 /// Whether no other file of the two file systems will fare better.

@@ -65,13 +65,20 @@ pub fn write_members(
     out: &File,
 ) -> Result<WriteSummary> {
     let all = layout.start()..layout.archive_bytes();
-    let (summary, _) = write_ranges(layout, inventory, reading, out, &[all], &[])?;
-    Ok(summary)
+    Ok(write_ranges(layout, inventory, reading, out, &[all], &[])?.summary)
+}
+
+#[derive(Default)]
+pub(crate) struct Written {
+    pub summary: WriteSummary,
+    /// Entries that changed while they were read.
+    pub changed: BTreeSet<usize>,
+    /// What is shared, in the archive, ascending.
+    pub shared: Vec<Range<u64>>,
 }
 
 /// Writes what of the archive is in `ranges` (ascending), but for those blocks
-/// of the `compared` files in them that are in the draft. Also returns the
-/// entries that changed.
+/// of the `compared` files in them that are in the draft.
 pub(crate) fn write_ranges(
     layout: &Layout,
     inventory: &Inventory,
@@ -79,7 +86,7 @@ pub(crate) fn write_ranges(
     out: &File,
     ranges: &[Range<u64>],
     compared: &[Compared],
-) -> Result<(WriteSummary, BTreeSet<usize>)> {
+) -> Result<Written> {
     let already_changed = inventory.entries.iter().enumerate();
     let already_changed = already_changed.filter(|(_, entry)| entry.changed);
     let changed: Changed = Mutex::new(already_changed.map(|(index, _)| index).collect());
@@ -132,7 +139,11 @@ pub(crate) fn write_ranges(
             .sum(),
         refused_count: sharing.refused_count,
     };
-    Ok((summary, changed))
+    Ok(Written {
+        summary,
+        changed,
+        shared: sharing.shared,
+    })
 }
 
 #[derive(Default)]

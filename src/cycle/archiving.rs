@@ -17,6 +17,7 @@ use crate::archive::{
 use crate::capture::{self, Exclude, Inventory, SETTLED_AFTER};
 use crate::config::{Capture, OnBusy, Verify};
 use crate::docker::{self, Container};
+use crate::lifecycle;
 use crate::outcome::{ArchiveOutcome, CaptureOutcome, Phase, StackOutcome};
 use crate::precopy::{Drafted, PASS_FROM_BYTES, Precopy};
 use crate::progress;
@@ -167,7 +168,7 @@ impl Cycle<'_> {
                 let update = |precopy: &Precopy<'_>| precopy.update(&mut drafted, inventory);
                 if let Some(update) = self.precopy(&manifest, update)? {
                     let drafted_summary = &drafted.summary;
-                    let summary = update.summary.clone();
+                    let summary = update.summary().clone();
                     outcome.capture = Some(CaptureOutcome {
                         method: Capture::Precopy,
                         reason: None,
@@ -348,6 +349,7 @@ impl Cycle<'_> {
             captured: ZonedDateTime::now(),
             downtime_ms: None,
             running: survey.services(),
+            replicas: lifecycle::replicas(&survey.running),
             images,
             volumes: survey.volumes.clone(),
             coverage: survey.coverage.clone(),

@@ -162,6 +162,10 @@ pub struct ComposeConfig {
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct ConfigService {
+    /// Without one it is built, and named after project and service.
+    pub image: Option<String>,
+    scale: Option<usize>,
+    deploy: Option<Deploy>,
     #[serde(default)]
     pub volumes: Vec<ConfigMount>,
     #[serde(default)]
@@ -171,6 +175,19 @@ pub struct ConfigService {
     /// Without any, `up` starts it.
     #[serde(default)]
     pub profiles: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Deploy {
+    replicas: Option<usize>,
+}
+
+impl ConfigService {
+    /// How many containers of it `up` starts.
+    pub fn replicas(&self) -> usize {
+        let of_deploy = self.deploy.as_ref().and_then(|deploy| deploy.replicas);
+        self.scale.or(of_deploy).unwrap_or(1)
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

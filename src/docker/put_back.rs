@@ -1,5 +1,6 @@
 //! What a restore needs of Docker beyond what a backup does.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -55,12 +56,17 @@ impl ComposeProject {
     /// Creates the containers of these services and of what they depend on, and
     /// makes those anew that the compose file no longer describes. Nothing is
     /// started, pulled or built. (With `--no-deps` Compose would forget
-    /// `depends_on`, and make dependants anew for that.)
-    pub fn create(&self, services: &[String]) -> Result<()> {
+    /// `depends_on`, and make dependants anew for that.) `replicas` is how many
+    /// containers a service gets, where that is not what the file says.
+    pub fn create(&self, services: &[String], replicas: &BTreeMap<String, usize>) -> Result<()> {
         let args = ["up", "--no-start", "--no-build", "--pull", "never"];
+        let scales = replicas
+            .iter()
+            .flat_map(|(service, count)| ["--scale".to_owned(), format!("{service}={count}")]);
         let args = args
             .into_iter()
             .map(str::to_owned)
+            .chain(scales)
             .chain(services.iter().cloned());
         self.compose(args)
             .limit(ENGINE_SLACK * 3)

@@ -156,7 +156,7 @@ fn round(place: &Path, seed: u64, terms: Terms, tally: &mut Tally) {
         let update = precopy.update(&mut drafted, inventory).unwrap().unwrap();
         let is_mutated = early.is_some();
         assert!(
-            is_mutated || update.summary.changed_count == 0,
+            is_mutated || update.summary().changed_count == 0,
             "seed {seed}"
         );
         // Not by another scan: XFS tells of other holes when it has written back.

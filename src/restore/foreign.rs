@@ -58,6 +58,7 @@ pub fn stand_in(archive: &Archive, stack: &StackPlan) -> Result<Manifest> {
         captured: ZonedDateTime::try_from(metadata.modified()?)?,
         downtime_ms: None,
         running: Vec::new(),
+        replicas: BTreeMap::new(),
         images: Vec::new(),
         volumes: Vec::new(),
         coverage: not_held(stack),

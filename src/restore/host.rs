@@ -131,14 +131,12 @@ pub(super) fn targets(
     Ok(targets)
 }
 
-/// Each image of a service that ran and is not there.
-pub(super) fn missing_images(manifest: &Manifest) -> Result<Vec<String>> {
+/// Those that are not there.
+pub(super) fn missing_images<'a>(
+    images: impl IntoIterator<Item = &'a ImageOf>,
+) -> Result<Vec<String>> {
     let mut missing = Vec::new();
-    for image in manifest
-        .images
-        .iter()
-        .filter(|image| manifest.running.contains(&image.service))
-    {
+    for image in images {
         if docker::images(&BTreeSet::from([image.reference.clone()]))?.is_empty() {
             missing.push(described(image));
         }
@@ -150,13 +148,11 @@ pub(super) fn missing_images(manifest: &Manifest) -> Result<Vec<String>> {
 /// By its digests it can be pulled as it was.
 fn described(image: &ImageOf) -> String {
     let origin = match image.digests.as_slice() {
-        [] => format!("built here, id {}", image.id),
-        digests => digests.join(", "),
+        [] if image.id.is_empty() => String::new(),
+        [] => format!(" (built here, id {})", image.id),
+        digests => format!(" ({})", digests.join(", ")),
     };
-    format!(
-        "{} of service {} ({origin})",
-        image.reference, image.service
-    )
+    format!("{} of service {}{origin}", image.reference, image.service)
 }
 
 #[cfg(test)]
@@ -165,20 +161,27 @@ mod tests {
 
     #[test]
     fn images_are_named_with_their_digests() {
-        let image = |digests: &[&str]| ImageOf {
+        let image = |id: &str, digests: &[&str]| ImageOf {
             service: "db".to_owned(),
             reference: "postgres:17".to_owned(),
-            id: "sha256:1111".to_owned(),
+            id: id.to_owned(),
             digests: digests.iter().map(|text| (*text).to_owned()).collect(),
         };
+        let id = "sha256:1111";
         let named = [
-            (&["postgres@sha256:2222"][..], "postgres@sha256:2222"),
-            (&["a@sha256:3", "b@sha256:3"], "a@sha256:3, b@sha256:3"),
-            (&[], "built here, id sha256:1111"),
+            (id, &["postgres@sha256:2222"][..], " (postgres@sha256:2222)"),
+            (
+                id,
+                &["a@sha256:3", "b@sha256:3"],
+                " (a@sha256:3, b@sha256:3)",
+            ),
+            (id, &[], " (built here, id sha256:1111)"),
+            // As a compose file names it.
+            ("", &[], ""),
         ];
-        for (digests, origin) in named {
-            let expected = format!("postgres:17 of service db ({origin})");
-            assert_eq!(described(&image(digests)), expected);
+        for (id, digests, origin) in named {
+            let expected = format!("postgres:17 of service db{origin}");
+            assert_eq!(described(&image(id, digests)), expected);
         }
     }
 }

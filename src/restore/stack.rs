@@ -2,20 +2,21 @@
 //! stops it, exchanges, starts what the archive says was running; and undoes
 //! all of that when anything fails on the way.
 
+mod start;
+mod undo;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use jiff::ZonedDateTime;
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::host::{
     by_name, directory, missing_images, missing_volumes, refuse_unless_exchangeable, targets,
@@ -23,19 +24,16 @@ use super::host::{
 };
 use super::swap::{self, Entry, Step};
 use super::{Archive, Destination, Options, extract};
-use crate::archive::{Manifest, Sums};
+use crate::archive::{ImageOf, Manifest, Sums};
 use crate::config::StopMethod;
-use crate::docker::{self, ComposeProject, Container, Status, Volume};
+use crate::docker::{self, ComposeProject, Container, Volume};
 use crate::journal::{self, Journal};
-use crate::lifecycle::{self, Before, WasRunning};
+use crate::lifecycle::{self, WasRunning};
 use crate::plan::StackPlan;
 use crate::quiet;
 use crate::signals::Signals;
-use crate::survey::find_project;
-
-/// Between two looks while the Engine does not answer, and how long at most.
-const ENGINE_LOOK: Duration = Duration::from_secs(1);
-const ENGINE_LIMIT: Duration = Duration::from_secs(180);
+pub use undo::recover;
+use undo::{finish, undo};
 
 /// What an archive lacks that only has a stack's directory.
 const STAND_IN_WARNINGS: [&str; 2] = [
@@ -43,6 +41,8 @@ const STAND_IN_WARNINGS: [&str; 2] = [
     "it holds the stack's directory only: volumes, and binds outside of it, stay as they are, and \
      those that are gone are made anew, empty",
 ];
+
+const LOAD_THEM: &str = "pull or load them, or give --no-start";
 
 /// What is known before anything is changed.
 pub struct Restore<'a> {
@@ -129,13 +129,11 @@ impl<'a> Restore<'a> {
                 warnings.push(said.to_owned());
             }
         }
-        let images = missing_images(manifest)?;
-        if !images.is_empty() {
-            let said = format!("images are missing on this machine: {}", images.join("; "));
-            ensure!(
-                !wish.starts,
-                "{said}; pull or load them, or give --no-start"
-            );
+        let ran = |image: &&ImageOf| manifest.running.contains(&image.service);
+        let missing = missing_images(manifest.images.iter().filter(ran))?;
+        if !missing.is_empty() {
+            let said = images_are_missing(&missing);
+            ensure!(!wish.starts, "{said}; {LOAD_THEM}");
             warnings.push(said);
         }
         if let Some(mark) = (manifest.changed_count > 0).then_some(manifest.changed_count) {
@@ -328,6 +326,9 @@ impl<'a> Restore<'a> {
     ) -> Result<(super::Summary, Vec<String>)> {
         self.create_volumes()?;
         let summary = self.unpack()?;
+        if self.manifest.is_stand_in && self.starts {
+            self.refuse_unstartable()?;
+        }
         self.signals.check()?;
         *down_since = Instant::now();
         self.stop(journal)?;
@@ -432,47 +433,6 @@ impl<'a> Restore<'a> {
         Ok(())
     }
 
-    /// Adds to a made-up manifest what the restored compose file tells, and
-    /// what is to be started: as `up` would, but not what is left down now.
-    fn complete_manifest(&mut self) -> Result<()> {
-        let config = self.entry.compose.config()?;
-        if self.entry.project.is_none() {
-            let everywhere = docker::compose_containers(None)?;
-            let project = find_project(&self.entry.compose, Some(&config.name), &everywhere)?;
-            let project = project.context("find the project")?;
-            let own = everywhere.iter().filter(|c| c.project == project);
-            self.entry.container_ids = own.map(|c| c.id.clone()).collect();
-            self.manifest.project.clone_from(&project);
-            self.entry.compose.name = Some(project.clone());
-            self.entry.project = Some(project);
-        }
-        let volumes = config.volumes.values().filter(|volume| !volume.external);
-        let volumes: BTreeSet<String> = volumes.map(|volume| volume.name.clone()).collect();
-        let present = docker::volumes(&volumes)?;
-        let is_missing = |name: &String| present.iter().all(|volume| volume.name != *name);
-        for name in volumes.into_iter().filter(is_missing) {
-            self.warnings.push(format!(
-                "volume {name} was not there, and is not in the archive: it is new and empty"
-            ));
-            self.entry.new_volumes.push(name);
-        }
-        self.entry.write(self.state_dir)?;
-        let runs = |name: &String| self.running.iter().any(|was| was.service == *name);
-        let services = config.services.iter().filter(|(name, service)| {
-            runs(name) || (service.profiles.is_empty() && !self.idle.contains(*name))
-        });
-        self.manifest.running = services.map(|(name, _)| name.clone()).collect();
-        let gone = self.running.iter().map(|was| &was.service);
-        let gone: BTreeSet<&String> = gone
-            .filter(|service| !config.services.contains_key(*service))
-            .collect();
-        self.warnings.extend(gone.into_iter().map(|service| {
-            format!("service {service} ran, but the restored compose file does not have it")
-        }));
-        self.manifest.compose = config.json;
-        Ok(())
-    }
-
     fn starts_of_stand_in(&self) -> String {
         let idle: Vec<&str> = self.idle.iter().map(String::as_str).collect();
         let but = match idle.is_empty() {
@@ -480,58 +440,6 @@ impl<'a> Restore<'a> {
             false => format!(", but for what is down now: {}", idle.join(" ")),
         };
         format!("all that the restored compose file has{but}")
-    }
-
-    /// Starts the services that ran when the archive was made.
-    fn start(&mut self) -> Result<Vec<String>> {
-        if self.manifest.is_stand_in {
-            self.complete_manifest()
-                .context("look at what was restored")?;
-        }
-        let services = &self.manifest.running;
-        if services.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.entry
-            .compose
-            .create(services)
-            .context("create the containers")?;
-        let containers = docker::compose_containers(Some(&self.manifest.project))?;
-        let mine = |c: &&Container| !c.one_off && services.contains(&c.service);
-        let mut started: Vec<WasRunning> = containers
-            .iter()
-            .filter(mine)
-            .map(|c| as_running(c, &self.manifest.compose))
-            .collect();
-        for service in services {
-            ensure!(
-                started.iter().any(|was| was.service == *service),
-                "service {service} has no container"
-            );
-        }
-        tracing::info!(services = services.join(" "), "starting");
-        let mut entry = self.journal_entry(started.clone(), journal::Step::Stopped);
-        self.warnings
-            .extend(lifecycle::start(&entry, self.signals)?);
-        // Only a container that runs tells of a health check in its image.
-        let containers = docker::compose_containers(Some(&self.manifest.project))?;
-        for was in &mut started {
-            if was
-                .find(&containers)
-                .is_some_and(|c| c.health.is_some_and(|h| h != docker::Health::None))
-            {
-                was.before = Before::Healthy;
-            }
-        }
-        // A job that has ended is not to run twice.
-        started.retain(|was| {
-            was.find(&containers)
-                .is_none_or(|c| c.status != Status::Stopped || c.exit_code != 0)
-        });
-        entry.containers = started;
-        self.warnings
-            .extend(lifecycle::start(&entry, self.signals)?);
-        Ok(services.clone())
     }
 
     fn journal_entry(&self, containers: Vec<WasRunning>, step: journal::Step) -> journal::Entry {
@@ -571,76 +479,8 @@ impl<'a> Restore<'a> {
     }
 }
 
-/// Ends what killed restores left: they are undone, or, if they were through,
-/// finished. Their stacks are started by the ordinary journal afterwards.
-pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Result<()>)>> {
-    let mut recovered = Vec::new();
-    for (stack, entry) in swap::found(state_dir)? {
-        let result = entry.and_then(|entry| {
-            tracing::warn!(stack, step = ?entry.step, "a restore was killed");
-            match entry.step {
-                Step::Committed => finish(&entry, journal, state_dir).map(drop),
-                Step::Staging | Step::Swapping => undo(&entry, state_dir),
-            }
-        });
-        recovered.push((stack, result));
-    }
-    Ok(recovered)
-}
-
-fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
-    if let (Step::Swapping, Some(project)) = (entry.step, &entry.project) {
-        let containers = patient_containers(project)?;
-        let running: Vec<&Container> = containers
-            .iter()
-            .filter(|c| c.status != Status::Stopped)
-            .collect();
-        let longest = running
-            .iter()
-            .map(|c| c.stop_timeout)
-            .max()
-            .unwrap_or_default();
-        let ids: Vec<String> = running.iter().map(|c| c.id.clone()).collect();
-        if !ids.is_empty() {
-            docker::stop(&ids, None, longest)?;
-        }
-        let is_new = |c: &&Container| !entry.container_ids.contains(&c.id);
-        let new: Vec<String> = containers
-            .iter()
-            .filter(is_new)
-            .map(|c| c.id.clone())
-            .collect();
-        docker::remove_containers(&new)?;
-    }
-    entry.undo()?;
-    for volume in &entry.new_volumes {
-        // An empty volume too many must keep no stack from being started.
-        if let Err(error) = docker::remove_volume(volume) {
-            tracing::warn!("{error:#}");
-        }
-    }
-    entry.remove(state_dir)
-}
-
-/// An Engine that is away is waited for, as it is for a start.
-fn patient_containers(project: &str) -> Result<Vec<Container>> {
-    let began = Instant::now();
-    loop {
-        match docker::compose_containers(Some(project)) {
-            Err(error) if docker::is_unreachable(&error) && began.elapsed() < ENGINE_LIMIT => {
-                tracing::warn!(error = format!("{error:#}"), "the Docker Engine is away");
-                thread::sleep(ENGINE_LOOK);
-            }
-            containers => return containers,
-        }
-    }
-}
-
-fn finish(entry: &Entry, journal: &Journal, state_dir: &Path) -> Result<Vec<PathBuf>> {
-    journal.remove(&entry.stack)?;
-    let kept = entry.clean()?;
-    entry.remove(state_dir)?;
-    Ok(kept)
+fn images_are_missing(images: &[String]) -> String {
+    format!("images are missing on this machine: {}", images.join("; "))
 }
 
 /// A directory that is called otherwise in the archive may be another stack's.
@@ -667,38 +507,6 @@ fn by_state(containers: &[Container]) -> (Vec<WasRunning>, BTreeSet<String>) {
         false => idle.collect(),
     };
     (running, idle)
-}
-
-/// A container that is to run, and be healthy if it says it can be, or to end,
-/// if others wait for that.
-fn as_running(container: &Container, compose: &Value) -> WasRunning {
-    let check = || {
-        let service = compose.get("services")?.get(&container.service)?;
-        let check = service.get("healthcheck")?;
-        Some(check.get("disable").and_then(Value::as_bool) != Some(true))
-    };
-    let is_waited_for = |service: &Value| {
-        let condition = service
-            .get("depends_on")
-            .and_then(|needed| needed.get(&container.service)?.get("condition"));
-        condition.is_some_and(|condition| condition == "service_completed_successfully")
-    };
-    let services = compose.get("services").and_then(Value::as_object);
-    let is_job = services.is_some_and(|services| services.values().any(is_waited_for));
-    WasRunning {
-        id: container.id.clone(),
-        name: container.name.clone(),
-        service: container.service.clone(),
-        number: container.number,
-        depends_on: container.depends_on.clone(),
-        joins: container.joins.clone(),
-        before: match check() {
-            Some(true) => Before::Healthy,
-            _ if is_job => Before::Ended,
-            _ => Before::Running,
-        },
-        stop_timeout_secs: container.stop_timeout.as_secs(),
-    }
 }
 
 fn open_dir(path: &Path) -> Result<OwnedFd> {

@@ -105,9 +105,7 @@ impl Entry {
         for target in self.targets.iter().rev() {
             target.put_back()?;
         }
-        self.targets
-            .iter()
-            .try_for_each(|target| remove(&target.staging()))
+        self.targets.iter().try_for_each(Target::discard)
     }
 
     /// Removes what was there before, or, if it is to be kept, gives it a name
@@ -121,9 +119,10 @@ impl Entry {
                 let context = || format!("rename {} to {}", old.display(), to.display());
                 rustix::fs::renameat_with(CWD, &old, CWD, &to, RenameFlags::NOREPLACE)
                     .with_context(context)?;
+                sync_dir(target.parent())?;
                 kept.push(to);
             } else {
-                remove(&old)?;
+                target.discard()?;
             }
         }
         Ok(kept)
@@ -261,6 +260,24 @@ impl Target {
             .with_context(|| format!("exchange {} with {}", to.display(), from.display()))?;
         sync_dir(self.parent())
     }
+
+    /// Removes what lies beside it, for good before the journal that tells of
+    /// it is; none there is no error. Follows no symlink.
+    fn discard(&self) -> Result<()> {
+        let path = self.staging();
+        let removed = match fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&path),
+            Ok(_) => fs::remove_file(&path),
+            Err(error) => Err(error),
+        };
+        match removed {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => {
+                removed.with_context(|| format!("remove {}", path.display()))?;
+                sync_dir(self.parent())
+            }
+        }
+    }
 }
 
 fn inode(path: &Path) -> Result<Option<u64>> {
@@ -273,19 +290,6 @@ fn inode(path: &Path) -> Result<Option<u64>> {
 
 fn exists(path: &Path) -> Result<bool> {
     Ok(inode(path)?.is_some())
-}
-
-/// A tree or a file; none there is no error. Follows no symlink.
-fn remove(path: &Path) -> Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed.with_context(|| format!("remove {}", path.display())),
-    }
 }
 
 #[cfg(test)]

@@ -318,6 +318,13 @@ impl Stack {
         output(&mut self.compose(&args)).expect_status(0);
     }
 
+    /// `up --wait` with another number of containers: `SERVICE=COUNT`.
+    #[track_caller]
+    pub fn scale(&self, scale: &str) {
+        let args = ["up", "--detach", "--wait", "--scale", scale];
+        output(&mut self.compose(&args)).expect_status(0);
+    }
+
     /// Runs a command in a service's container; returns its stdout, trimmed.
     #[track_caller]
     pub fn exec(&self, service: &str, command: &[&str]) -> String {

@@ -14,6 +14,7 @@ mod damage;
 mod differs;
 mod facts;
 mod foreign;
+mod forge;
 mod hostile;
 mod layout;
 mod order;
