@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::archive::{Draft, Layout, Reading, Update, WriteSummary};
-use crate::capture::{self, Exclude, Inventory, Source, Trust};
+use crate::archive::{Draft, Layout, Reading, Sharing, Update, WriteSummary};
+use crate::capture::{self, Inventory, Source, Trust};
 use crate::report::human_bytes;
 use crate::store::Partial;
 
@@ -31,7 +31,7 @@ pub struct Precopy<'a> {
     pub scan: &'a dyn Fn() -> Result<Inventory>,
     pub layout: &'a dyn Fn(&Inventory) -> Result<Layout>,
     /// See [`Reading::share`].
-    pub share: Option<&'a Exclude>,
+    pub share: Option<Sharing<'a>>,
     pub cancel: &'a AtomicBool,
     /// See [`PASS_FROM_BYTES`] and [`SETTLED_AFTER`](capture::SETTLED_AFTER).
     pub pass_from_bytes: u64,
@@ -55,6 +55,14 @@ pub struct Drafted {
     /// Bytes in files that have to be read while the stack is down, since
     /// their file system does not tell of every change.
     pub untrusted_bytes: u64,
+}
+
+/// An archive that lacks its manifest.
+pub struct Finished {
+    pub partial: Partial,
+    pub layout: Layout,
+    /// What it had shared and does not any more.
+    pub unshared_bytes: u64,
 }
 
 impl Precopy<'_> {
@@ -146,7 +154,7 @@ impl Precopy<'_> {
     }
 
     /// With the stack up again: the draft becomes the archive.
-    pub fn finish(&self, drafted: Drafted, update: Update) -> Result<(Partial, Layout)> {
+    pub fn finish(&self, drafted: Drafted, update: Update) -> Result<Finished> {
         let room_bytes = (self.available_bytes)()?;
         let applied = update
             .apply(&drafted.files(), room_bytes, self.cancel)
@@ -165,12 +173,18 @@ impl Precopy<'_> {
         }
         // They would keep blocks shared.
         drop(scratches);
-        let unshared_bytes = update.unshare(partial.file(), self.cancel);
-        tracing::info!(
-            bytes = human_bytes(unshared_bytes),
-            "blocks of its own for what changed"
-        );
-        Ok((partial, update.into_layout()))
+        // The stack needs room, too.
+        let unshared_bytes = match update.busy_bytes() < (self.available_bytes)()? / 2 {
+            true => update.unshare(partial.file(), self.cancel),
+            false => 0,
+        };
+        let unshared = human_bytes(unshared_bytes);
+        tracing::info!(unshared, "blocks of its own for what is being written to");
+        Ok(Finished {
+            partial,
+            layout: update.into_layout(),
+            unshared_bytes,
+        })
     }
 
     fn sync(&self, inventory: &Inventory) -> Result<Trust> {

@@ -112,6 +112,23 @@ fn all_is_shared_but_what_is_excepted_on_btrfs() {
     all_is_shared_but_what_is_excepted(&btrfs());
 }
 
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn what_goes_on_changing_gets_blocks_of_its_own_on_xfs() {
+    let disk = xfs();
+    let mut ledger = ledger(&disk, json!({}), &["plain"]);
+    run(&mut ledger);
+    // Only its time changes, and its pages.
+    let expected = [
+        ("plain", true),
+        ("bulk", true),
+        ("young", false),
+        ("data/pages", false),
+    ];
+    assert_shared(&ledger, &expected);
+    assert_archived(&mut ledger, &["plain", "young"]);
+}
+
 fn nothing_is_shared_when_that_is_not_wanted(disk: &Disk) {
     let names = ["plain", "apart/plain"];
     let mut ledger = ledger(disk, json!({"share": false}), &names);

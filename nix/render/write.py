@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,19 @@ def sources() -> str:
     files += sorted((ROOT / "nix").rglob("*.nix"))
     files += sorted((ROOT / "nix").rglob("*.py"))
     files += sorted((ROOT / "tests" / "vm").glob("*.nix"))
-    files += DOCUMENTS
+    parts = [(str(file.relative_to(ROOT)), file.read_text()) for file in files]
     total = hashlib.sha256()
-    for file in files:
-        total.update(str(file.relative_to(ROOT)).encode() + b"\0")
-        total.update(file.read_bytes() + b"\0")
+    for name, content in [*parts, *examples()]:
+        total.update(f"{name}\0{content}\0".encode())
     return total.hexdigest() + "\n"
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    """File name and content of each module that the documentation shows."""
+    for document in DOCUMENTS:
+        blocks = re.findall(r"^```nix\n(.*?)^```$", document.read_text(), re.M | re.S)
+        for number, block in enumerate(blocks, 1):
+            yield f"{document.stem}-{number}.nix", block
 
 
 def write_scenario(into: Path, files: dict[str, dict[str, Any]]) -> None:
@@ -77,10 +85,8 @@ def reference(options: list[dict[str, Any]]) -> str:
 
 
 def write_examples(into: Path) -> None:
-    for document in DOCUMENTS:
-        blocks = re.findall(r"^```nix\n(.*?)^```$", document.read_text(), re.M | re.S)
-        for number, block in enumerate(blocks, 1):
-            (into / f"{document.stem}-{number}.nix").write_text(block)
+    for name, content in examples():
+        (into / name).write_text(content)
 
 
 def write_files(into: Path) -> None:

@@ -23,7 +23,7 @@ use super::pieces::{Piece, bytes_in, joined, locate};
 use super::relocate::{Copier, relocate, share};
 use super::share::unshare_blocks;
 use super::write::{Reading, WriteSummary, Written, write_ranges};
-use crate::capture::{Entry, Inventory, Keys, Node, Trust};
+use crate::capture::{Inventory, Keys, Node, Trust};
 
 /// So much is in the page cache for it, and written before it is known whether
 /// to go on.
@@ -41,6 +41,8 @@ pub struct Draft {
     /// Of the larger files that were copied last, by the hashes of their paths.
     blocks: HashMap<u128, Arc<Blocks>>,
     began: (SystemTime, Instant),
+    /// When the scan of the first pass was.
+    first_began: SystemTime,
     settled_after: Duration,
 }
 
@@ -56,6 +58,9 @@ pub struct Update {
     /// The larger files in that, ascending.
     compared: Vec<Compared>,
     written: Written,
+    /// In the archive, ascending: what it shares with files that were written to
+    /// since the first pass began.
+    busy: Vec<Range<u64>>,
 }
 
 /// How an update was put together.
@@ -95,6 +100,7 @@ impl Draft {
             fingerprints: Vec::new(),
             blocks: HashMap::new(),
             began: inventory.began,
+            first_began: inventory.began.0,
             settled_after,
         };
         draft.remember(inventory, trust, &written.changed);
@@ -108,7 +114,7 @@ impl Draft {
             trust.of_device(entry.dev)
                 && !entry.changed
                 && !changed.contains(&index)
-                && settled.is_some_and(|settled| is_older(entry, settled))
+                && settled.is_some_and(|settled| entry.is_older(settled))
         });
     }
 
@@ -137,6 +143,7 @@ impl Draft {
             fresh,
             compared,
             written: Written::default(),
+            busy: Vec::new(),
         }
     }
 
@@ -207,14 +214,6 @@ impl Draft {
     }
 }
 
-fn is_older(entry: &Entry, time: SystemTime) -> bool {
-    let Ok(since_1970) = time.duration_since(SystemTime::UNIX_EPOCH) else {
-        return false;
-    };
-    let time = (since_1970.as_secs() as i64, since_1970.subsec_nanos());
-    (entry.ctime_s, entry.ctime_ns) < time
-}
-
 impl Update {
     /// The number of the file to write to. If there is none of this number
     /// yet, it must be empty.
@@ -233,6 +232,10 @@ impl Update {
     ) -> Result<()> {
         let (layout, fresh) = (&self.layout, &self.fresh);
         self.written = write_ranges(layout, inventory, reading, out, fresh, &self.compared)?;
+        let shared = self.written.shared.iter();
+        let is_busy = |index: usize| !inventory.entries[index].is_older(draft.first_began);
+        let busy = shared.filter(|(index, _)| is_busy(*index));
+        self.busy = busy.map(|(_, range)| range.clone()).collect();
         let same: Vec<Kept> = self.compared.iter().flat_map(Compared::kept).collect();
         let places = same.iter().map(|kept| kept.new..kept.new + kept.bytes);
         self.fresh = subtract(&self.fresh, places);
@@ -293,13 +296,12 @@ impl Update {
     }
 
     /// Gives the archive blocks of its own for what it shares with files that
-    /// changed since the last pass, where the file system writes in place: they
-    /// go on changing, and the first write to each shared block would put a
-    /// copy of it elsewhere. Returns for how many bytes that was done; what it
-    /// was not done for is as good.
+    /// are being written to, where the file system writes in place: else the
+    /// next write to each of those would put a copy of it elsewhere. Returns for
+    /// how many bytes that was done; what it was not done for is as good.
     pub fn unshare(&self, archive: &File, cancel: &AtomicBool) -> u64 {
         let mut unshared_bytes = 0;
-        for range in &self.written.shared {
+        for range in &self.busy {
             for start in range.clone().step_by(UNSHARED_AT_ONCE_BYTES) {
                 let bytes = (range.end - start).min(UNSHARED_AT_ONCE_BYTES as u64);
                 if cancel.load(Ordering::Relaxed) {
@@ -313,6 +315,11 @@ impl Update {
             }
         }
         unshared_bytes
+    }
+
+    /// What [`unshare`](Update::unshare) needs at most.
+    pub fn busy_bytes(&self) -> u64 {
+        self.busy.iter().map(|range| range.end - range.start).sum()
     }
 
     pub fn summary(&self) -> &WriteSummary {

@@ -31,7 +31,7 @@ pub use manifest::{FORMAT_VERSION, ImageOf, Manifest};
 pub use read::{is_complete, read_manifest, read_manifest_of_stream};
 pub use reader::{Input, Kind, Member, Reader};
 pub use sums::Sums;
-pub use write::{Reading, WriteSummary, write_manifest, write_members};
+pub use write::{Reading, Sharing, WriteSummary, write_manifest, write_members};
 
 /// The unit of a tar file: POSIX.1-2017 `pax`, "ustar Interchange Format".
 pub(crate) const BLOCK_BYTES: u64 = 512;

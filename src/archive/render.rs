@@ -162,13 +162,16 @@ impl<'a> Renderer<'a> {
     }
 
     /// Shares the whole blocks of a regular file's data with `out`. Returns
-    /// where in the archive they are; the rest remains to be written.
+    /// where in the archive they are; the rest remains to be written. Of those
+    /// that `is_left_out` only the first block is shared, to see that it can
+    /// be, and the file counts as changed.
     ///
     /// The inner error is that of the first attempt.
     pub(crate) fn share_data(
         &mut self,
         index: usize,
         out: &File,
+        is_left_out: bool,
     ) -> Result<rustix::io::Result<Vec<Range<u64>>>> {
         let entry = self.inventory.entries[index];
         let stored = stored_bytes(self.inventory, entry.node);
@@ -190,14 +193,24 @@ impl<'a> Renderer<'a> {
             if bytes == 0 || !(at | extent.offset).is_multiple_of(ALIGNMENT_BYTES) {
                 continue;
             }
-            match share_blocks(&file, extent.offset, out, at, bytes) {
+            let now = match (is_left_out, shared.is_empty()) {
+                (true, true) => ALIGNMENT_BYTES,
+                (true, false) => 0,
+                (false, _) => bytes,
+            };
+            // Of length 0 would be all up to the end.
+            let done = match now {
+                0 => Ok(()),
+                now => share_blocks(&file, extent.offset, out, at, now),
+            };
+            match done {
                 Ok(()) => shared.push(at..at + bytes),
                 Err(error) if shared.is_empty() => return Ok(Err(error)),
                 Err(_) => break,
             }
         }
         let stat = stat_handle(&file).with_context(|| self.context(index))?;
-        if !entry.is_unchanged(&stat) {
+        if is_left_out || !entry.is_unchanged(&stat) {
             self.mark_changed(index);
         }
         Ok(Ok(shared))

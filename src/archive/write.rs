@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -22,6 +23,10 @@ use crate::progress;
 
 /// How many changed files are named.
 const NAMED_COUNT: usize = 20;
+
+/// How long ago, as to what goes on changing: databases write their files at
+/// each checkpoint only, minutes apart.
+const LATELY: Duration = Duration::from_secs(3600);
 
 /// What [`write_members`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,9 +52,20 @@ pub struct Reading<'a> {
     pub cancel: &'a AtomicBool,
     /// Others may be at work in the sources.
     pub is_live: bool,
-    /// Whether blocks may be shared with the sources at all, and the files
-    /// that are excepted.
-    pub share: Option<&'a Exclude>,
+    /// Whether blocks may be shared with the sources at all.
+    pub share: Option<Sharing<'a>>,
+}
+
+/// Which files share their blocks with the archive.
+#[derive(Clone, Copy)]
+pub struct Sharing<'a> {
+    /// Those that do not.
+    pub unshared: &'a Exclude,
+    /// While others are at work, files of this many bytes and more that changed
+    /// lately are left out: each write to a shared block would take it to
+    /// another place, and a file in many places takes long to share when it
+    /// counts, while they wait.
+    pub later_from_bytes: u64,
 }
 
 /// Writes all of the archive but the manifest to `out`, which must be empty.
@@ -73,8 +89,8 @@ pub(crate) struct Written {
     pub summary: WriteSummary,
     /// Entries that changed while they were read.
     pub changed: BTreeSet<usize>,
-    /// What is shared, in the archive, ascending.
-    pub shared: Vec<Range<u64>>,
+    /// What of which entries is shared, in the archive, ascending.
+    pub shared: Vec<(usize, Range<u64>)>,
 }
 
 /// Writes what of the archive is in `ranges` (ascending), but for those blocks
@@ -90,18 +106,12 @@ pub(crate) fn write_ranges(
     let already_changed = inventory.entries.iter().enumerate();
     let already_changed = already_changed.filter(|(_, entry)| entry.changed);
     let changed: Changed = Mutex::new(already_changed.map(|(index, _)| index).collect());
-    let sharing = match reading.share {
-        Some(unshared) => share_data(
-            layout,
-            inventory,
-            reading,
-            &changed,
-            (out, unshared),
-            ranges,
-        )?,
-        None => Sharing::default(),
+    let placed = match reading.share {
+        Some(sharing) => share_data(layout, inventory, reading, &changed, (out, sharing), ranges)?,
+        None => Placed::default(),
     };
-    let rest = subtract(ranges, sharing.shared.iter().cloned());
+    let shared = placed.shared.iter().map(|(_, range)| range.clone());
+    let rest = subtract(&subtract(ranges, shared), placed.left_out.into_iter());
     let crews = crews(layout, inventory, &rest, compared);
     let error = Mutex::new(None);
     let sink = Sink::new(out);
@@ -132,24 +142,25 @@ pub(crate) fn write_ranges(
     let summary = WriteSummary {
         changed: named.collect(),
         changed_count: changed.len() as u64,
-        shared_bytes: sharing
+        shared_bytes: placed
             .shared
             .iter()
-            .map(|range| range.end - range.start)
+            .map(|(_, range)| range.end - range.start)
             .sum(),
-        refused_count: sharing.refused_count,
+        refused_count: placed.refused_count,
     };
     Ok(Written {
         summary,
         changed,
-        shared: sharing.shared,
+        shared: placed.shared,
     })
 }
 
+/// What need not be written: ranges of the archive, ascending, by entry.
 #[derive(Default)]
-struct Sharing {
-    /// Places in the archive, ascending.
-    shared: Vec<Range<u64>>,
+struct Placed {
+    shared: Vec<(usize, Range<u64>)>,
+    left_out: Vec<Range<u64>>,
     refused_count: u64,
 }
 
@@ -159,10 +170,11 @@ fn share_data(
     inventory: &Inventory,
     reading: Reading<'_>,
     changed: &Changed,
-    (out, unshared): (&File, &Exclude),
+    (out, sharing): (&File, Sharing<'_>),
     ranges: &[Range<u64>],
-) -> Result<Sharing> {
-    let mut sharing = Sharing::default();
+) -> Result<Placed> {
+    let mut placed = Placed::default();
+    let lately = inventory.began.0.checked_sub(LATELY);
     let mut impossible = vec![false; inventory.devices.len()];
     let mut renderer = Renderer::new(layout, inventory, reading, changed);
     let mut path = Vec::new();
@@ -189,16 +201,22 @@ fn share_data(
             bail!("interrupted");
         }
         inventory.relative_path(index, &mut path);
-        if unshared.holds_file(&path) {
+        if sharing.unshared.holds_file(&path) {
             continue;
         }
-        match renderer.share_data(index, out)? {
-            Ok(shared) => sharing.shared.extend(shared),
+        let is_left_out = reading.is_live
+            && stored >= sharing.later_from_bytes
+            && lately.is_none_or(|lately| !entry.is_older(lately));
+        match renderer.share_data(index, out, is_left_out)? {
+            Ok(ranges) if is_left_out => placed.left_out.extend(ranges),
+            Ok(ranges) => placed
+                .shared
+                .extend(ranges.into_iter().map(|range| (index, range))),
             Err(error) if is_never_possible(error) => impossible[usize::from(entry.dev)] = true,
-            Err(_) => sharing.refused_count += 1,
+            Err(_) => placed.refused_count += 1,
         }
     }
-    Ok(sharing)
+    Ok(placed)
 }
 
 fn write_windows(

@@ -116,6 +116,14 @@ impl Entry {
             && stat.stx_ctime.tv_sec == self.ctime_s
             && stat.stx_ctime.tv_nsec == self.ctime_ns
     }
+
+    /// Whether it changed last before `time`.
+    pub(crate) fn is_older(&self, time: SystemTime) -> bool {
+        let Ok(since_1970) = time.duration_since(SystemTime::UNIX_EPOCH) else {
+            return false;
+        };
+        (self.ctime_s, self.ctime_ns) < (since_1970.as_secs() as i64, since_1970.subsec_nanos())
+    }
 }
 
 /// Everything that the sources hold, in the order of the archive: source by

@@ -12,9 +12,9 @@ use super::Cycle;
 use super::proof::busy;
 use super::record::{Record, fail, warn};
 use crate::archive::{
-    self, ImageOf, Layout, Manifest, ManifestSlot, Reading, Sums, Update, WriteSummary,
+    self, ImageOf, Layout, Manifest, ManifestSlot, Reading, Sharing, Sums, Update, WriteSummary,
 };
-use crate::capture::{self, Exclude, Inventory, SETTLED_AFTER};
+use crate::capture::{self, Inventory, SETTLED_AFTER};
 use crate::config::{Capture, OnBusy, Verify};
 use crate::docker::{self, Container};
 use crate::lifecycle;
@@ -33,6 +33,9 @@ const SPARE_BYTES: u64 = 16 << 20;
 /// sync more.
 const LITTLE_BYTES: u64 = 16 << 20;
 const LITTLE_MEMBERS: u64 = 1000;
+/// Shorter files are in few places; of longer ones so many are shared in a
+/// moment as can have been written in an hour. See [`Sharing::later_from_bytes`].
+const LATER_FROM_BYTES: u64 = 16 << 20;
 /// Of the manifest, for what is known only when the archive is written.
 const MANIFEST_SLACK_BYTES: usize = 8 << 10;
 
@@ -151,8 +154,11 @@ impl Cycle<'_> {
         })
     }
 
-    fn share(&self) -> Option<&Exclude> {
-        self.stack.share.then_some(&self.stack.unshared)
+    fn share(&self) -> Option<Sharing<'_>> {
+        self.stack.share.then_some(Sharing {
+            unshared: &self.stack.unshared,
+            later_from_bytes: LATER_FROM_BYTES,
+        })
     }
 
     pub(super) fn write(
@@ -172,7 +178,7 @@ impl Cycle<'_> {
                     outcome.capture = Some(CaptureOutcome {
                         method: Capture::Precopy,
                         reason: None,
-                        down_bytes: update.fresh_bytes(),
+                        down_bytes: update.fresh_bytes() - summary.shared_bytes,
                         pass_count: drafted.pass_count,
                         shared_bytes: drafted_summary.shared_bytes + summary.shared_bytes,
                         refused_count: drafted_summary.refused_count + summary.refused_count,
@@ -205,7 +211,7 @@ impl Cycle<'_> {
         outcome.capture = Some(CaptureOutcome {
             method: Capture::Offline,
             reason,
-            down_bytes: layout.archive_bytes(),
+            down_bytes: layout.archive_bytes() - summary.shared_bytes,
             pass_count: 0,
             shared_bytes: summary.shared_bytes,
             refused_count: summary.refused_count,
@@ -246,7 +252,12 @@ impl Cycle<'_> {
         let (partial, layout) = match data {
             WrittenData::Whole(partial, layout) => (partial, layout),
             WrittenData::Parts(drafted, update) => {
-                self.precopy(&manifest, |precopy| precopy.finish(*drafted, *update))?
+                let finish = |precopy: &Precopy<'_>| precopy.finish(*drafted, *update);
+                let finished = self.precopy(&manifest, finish)?;
+                if let Some(capture) = &mut outcome.capture {
+                    capture.shared_bytes -= finished.unshared_bytes.min(capture.shared_bytes);
+                }
+                (finished.partial, finished.layout)
             }
         };
         manifest.archive_bytes = layout.archive_bytes();

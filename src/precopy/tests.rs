@@ -19,8 +19,8 @@ use jiff::civil::datetime;
 
 use self::disk::Disk;
 use self::writers::{Rng, build, hold, store_until, write_until};
-use super::{Drafted, Precopy};
-use crate::archive::{Layout, ManifestSlot, Reading, write_members};
+use super::{Drafted, Finished, Precopy};
+use crate::archive::{Layout, ManifestSlot, Reading, Sharing, write_members};
 use crate::capture::{self, Exclude, Inventory, Source, mutated};
 use crate::store::Store;
 
@@ -29,7 +29,8 @@ static GO_ON: AtomicBool = AtomicBool::new(false);
 /// How one round is run.
 #[derive(Clone, Copy)]
 struct Terms {
-    share: bool,
+    /// Blocks are shared; see [`Sharing::later_from_bytes`].
+    later_from_bytes: Option<u64>,
     settled_after: Duration,
     pass_from_bytes: u64,
 }
@@ -83,7 +84,10 @@ impl Setting {
             sources: &self.sources,
             scan: &|| self.scan(),
             layout: &layout,
-            share: terms.share.then_some(&self.exclude),
+            share: terms.later_from_bytes.map(|later_from_bytes| Sharing {
+                unshared: &self.exclude,
+                later_from_bytes,
+            }),
             cancel: &GO_ON,
             pass_from_bytes: terms.pass_from_bytes,
             settled_after: terms.settled_after,
@@ -168,8 +172,10 @@ fn round(place: &Path, seed: u64, terms: Terms, tally: &mut Tally) {
             let (tree, outside, ended) = (&tree, &outside, &ended);
             scope.spawn(move || write_until(tree, outside, seed, ended));
             let fresh_bytes = update.fresh_bytes();
-            let shared_bytes = drafted.summary.shared_bytes;
-            let (partial, layout) = precopy.finish(drafted, update).unwrap();
+            let shared_bytes = drafted.summary.shared_bytes + update.summary().shared_bytes;
+            let Finished {
+                partial, layout, ..
+            } = precopy.finish(drafted, update).unwrap();
             ended.store(true, Ordering::Relaxed);
             tally.kept_bytes += layout.archive_bytes() - fresh_bytes;
             tally.fresh_bytes += fresh_bytes;
@@ -238,7 +244,7 @@ fn assert_worked(tally: &Tally) {
 }
 
 const TICKS: Terms = Terms {
-    share: false,
+    later_from_bytes: None,
     settled_after: Duration::from_millis(25),
     pass_from_bytes: super::PASS_FROM_BYTES,
 };
@@ -263,16 +269,15 @@ fn the_archive_is_the_tree_as_it_stood_while_down_where_times_are_whole_seconds(
 
 fn assert_works_with_and_without_sharing(disk: &Disk) {
     assert_worked(&rounds(&disk.path, 20, TICKS));
-    let tally = rounds(
-        &disk.path,
-        20,
-        Terms {
-            share: true,
+    for later_from_bytes in [64 << 10, u64::MAX] {
+        let terms = Terms {
+            later_from_bytes: Some(later_from_bytes),
             ..TICKS
-        },
-    );
-    assert_worked(&tally);
-    assert!(tally.shared_bytes > 0);
+        };
+        let tally = rounds(&disk.path, 20, terms);
+        assert_worked(&tally);
+        assert!(tally.shared_bytes > 0, "{later_from_bytes}");
+    }
 }
 
 #[test]

@@ -98,7 +98,10 @@ fn a_write_across_the_copy(disk: &Disk, flags: OFlags, share: bool) {
     fs::write(&path, vec![1; 256 << 10]).unwrap();
     File::open(&path).unwrap().sync_all().unwrap();
     let setting = Setting::new(&tree, &disk.path);
-    let terms = Terms { share, ..TICKS };
+    let terms = Terms {
+        later_from_bytes: share.then_some(u64::MAX),
+        ..TICKS
+    };
     let ctime = || {
         let metadata = fs::metadata(&path).unwrap();
         (metadata.ctime(), metadata.ctime_nsec())
@@ -133,11 +136,11 @@ fn assert_is_the_tree(setting: &Setting, terms: Terms, mut drafted: Drafted, dis
     let now = setting.scan().unwrap();
     let expected = disk.path.join("expected.tar");
     archive_offline(&setting.sources, &now, &expected);
-    let (partial, _) = setting.precopy(terms, |precopy| {
+    let finished = setting.precopy(terms, |precopy| {
         let update = precopy.update(&mut drafted, &now).unwrap().unwrap();
         precopy.finish(drafted, update).unwrap()
     });
-    let archive = fs::read(partial.path()).unwrap();
+    let archive = fs::read(finished.partial.path()).unwrap();
     compare(&archive, &fs::read(&expected).unwrap(), 0);
 }
 
