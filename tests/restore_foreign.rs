@@ -33,7 +33,7 @@ impl Old {
             // Whoever does not wait for it comes before it.
             .replace("echo migrate", "sleep 1; echo migrate");
         let compose = format!(
-            "name: {}\n{compose}\n  spare: {{<<: *service, deploy: {{replicas: 0}}}}\n\
+            "name: {}\n{compose}\n  spare: {{<<: *service, command: *serve, deploy: {{replicas: 0}}}}\n\
              volumes: {{kept: }}\n",
             stack.project
         );
@@ -146,8 +146,8 @@ fn a_tar_of_the_directory_restores_it_in_place_and_says_what_it_lacks() {
     let archive = old.archives[0].to_str().unwrap();
     old.restore_from(archive, &["--yes"]).expect_status(0);
     assert_eq!(old.stack.running(), scaled);
-    old.stack.up();
-    assert_eq!(old.stack.running(), RUNNING);
+    let mut rm = old.stack.compose(&["rm", "--stop", "--force", "spare"]);
+    output(&mut rm).expect_status(0);
     // It need not be called after the stack, nor end in `.tar`.
     old.change();
     let renamed = old.place.path("other");
