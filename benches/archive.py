@@ -97,8 +97,8 @@ def main():
                 faster_old = statistics.median(times[0] / times[2] for times in rounds)
                 cache = "cold" if is_cold else "warm"
                 print(
-                    f"| {name} | {cache} | {tar:.2f} s | {ours:.2f} s | {faster:.1f} "
-                    f"| {old:.2f} s | {faster_old:.1f} | {bench.extra_bytes / 1024:.0f} KiB |",
+                    f"| {name} | {cache} | {tar:.2f} s | {ours * 1000:.0f} ms | {faster:.1f} "
+                    f"| {old * 1000:.0f} ms | {faster_old:.1f} | {bench.extra_bytes / 1024:.0f} KiB |",
                     flush=True,
                 )
 
