@@ -178,8 +178,10 @@ impl Precopy<'_> {
             true => update.unshare(partial.file(), self.cancel),
             false => 0,
         };
-        let unshared = human_bytes(unshared_bytes);
-        tracing::info!(unshared, "blocks of its own for what is being written to");
+        if unshared_bytes > 0 {
+            let unshared = human_bytes(unshared_bytes);
+            tracing::info!(unshared, "blocks of its own for what is being written to");
+        }
         Ok(Finished {
             partial,
             layout: update.into_layout(),

@@ -20,7 +20,7 @@ use jiff::civil::datetime;
 use self::disk::Disk;
 use self::writers::{Rng, build, hold, store_until, write_until};
 use super::{Drafted, Finished, Precopy};
-use crate::archive::{Layout, ManifestSlot, Reading, Sharing, write_members};
+use crate::archive::{ALIGNED_FROM_BYTES, Layout, ManifestSlot, Reading, Sharing, write_members};
 use crate::capture::{self, Exclude, Inventory, Source, mutated};
 use crate::store::Store;
 
@@ -154,6 +154,9 @@ fn round(place: &Path, seed: u64, terms: Terms, tally: &mut Tally) {
             ended.store(true, Ordering::Relaxed);
             (drafted.unwrap(), early)
         });
+        if terms.later_from_bytes == Some(ALIGNED_FROM_BYTES) {
+            assert_eq!(drafted.summary.shared_bytes, 0, "all of it is young");
+        }
         // The stack is down.
         let now = setting.scan().unwrap();
         let inventory = early.as_ref().unwrap_or(&now);
@@ -269,7 +272,7 @@ fn the_archive_is_the_tree_as_it_stood_while_down_where_times_are_whole_seconds(
 
 fn assert_works_with_and_without_sharing(disk: &Disk) {
     assert_worked(&rounds(&disk.path, 20, TICKS));
-    for later_from_bytes in [64 << 10, u64::MAX] {
+    for later_from_bytes in [ALIGNED_FROM_BYTES, u64::MAX] {
         let terms = Terms {
             later_from_bytes: Some(later_from_bytes),
             ..TICKS
