@@ -181,8 +181,8 @@ pub struct CaptureOutcome {
     pub down_bytes: u64,
     /// Times that data was copied while the stack was up.
     pub pass_count: u32,
-    /// File data whose blocks the archive shares with the stack, and files that
-    /// were copied because the file system refused to share theirs.
+    /// File data whose blocks the archive shares with the stack (what was shared
+    /// by several passes counts for each), and files that were copied because the file system refused to share theirs.
     pub shared_bytes: u64,
     pub refused_count: u64,
 }

@@ -49,6 +49,8 @@ pub struct Drafted {
     pub pass_count: u32,
     /// By the last pass.
     pub copied_bytes: u64,
+    /// By the last pass, until the stack is down.
+    left_out_bytes: u64,
     /// Whether a pass has compared blocks.
     has_compared: bool,
     pub summary: WriteSummary,
@@ -77,9 +79,9 @@ impl Precopy<'_> {
         }
         let untrusted_bytes = inventory.content_bytes() - trusted_bytes;
         let layout = (self.layout)(&inventory)?;
-        let copied_bytes = layout.archive_bytes();
+        let archive_bytes = layout.archive_bytes();
         let reading = self.reading(true);
-        let (draft, summary) = Draft::write(
+        let (draft, written) = Draft::write(
             layout,
             &inventory,
             reading,
@@ -93,9 +95,10 @@ impl Precopy<'_> {
             scratches: Vec::new(),
             draft,
             pass_count: 1,
-            copied_bytes,
+            copied_bytes: archive_bytes - written.left_out_bytes,
+            left_out_bytes: written.left_out_bytes,
             has_compared: false,
-            summary,
+            summary: written.summary,
             untrusted_bytes,
         };
         while drafted.pass_count < PASSES_MAX && self.pass(&mut drafted)? {}
@@ -107,7 +110,8 @@ impl Precopy<'_> {
         let inventory = (self.scan)()?;
         let layout = (self.layout)(&inventory)?;
         let update = drafted.draft.compare(layout, &inventory);
-        let fresh_bytes = update.fresh_bytes();
+        // What was left out will be once more.
+        let fresh_bytes = update.fresh_bytes().saturating_sub(drafted.left_out_bytes);
         // How much less than that is to be written only the first time shows.
         let is_comparable = update.is_comparable();
         let is_less =
@@ -120,7 +124,8 @@ impl Precopy<'_> {
         let trust = self.sync(&inventory)?;
         let update = self.write(drafted, update, &inventory, true)?;
         drafted.has_compared |= is_comparable;
-        drafted.copied_bytes = update.fresh_bytes();
+        drafted.left_out_bytes = update.left_out_bytes();
+        drafted.copied_bytes = update.fresh_bytes() - update.left_out_bytes();
         drafted.draft.advance(update, &inventory, &trust);
         drafted.pass_count += 1;
         Ok(true)
@@ -175,8 +180,13 @@ impl Precopy<'_> {
         drop(scratches);
         // The stack needs room, too.
         let unshared_bytes = match update.busy_bytes() < (self.available_bytes)()? / 2 {
-            true => update.unshare(partial.file(), self.cancel),
-            false => 0,
+            true => update
+                .unshare(partial.file(), self.cancel)
+                .with_context(|| format!("write {}", partial.path().display()))?,
+            false => {
+                tracing::info!("blocks stay shared, since little room is left");
+                0
+            }
         };
         if unshared_bytes > 0 {
             let unshared = human_bytes(unshared_bytes);

@@ -144,12 +144,23 @@ fn a_run_killed_in_its_second_pass_is_recovered() {
 }
 
 fn kill_where_blocks_are_shared(disk: &Disk) {
+    // Shared while the stack is up, and moved after it.
     let shape = Shape {
+        old_mib: 15,
+        young_mib: 1,
         grows: 8192,
-        ..STEADY
     };
     let seen = kill_at_every_step(disk, shape, &["ioctl", "linkat", "pwritev2"]);
     assert!(seen["ioctl"] > 2 && seen.contains_key("linkat"), "{seen:?}");
+}
+
+/// Shared while the stack is down; then some of it gets blocks of its own.
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_killed_where_it_shares_while_down_and_unshares_is_recovered_on_xfs() {
+    let disk = Disk::of("xfs", &["-q", "-m", "reflink=1"], 600);
+    let seen = kill_at_every_step(&disk, STEADY, &["ioctl", "fallocate"]);
+    assert!(seen["ioctl"] > 2 && seen["fallocate"] > 1, "{seen:?}");
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn a_tar_of_the_directory_restores_it_in_place_and_says_what_it_lacks() {
             "damaged data in it would not be noticed",
             &format!("{volume} is not in the archive and stays as it is"),
             &format!("replaces  {}\n", old.stack.dir.display()),
-            "starts    all that the restored compose file has, but for what is down now: migrate\n",
+            "starts    what `up` starts of the restored compose file, but for what is down now: migrate\n",
         ] {
             assert!(shown.stdout.contains(said), "{said}: {}", shown.stdout);
         }
@@ -236,15 +236,16 @@ fn for_a_tar_that_cannot_be_started_nothing_is_stopped() {
             ["-cf", archive, "-C", old.stack.dir.to_str().unwrap(), "."],
         );
     };
-    let away = compose.replace(
-        "docker-stack-backup/busybox:1",
-        "docker-stack-backup/none:1",
-    );
+    // Of the one-shot that others wait for, which is down now.
+    let migrate = "command: sh -c 'sleep 1; echo migrate >>/log/starts'";
+    assert!(compose.contains(migrate), "{compose}");
+    let away = format!("image: docker-stack-backup/none:1\n    {migrate}");
+    let away = compose.replace(migrate, &away);
     tar(&away);
     fs::write(old.stack.dir.join("compose.yaml"), &compose).unwrap();
     let refused = old.restore_from(archive, &["--yes"]).expect_status(1);
     for said in [
-        "images are missing on this machine: docker-stack-backup/none:1 of service app",
+        "images are missing on this machine: docker-stack-backup/none:1 of service migrate",
         "pull or load them, or give --no-start",
         "all is as it was",
     ] {

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
+use rustix::io::Errno;
 
 use super::ALIGNED_FROM_BYTES;
 use super::blocks::{Blocks, Compared};
@@ -25,8 +26,7 @@ use super::share::unshare_blocks;
 use super::write::{Reading, WriteSummary, Written, write_ranges};
 use crate::capture::{Inventory, Keys, Node, Trust};
 
-/// So much is in the page cache for it, and written before it is known whether
-/// to go on.
+/// So much is in the page cache for it, before it is asked whether to go on.
 const UNSHARED_AT_ONCE_BYTES: usize = 64 << 20;
 
 /// What is known of an archive in some files. Its inventory need not be kept.
@@ -58,8 +58,8 @@ pub struct Update {
     /// The larger files in that, ascending.
     compared: Vec<Compared>,
     written: Written,
-    /// In the archive, ascending: what it shares with files that were written to
-    /// since the first pass began.
+    /// In the archive, ascending: what this shares with files that were written
+    /// to since the first pass began.
     busy: Vec<Range<u64>>,
 }
 
@@ -82,7 +82,7 @@ impl Draft {
         reading: Reading<'_>,
         (trust, settled_after): (&Trust, Duration),
         out: &File,
-    ) -> Result<(Draft, WriteSummary)> {
+    ) -> Result<(Draft, Written)> {
         let all = layout.start()..layout.archive_bytes();
         let written = write_ranges(
             &layout,
@@ -104,7 +104,7 @@ impl Draft {
             settled_after,
         };
         draft.remember(inventory, trust, &written.changed);
-        Ok((draft, written.summary))
+        Ok((draft, written))
     }
 
     fn remember(&mut self, inventory: &Inventory, trust: &Trust, changed: &BTreeSet<usize>) {
@@ -298,23 +298,28 @@ impl Update {
     /// Gives the archive blocks of its own for what it shares with files that
     /// are being written to, where the file system writes in place: else the
     /// next write to each of those would put a copy of it elsewhere. Returns for
-    /// how many bytes that was done; what it was not done for is as good.
-    pub fn unshare(&self, archive: &File, cancel: &AtomicBool) -> u64 {
+    /// how many bytes that was done; what it was not done for, when there is no
+    /// room, is as good.
+    pub fn unshare(&self, archive: &File, cancel: &AtomicBool) -> Result<u64> {
         let mut unshared_bytes = 0;
         for range in &self.busy {
             for start in range.clone().step_by(UNSHARED_AT_ONCE_BYTES) {
                 let bytes = (range.end - start).min(UNSHARED_AT_ONCE_BYTES as u64);
                 if cancel.load(Ordering::Relaxed) {
-                    return unshared_bytes;
+                    return Ok(unshared_bytes);
                 }
-                if let Err(error) = unshare_blocks(archive, start, bytes) {
-                    tracing::debug!(%error, "blocks stay shared");
-                    return unshared_bytes;
+                match unshare_blocks(archive, start, bytes) {
+                    Ok(()) => unshared_bytes += bytes,
+                    Err(Errno::OPNOTSUPP) => return Ok(unshared_bytes),
+                    Err(error @ (Errno::NOSPC | Errno::DQUOT)) => {
+                        tracing::info!(%error, "blocks stay shared");
+                        return Ok(unshared_bytes);
+                    }
+                    Err(error) => return Err(error.into()),
                 }
-                unshared_bytes += bytes;
             }
         }
-        unshared_bytes
+        Ok(unshared_bytes)
     }
 
     /// What [`unshare`](Update::unshare) needs at most.
@@ -324,6 +329,11 @@ impl Update {
 
     pub fn summary(&self) -> &WriteSummary {
         &self.written.summary
+    }
+
+    /// See [`Written::left_out_bytes`].
+    pub fn left_out_bytes(&self) -> u64 {
+        self.written.left_out_bytes
     }
 
     fn can_share(&self, pieces: &[Piece], files: &[&File], cancel: &AtomicBool) -> Result<bool> {

@@ -15,7 +15,8 @@ use super::layout::Layout;
 use super::share::share_blocks;
 use super::write::Reading;
 use crate::capture::{
-    Entry, Extent, Inventory, await_write, is_gone, open_file_at, open_regular_at, stat_handle,
+    Entry, Extent, Inventory, await_write, is_gone, mutated, open_file_at, open_regular_at,
+    stat_handle,
 };
 
 /// How much of a large file is asked for ahead.
@@ -162,9 +163,9 @@ impl<'a> Renderer<'a> {
     }
 
     /// Shares the whole blocks of a regular file's data with `out`. Returns
-    /// where in the archive they are; the rest remains to be written. Of those
-    /// that `is_left_out` only the first block is shared, to see that it can
-    /// be, and the file counts as changed.
+    /// where in the archive they are; the rest remains to be written. If it
+    /// `is_left_out`, only the first block is shared, to see that it can be, and
+    /// the file counts as changed.
     ///
     /// The inner error is that of the first attempt.
     pub(crate) fn share_data(
@@ -210,7 +211,8 @@ impl<'a> Renderer<'a> {
             }
         }
         let stat = stat_handle(&file).with_context(|| self.context(index))?;
-        if is_left_out || !entry.is_unchanged(&stat) {
+        let is_missing = is_left_out && !shared.is_empty() && !mutated("later");
+        if is_missing || !entry.is_unchanged(&stat) {
             self.mark_changed(index);
         }
         Ok(Ok(shared))

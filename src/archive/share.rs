@@ -48,14 +48,14 @@ pub(crate) fn share_blocks(
 
 /// Copies the blocks that a stretch of `file` shares with others, so that a write
 /// to theirs is one in place again: `FALLOC_FL_UNSHARE_RANGE` (XFS, Linux 4.9).
-/// They are on stable storage then, and not in the page cache.
+/// They are written when it returns (as `xfs_reflink_unshare` does it), and
+/// leave the page cache.
 ///
 /// # Errors
-/// `EOPNOTSUPP` where writes are never in place (Btrfs); `ENOSPC`: what was not
-/// copied is shared as before.
+/// `EOPNOTSUPP` where writes are never in place (Btrfs); `ENOSPC`, `EDQUOT`:
+/// what was not copied is shared as before.
 pub(crate) fn unshare_blocks(file: &File, offset: u64, bytes: u64) -> rustix::io::Result<()> {
     rustix::fs::fallocate(file, FallocateFlags::UNSHARE_RANGE, offset, bytes)?;
-    rustix::fs::fdatasync(file)?;
     rustix::fs::fadvise(file, offset, NonZeroU64::new(bytes), Advice::DontNeed)
 }
 

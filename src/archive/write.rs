@@ -85,12 +85,14 @@ pub fn write_members(
 }
 
 #[derive(Default)]
-pub(crate) struct Written {
+pub struct Written {
     pub summary: WriteSummary,
-    /// Entries that changed while they were read.
-    pub changed: BTreeSet<usize>,
+    /// Entries that changed while they were read, or were left out.
+    pub(crate) changed: BTreeSet<usize>,
     /// What of which entries is shared, in the archive, ascending.
-    pub shared: Vec<(usize, Range<u64>)>,
+    pub(crate) shared: Vec<(usize, Range<u64>)>,
+    /// What was not written yet; see [`Sharing::later_from_bytes`].
+    pub left_out_bytes: u64,
 }
 
 /// Writes what of the archive is in `ranges` (ascending), but for those blocks
@@ -111,7 +113,7 @@ pub(crate) fn write_ranges(
         None => Placed::default(),
     };
     let shared = placed.shared.iter().map(|(_, range)| range.clone());
-    let rest = subtract(&subtract(ranges, shared), placed.left_out.into_iter());
+    let rest = subtract(&subtract(ranges, shared), placed.left_out.iter().cloned());
     let crews = crews(layout, inventory, &rest, compared);
     let error = Mutex::new(None);
     let sink = Sink::new(out);
@@ -153,10 +155,15 @@ pub(crate) fn write_ranges(
         summary,
         changed,
         shared: placed.shared,
+        left_out_bytes: placed
+            .left_out
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum(),
     })
 }
 
-/// What need not be written: ranges of the archive, ascending, by entry.
+/// What need not be written, or not yet: ranges of the archive, ascending.
 #[derive(Default)]
 struct Placed {
     shared: Vec<(usize, Range<u64>)>,

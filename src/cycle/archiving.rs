@@ -33,8 +33,8 @@ const SPARE_BYTES: u64 = 16 << 20;
 /// sync more.
 const LITTLE_BYTES: u64 = 16 << 20;
 const LITTLE_MEMBERS: u64 = 1000;
-/// Shorter files are in few places; of longer ones so many are shared in a
-/// moment as can have been written in an hour. See [`Sharing::later_from_bytes`].
+/// See [`Sharing::later_from_bytes`]. Shorter files have few extents; longer ones
+/// that changed within the hour are so few that all are shared in a moment.
 const LATER_FROM_BYTES: u64 = 16 << 20;
 /// Of the manifest, for what is known only when the archive is written.
 const MANIFEST_SLACK_BYTES: usize = 8 << 10;

@@ -439,7 +439,7 @@ impl<'a> Restore<'a> {
             true => String::new(),
             false => format!(", but for what is down now: {}", idle.join(" ")),
         };
-        format!("all that the restored compose file has{but}")
+        format!("what `up` starts of the restored compose file{but}")
     }
 
     fn journal_entry(&self, containers: Vec<WasRunning>, step: journal::Step) -> journal::Entry {

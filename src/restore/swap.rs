@@ -262,7 +262,7 @@ impl Target {
     }
 
     /// Removes what lies beside it, for good before the journal that tells of
-    /// it is; none there is no error. Follows no symlink.
+    /// it is, also when it had been removed already. Follows no symlink.
     fn discard(&self) -> Result<()> {
         let path = self.staging();
         let removed = match fs::symlink_metadata(&path) {
@@ -271,11 +271,12 @@ impl Target {
             Err(error) => Err(error),
         };
         match removed {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            removed => {
-                removed.with_context(|| format!("remove {}", path.display()))?;
-                sync_dir(self.parent())
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            removed => removed.with_context(|| format!("remove {}", path.display()))?,
+        }
+        match exists(self.parent())? {
+            true => sync_dir(self.parent()),
+            false => Ok(()),
         }
     }
 }

@@ -40,11 +40,8 @@ impl Restore<'_> {
                 digests: Vec::new(),
             })
         };
-        let images: Vec<ImageOf> = self
-            .services_of(&config)
-            .into_iter()
-            .filter_map(image)
-            .collect();
+        let services = with_dependencies(self.services_of(&config), &config.json);
+        let images: Vec<ImageOf> = services.into_iter().filter_map(image).collect();
         let missing = missing_images(&images)?;
         ensure!(
             missing.is_empty(),
@@ -137,9 +134,11 @@ impl Restore<'_> {
         if services.is_empty() {
             return Ok(Vec::new());
         }
+        let mut replicas = self.manifest.replicas.clone();
+        replicas.retain(|service, _| services.contains(service));
         self.entry
             .compose
-            .create(services, &self.manifest.replicas)
+            .create(services, &replicas)
             .context("create the containers")?;
         let containers = docker::compose_containers(Some(&self.manifest.project))?;
         let mine = |c: &&Container| !c.one_off && services.contains(&c.service);
@@ -178,6 +177,21 @@ impl Restore<'_> {
             .extend(lifecycle::start(&entry, self.signals)?);
         Ok(services.clone())
     }
+}
+
+/// Containers are made of all that a service depends on.
+fn with_dependencies(services: Vec<String>, compose: &Value) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    let mut rest = services;
+    while let Some(service) = rest.pop() {
+        let needed = compose
+            .get("services")
+            .and_then(|services| services.get(&service)?.get("depends_on")?.as_object());
+        if all.insert(service) {
+            rest.extend(needed.into_iter().flat_map(|needed| needed.keys().cloned()));
+        }
+    }
+    all
 }
 
 /// A container that is to run, and be healthy if it says it can be, or to end,
