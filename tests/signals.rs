@@ -4,6 +4,7 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -22,7 +23,8 @@ fn failures(outcome: &Value) -> String {
     outcome["failures"].to_string()
 }
 
-/// Stops the run while its partial grows; returns the partial's length.
+/// Stops the run while its partial is written; returns how much of it is. Not
+/// by its length: its end may be there first.
 #[track_caller]
 fn freeze_while_archiving(run: &Background, dir: &Path, complete: u64) -> u64 {
     let partial_bytes = || {
@@ -32,7 +34,7 @@ fn freeze_while_archiving(run: &Background, dir: &Path, complete: u64) -> u64 {
         partials
             .next()
             .and_then(|item| item.metadata().ok())
-            .map_or(0, |meta| meta.len())
+            .map_or(0, |meta| meta.blocks() * 512)
     };
     let began = std::time::Instant::now();
     while partial_bytes() == 0 {
