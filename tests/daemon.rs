@@ -5,7 +5,6 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -98,12 +97,7 @@ impl Scene {
         drop(file);
         let (run, _) = self.run("");
         let dir = self.place.store().join(&self.stack.name);
-        let began = Instant::now();
-        while partial_bytes(&dir) == 0 {
-            assert!(began.elapsed().as_secs() < 60, "no archive is written");
-        }
-        kill(Pid::from_raw(run.pid()), Signal::SIGSTOP).unwrap();
-        assert!(partial_bytes(&dir) < 512 << 20, "it was complete already");
+        run.freeze_while_archiving(&dir, 512 << 20);
         run
     }
 
@@ -115,13 +109,6 @@ impl Scene {
         assert_eq!(migrations, 1, "the one-shot service ran again");
         assert_eq!(self.place.journalled(), [""; 0]);
     }
-}
-
-fn partial_bytes(dir: &Path) -> u64 {
-    let listing = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut partials = listing.filter(|item| item.path().extension() == Some("partial".as_ref()));
-    let partial = partials.next().and_then(|item| item.metadata().ok());
-    partial.map_or(0, |meta| meta.len())
 }
 
 fn go_on(run: &Background) {

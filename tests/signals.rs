@@ -4,9 +4,7 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::scene::{Scene, start_times};
@@ -21,29 +19,6 @@ fn send(run: &Background, signal: Signal) {
 
 fn failures(outcome: &Value) -> String {
     outcome["failures"].to_string()
-}
-
-/// Stops the run while its partial is written; returns how much of it is. Not
-/// by its length: its end may be there first.
-#[track_caller]
-fn freeze_while_archiving(run: &Background, dir: &Path, complete: u64) -> u64 {
-    let partial_bytes = || {
-        let listing = fs::read_dir(dir).into_iter().flatten().flatten();
-        let mut partials =
-            listing.filter(|item| item.path().extension() == Some("partial".as_ref()));
-        partials
-            .next()
-            .and_then(|item| item.metadata().ok())
-            .map_or(0, |meta| meta.blocks() * 512)
-    };
-    let began = std::time::Instant::now();
-    while partial_bytes() == 0 {
-        assert!(began.elapsed().as_secs() < 60, "no archive is written");
-    }
-    send(run, Signal::SIGSTOP);
-    let bytes = partial_bytes();
-    assert!(bytes < complete, "it was complete already: {bytes}");
-    bytes
 }
 
 const BIG_BYTES: u64 = 512 << 20;
@@ -69,7 +44,7 @@ fn a_run_killed_while_it_archives_leaves_a_partial_and_recover_removes_it() {
     make_big(&scene.place, &scene.stack);
     let run = Background::spawn(&mut scene.place.program(&["run"]));
     let dir = scene.place.store().join(&scene.stack.name);
-    freeze_while_archiving(&run, &dir, BIG_BYTES);
+    run.freeze_while_archiving(&dir, BIG_BYTES);
     send(&run, Signal::SIGKILL);
     run.end().expect_status(-1);
     // The controls: it is there, it is no archive, and the stack is down.
@@ -107,7 +82,7 @@ fn a_signal_while_archiving_starts_the_stack_removes_the_partial_and_ends_the_ru
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let run = Background::spawn(&mut scene.place.program(&["run", "--json"]));
         let dir = scene.place.store().join(&scene.stack.name);
-        freeze_while_archiving(&run, &dir, BIG_BYTES);
+        run.freeze_while_archiving(&dir, BIG_BYTES);
         send(&run, signal);
         send(&run, Signal::SIGCONT);
         let json = run.end().expect_status(2).json();

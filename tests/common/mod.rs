@@ -15,11 +15,14 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 pub use spy::Spy;
@@ -455,6 +458,26 @@ impl Background {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         Background(command.spawn().unwrap())
+    }
+
+    /// Freezes a run while its partial in `dir`, of `complete` bytes, is written.
+    /// Not by its length: its end may be there first.
+    #[track_caller]
+    pub fn freeze_while_archiving(&self, dir: &Path, complete: u64) {
+        let written = || {
+            let listing = fs::read_dir(dir).into_iter().flatten().flatten();
+            let is_partial = |path: &Path| path.extension() == Some("partial".as_ref());
+            let mut partials = listing.filter(|item| is_partial(&item.path()));
+            let partial = partials.next().and_then(|item| item.metadata().ok());
+            partial.map_or(0, |metadata| metadata.blocks() * 512)
+        };
+        let began = Instant::now();
+        while written() == 0 {
+            assert!(began.elapsed().as_secs() < 60, "no archive is written");
+        }
+        kill(Pid::from_raw(self.pid()), Signal::SIGSTOP).unwrap();
+        let written = written();
+        assert!(written < complete, "it was complete already: {written}");
     }
 
     pub fn pid(&self) -> i32 {
