@@ -7,8 +7,7 @@ mod record;
 use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use jiff::ZonedDateTime;
@@ -28,9 +27,6 @@ use crate::quiet::{self, Who};
 use crate::signals::Signals;
 use crate::store::Store;
 use crate::survey::Survey;
-
-/// Between two looks while the Engine does not answer.
-const ENGINE_LOOK: Duration = Duration::from_secs(1);
 
 /// What the cycles of all stacks share.
 pub struct Context<'a> {
@@ -240,20 +236,9 @@ impl Cycle<'_> {
     /// An Engine that is being restarted is waited for, as the start has to in
     /// any case: the archive may be good.
     fn patient_containers(&self) -> Result<Vec<Container>> {
-        let began = Instant::now();
-        loop {
-            match docker::containers() {
-                Err(error)
-                    if docker::is_unreachable(&error)
-                        && began.elapsed() < self.stack.start_timeout
-                        && self.context.signals.received().is_none() =>
-                {
-                    tracing::warn!(error = format!("{error:#}"), "the Docker Engine is away");
-                    thread::sleep(ENGINE_LOOK);
-                }
-                containers => return containers,
-            }
-        }
+        docker::patiently(docker::containers, |away| {
+            away < self.stack.start_timeout && self.context.signals.received().is_none()
+        })
     }
 
     fn paths(&self) -> Vec<PathBuf> {

@@ -71,7 +71,12 @@ impl WasRunning {
             (Status::Running, Some(Health::Healthy | Health::Starting)) => Before::Healthy,
             (Status::Running, _) => Before::Running,
         };
-        Some(WasRunning {
+        Some(WasRunning::to_be(container, before))
+    }
+
+    /// A container that is to be as `before` says.
+    pub fn to_be(container: &Container, before: Before) -> WasRunning {
+        WasRunning {
             id: container.id.clone(),
             name: container.name.clone(),
             service: container.service.clone(),
@@ -80,7 +85,7 @@ impl WasRunning {
             joins: container.joins.clone(),
             before,
             stop_timeout_secs: container.stop_timeout.as_secs(),
-        })
+        }
     }
 
     fn is(&self, container: &Container) -> bool {

@@ -182,7 +182,8 @@ pub struct CaptureOutcome {
     /// Times that data was copied while the stack was up.
     pub pass_count: u32,
     /// File data whose blocks the archive shares with the stack (what was shared
-    /// by several passes counts for each), and files that were copied because the file system refused to share theirs.
+    /// by several passes counts for each), and files that were copied because
+    /// the file system refused to share theirs.
     pub shared_bytes: u64,
     pub refused_count: u64,
 }

@@ -14,7 +14,8 @@ use serde_json::json;
 const RUNNING: [&str; 2] = ["app:running", "db:running"];
 
 /// A one-shot, a database and what needs both, a service that is scaled to
-/// nothing, and a volume beside the directory, whose compose file gives it a name; and two archives of it.
+/// nothing, and a volume beside the directory, whose compose file gives it a
+/// name; and two archives of it.
 struct Old {
     stack: Stack,
     place: Place,

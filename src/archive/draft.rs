@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use super::ALIGNED_FROM_BYTES;
 use super::blocks::{Blocks, Compared};
-use super::kept::{Kept, kept, subtract};
+use super::kept::{Kept, kept, subtract, total_bytes};
 use super::layout::Layout;
 use super::pieces::{Piece, bytes_in, joined, locate};
 use super::relocate::{Copier, relocate, share};
@@ -256,7 +256,7 @@ impl Update {
     /// Bytes that are not in the draft; once they are written, without the
     /// blocks that turned out to be.
     pub fn fresh_bytes(&self) -> u64 {
-        self.fresh.iter().map(|range| range.end - range.start).sum()
+        total_bytes(&self.fresh)
     }
 
     /// All of the archive but the manifest.
@@ -324,7 +324,7 @@ impl Update {
 
     /// What [`unshare`](Update::unshare) needs at most.
     pub fn busy_bytes(&self) -> u64 {
-        self.busy.iter().map(|range| range.end - range.start).sum()
+        total_bytes(&self.busy)
     }
 
     pub fn summary(&self) -> &WriteSummary {

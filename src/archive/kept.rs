@@ -10,6 +10,11 @@ use crate::capture::{Inventory, UNSETTLED};
 /// again.
 const WORTHWHILE_BYTES: u64 = 16 * 1024;
 
+pub(crate) fn total_bytes<'a>(ranges: impl IntoIterator<Item = &'a Range<u64>>) -> u64 {
+    let ranges = ranges.into_iter();
+    ranges.map(|range| range.end - range.start).sum()
+}
+
 /// A stretch of a draft that stands in the next archive, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kept {

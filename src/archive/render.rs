@@ -194,17 +194,12 @@ impl<'a> Renderer<'a> {
             if bytes == 0 || !(at | extent.offset).is_multiple_of(ALIGNMENT_BYTES) {
                 continue;
             }
-            let now = match (is_left_out, shared.is_empty()) {
-                (true, true) => ALIGNMENT_BYTES,
-                (true, false) => 0,
-                (false, _) => bytes,
-            };
-            // Of length 0 would be all up to the end.
-            let done = match now {
-                0 => Ok(()),
-                now => share_blocks(&file, extent.offset, out, at, now),
-            };
-            match done {
+            if is_left_out && !shared.is_empty() {
+                shared.push(at..at + bytes);
+                continue;
+            }
+            let now = if is_left_out { ALIGNMENT_BYTES } else { bytes };
+            match share_blocks(&file, extent.offset, out, at, now) {
                 Ok(()) => shared.push(at..at + bytes),
                 Err(error) if shared.is_empty() => return Ok(Err(error)),
                 Err(_) => break,

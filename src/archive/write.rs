@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::ALIGNED_FROM_BYTES;
 use super::blocks::Compared;
 use super::header::stored_bytes;
-use super::kept::subtract;
+use super::kept::{subtract, total_bytes};
 use super::layout::Layout;
 use super::render::{Changed, Renderer};
 use super::share::is_never_possible;
@@ -144,22 +144,14 @@ pub(crate) fn write_ranges(
     let summary = WriteSummary {
         changed: named.collect(),
         changed_count: changed.len() as u64,
-        shared_bytes: placed
-            .shared
-            .iter()
-            .map(|(_, range)| range.end - range.start)
-            .sum(),
+        shared_bytes: total_bytes(placed.shared.iter().map(|(_, range)| range)),
         refused_count: placed.refused_count,
     };
     Ok(Written {
         summary,
         changed,
         shared: placed.shared,
-        left_out_bytes: placed
-            .left_out
-            .iter()
-            .map(|range| range.end - range.start)
-            .sum(),
+        left_out_bytes: total_bytes(&placed.left_out),
     })
 }
 

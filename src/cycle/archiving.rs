@@ -255,7 +255,8 @@ impl Cycle<'_> {
                 let finish = |precopy: &Precopy<'_>| precopy.finish(*drafted, *update);
                 let finished = self.precopy(&manifest, finish)?;
                 if let Some(capture) = &mut outcome.capture {
-                    capture.shared_bytes -= finished.unshared_bytes.min(capture.shared_bytes);
+                    capture.shared_bytes =
+                        capture.shared_bytes.saturating_sub(finished.unshared_bytes);
                 }
                 (finished.partial, finished.layout)
             }

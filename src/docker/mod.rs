@@ -13,7 +13,7 @@ mod put_back;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use serde::de::DeserializeOwned;
@@ -32,6 +32,9 @@ const DOCKER: &str = "docker";
 /// What the Engine waits between the stop signal and SIGKILL unless told
 /// otherwise (docker stop --time, compose stop_grace_period).
 pub const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two looks while the Engine does not answer.
+const ENGINE_LOOK: Duration = Duration::from_secs(1);
 
 /// On top of a grace period: what the Engine may need to act on it.
 const ENGINE_SLACK: Duration = Duration::from_secs(60);
@@ -155,6 +158,21 @@ fn inspect_all<T: DeserializeOwned>(kind: &str, names: Vec<String>) -> Result<Ve
     let found = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("read `docker {kind} inspect` of {count} names"))?;
     Ok(found)
+}
+
+/// Asks the Engine, and one that is away again, for as long as `goes_on` says
+/// of the time it has been so.
+pub fn patiently<T>(ask: impl Fn() -> Result<T>, goes_on: impl Fn(Duration) -> bool) -> Result<T> {
+    let began = Instant::now();
+    loop {
+        match ask() {
+            Err(error) if is_unreachable(&error) && goes_on(began.elapsed()) => {
+                tracing::warn!(error = format!("{error:#}"), "the Docker Engine is away");
+                thread::sleep(ENGINE_LOOK);
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// Sends containers their stop signal, all at once, and waits until they have

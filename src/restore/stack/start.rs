@@ -210,18 +210,10 @@ fn as_running(container: &Container, compose: &Value) -> WasRunning {
     };
     let services = compose.get("services").and_then(Value::as_object);
     let is_job = services.is_some_and(|services| services.values().any(is_waited_for));
-    WasRunning {
-        id: container.id.clone(),
-        name: container.name.clone(),
-        service: container.service.clone(),
-        number: container.number,
-        depends_on: container.depends_on.clone(),
-        joins: container.joins.clone(),
-        before: match check() {
-            Some(true) => Before::Healthy,
-            _ if is_job => Before::Ended,
-            _ => Before::Running,
-        },
-        stop_timeout_secs: container.stop_timeout.as_secs(),
-    }
+    let before = match check() {
+        Some(true) => Before::Healthy,
+        _ if is_job => Before::Ended,
+        _ => Before::Running,
+    };
+    WasRunning::to_be(container, before)
 }

@@ -1,8 +1,7 @@
 //! Undoing a restore that failed or was killed, or finishing one that was through.
 
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -10,8 +9,7 @@ use crate::docker::{self, Container, Status};
 use crate::journal::Journal;
 use crate::restore::swap::{self, Entry, Step};
 
-/// Between two looks while the Engine does not answer, and how long at most.
-const ENGINE_LOOK: Duration = Duration::from_secs(1);
+/// So long an Engine that is away is waited for, as it is for a start.
 const ENGINE_LIMIT: Duration = Duration::from_secs(180);
 
 /// Ends what killed restores left: they are undone, or, if they were through,
@@ -33,7 +31,10 @@ pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Resul
 
 pub(super) fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
     if let (Step::Swapping, Some(project)) = (entry.step, &entry.project) {
-        let containers = patient_containers(project)?;
+        let containers = docker::patiently(
+            || docker::compose_containers(Some(project)),
+            |away| away < ENGINE_LIMIT,
+        )?;
         let running: Vec<&Container> = containers
             .iter()
             .filter(|c| c.status != Status::Stopped)
@@ -63,20 +64,6 @@ pub(super) fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
         }
     }
     entry.remove(state_dir)
-}
-
-/// An Engine that is away is waited for, as it is for a start.
-fn patient_containers(project: &str) -> Result<Vec<Container>> {
-    let began = Instant::now();
-    loop {
-        match docker::compose_containers(Some(project)) {
-            Err(error) if docker::is_unreachable(&error) && began.elapsed() < ENGINE_LIMIT => {
-                tracing::warn!(error = format!("{error:#}"), "the Docker Engine is away");
-                thread::sleep(ENGINE_LOOK);
-            }
-            containers => return containers,
-        }
-    }
 }
 
 pub(super) fn finish(entry: &Entry, journal: &Journal, state_dir: &Path) -> Result<Vec<PathBuf>> {
