@@ -41,8 +41,9 @@ pub struct Draft {
     /// Of the larger files that were copied last, by the hashes of their paths.
     blocks: HashMap<u128, Arc<Blocks>>,
     began: (SystemTime, Instant),
-    /// When the scan of the first pass was.
-    first_began: SystemTime,
+    /// What changed after this was written to while the draft was made, or so
+    /// shortly before the first scan that it is not relied on.
+    busy_after: Option<SystemTime>,
     settled_after: Duration,
 }
 
@@ -58,8 +59,8 @@ pub struct Update {
     /// The larger files in that, ascending.
     compared: Vec<Compared>,
     written: Written,
-    /// In the archive, ascending: what this shares with files that were written
-    /// to since the first pass began.
+    /// In the archive, ascending: what this shares with files that were being
+    /// written to; see [`Draft::busy_after`].
     busy: Vec<Range<u64>>,
 }
 
@@ -100,7 +101,7 @@ impl Draft {
             fingerprints: Vec::new(),
             blocks: HashMap::new(),
             began: inventory.began,
-            first_began: inventory.began.0,
+            busy_after: inventory.began.0.checked_sub(settled_after),
             settled_after,
         };
         draft.remember(inventory, trust, &written.changed);
@@ -233,8 +234,11 @@ impl Update {
         let (layout, fresh) = (&self.layout, &self.fresh);
         self.written = write_ranges(layout, inventory, reading, out, fresh, &self.compared)?;
         let shared = self.written.shared.iter();
-        let is_busy = |index: usize| !inventory.entries[index].is_older(draft.first_began);
-        let busy = shared.filter(|(index, _)| is_busy(*index));
+        let is_at_rest = |index: usize| {
+            let busy_after = draft.busy_after;
+            busy_after.is_some_and(|time| inventory.entries[index].is_older(time))
+        };
+        let busy = shared.filter(|(index, _)| !is_at_rest(*index));
         self.busy = busy.map(|(_, range)| range.clone()).collect();
         let same: Vec<Kept> = self.compared.iter().flat_map(Compared::kept).collect();
         let places = same.iter().map(|kept| kept.new..kept.new + kept.bytes);
