@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::docker::{ComposeConfig, Container, Volume};
+use crate::docker::{ComposeConfig, ComposeProject, Container, Volume};
 use crate::outcome::{Coverage, MountKind};
 use crate::plan::StackPlan;
+use crate::quiet::real;
 
 /// A tree to be archived: its member path and where it is on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +143,24 @@ pub fn decide(
         coverage.push(entry(MountKind::Bind, &name, &none, Ok(included.clone())));
     }
     Ok((trees, coverage))
+}
+
+/// Files that Compose reads and that lie in none of the trees: without them a
+/// restored stack cannot be started.
+pub fn files_outside(compose: &ComposeProject, trees: &[Tree]) -> Vec<String> {
+    let roots: Vec<PathBuf> = trees.iter().map(|tree| real(&tree.path)).collect();
+    let files = compose.files.iter().chain(&compose.env_files);
+    files
+        .map(|file| real(&compose.dir.join(file)))
+        .filter(|file| !roots.iter().any(|root| file.starts_with(root)))
+        .map(|file| {
+            format!(
+                "{} is not in the archive, and needed to start what is restored: name it in \
+                 `includeBinds`",
+                file.display()
+            )
+        })
+        .collect()
 }
 
 /// What is asked for but is not there: misspelt, or never made.

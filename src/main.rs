@@ -39,6 +39,7 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 use outcome::ExitStatus;
+use restore::stack::StillDown;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -76,7 +77,10 @@ fn main() -> ExitCode {
         for line in format!("{error:#}").lines() {
             tracing::error!("{line}");
         }
-        ExitStatus::CouldNotRun
+        match error.is::<StillDown>() {
+            true => ExitStatus::StackDown,
+            false => ExitStatus::CouldNotRun,
+        }
     });
     ExitCode::from(status as u8)
 }

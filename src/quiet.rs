@@ -31,6 +31,10 @@ pub enum Who<'a> {
     RunsBut(&'a [&'a str]),
     /// Those that run, or were started since this earlier look.
     RanSince(&'a [Container]),
+    /// Those that have it mounted, be it read-only or while they are paused:
+    /// when it is exchanged, they keep what was there before. But for those of
+    /// these ids.
+    HoldsBut(&'a [&'a str]),
 }
 
 impl Who<'_> {
@@ -38,9 +42,10 @@ impl Who<'_> {
     fn verb(self, container: &Container) -> Option<&'static str> {
         let runs = matches!(container.status, Status::Running | Status::Restarting);
         match self {
-            Who::RunsBut(own) if own.contains(&container.id.as_str()) => None,
+            Who::RunsBut(own) | Who::HoldsBut(own) if own.contains(&container.id.as_str()) => None,
             _ if runs => Some("runs"),
             Who::RunsBut(_) => None,
+            Who::HoldsBut(_) => (container.status == Status::Paused).then_some("is paused"),
             Who::RanSince(before) => {
                 let was = before.iter().find(|was| was.id == container.id);
                 let started_at = was.map_or(NEVER, |was| &was.started_at);
@@ -50,7 +55,8 @@ impl Who<'_> {
     }
 }
 
-/// Containers, of any project, that mount one of `paths` writable.
+/// Containers, of any project, that mount one of `paths`: writable, unless
+/// `who` says otherwise.
 pub fn container_writers(containers: &[Container], paths: &[PathBuf], who: Who<'_>) -> Writers {
     let captured: Vec<PathBuf> = paths.iter().map(|path| real(path)).collect();
     // A volume that is a bind by its driver has another path than its device,
@@ -59,8 +65,9 @@ pub fn container_writers(containers: &[Container], paths: &[PathBuf], who: Who<'
     let mut writers = Writers::default();
     let counted = containers.iter().filter_map(|c| Some((c, who.verb(c)?)));
     for (container, verb) in counted {
-        for mount in container.mounts.iter().filter(|mount| mount.writable) {
-            if mount.source.as_os_str().is_empty() {
+        for mount in &container.mounts {
+            let counts = mount.writable || matches!(who, Who::HoldsBut(_));
+            if !counts || mount.source.as_os_str().is_empty() {
                 continue;
             }
             let source = real(&mount.source);
@@ -69,9 +76,10 @@ pub fn container_writers(containers: &[Container], paths: &[PathBuf], who: Who<'
                 project => format!(" of project {project}"),
             };
             let found = format!(
-                "container {}{of} {verb} and mounts {} writable",
+                "container {}{of} {verb} and mounts {}{}",
                 container.name,
-                mount.source.display()
+                mount.source.display(),
+                if mount.writable { " writable" } else { "" }
             );
             let is_same = directory(&source).is_some_and(|source| directories.contains(&source));
             if is_same || captured.iter().any(|path| source.starts_with(path)) {
@@ -175,6 +183,31 @@ fn identity(fd: &Path) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_only_reads_or_is_paused_holds_what_it_mounts() {
+        let dir = tempfile::tempdir().unwrap();
+        let container = |status: &str, writable: bool| -> Container {
+            Container::from_json(serde_json::json!({
+                "Id": "x", "Name": "/x", "Image": "i",
+                "State": {"Status": status, "StartedAt": NEVER, "ExitCode": 0},
+                "Config": {}, "HostConfig": {},
+                "Mounts": [{"Type": "bind", "Source": dir.path(), "RW": writable}],
+            }))
+        };
+        let found = |status: &str, writable: bool, who: Who| {
+            let paths = [dir.path().to_owned()];
+            !container_writers(&[container(status, writable)], &paths, who)
+                .busy
+                .is_empty()
+        };
+        for status in ["running", "restarting", "paused"] {
+            assert!(found(status, false, Who::HoldsBut(&[])), "{status}");
+            assert!(found(status, true, Who::HoldsBut(&[])), "{status}");
+            assert!(!found(status, false, Who::RunsBut(&[])), "{status}");
+        }
+        assert!(!found("exited", true, Who::HoldsBut(&[])));
+    }
 
     #[test]
     fn a_container_that_ran_between_two_looks_is_found_by_its_start() {

@@ -109,6 +109,7 @@ impl Survey {
         let volumes = docker::volumes(&mounts.volumes.keys().cloned().collect())?;
         warnings.extend(coverage::missing_volumes(stack, &mounts, &volumes));
         let (trees, coverage) = coverage::decide(stack, &project, &mounts, &volumes)?;
+        warnings.extend(coverage::files_outside(&stack.compose, &trees));
         let images = docker::images(&containers.iter().map(|c| c.image_id.clone()).collect())?;
         Ok(Survey {
             compose: ComposeProject {

@@ -292,3 +292,20 @@ fn a_live_check_tries_every_place_that_a_run_writes_to() {
     assert!(live(json!({})).contains("ok      logFile: "));
     assert_eq!(fs::read_to_string(place.path("log")).unwrap(), "a line\n");
 }
+
+#[test]
+fn a_time_that_is_none_picks_no_archive() {
+    let place = Place::new();
+    place.config(json!(["web"]), json!({}));
+    fs::create_dir_all(place.store().join("web")).unwrap();
+    let refused = |what: &str, said: &str| {
+        let ended = output(&mut place.program(&["restore", what, "--yes"])).expect_status(1);
+        assert!(ended.stderr.contains(said), "{what}: {}", ended.stderr);
+    };
+    for time in ["yesterday", "latest", "-", "2026-11-24x"] {
+        refused(&format!("web@{time}"), "is no time: give the first digits");
+    }
+    for what in ["web", "web@2026-11-24T03", "web@20261124_0315"] {
+        refused(what, "there is no archive of a stack web");
+    }
+}

@@ -2,14 +2,16 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
 
+use common::disk::Disk;
 use common::engine::Engine;
 use common::mixed::Mixed;
 use common::scene::at_call;
 use common::shop::{RUNNING, Shop};
-use common::{PROGRAM, Place, Stack, docker, output};
+use common::{PROGRAM, Place, Stack, docker, output, succeed, wait_until};
 use serde_json::{Value, json};
 
 #[test]
@@ -408,4 +410,231 @@ fn what_was_excluded_is_told_to_go() {
     let beside = fs::read_dir(stack.dir.parent().unwrap()).unwrap();
     let kept = beside.map(|item| item.unwrap().path().join("cache/file"));
     assert_eq!(kept.filter(|path| path.exists()).count(), 1);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn what_is_mounted_within_a_target_or_held_by_another_container_keeps_all_as_it_is() {
+    let place = Place::new();
+    let stack = place.stack("web");
+    let page = stack.dir.join("html/page");
+    fs::write(&page, "archived").unwrap();
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    fs::write(&page, "now").unwrap();
+    let ids = stack.ids();
+    let refused = |said: &str| {
+        let mut restore = place.program(&["restore", &stack.name, "--yes"]);
+        let refused = output(&mut restore).expect_status(1);
+        assert!(refused.stderr.contains(said), "{said}: {}", refused.stderr);
+        // Not even stopped.
+        assert!(!refused.stderr.contains("stopping"), "{}", refused.stderr);
+        assert_eq!(stack.ids(), ids);
+        assert_eq!(fs::read_to_string(&page).unwrap(), "now");
+        place.assert_no_restore(std::slice::from_ref(&stack.dir), said);
+    };
+    let disk = Disk::new(&place, "stacks/media", 20);
+    fs::write(disk.path.join("film"), "only here").unwrap();
+    let media = stack.dir.join("media of 2026");
+    fs::create_dir(&media).unwrap();
+    succeed(
+        "mount",
+        [
+            OsStr::new("--move"),
+            disk.path.as_os_str(),
+            media.as_os_str(),
+        ],
+    );
+    refused("is mounted within");
+    assert_eq!(fs::read_to_string(media.join("film")).unwrap(), "only here");
+    succeed(
+        "mount",
+        [
+            OsStr::new("--move"),
+            media.as_os_str(),
+            disk.path.as_os_str(),
+        ],
+    );
+    // A proxy that reads certificates, say; it may even be paused.
+    let reader = format!("{}-reader", stack.name);
+    let bind = format!("{}:/certificates:ro", stack.dir.join("html").display());
+    let image = "docker-stack-backup/busybox:1";
+    let run = [
+        "run", "--detach", "--init", "--name", &reader, "--volume", &bind, image,
+    ];
+    docker(run.iter().chain(&["sleep", "infinity"]));
+    refused(&format!("container {reader} runs and mounts"));
+    docker(["pause", &reader]);
+    refused(&format!("container {reader} is paused and mounts"));
+    docker(["rm", "--force", &reader]);
+    // The control.
+    output(&mut place.program(&["restore", &stack.name, "--yes"])).expect_status(0);
+    assert_eq!(fs::read_to_string(&page).unwrap(), "archived");
+}
+
+/// `/data` has no name, and with a file there it becomes unhealthy.
+const ANONYMOUS: &str = "
+services:
+  db:
+    image: docker-stack-backup/busybox:1
+    command: sleep infinity
+    init: true
+    environment: {VERSION: '1'}
+    volumes: [/data]
+    healthcheck:
+      test: [CMD, test, '!', -e, /data/broken]
+      interval: 200ms
+      retries: 1
+  web:
+    image: docker-stack-backup/busybox:1
+    command: sleep infinity
+    init: true
+";
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_restore_that_fails_or_is_killed_leaves_anonymous_volumes_with_their_services() {
+    let place = Place::new();
+    let stack = place.stack("ordered");
+    let compose = stack.dir.join("compose.yaml");
+    fs::write(&compose, ANONYMOUS).unwrap();
+    stack.up();
+    place.config(json!([{"name": stack.name, "startTimeout": 10}]), json!({}));
+    place.run().expect_status(0);
+    // What is there now is another version, which the restore makes anew.
+    let newer = ANONYMOUS.replace("VERSION: '1'", "VERSION: '2'") + "    stop_grace_period: 1s\n";
+    fs::write(&compose, &newer).unwrap();
+    stack.up();
+    stack.exec(
+        "db",
+        &["sh", "-c", "echo kept >/data/row; touch /data/broken"],
+    );
+    let volume = || {
+        let id = stack.container("db");
+        docker([
+            "inspect",
+            "--format",
+            "{{range .Mounts}}{{.Name}}{{end}}",
+            &id,
+        ])
+    };
+    let before = volume();
+    wait_until("it is unhealthy", || {
+        let id = stack.container("db");
+        docker(["inspect", "--format", "{{.State.Health.Status}}", &id]) == "unhealthy"
+    });
+    let assert_as_it_was = |point: &str| {
+        assert_eq!(volume(), before, "{point}");
+        assert_eq!(stack.exec("db", &["cat", "/data/row"]), "kept", "{point}");
+        assert_eq!(
+            stack.exec("db", &["sh", "-c", "echo $VERSION"]),
+            "2",
+            "{point}"
+        );
+        assert_eq!(fs::read_to_string(&compose).unwrap(), newer, "{point}");
+        assert_eq!(stack.states(), ["db:running", "web:running"], "{point}");
+        place.assert_no_restore(std::slice::from_ref(&stack.dir), point);
+    };
+    let mut restore = place.program(&["restore", &stack.name, "--yes"]);
+    let failed = output(&mut restore).expect_status(1);
+    assert!(
+        failed.stderr.contains("is not healthy"),
+        "{}",
+        failed.stderr
+    );
+    assert_as_it_was("it failed");
+    // Killed after the new containers are made.
+    let hook = "case \"$*\" in *--no-start*) docker \"$@\"; kill -9 $PARENT; exit 1;; esac";
+    let mut restore = place.program(&["restore", &stack.name, "--yes"]);
+    output(place.spy(hook).watch(&mut restore)).expect_status(-1);
+    assert_eq!(stack.states(), ["db:created", "web:created"]);
+    output(&mut place.program(&["recover"])).expect_status(0);
+    assert_as_it_was("it was killed");
+    // The control: it is only the file that keeps it from being restored.
+    stack.exec("db", &["rm", "/data/broken"]);
+    output(&mut place.program(&["restore", &stack.name, "--yes"])).expect_status(0);
+    assert_eq!(stack.exec("db", &["sh", "-c", "echo $VERSION"]), "1");
+    assert_eq!(volume(), before);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn the_archive_tells_which_compose_and_env_files_it_was_started_with() {
+    let place = Place::new();
+    let stack = place.stack("ordered");
+    let rename = |from: &str, to: &str| {
+        fs::rename(stack.dir.join(from), stack.dir.join(to)).unwrap();
+    };
+    rename("compose.yaml", "base.yaml");
+    let more = "services: {db: {environment: {SITE: '${SITE}'}}}\n";
+    fs::write(stack.dir.join("production.yaml"), more).unwrap();
+    let env = place.path("env.production");
+    fs::write(&env, "SITE=production\n").unwrap();
+    let files = ["base.yaml", "production.yaml"];
+    place.config(
+        json!([{"name": stack.name, "files": files, "envFiles": [env]}]),
+        json!({}),
+    );
+    let options = ["--file", files[0], "--file", files[1], "--env-file"];
+    let options = [&options[..], &[env.to_str().unwrap()]].concat();
+    let up = [&options[..], &["up", "--detach", "--wait", "db", "app"]].concat();
+    output(&mut stack.compose(&up)).expect_status(0);
+    let ran = place.run().expect_status(0).json();
+    let warnings = stack.outcome(&ran)["warnings"].to_string();
+    assert!(
+        warnings.contains("env.production is not in the archive"),
+        "{warnings}"
+    );
+    assert!(!warnings.contains("base.yaml"), "{warnings}");
+    let archive = place.archive(&stack.name);
+    let down = [&options[..], &["down", "--timeout", "1"]].concat();
+    output(&mut stack.compose(&down)).expect_status(0);
+    fs::remove_dir_all(&stack.dir).unwrap();
+    // A machine where nothing is configured.
+    place.config(json!([]), json!({}));
+    let mut restore = place.program(&["restore", archive.to_str().unwrap(), "--yes"]);
+    let kept = fs::read(&env).unwrap();
+    fs::remove_file(&env).unwrap();
+    let refused = output(&mut restore).expect_status(1);
+    assert!(
+        refused.stderr.contains("env.production is not there"),
+        "{}",
+        refused.stderr
+    );
+    fs::write(&env, kept).unwrap();
+    output(&mut restore).expect_status(0);
+    let id = docker([
+        "ps",
+        "--quiet",
+        "--filter",
+        &format!("name={}-db", stack.project),
+    ]);
+    assert_eq!(
+        docker(["exec", &id, "sh", "-c", "echo $SITE"]),
+        "production"
+    );
+    output(&mut stack.compose(&down)).expect_status(0);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_stack_that_cannot_be_put_back_is_said_to_be_down() {
+    let place = Place::new();
+    let stack = place.stack("ordered");
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    // Nothing of Compose succeeds, and no container starts any more.
+    let hook = "case \"$*\" in *--no-start*|*'start '*) echo 'no such thing' >&2; exit 1;; esac";
+    let mut restore = place.program(&["restore", &stack.name, "--yes"]);
+    let restore = place.spy(hook).watch(&mut restore);
+    let failed = output(restore).expect_status(3);
+    assert!(
+        failed.stderr.contains("not all could be put back"),
+        "{}",
+        failed.stderr
+    );
+    output(&mut place.program(&["recover"])).expect_status(0);
+    assert_eq!(stack.running(), ["app:running", "db:running"]);
 }

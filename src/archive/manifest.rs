@@ -26,6 +26,12 @@ pub struct Manifest {
     pub trees: BTreeMap<String, String>,
     pub capture: Capture,
     pub stop_method: StopMethod,
+    /// What Compose was told to read instead of what it finds by itself, as paths
+    /// from the stack's directory, or absolute ones outside of it.
+    #[serde(default)]
+    pub files: Vec<String>,
+    #[serde(default)]
+    pub env_files: Vec<String>,
     /// When the last byte could have changed: the stop was confirmed.
     pub captured: ZonedDateTime,
     pub downtime_ms: Option<u64>,

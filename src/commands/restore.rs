@@ -90,10 +90,8 @@ fn restore_stack(
     let plan = load_with(global, Absent::UseDefaults)?;
     let manifest = &told_or_made_up(options, &plan, archive, manifest)?;
     let stack = plan.stack(&manifest.stack);
-    let signals = Signals::install()?;
     let wish = Wish {
         state_dir: &plan.state_dir,
-        signals: &signals,
         allow_devices: options.allow_devices || is_in_store(options),
         allow_damaged: options.allow_damaged,
         keep_old: options.keep_old,
@@ -106,7 +104,9 @@ fn restore_stack(
     let _lock = Lock::take(&plan.state_dir, Work::Other)?;
     let planned = restores::stack::Restore::plan(archive, manifest, stack, &wish)?;
     confirm(options, &planned.text())?;
-    let restored = planned.run()?;
+    // Not before: a question may be ended by Ctrl-C.
+    let signals = Signals::install()?;
+    let restored = planned.run(&signals)?;
     if global.json {
         print_json(&restored)?;
     }
@@ -231,6 +231,14 @@ fn told_or_made_up(
 /// newest of those whose time begins with these digits.
 pub fn in_store(plan: &Plan, what: &str) -> Result<StoredArchive> {
     let (stack, time) = what.split_once('@').unwrap_or((what, ""));
+    let digits: String = time.chars().filter(char::is_ascii_digit).collect();
+    let is_separator = |c: char| "-_:T ".contains(c);
+    ensure!(
+        time.chars().all(|c| c.is_ascii_digit() || is_separator(c))
+            && digits.is_empty() == time.is_empty(),
+        "{time:?} is no time: give the first digits of it, as in {stack}@20261124_03 or \
+         {stack}@2026-11-24 (`list {stack}` shows all)"
+    );
     let store = Store::open(&plan.backup_dir)?;
     let mut archives = store.list(stack)?;
     if archives.is_empty() {
@@ -239,7 +247,6 @@ pub fn in_store(plan: &Plan, what: &str) -> Result<StoredArchive> {
             plan.backup_dir.display()
         );
     }
-    let digits: String = time.chars().filter(char::is_ascii_digit).collect();
     archives.retain(|archive| {
         let name = archive.name.time.strftime("%Y%m%d%H%M%S").to_string();
         name.starts_with(&digits) && (archive.is_good() || !digits.is_empty())

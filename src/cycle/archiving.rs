@@ -358,6 +358,8 @@ impl Cycle<'_> {
             trees,
             capture: self.stack.capture,
             stop_method: survey.stop_method,
+            files: self.stack.compose.relative(&self.stack.compose.files),
+            env_files: self.stack.compose.relative(&self.stack.compose.env_files),
             captured: ZonedDateTime::now(),
             downtime_ms: None,
             running: survey.services(),

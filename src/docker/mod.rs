@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::process::{Exit, Output, Program};
 pub use engine::refuse_podman;
 use engine::{Unreachable, engine};
-pub use inspect::{ComposeConfig, Container, Dependency, Health, Image, Status, Volume};
+pub use inspect::{ComposeConfig, Container, Dependency, Health, Image, Mount, Status, Volume};
 pub use put_back::{
     create_volume, exec_drill, remove_containers, remove_project, remove_volume, up_drill,
 };
@@ -302,6 +302,15 @@ pub struct ComposeProject {
 }
 
 impl ComposeProject {
+    /// Paths as they are from its directory, where they are within it.
+    pub fn relative(&self, paths: &[PathBuf]) -> Vec<String> {
+        let relative = |path: &PathBuf| path.strip_prefix(&self.dir).unwrap_or(path).to_owned();
+        paths
+            .iter()
+            .map(|path| relative(path).display().to_string())
+            .collect()
+    }
+
     fn compose<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Program {
         let mut all = vec!["compose".to_owned()];
         let mut option = |name: &str, value: &str| all.extend([name.to_owned(), value.to_owned()]);

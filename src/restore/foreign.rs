@@ -55,6 +55,8 @@ pub fn stand_in(archive: &Archive, stack: &StackPlan) -> Result<Manifest> {
         trees: BTreeMap::from([(root, stack.dir().display().to_string())]),
         capture: Capture::Offline,
         stop_method: StopMethod::Down,
+        files: Vec::new(),
+        env_files: Vec::new(),
         captured: ZonedDateTime::try_from(metadata.modified()?)?,
         downtime_ms: None,
         running: Vec::new(),

@@ -90,7 +90,7 @@ pub(super) fn missing_volumes(manifest: &Manifest, present: &[Volume]) -> Result
     Ok(missing)
 }
 
-/// Where each tree goes; one within another is part of that.
+/// Where each tree goes; one within another, or at the same place, is part of that.
 pub(super) fn targets(
     manifest: &Manifest,
     dir: &Path,
@@ -106,10 +106,7 @@ pub(super) fn targets(
             let Some(volume) = volumes.get(name) else {
                 continue;
             };
-            match volume.bound() {
-                Some(_) => PathBuf::from(path),
-                None => volume.mountpoint.clone(),
-            }
+            volume.bound().unwrap_or(&volume.mountpoint).to_owned()
         } else {
             PathBuf::from(path)
         };
@@ -123,10 +120,14 @@ pub(super) fn targets(
         targets.push(Target::new(prefix, &path));
     }
     let paths: Vec<PathBuf> = targets.iter().map(|target| target.path.clone()).collect();
+    let mut at = 0;
     targets.retain(|target| {
-        !paths
-            .iter()
-            .any(|path| *path != target.path && target.path.starts_with(path))
+        let is_part = |(other, path): (usize, &PathBuf)| {
+            target.path.starts_with(path) && (*path != target.path || other < at)
+        };
+        let is_part = paths.iter().enumerate().any(is_part);
+        at += 1;
+        !is_part
     });
     Ok(targets)
 }

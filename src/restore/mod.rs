@@ -5,6 +5,7 @@ mod extract;
 pub mod foreign;
 pub mod host;
 mod metadata;
+mod mounts;
 pub mod pick;
 pub mod stack;
 pub mod swap;

@@ -57,9 +57,15 @@ impl Only {
         let picks = |name: &Vec<u8>| {
             is_within(name, path) || in_volumes.is_some_and(|rest| is_within(name, rest))
         };
-        let picked = self.names.iter().position(picks);
-        self.found.borrow_mut().extend(picked);
-        picked.is_some()
+        let mut is_picked = false;
+        // All of them: a name that another one holds, too, is found.
+        for (at, name) in self.names.iter().enumerate() {
+            if picks(name) {
+                self.found.borrow_mut().insert(at);
+                is_picked = true;
+            }
+        }
+        is_picked
     }
 
     /// # Errors
@@ -168,6 +174,11 @@ mod tests {
         }
         only.check_all_found().unwrap();
         assert!(Only::default().picks(b"anything"));
+        // One name within another, and one twice.
+        let names = ["web", "web/html", "web"].map(str::to_owned);
+        let nested = Only::new(&names, None).unwrap();
+        assert!(nested.picks(b"web/html/a"));
+        nested.check_all_found().unwrap();
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod start;
 mod undo;
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::fmt::{self, Display, Formatter, Write as _};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -49,7 +49,8 @@ pub struct Restore<'a> {
     archive: &'a Archive,
     manifest: Manifest,
     state_dir: &'a Path,
-    signals: &'a Signals,
+    /// Until it is done, they are not looked at.
+    signals: Signals,
     stop_timeout: Option<Duration>,
     start_timeout: Duration,
     allow_devices: bool,
@@ -66,7 +67,6 @@ pub struct Restore<'a> {
 
 pub struct Wish<'a> {
     pub state_dir: &'a Path,
-    pub signals: &'a Signals,
     pub allow_devices: bool,
     /// Otherwise data that is not as it was written replaces nothing.
     pub allow_damaged: bool,
@@ -100,15 +100,7 @@ impl<'a> Restore<'a> {
         stack: Option<&StackPlan>,
         wish: &Wish<'a>,
     ) -> Result<Restore<'a>> {
-        let dir = directory(manifest, stack)?;
-        let compose = ComposeProject {
-            name: Some(manifest.project.clone()).filter(|name| !name.is_empty()),
-            dir,
-            files: stack.map(|s| s.compose.files.clone()).unwrap_or_default(),
-            env_files: stack
-                .map(|s| s.compose.env_files.clone())
-                .unwrap_or_default(),
-        };
+        let compose = compose_project(manifest, stack)?;
         let containers = match &compose.name {
             Some(project) => docker::compose_containers(Some(project))?,
             None => Vec::new(),
@@ -129,8 +121,9 @@ impl<'a> Restore<'a> {
                 warnings.push(said.to_owned());
             }
         }
-        let ran = |image: &&ImageOf| manifest.running.contains(&image.service);
-        let missing = missing_images(manifest.images.iter().filter(ran))?;
+        let made = start::with_dependencies(manifest.running.clone(), &manifest.compose);
+        let of_made = |image: &&ImageOf| made.contains(&image.service);
+        let missing = missing_images(manifest.images.iter().filter(of_made))?;
         if !missing.is_empty() {
             let said = images_are_missing(&missing);
             ensure!(!wish.starts, "{said}; {LOAD_THEM}");
@@ -164,16 +157,13 @@ impl<'a> Restore<'a> {
             .iter()
             .map(|volume| volume.name.clone())
             .collect();
-        entry.container_ids = containers
-            .iter()
-            .map(|container| container.id.clone())
-            .collect();
+        entry.note_containers(&containers);
         let (running, idle) = by_state(&containers);
-        Ok(Restore {
+        let restore = Restore {
             archive,
             manifest: manifest.clone(),
             state_dir: wish.state_dir,
-            signals: wish.signals,
+            signals: Signals::default(),
             stop_timeout: stack.and_then(|stack| stack.stop_timeout),
             start_timeout: stack.map_or(Duration::from_secs(180), |stack| stack.start_timeout),
             allow_devices: wish.allow_devices,
@@ -184,7 +174,13 @@ impl<'a> Restore<'a> {
             missing_volumes,
             warnings,
             entry,
-        })
+        };
+        for target in &restore.entry.targets {
+            target.check()?;
+        }
+        let own: Vec<&str> = restore.running.iter().map(|was| was.id.as_str()).collect();
+        restore.refuse_what_is_held(&own)?;
+        Ok(restore)
     }
 
     /// What will be done, for the question whether it is to be.
@@ -242,27 +238,18 @@ impl<'a> Restore<'a> {
     /// # Errors
     /// When it could not be done; all is as it was then, unless the message
     /// says otherwise.
-    pub fn run(mut self) -> Result<Restored> {
+    pub fn run(mut self, signals: &Signals) -> Result<Restored> {
+        self.signals = signals.clone();
         let journal = Journal::open(self.state_dir)?;
         self.refuse_leftovers(&journal)?;
         if !self.allow_damaged {
             self.refuse_damaged()?;
         }
-        for target in &self.entry.targets {
-            target.check()?;
-        }
         self.entry.write(self.state_dir)?;
-        let began = Instant::now();
-        let mut down_since = began;
-        let result = self.attempt(&journal, &mut down_since);
-        let (summary, services) = match result {
+        let (summary, services, downtime) = match self.attempt(&journal) {
             Ok(done) => done,
             Err(error) => return Err(self.give_up(&journal, error)),
         };
-        let downtime = down_since.elapsed();
-        self.entry.step = Step::Committed;
-        // From here on what is new stays.
-        self.entry.write(self.state_dir)?;
         let kept = finish(&self.entry, &journal, self.state_dir)?;
         Ok(Restored {
             stack: self.manifest.stack.clone(),
@@ -319,20 +306,16 @@ impl<'a> Restore<'a> {
         )
     }
 
-    fn attempt(
-        &mut self,
-        journal: &Journal,
-        down_since: &mut Instant,
-    ) -> Result<(super::Summary, Vec<String>)> {
+    fn attempt(&mut self, journal: &Journal) -> Result<(super::Summary, Vec<String>, Duration)> {
         self.create_volumes()?;
         let summary = self.unpack()?;
         if self.manifest.is_stand_in && self.starts {
             self.refuse_unstartable()?;
         }
         self.signals.check()?;
-        *down_since = Instant::now();
+        let down_since = Instant::now();
         self.stop(journal)?;
-        self.prove_quiet()?;
+        self.refuse_what_is_held(&[])?;
         self.signals.check()?;
         self.entry.step = Step::Swapping;
         self.entry.write(self.state_dir)?;
@@ -343,7 +326,15 @@ impl<'a> Restore<'a> {
         } else {
             Vec::new()
         };
-        Ok((summary, services))
+        let downtime = down_since.elapsed();
+        let committed = Entry {
+            step: Step::Committed,
+            ..self.entry.clone()
+        };
+        committed.write(self.state_dir)?;
+        // From here on what is new stays.
+        self.entry = committed;
+        Ok((summary, services, downtime))
     }
 
     /// Only when it is made is it known where the Engine has it: the manifest
@@ -411,24 +402,26 @@ impl<'a> Restore<'a> {
         let mut entry = self.journal_entry(self.running.clone(), journal::Step::Stopping);
         journal.write(&entry)?;
         tracing::info!(services = entry.services().join(" "), "stopping");
-        lifecycle::stop(&self.running, self.stop_timeout, self.signals)?;
+        lifecycle::stop(&self.running, self.stop_timeout, &self.signals)?;
         entry.step = journal::Step::Stopped;
         journal.write(&entry)
     }
 
-    fn prove_quiet(&self) -> Result<()> {
+    /// A container that goes on would have what was there before, and that is
+    /// to be removed. `own` are the ids of those that are to be stopped.
+    fn refuse_what_is_held(&self, own: &[&str]) -> Result<()> {
         let paths: Vec<PathBuf> = self
             .entry
             .targets
             .iter()
             .map(|target| target.path.clone())
             .collect();
-        let writers =
-            quiet::container_writers(&docker::containers()?, &paths, quiet::Who::RunsBut(&[]));
+        let who = quiet::Who::HoldsBut(own);
+        let holders = quiet::container_writers(&docker::containers()?, &paths, who);
         ensure!(
-            writers.busy.is_empty(),
-            "what is to be replaced is in use ({})",
-            writers.busy.join("; ")
+            holders.busy.is_empty(),
+            "what is to be replaced is in use, stop that first ({})",
+            holders.busy.join("; ")
         );
         Ok(())
     }
@@ -467,16 +460,55 @@ impl<'a> Restore<'a> {
                 .into_iter()
                 .find(|found| found.stack == self.manifest.stack);
             let Some(left) = left else { return Ok(()) };
-            lifecycle::start(&left.entry?, self.signals)?;
+            lifecycle::start(&left.entry?, &self.signals)?;
             journal.remove(&self.manifest.stack)
         });
-        match undone {
-            Ok(()) => error.context("nothing was restored, all is as it was"),
-            Err(undo) => error.context(format!(
-                "not all could be put back ({undo:#}; run `docker-stack-backup recover` when the cause is gone)"
-            )),
+        let Err(undo) = undone else {
+            return error.context("nothing was restored, all is as it was");
+        };
+        let said = format!(
+            "not all could be put back ({undo:#}; run `docker-stack-backup recover` when the cause \
+             is gone)"
+        );
+        match self.running.is_empty() {
+            true => error.context(said),
+            false => error.context(StillDown(said)),
         }
     }
+}
+
+/// Says of a failed restore that what ran before does not run.
+#[derive(Debug)]
+pub struct StillDown(String);
+
+impl Display for StillDown {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// As the configuration says, else as it was.
+fn compose_project(manifest: &Manifest, stack: Option<&StackPlan>) -> Result<ComposeProject> {
+    let recorded = |paths: &[String]| paths.iter().map(PathBuf::from).collect();
+    let (files, env_files) = match stack {
+        Some(stack) => (stack.compose.files.clone(), stack.compose.env_files.clone()),
+        None => (recorded(&manifest.files), recorded(&manifest.env_files)),
+    };
+    let dir = directory(manifest, stack)?;
+    for file in files.iter().chain(&env_files) {
+        let path = dir.join(file);
+        ensure!(
+            path.starts_with(&dir) || path.exists(),
+            "{} is not there, and not in the archive: put it there first, or unpack with --to",
+            path.display()
+        );
+    }
+    Ok(ComposeProject {
+        name: Some(manifest.project.clone()).filter(|name| !name.is_empty()),
+        dir,
+        files,
+        env_files,
+    })
 }
 
 fn images_are_missing(images: &[String]) -> String {

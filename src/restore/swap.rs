@@ -4,6 +4,7 @@
 //! of a tree's root it can be told at any time which of the two is in place, so
 //! that a restore killed at any point is undone, or finished.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -14,7 +15,8 @@ use jiff::ZonedDateTime;
 use rustix::fs::{AtFlags, CWD, RenameFlags, StatxAttributes, StatxFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::docker::ComposeProject;
+use super::mounts;
+use crate::docker::{ComposeProject, Container, Mount};
 use crate::journal::{sync_dir, write_durably};
 
 const FORMAT_VERSION: u32 = 2;
@@ -36,6 +38,10 @@ pub struct Entry {
     pub new_volumes: Vec<String>,
     /// Containers that were there before.
     pub container_ids: Vec<String>,
+    /// Services that have data in anonymous volumes: only the container that
+    /// Compose makes in place of another inherits them.
+    #[serde(default)]
+    pub services_to_inherit: BTreeSet<String>,
     /// What was there before stays beside it.
     pub keep_old: bool,
 }
@@ -76,7 +82,18 @@ impl Entry {
             targets,
             new_volumes: Vec::new(),
             container_ids: Vec::new(),
+            services_to_inherit: BTreeSet::new(),
             keep_old: false,
+        }
+    }
+
+    /// Notes what is there of the stack's containers.
+    pub fn note_containers<'a>(&mut self, containers: impl IntoIterator<Item = &'a Container>) {
+        for container in containers {
+            self.container_ids.push(container.id.clone());
+            if !container.one_off && container.mounts.iter().any(Mount::is_anonymous) {
+                self.services_to_inherit.insert(container.service.clone());
+            }
         }
     }
 
@@ -105,7 +122,7 @@ impl Entry {
         for target in self.targets.iter().rev() {
             target.put_back()?;
         }
-        self.targets.iter().try_for_each(Target::discard)
+        self.targets.iter().try_for_each(Target::discard_new)
     }
 
     /// Removes what was there before, or, if it is to be kept, gives it a name
@@ -200,8 +217,8 @@ impl Target {
     }
 
     /// # Errors
-    /// When it cannot be exchanged: it is a mount point, or a former restore
-    /// left something beside it.
+    /// When it cannot be exchanged: it is a mount point or holds some, or a
+    /// former restore left something beside it.
     pub fn check(&self) -> Result<()> {
         let staging = self.staging();
         if exists(&staging)? {
@@ -216,9 +233,24 @@ impl Target {
                 "{} is a mount point and cannot be exchanged: unpack with --to and copy, or unmount it",
                 self.path.display()
             ),
-            Ok(_) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Ok(_) => self.check_mounts(),
+            Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(error) => Err(error).with_context(|| format!("look at {}", self.path.display())),
         }
+    }
+
+    /// A mount goes along with the directory that it is in, and what is on it
+    /// would be removed as what was there before.
+    fn check_mounts(&self) -> Result<()> {
+        let Some(mounted) = mounts::beneath(&self.path)?.pop() else {
+            return Ok(());
+        };
+        bail!(
+            "{} is mounted within {}, which is to be exchanged: unmount it for that time, or \
+             unpack with --to and copy",
+            mounted.display(),
+            self.path.display()
+        )
     }
 
     /// Notes what is unpacked.
@@ -239,6 +271,8 @@ impl Target {
     }
 
     fn put_in_place(&self) -> Result<()> {
+        // It was checked before all was unpacked.
+        self.check_mounts()?;
         self.exchange(&self.staging(), &self.path)
     }
 
@@ -261,10 +295,37 @@ impl Target {
         sync_dir(self.parent())
     }
 
+    /// Removes what was unpacked.
+    ///
+    /// # Errors
+    /// When something else is there: since somebody has moved things, it may be
+    /// all that is left of what was there before.
+    fn discard_new(&self) -> Result<()> {
+        let staged = inode(&self.staging())?;
+        if staged.is_some() && self.new.is_some() && staged != self.new {
+            bail!(
+                "{} is not what was unpacked there, and neither is {}: see which is to stay, and \
+                 move the other away",
+                self.staging().display(),
+                self.path.display()
+            );
+        }
+        self.discard()
+    }
+
     /// Removes what lies beside it, for good before the journal that tells of
-    /// it is, also when it had been removed already. Follows no symlink.
+    /// it is, also when it had been removed already. Follows no symlink, and
+    /// enters no mount.
     fn discard(&self) -> Result<()> {
         let path = self.staging();
+        if let Some(mounted) = mounts::beneath(&path)?.pop() {
+            bail!(
+                "{} is mounted within {}, which is to be removed: unmount it, then run \
+                 `docker-stack-backup recover`",
+                mounted.display(),
+                path.display()
+            );
+        }
         let removed = match fs::symlink_metadata(&path) {
             Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&path),
             Ok(_) => fs::remove_file(&path),
@@ -370,6 +431,19 @@ mod tests {
             assert_eq!(entry.clean().unwrap(), [""; 0].map(PathBuf::from));
             assert_eq!(contents(&entry), ["new"; 3]);
         }
+    }
+
+    #[test]
+    fn what_somebody_put_beside_a_target_is_not_taken_for_what_was_unpacked() {
+        let dir = tempfile::tempdir().unwrap();
+        let entry = scene(dir.path());
+        entry.exchange().unwrap();
+        // The new one is moved away; what was there before lies beside it.
+        fs::rename(dir.path().join("a"), dir.path().join("elsewhere")).unwrap();
+        let error = entry.undo().unwrap_err().to_string();
+        assert!(error.contains("is not what was unpacked"), "{error}");
+        let old = entry.targets[0].staging().join("content");
+        assert_eq!(fs::read_to_string(old).unwrap(), "old");
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Restore<'_> {
             let project = find_project(&self.entry.compose, Some(&config.name), &everywhere)?;
             let project = project.context("find the project")?;
             let own = everywhere.iter().filter(|c| c.project == project);
-            self.entry.container_ids = own.map(|c| c.id.clone()).collect();
+            self.entry.note_containers(own);
             self.manifest.project.clone_from(&project);
             self.entry.compose.name = Some(project.clone());
             self.entry.project = Some(project);
@@ -156,7 +156,7 @@ impl Restore<'_> {
         tracing::info!(services = services.join(" "), "starting");
         let mut entry = self.journal_entry(started.clone(), journal::Step::Stopped);
         self.warnings
-            .extend(lifecycle::start(&entry, self.signals)?);
+            .extend(lifecycle::start(&entry, &self.signals)?);
         // Only a container that runs tells of a health check in its image.
         let containers = docker::compose_containers(Some(&self.manifest.project))?;
         for was in &mut started {
@@ -174,13 +174,13 @@ impl Restore<'_> {
         });
         entry.containers = started;
         self.warnings
-            .extend(lifecycle::start(&entry, self.signals)?);
+            .extend(lifecycle::start(&entry, &self.signals)?);
         Ok(services.clone())
     }
 }
 
 /// Containers are made of all that a service depends on.
-fn with_dependencies(services: Vec<String>, compose: &Value) -> BTreeSet<String> {
+pub(super) fn with_dependencies(services: Vec<String>, compose: &Value) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     let mut rest = services;
     while let Some(service) = rest.pop() {

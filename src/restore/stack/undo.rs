@@ -1,9 +1,10 @@
 //! Undoing a restore that failed or was killed, or finishing one that was through.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::docker::{self, Container, Status};
 use crate::journal::Journal;
@@ -30,33 +31,16 @@ pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Resul
 }
 
 pub(super) fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
-    if let (Step::Swapping, Some(project)) = (entry.step, &entry.project) {
-        let containers = docker::patiently(
+    let containers = match (entry.step, &entry.project) {
+        (Step::Swapping, Some(project)) => docker::patiently(
             || docker::compose_containers(Some(project)),
             |away| away < ENGINE_LIMIT,
-        )?;
-        let running: Vec<&Container> = containers
-            .iter()
-            .filter(|c| c.status != Status::Stopped)
-            .collect();
-        let longest = running
-            .iter()
-            .map(|c| c.stop_timeout)
-            .max()
-            .unwrap_or_default();
-        let ids: Vec<String> = running.iter().map(|c| c.id.clone()).collect();
-        if !ids.is_empty() {
-            docker::stop(&ids, None, longest)?;
-        }
-        let is_new = |c: &&Container| !entry.container_ids.contains(&c.id);
-        let new: Vec<String> = containers
-            .iter()
-            .filter(is_new)
-            .map(|c| c.id.clone())
-            .collect();
-        docker::remove_containers(&new)?;
-    }
+        )?,
+        _ => Vec::new(),
+    };
+    stop(&containers)?;
     entry.undo()?;
+    remove_new(entry, &containers)?;
     for volume in &entry.new_volumes {
         // An empty volume too many must keep no stack from being started.
         if let Err(error) = docker::remove_volume(volume) {
@@ -64,6 +48,45 @@ pub(super) fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
         }
     }
     entry.remove(state_dir)
+}
+
+fn stop(containers: &[Container]) -> Result<()> {
+    let running = containers.iter().filter(|c| c.status != Status::Stopped);
+    let (ids, timeouts): (Vec<String>, Vec<Duration>) =
+        running.map(|c| (c.id.clone(), c.stop_timeout)).unzip();
+    match timeouts.into_iter().max() {
+        Some(longest) => docker::stop(&ids, None, longest),
+        None => Ok(()),
+    }
+}
+
+/// Removes the containers that were not there before. Where one of them took
+/// the place of one with anonymous volumes, it first gives its place, and the
+/// volumes, to one as the file that is back describes it: once it is gone,
+/// they are nobody's.
+fn remove_new(entry: &Entry, containers: &[Container]) -> Result<()> {
+    let (old, mut new): (Vec<&Container>, Vec<&Container>) = containers
+        .iter()
+        .partition(|c| entry.container_ids.contains(&c.id));
+    let is_heir = |c: &&Container| {
+        entry.services_to_inherit.contains(&c.service)
+            && !c.one_off
+            && old
+                .iter()
+                .all(|o| (&o.service, o.number) != (&c.service, c.number))
+    };
+    let mut heirs: BTreeMap<String, usize> = BTreeMap::new();
+    for heir in new.iter().filter(|c| is_heir(c)) {
+        *heirs.entry(heir.service.clone()).or_default() += 1;
+    }
+    if !heirs.is_empty() {
+        let services: Vec<String> = heirs.keys().cloned().collect();
+        let created = entry.compose.create(&services, &heirs);
+        created.context("let the former containers' anonymous volumes be inherited")?;
+    }
+    new.retain(|c| !heirs.contains_key(&c.service));
+    let ids: Vec<String> = new.into_iter().map(|c| c.id.clone()).collect();
+    docker::remove_containers(&ids)
 }
 
 pub(super) fn finish(entry: &Entry, journal: &Journal, state_dir: &Path) -> Result<Vec<PathBuf>> {
