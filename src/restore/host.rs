@@ -159,6 +159,52 @@ fn described(image: &ImageOf) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::restore::pick::frozen_manifest;
+
+    #[test]
+    fn a_volume_goes_where_it_is_now_and_what_lies_in_one_place_goes_there_once() {
+        let mut manifest = frozen_manifest();
+        let dir = Path::new("/srv/frozen");
+        manifest.trees = [
+            ("frozen", "/old/frozen"),
+            ("frozen.binds/mnt/a/repos", "/mnt/a/repos"),
+            ("frozen.binds/srv/frozen/within", "/srv/frozen/within"),
+            ("frozen.volumes/moved", "/mnt/old"),
+            (
+                "frozen.volumes/plain",
+                "/var/lib/docker/volumes/plain/_data",
+            ),
+            ("frozen.volumes/repos", "/mnt/a/repos"),
+        ]
+        .map(|(tree, path)| (tree.to_owned(), path.to_owned()))
+        .into();
+        let volume = |name: &str, options: serde_json::Value| -> Volume {
+            serde_json::from_value(serde_json::json!({
+                "Name": name, "Driver": "local", "Mountpoint": format!("/data/{name}/_data"),
+                "Labels": null, "Options": options,
+            }))
+            .unwrap()
+        };
+        let bound =
+            |device: &str| serde_json::json!({"o": "bind", "type": "none", "device": device});
+        let present = [
+            volume("moved", bound("/mnt/new")),
+            volume("plain", serde_json::Value::Null),
+            volume("repos", bound("/mnt/a/repos")),
+        ];
+        let targets = targets(&manifest, dir, &by_name(&present)).unwrap();
+        let targets: Vec<(&str, &str)> = targets
+            .iter()
+            .map(|target| (&*target.prefix, target.path.to_str().unwrap()))
+            .collect();
+        let expected = [
+            ("frozen", "/srv/frozen"),
+            ("frozen.binds/mnt/a/repos", "/mnt/a/repos"),
+            ("frozen.volumes/moved", "/mnt/new"),
+            ("frozen.volumes/plain", "/data/plain/_data"),
+        ];
+        assert_eq!(targets, expected);
+    }
 
     #[test]
     fn images_are_named_with_their_digests() {

@@ -148,6 +148,15 @@ fn is_plain(member: &str) -> bool {
 }
 
 #[cfg(test)]
+pub fn frozen_manifest() -> Manifest {
+    let file = include_bytes!("../../tests/archives/format-1.tar");
+    let mut archive = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut archive, file).unwrap();
+    let json = crate::archive::read_manifest(&archive).unwrap().unwrap();
+    serde_json::from_slice(&json).unwrap()
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -183,12 +192,7 @@ mod tests {
 
     #[test]
     fn a_manifest_that_leads_elsewhere_is_refused() {
-        let file = include_bytes!("../../tests/archives/format-1.tar");
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("a"), file).unwrap();
-        let archive = std::fs::File::open(dir.path().join("a")).unwrap();
-        let json = crate::archive::read_manifest(&archive).unwrap().unwrap();
-        let good: Manifest = serde_json::from_slice(&json).unwrap();
+        let good = frozen_manifest();
         check_manifest(&good).unwrap();
         for stack in ["", "..", "a/b", "../x"] {
             let manifest = Manifest {
