@@ -40,9 +40,10 @@ pub struct Context<'a> {
 /// start, the start is attempted.
 pub fn back_up(context: &Context<'_>, stack: &StackPlan) -> StackOutcome {
     let mut record = Record::new(stack);
-    if let Some(cycle) = Cycle::plan(&mut record, context, stack)
+    if let Some(mut cycle) = Cycle::plan(&mut record, context, stack)
         && let Some(inventory) = record.phase(Phase::Measure, |_| cycle.measure())
         && let Some(method) = cycle.pre_copy(&mut record, inventory)
+        && let Some(()) = record.phase(Phase::Plan, |outcome| cycle.plan_again(outcome))
     {
         let written = cycle.capture_while_down(&mut record, method);
         if let Some(written) = written {
@@ -53,6 +54,15 @@ pub fn back_up(context: &Context<'_>, stack: &StackPlan) -> StackOutcome {
         }
     }
     record.outcome
+}
+
+fn note(outcome: &mut StackOutcome, survey: &Survey) {
+    outcome.project = Some(survey.project.clone());
+    outcome.services = survey.services();
+    outcome.coverage = survey.coverage.clone();
+    for warning in &survey.warnings {
+        warn(outcome, warning.clone());
+    }
 }
 
 /// What the configuration could not show: the store lies in what is to be
@@ -90,12 +100,7 @@ impl<'a> Cycle<'a> {
         record.phase(Phase::Plan, |outcome| {
             context.signals.check()?;
             let survey = Survey::of(stack)?;
-            outcome.project = Some(survey.project.clone());
-            outcome.services = survey.services();
-            outcome.coverage = survey.coverage.clone();
-            for warning in &survey.warnings {
-                warn(outcome, warning.clone());
-            }
+            note(outcome, &survey);
             refuse_own_store(context.store, &survey)?;
             // Held from now on: a volume that its driver unmounts with the
             // last container stays readable through these handles.
@@ -112,6 +117,36 @@ impl<'a> Cycle<'a> {
 }
 
 impl Cycle<'_> {
+    /// Right before the stop, since the copy may have taken hours: what was
+    /// stopped meanwhile must not be started, and what was started meanwhile
+    /// must be.
+    fn plan_again(&mut self, outcome: &mut StackOutcome) -> Result<()> {
+        self.context.signals.check()?;
+        let survey = Survey::of(self.stack)?;
+        if survey.project != self.survey.project || survey.trees != self.survey.trees {
+            bail!("what there is to archive changed meanwhile; nothing was stopped");
+        }
+        // A file that was saved by rename is read while down, as any new one.
+        self.refuse_replaced(Source::is_directory)
+            .context("nothing was stopped")?;
+        self.sources = survey.open_sources()?;
+        note(outcome, &survey);
+        self.survey = survey;
+        self.check_manifest_fits()?;
+        self.refuse_writers()
+    }
+
+    /// The trees are read through handles, wherever these lead by now.
+    fn refuse_replaced(&self, counts: impl Fn(&Source) -> bool) -> Result<()> {
+        let counted = self.sources.iter().filter(|source| counts(source));
+        for source in counted {
+            if !source.is(&Source::open(&*source.prefix, &source.path)?) {
+                bail!("{} was replaced meanwhile", source.path.display());
+            }
+        }
+        Ok(())
+    }
+
     /// Stop, capture, start. What ran before is started whatever the capture
     /// comes to.
     fn capture_while_down(&self, record: &mut Record, method: Method) -> Option<Written> {

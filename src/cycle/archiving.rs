@@ -9,19 +9,17 @@ use anyhow::{Context as _, Result, bail};
 use jiff::ZonedDateTime;
 
 use super::Cycle;
-use super::proof::busy;
 use super::record::{Record, fail, warn};
 use crate::archive::{
     self, ImageOf, Layout, Manifest, ManifestSlot, Reading, Sharing, Sums, Update, WriteSummary,
 };
 use crate::capture::{self, Inventory, SETTLED_AFTER};
 use crate::config::{Capture, OnBusy, Verify};
-use crate::docker::{self, Container};
+use crate::docker::Container;
 use crate::lifecycle;
 use crate::outcome::{ArchiveOutcome, CaptureOutcome, Phase, StackOutcome};
 use crate::precopy::{Drafted, PASS_FROM_BYTES, Precopy};
 use crate::progress;
-use crate::quiet::{self, Who};
 use crate::report::human_bytes;
 use crate::store::{ArchiveName, Beside, Partial};
 use crate::verify;
@@ -64,7 +62,7 @@ impl Cycle<'_> {
         self.context.signals.check()?;
         self.context.store.check_stack_dir(&self.stack.name)?;
         let inventory = self.scan()?;
-        let manifest = self.manifest(&inventory)?;
+        let manifest = self.manifest();
         let layout = self.layout(&inventory, &manifest)?;
         let needed = layout.archive_bytes() + SPARE_BYTES;
         let available = self.context.store.available_bytes()?;
@@ -77,17 +75,7 @@ impl Cycle<'_> {
                 human_bytes(available)
             );
         }
-        let own: Vec<&str> = self
-            .survey
-            .running
-            .iter()
-            .map(|was| was.id.as_str())
-            .collect();
-        let writers =
-            quiet::container_writers(&docker::containers()?, &self.paths(), Who::RunsBut(&own));
-        if self.stack.on_busy == OnBusy::Fail && !writers.busy.is_empty() {
-            bail!("{}; nothing was stopped", busy(&writers.busy));
-        }
+        self.refuse_writers()?;
         tracing::info!(
             content = human_bytes(inventory.content_bytes()),
             members = inventory.member_count(),
@@ -115,7 +103,7 @@ impl Cycle<'_> {
                 return Ok(self.offline(outcome, format!("{error:#}")));
             }
             tracing::info!("copying while the stack is up");
-            let manifest = self.manifest(&inventory)?;
+            let manifest = self.manifest();
             let drafted = self.precopy(&manifest, |precopy| precopy.draft(inventory, partial))?;
             let Some(drafted) = drafted else {
                 let reason = "no file system of this stack tells of every change";
@@ -168,7 +156,13 @@ impl Cycle<'_> {
         method: Method,
     ) -> Result<Written> {
         self.context.signals.check()?;
-        let mut manifest = self.manifest(inventory)?;
+        let mut manifest = Manifest {
+            content_bytes: inventory.content_bytes(),
+            member_count: inventory.member_count(),
+            socket_count: inventory.socket_count(),
+            excluded_count: inventory.excluded_count(),
+            ..self.manifest()
+        };
         let reason = match method {
             Method::Precopy(mut drafted) => {
                 let update = |precopy: &Precopy<'_>| precopy.update(&mut drafted, inventory);
@@ -328,8 +322,19 @@ impl Cycle<'_> {
         Ok(Layout::new(inventory, &slot))
     }
 
+    /// Room was left for it before the copy.
+    pub(super) fn check_manifest_fits(&self) -> Result<()> {
+        let needed = serde_json::to_vec_pretty(&self.manifest())?.len() + MANIFEST_SLACK_BYTES / 2;
+        match self.manifest_bytes.get() {
+            Some(reserved) if needed as u64 > *reserved => {
+                bail!("the compose file grew much meanwhile; nothing was stopped")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// With what is known before the archive is written.
-    fn manifest(&self, inventory: &Inventory) -> Result<Manifest> {
+    fn manifest(&self) -> Manifest {
         let survey = &self.survey;
         let image = |container: &Container| ImageOf {
             service: container.service.clone(),
@@ -349,7 +354,7 @@ impl Cycle<'_> {
         let trees: BTreeMap<String, String> = trees
             .map(|tree| (tree.prefix.clone(), tree.path.display().to_string()))
             .collect();
-        Ok(Manifest {
+        Manifest {
             format_version: archive::FORMAT_VERSION,
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
             stack: self.stack.name.clone(),
@@ -366,10 +371,10 @@ impl Cycle<'_> {
             volumes: survey.volumes.clone(),
             coverage: survey.coverage.clone(),
             archive_bytes: 0,
-            content_bytes: inventory.content_bytes(),
-            member_count: inventory.member_count(),
-            socket_count: inventory.socket_count(),
-            excluded_count: inventory.excluded_count(),
+            content_bytes: 0,
+            member_count: 0,
+            socket_count: 0,
+            excluded_count: 0,
             changed_count: 0,
             changed: Vec::new(),
             compose: survey
@@ -378,7 +383,7 @@ impl Cycle<'_> {
                 .map(|config| config.json.clone())
                 .unwrap_or_default(),
             is_stand_in: false,
-        })
+        }
     }
 }
 
