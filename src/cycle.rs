@@ -7,7 +7,8 @@ mod record;
 use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use jiff::ZonedDateTime;
@@ -28,6 +29,9 @@ use crate::signals::Signals;
 use crate::store::Store;
 use crate::survey::Survey;
 
+/// What fails after its start was confirmed has mostly failed by then.
+const SECOND_LOOK_AFTER: Duration = Duration::from_secs(2);
+
 /// What the cycles of all stacks share.
 pub struct Context<'a> {
     pub store: &'a Store,
@@ -46,11 +50,12 @@ pub fn back_up(context: &Context<'_>, stack: &StackPlan) -> StackOutcome {
         && let Some(()) = record.phase(Phase::Plan, |outcome| cycle.plan_again(outcome))
     {
         let written = cycle.capture_while_down(&mut record, method);
+        if record.outcome.downtime_ms.is_some() && record.outcome.status != StackStatus::Down {
+            thread::sleep(SECOND_LOOK_AFTER);
+            record.phase(Phase::Start, |outcome| cycle.close_journal(outcome));
+        }
         if let Some(written) = written {
             record.phase(Phase::Finish, |outcome| cycle.finish(outcome, written));
-        }
-        if record.outcome.downtime_ms.is_some() && record.outcome.status != StackStatus::Down {
-            record.phase(Phase::Start, |outcome| cycle.close_journal(outcome));
         }
     }
     record.outcome
@@ -189,7 +194,8 @@ impl Cycle<'_> {
     }
 
     /// Forgets what was stopped, once it is seen to be up still: a container
-    /// may fail shortly after its start was confirmed.
+    /// may fail shortly after its start was confirmed. Not as late as when the
+    /// archive is finished: what is stopped until then is stopped on purpose.
     fn close_journal(&self, outcome: &mut StackOutcome) -> Result<()> {
         let mut containers = self
             .patient_containers()
