@@ -169,8 +169,12 @@ impl Cycle<'_> {
         progress::down(Some(began));
         let stopped = record.phase(Phase::Stop, |_| {
             tracing::info!(services = entry.services().join(" "), "stopping");
-            self.stop(&entry)?;
-            entry.step = Step::Stopped;
+            let stopped = self.stop(&entry);
+            if stopped.as_ref().err().is_none_or(docker::is_refusal) {
+                // So nothing is stopped that was not.
+                entry.step = Step::Stopped;
+            }
+            stopped?;
             self.context.journal.write(&entry)
         });
         let written = stopped.and_then(|()| self.capture(record, method));
