@@ -13,14 +13,14 @@ use super::{Inventory, Node, Source, mutated, stat_handle};
 /// `statfs(2)`.
 ///
 /// Not among them: tmpfs (no write-back, so no second fault), overlayfs (maps
-/// the file below), ZFS (stamps later), network and FUSE file systems (stamps
-/// are the server's).
-const TRUSTED: [(u64, &str); 5] = [
+/// the file below), ZFS (stamps later), bcachefs (a write under way cannot be
+/// waited for, see [`await_write`]), network and FUSE file systems (stamps are
+/// the server's).
+const TRUSTED: [(u64, &str); 4] = [
     (0xEF53, "ext4"), // ext2 and ext3, too: the driver is one
     (0x5846_5342, "xfs"),
     (0x9123_683E, "btrfs"),
     (0xF2F5_2010, "f2fs"),
-    (0xCA45_1A4E, "bcachefs"),
 ];
 
 /// Of each of an inventory's file systems, by the index of its device.
@@ -65,8 +65,9 @@ pub fn sync(sources: &[Source], inventory: &Inventory) -> rustix::io::Result<Tru
 /// A write stamps ctime when it begins, and then holds the inode's lock until
 /// its data has arrived, which may take seconds: it is long, or throttled, or
 /// what it writes is slow to come. Reads of ext4 and Btrfs do not take the
-/// lock, but `SEEK_DATA` does (`ext4_llseek`, `btrfs_file_llseek`); those of
-/// XFS do. Direct writes hold it shared, at most, and are not waited for.
+/// lock, but `SEEK_DATA` does (`ext4_llseek`, `btrfs_file_llseek`,
+/// `f2fs_seek_block`); those of XFS do. Direct writes hold it shared, at most,
+/// and are not waited for.
 pub(crate) fn await_write(file: &File) {
     if !mutated("wait") {
         // Where it leads is not asked, so neither is why it might fail.
