@@ -76,11 +76,10 @@ impl Precopy<'_> {
     /// system that tells of every change.
     pub fn draft(&self, inventory: Inventory, partial: Partial) -> Result<Option<Drafted>> {
         let trust = self.sync(&inventory)?;
-        let trusted_bytes = trust.trusted_bytes(&inventory);
-        if trusted_bytes == 0 {
+        if !trust.is_of_any() {
             return Ok(None);
         }
-        let untrusted_bytes = inventory.content_bytes() - trusted_bytes;
+        let untrusted_bytes = inventory.content_bytes() - trust.trusted_bytes(&inventory);
         let layout = (self.layout)(&inventory)?;
         let archive_bytes = layout.archive_bytes();
         let reading = self.reading(true);

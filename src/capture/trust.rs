@@ -32,6 +32,11 @@ impl Trust {
         self.0.get(usize::from(dev)) == Some(&true)
     }
 
+    /// Whether it can be said of any of them.
+    pub fn is_of_any(&self) -> bool {
+        self.0.contains(&true)
+    }
+
     /// Bytes in files whose ctime can be relied on.
     pub fn trusted_bytes(&self, inventory: &Inventory) -> u64 {
         let files = inventory.entries.iter();

@@ -316,6 +316,17 @@ fn tmpfs_is_not_copied_from_while_up() {
 
 #[test]
 #[ignore = "needs root; run scripts/test"]
+fn files_without_content_are_on_a_file_system_that_tells_of_every_change() {
+    let disk = Disk::new("ext4", &["-q"]);
+    let tree = disk.path.join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("empty"), "").unwrap();
+    let drafted = draft_of(&tree, &disk.path).unwrap();
+    assert_eq!(drafted.untrusted_bytes, 0);
+}
+
+#[test]
+#[ignore = "needs root; run scripts/test"]
 fn a_pass_leaves_half_of_the_room_and_an_update_some_of_it() {
     let disk = Disk::new("ext4", &["-q"]);
     let tree = disk.path.join("tree");
