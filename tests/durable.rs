@@ -90,6 +90,29 @@ fn i5_an_archive_is_synced_before_it_gets_its_name_and_its_directory_after() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
+fn an_archive_gets_its_name_where_there_is_neither_that_rename_nor_a_link() {
+    let scene = Scene::new("stop", 0);
+    let stack = json!({"name": scene.stack.name, "capture": "offline"});
+    scene.place.config(json!([stack]), json!({}));
+    let inject = ["renameat2:error=EINVAL", "linkat:error=EPERM"].map(|e| format!("inject={e}"));
+    let log = scene.place.path("trace");
+    let log = log.to_str().unwrap();
+    let options = ["-qq", "-o", log, "-e", &inject[0], "-e", &inject[1]];
+    let Some(mut command) = strace(&scene.place.program(&["run"]), &options) else {
+        return;
+    };
+    output(&mut command).expect_status(0);
+    scene.assert_recovered("by a plain rename");
+    scene.place.archive(&scene.stack.name);
+    // The control: it was asked for.
+    let trace = fs::read_to_string(log).unwrap();
+    for call in ["renameat2(", "linkat("] {
+        assert!(trace.contains(call), "{trace}");
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
 fn the_journal_names_what_ran_when_the_first_stop_is_issued() {
     let scene = Scene::new("stop", 0);
     let copy = scene.place.path("copy");
