@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use jiff::ZonedDateTime;
 
-use self::archiving::{Method, Written};
+use self::archiving::{Method, SPARE_BYTES, Written};
 use self::record::{Record, warn};
+use crate::archive::Manifest;
 use crate::capture::Source;
 use crate::config::StopMethod;
 use crate::docker::{self, Container, Status};
@@ -154,10 +155,11 @@ impl Cycle<'_> {
 
     /// Stop, capture, start. What ran before is started whatever the capture
     /// comes to.
-    fn capture_while_down(&self, record: &mut Record, method: Method) -> Option<Written> {
+    fn capture_while_down(&self, record: &mut Record, mut method: Method) -> Option<Written> {
         if self.survey.running.is_empty() {
             tracing::info!("nothing runs, archiving as it is");
-            return self.capture(record, method);
+            let manifest = self.capture(record, &mut method)?;
+            return Some(Written { method, manifest });
         }
         let mut entry = self.journal_entry();
         record.phase(Phase::Stop, |_| {
@@ -177,7 +179,12 @@ impl Cycle<'_> {
             stopped?;
             self.context.journal.write(&entry)
         });
-        let written = stopped.and_then(|()| self.capture(record, method));
+        let manifest = stopped.and_then(|()| self.capture(record, &mut method));
+        // Removing what is of no use may take seconds, and comes after the
+        // start; but on a full disk that might fail.
+        if manifest.is_none() && self.lacks_room() {
+            method = Method::Offline(None, None);
+        }
         let started = record.phase(Phase::Start, |outcome| {
             tracing::info!(services = entry.services().join(" "), "starting");
             for warning in lifecycle::start(&entry, self.context.signals)? {
@@ -194,7 +201,12 @@ impl Cycle<'_> {
             }
             None => record.outcome.status = StackStatus::Down,
         }
-        written
+        manifest.map(|manifest| Written { method, manifest })
+    }
+
+    fn lacks_room(&self) -> bool {
+        let available = self.context.store.available_bytes();
+        available.is_ok_and(|bytes| bytes < SPARE_BYTES)
     }
 
     /// Forgets what was stopped, once it is seen to be up still: a container
@@ -261,10 +273,10 @@ impl Cycle<'_> {
         self.survey.stop_method == StopMethod::Pause && !self.survey.running.is_empty()
     }
 
-    fn capture(&self, record: &mut Record, method: Method) -> Option<Written> {
+    fn capture(&self, record: &mut Record, method: &mut Method) -> Option<Manifest> {
         let (inventory, before) =
             record.phase(Phase::Quiet, |outcome| self.prove_quiet(outcome))?;
-        let written = record.phase(Phase::Archive, |outcome| {
+        let manifest = record.phase(Phase::Archive, |outcome| {
             self.write(outcome, &inventory, method)
         })?;
         // A daemon that restarts brings back what it was told to keep up, and
@@ -275,7 +287,7 @@ impl Cycle<'_> {
             let writers = quiet::container_writers(&now, &self.paths(), who);
             self.judge(outcome, &writers.busy)
         })?;
-        Some(written)
+        Some(manifest)
     }
 
     /// An Engine that is being restarted is waited for, as the start has to in

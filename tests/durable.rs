@@ -16,14 +16,19 @@ const SYSCALLS: &str = "fsync,fdatasync,rename,renameat2,unlink,unlinkat,execve"
 struct Trace(Vec<String>);
 
 impl Trace {
-    /// Of a run that goes well. Requests to the Engine are writes to its socket.
+    /// Of a run that goes well.
     fn of_a_run(scene: &Scene) -> Option<Trace> {
+        Trace::with_status(scene, 0)
+    }
+
+    /// Of a run. Requests to the Engine are writes to its socket.
+    fn with_status(scene: &Scene, status: i32) -> Option<Trace> {
         let log = scene.place.path("trace");
         let trace = format!("trace={SYSCALLS},write,sendto");
         let options = ["-f", "-qq", "-y", "-s", "500", "-e", &trace, "-o"];
         let run = scene.place.program(&["run"]);
         let mut command = strace(&run, &[&options[..], &[log.to_str().unwrap()]].concat())?;
-        output(&mut command).expect_status(0);
+        output(&mut command).expect_status(status);
         let text = fs::read_to_string(log).unwrap();
         Some(Trace(text.lines().map(str::to_owned).collect()))
     }
@@ -86,6 +91,24 @@ fn i5_an_archive_is_synced_before_it_gets_its_name_and_its_directory_after() {
     // The stack is up by then: nothing of this adds to its downtime.
     let start = trace.find(0, &["POST /", "/start"]);
     assert!(start < file);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_draft_that_is_of_no_use_is_removed_when_the_stack_is_up_again() {
+    let scene = Scene::new("stop", 0);
+    // For which it fails once it is down.
+    let path = scene.stack.dir.join("bulk");
+    let _writer = fs::OpenOptions::new().append(true).open(path).unwrap();
+    let Some(trace) = Trace::with_status(&scene, 2) else {
+        return;
+    };
+    let stop = trace.find(0, &["POST /", "/stop"]);
+    let start = trace.find(stop, &["POST /", "/start"]);
+    let removed = trace.find(0, &["unlinkat(", ".tar.partial\""]);
+    assert!(start < removed);
+    scene.assert_recovered("a draft of no use");
+    assert_eq!(scene.place.stored(&scene.stack.name), [""; 0]);
 }
 
 #[test]

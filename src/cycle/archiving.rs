@@ -26,7 +26,7 @@ use crate::verify;
 
 /// Room beyond the archive's own length that must be free: what may be added
 /// to a stack between measuring and stopping it, and the file system's own.
-const SPARE_BYTES: u64 = 16 << 20;
+pub(super) const SPARE_BYTES: u64 = 16 << 20;
 /// Below both of these, reading everything takes no longer than a scan and a
 /// sync more.
 const LITTLE_BYTES: u64 = 16 << 20;
@@ -37,23 +37,18 @@ const LATER_FROM_BYTES: u64 = 16 << 20;
 /// Of the manifest, for what is known only when the archive is written.
 const MANIFEST_SLACK_BYTES: usize = 8 << 10;
 
-/// How the data is read.
+/// How the data is read, and what was written of it while the stack was down.
 pub(super) enum Method {
-    Precopy(Box<Drafted>),
+    /// Still to be put together.
+    Precopy(Box<Drafted>, Option<Box<Update>>),
     /// Why not otherwise, unless it was asked for.
-    Offline(Option<String>),
+    Offline(Option<String>, Option<(Partial, Layout)>),
 }
 
 /// An archive that has all but its manifest and its name.
 pub(super) struct Written {
-    data: WrittenData,
-    manifest: Manifest,
-}
-
-enum WrittenData {
-    Whole(Partial, Layout),
-    /// Still to be put together.
-    Parts(Box<Drafted>, Box<Update>),
+    pub(super) method: Method,
+    pub(super) manifest: Manifest,
 }
 
 impl Cycle<'_> {
@@ -89,11 +84,11 @@ impl Cycle<'_> {
     /// nothing was stopped then.
     pub(super) fn pre_copy(&self, record: &mut Record, inventory: Inventory) -> Option<Method> {
         if self.stack.capture == Capture::Offline || self.survey.running.is_empty() {
-            return Some(Method::Offline(None));
+            return Some(Method::Offline(None, None));
         }
         if inventory.content_bytes() < LITTLE_BYTES && inventory.member_count() < LITTLE_MEMBERS {
             let reason = "so little data is read as fast while down".to_owned();
-            return Some(Method::Offline(Some(reason)));
+            return Some(Method::Offline(Some(reason), None));
         }
         record.phase(Phase::Precopy, |outcome| {
             self.context.signals.check()?;
@@ -113,7 +108,7 @@ impl Cycle<'_> {
                 let bytes = human_bytes(drafted.untrusted_bytes);
                 warn(outcome, format!("{bytes} are on a file system that does not tell of every change: read while down"));
             }
-            Ok(Method::Precopy(Box::new(drafted)))
+            Ok(Method::Precopy(Box::new(drafted), None))
         })
     }
 
@@ -122,7 +117,7 @@ impl Cycle<'_> {
             "all data is read while the stack is down: {reason}; set `capture` to `offline` if that is meant to be"
         );
         warn(outcome, warning);
-        Method::Offline(Some(reason))
+        Method::Offline(Some(reason), None)
     }
 
     fn precopy<T>(
@@ -149,12 +144,14 @@ impl Cycle<'_> {
         })
     }
 
+    /// With the stack down. Whatever comes of it, what was written is left in
+    /// `method`: removing it can wait until the stack is up.
     pub(super) fn write(
         &self,
         outcome: &mut StackOutcome,
         inventory: &Inventory,
-        method: Method,
-    ) -> Result<Written> {
+        method: &mut Method,
+    ) -> Result<Manifest> {
         self.context.signals.check()?;
         let mut manifest = Manifest {
             content_bytes: inventory.content_bytes(),
@@ -163,32 +160,27 @@ impl Cycle<'_> {
             excluded_count: inventory.excluded_count(),
             ..self.manifest()
         };
-        let reason = match method {
-            Method::Precopy(mut drafted) => {
-                let update = |precopy: &Precopy<'_>| precopy.update(&mut drafted, inventory);
-                if let Some(update) = self.precopy(&manifest, update)? {
-                    let drafted_summary = &drafted.summary;
-                    let summary = update.summary().clone();
-                    outcome.capture = Some(CaptureOutcome {
-                        method: Capture::Precopy,
-                        reason: None,
-                        down_bytes: update.fresh_bytes() - summary.shared_bytes,
-                        pass_count: drafted.pass_count,
-                        shared_bytes: drafted_summary.shared_bytes + summary.shared_bytes,
-                        refused_count: drafted_summary.refused_count + summary.refused_count,
-                    });
-                    self.judge_changed(outcome, &mut manifest, summary);
-                    let data = WrittenData::Parts(drafted, Box::new(update));
-                    return Ok(Written { data, manifest });
-                }
-                // Removed with its draft, which makes the room.
-                drop(drafted);
-                let reason = "no room for what changed beside the draft".to_owned();
-                self.offline(outcome, reason.clone());
-                Some(reason)
+        if let Method::Precopy(drafted, written) = method {
+            let update = |precopy: &Precopy<'_>| precopy.update(drafted, inventory);
+            if let Some(update) = self.precopy(&manifest, update)? {
+                let drafted_summary = &drafted.summary;
+                let summary = update.summary().clone();
+                outcome.capture = Some(CaptureOutcome {
+                    method: Capture::Precopy,
+                    reason: None,
+                    down_bytes: update.fresh_bytes() - summary.shared_bytes,
+                    pass_count: drafted.pass_count,
+                    shared_bytes: drafted_summary.shared_bytes + summary.shared_bytes,
+                    refused_count: drafted_summary.refused_count + summary.refused_count,
+                });
+                self.judge_changed(outcome, &mut manifest, summary);
+                *written = Some(Box::new(update));
+                return Ok(manifest);
             }
-            Method::Offline(reason) => reason,
-        };
+            let reason = "no room for what changed beside the draft";
+            // The draft goes, which makes the room.
+            *method = self.offline(outcome, reason.to_owned());
+        }
         let layout = self.layout(inventory, &manifest)?;
         let now = ZonedDateTime::now().datetime();
         let partial = self.context.store.create_partial(&self.stack.name, now)?;
@@ -200,20 +192,26 @@ impl Cycle<'_> {
             is_live: false,
             share: self.share(),
         };
-        let summary = archive::write_members(&layout, inventory, reading, partial.file())
-            .with_context(|| format!("write archive {}", partial.path().display()))?;
+        let written = archive::write_members(&layout, inventory, reading, partial.file())
+            .with_context(|| format!("write archive {}", partial.path().display()));
+        let archive_bytes = layout.archive_bytes();
+        let reason = match method {
+            Method::Offline(reason, _) => reason.take(),
+            Method::Precopy(..) => None,
+        };
+        *method = Method::Offline(None, Some((partial, layout)));
+        let summary = written?;
         outcome.capture = Some(CaptureOutcome {
             method: Capture::Offline,
             reason,
-            down_bytes: layout.archive_bytes() - summary.shared_bytes,
+            down_bytes: archive_bytes - summary.shared_bytes,
             pass_count: 0,
             shared_bytes: summary.shared_bytes,
             refused_count: summary.refused_count,
         });
         manifest.capture = Capture::Offline;
         self.judge_changed(outcome, &mut manifest, summary);
-        let data = WrittenData::Whole(partial, layout);
-        Ok(Written { data, manifest })
+        Ok(manifest)
     }
 
     /// Says which files changed although nothing should have written to them.
@@ -242,10 +240,13 @@ impl Cycle<'_> {
 
     /// The stack is up again: what is left does not add to its downtime.
     pub(super) fn finish(&self, outcome: &mut StackOutcome, written: Written) -> Result<()> {
-        let Written { data, mut manifest } = written;
-        let (partial, layout) = match data {
-            WrittenData::Whole(partial, layout) => (partial, layout),
-            WrittenData::Parts(drafted, update) => {
+        let Written {
+            method,
+            mut manifest,
+        } = written;
+        let (partial, layout) = match method {
+            Method::Offline(_, Some(whole)) => whole,
+            Method::Precopy(drafted, Some(update)) => {
                 let finish = |precopy: &Precopy<'_>| precopy.finish(*drafted, *update);
                 let finished = self.precopy(&manifest, finish)?;
                 if let Some(capture) = &mut outcome.capture {
@@ -254,6 +255,7 @@ impl Cycle<'_> {
                 }
                 (finished.partial, finished.layout)
             }
+            Method::Offline(..) | Method::Precopy(..) => bail!("nothing was written"),
         };
         manifest.archive_bytes = layout.archive_bytes();
         manifest.downtime_ms = outcome.downtime_ms;
