@@ -100,7 +100,8 @@ fn open_on(sources: &[Source], inventory: &Inventory, dev: usize) -> Option<Owne
     (found == inventory.devices[dev]).then_some(handle)
 }
 
-fn is_trusted(handle: &OwnedFd) -> bool {
+/// Whether the file system of this is one that tells of every change.
+pub(crate) fn is_trusted(handle: impl AsFd) -> bool {
     let Ok(statfs) = rustix::fs::fstatfs(handle.as_fd()) else {
         return false;
     };
