@@ -201,6 +201,7 @@ pub enum Encryption {
 pub enum MailWhen {
     #[default]
     Always,
+    /// Or a warning.
     Failure,
 }
 

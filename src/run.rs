@@ -15,7 +15,7 @@ use crate::lifecycle;
 use crate::lock::{Held, Lock, Work};
 use crate::logging::Log;
 use crate::outcome::{
-    ExitStatus, FORMAT_VERSION, Failure, Phase, Recovered, RunOutcome, StackOutcome, StackStatus,
+    FORMAT_VERSION, Failure, Phase, Recovered, RunOutcome, StackOutcome, StackStatus,
 };
 use crate::plan::{Plan, StackPlan};
 use crate::priority;
@@ -201,7 +201,7 @@ fn mail(plan: &Plan, outcome: &RunOutcome) -> Result<()> {
     let Some(email) = &plan.email else {
         return Ok(());
     };
-    if email.when == MailWhen::Failure && outcome.exit_status() == ExitStatus::Ok {
+    if email.when == MailWhen::Failure && outcome.is_all_well() {
         return Ok(());
     }
     let subject = report::subject(outcome, &email.subject_tag);
