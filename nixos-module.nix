@@ -571,12 +571,9 @@ in
     systemd.services.docker-stack-backup-recover = lib.recursiveUpdate commonUnit {
       description = "Start the stacks that an interrupted backup left stopped";
       wantedBy = [ "multi-user.target" ];
-      # Any of them: stopped stacks, an interrupted restore, a killed drill.
-      unitConfig.ConditionDirectoryNotEmpty = map (dir: "|${cfg.stateDir}/${dir}") [
-        "journal"
-        "restore"
-        "drill"
-      ];
+      # A run that was killed is mailed from here.
+      wants = dockerUnits ++ mailUnits;
+      after = dockerUnits ++ mailUnits;
       # Docker may not be ready yet, or a stack not be healthy at once.
       startLimitIntervalSec = 3600;
       startLimitBurst = 10;
