@@ -118,7 +118,7 @@ fn a_second_run_is_refused_while_a_run_is_under_way_and_a_recovery_leaves_it_alo
     wait_until("the first has stopped something", || {
         spy.calls().iter().any(|call| call.starts_with("stop "))
     });
-    let holder = format!("another run is under way (process {}", first.pid());
+    let holder = format!("a run is under way (process {}", first.pid());
     // The run has begun with a recovery itself.
     for (args, status) in [(["run"], 1), (["prune"], 1), (["recover"], 0)] {
         let ended = output(&mut place.program(&args)).expect_status(status);

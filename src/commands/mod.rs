@@ -206,7 +206,7 @@ pub fn prune(global: &Global, stacks: &[String], dry_run: bool) -> Result<ExitSt
     if dry_run {
         return inspect::prune_dry_run(global, &plan, policy, now);
     }
-    let _lock = Lock::take(&plan.state_dir, Work::Other)?;
+    let _lock = Lock::take(&plan.state_dir, Work::Prune)?;
     let store = Store::open(&plan.backup_dir)?;
     let pruned: Vec<PrunedStack> = plan
         .stacks
