@@ -38,10 +38,10 @@ pub struct Global {
     /// A stack's directory; may be given several times. No configuration file is read then
     #[arg(long = "stack", global = true, value_name = "DIR")]
     pub stack_dirs: Vec<PathBuf>,
-    /// Where the archives are
+    /// Where the archives are, whatever the configuration says
     #[arg(long, global = true, value_name = "DIR")]
     pub backup_dir: Option<PathBuf>,
-    /// Where the journal, the lock and the last outcome are
+    /// Where the journal, the lock and the last outcome are, whatever the configuration says
     #[arg(long, global = true, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// Print JSON instead of text
