@@ -35,7 +35,8 @@ pub struct Config {
     /// `null` sends no mail.
     #[serde(deserialize_with = "email")]
     pub email: Option<Email>,
-    /// Options for stacks that do not set them; excludes are added up.
+    /// Options for stacks that do not set them; lists of patterns and volumes are
+    /// added up.
     pub defaults: Stack,
 }
 
