@@ -277,6 +277,21 @@ fn a_report_before_the_first_run_says_so() {
 }
 
 #[test]
+fn recover_needs_no_engine_where_nothing_was_left() {
+    let place = Place::new();
+    place.config(json!(["web"]), json!({}));
+    let mut recover = place.program(&["recover"]);
+    let recover = recover.env("DOCKER_HOST", "unix:///nonexistent.sock");
+    let ended = output(recover).expect_status(0);
+    assert!(
+        ended.stderr.contains("nothing to recover"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(ended.stdout, "");
+}
+
+#[test]
 fn a_live_check_tries_every_place_that_a_run_writes_to() {
     let place = Place::new();
     fs::write(place.path("file"), "").unwrap();
