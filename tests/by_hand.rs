@@ -81,7 +81,7 @@ fn databases_come_back_by_the_commands_of_the_readme() {
     assert!(shop.is_restored());
     shop.stack.remove();
     // As on a new machine.
-    fs::remove_dir(shop.stack.dir.parent().unwrap()).unwrap();
+    fs::remove_dir_all(shop.stack.dir.parent().unwrap()).unwrap();
     restore();
     assert!(shop.is_restored());
 }
