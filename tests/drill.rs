@@ -3,6 +3,8 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -405,4 +407,77 @@ fn without_a_name_every_configured_stack_is_drilled() {
     assert!(problem.contains("there is no archive of a stack"), "{all}");
     let ended = drill(&["--", "web", "true"]).expect_status(1);
     assert!(ended.stderr.contains("name the stack"), "{}", ended.stderr);
+}
+
+/// A service `app` that waits, and what else there is of it.
+fn write_app(stack: &Stack, more: &str) {
+    let compose = format!(
+        "services:\n  app:\n    image: docker-stack-backup/busybox:1\n    \
+         command: sleep infinity\n    init: true\n{more}"
+    );
+    fs::write(stack.dir.join("compose.yaml"), compose).unwrap();
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_stack_behind_a_symlink_is_drilled_and_restored_with_its_binds() {
+    let place = Place::new();
+    let mut stack = place.stack("paused");
+    let real = stack.dir.clone();
+    fs::create_dir(real.join("db")).unwrap();
+    fs::write(real.join("db/file"), "archived").unwrap();
+    symlink(place.path("stacks"), place.path("linked")).unwrap();
+    stack.dir = place.path("linked").join(&stack.name);
+    // By either name.
+    let binds = format!("    volumes: ['./db:/db', '{}/db:/real']\n", real.display());
+    write_app(&stack, &binds);
+    // As a person does.
+    let script = "cd \"$1\" && docker compose up --detach --wait";
+    let up = || {
+        output(
+            Command::new("sh")
+                .args(["-c", script, "sh"])
+                .arg(&stack.dir),
+        )
+    };
+    up().expect_status(0);
+    let ids = stack.ids();
+    place.config(json!([{"name": stack.name, "path": stack.dir}]), json!({}));
+    place.run().expect_status(0);
+    fs::write(real.join("db/file"), "live").unwrap();
+    let check = "test \"$(cat /db/file /real/file)\" = archivedarchived";
+    let drill = [
+        "drill",
+        "--json",
+        &stack.name,
+        "--",
+        "app",
+        "sh",
+        "-c",
+        check,
+    ];
+    let json = output(&mut place.program(&drill)).expect_status(0).json();
+    assert_eq!(json[0]["problems"], json!([]), "{json}");
+    assert_eq!(json[0]["notes"], json!([]), "{json}");
+    let out = place.path("out");
+    let out = out.to_str().unwrap();
+    let restore = |more: &[&str]| {
+        let args = [&["restore", stack.name.as_str()], more].concat();
+        output(&mut place.program(&args)).expect_status(0)
+    };
+    restore(&["--to", out, "--only", "app"]);
+    let file = Path::new(out).join(&stack.name).join("db/file");
+    assert_eq!(fs::read_to_string(file).unwrap(), "archived");
+    // To Compose, it is the stack that runs: no container is made anew.
+    restore(&["--yes"]);
+    assert_eq!(
+        fs::read_to_string(real.join("db/file")).unwrap(),
+        "archived"
+    );
+    assert_eq!(stack.ids(), ids);
+    // The control: another file makes another container.
+    let compose = stack.read("compose.yaml");
+    fs::write(real.join("compose.yaml"), compose + "    hostname: other\n").unwrap();
+    up().expect_status(0);
+    assert_ne!(stack.ids(), ids);
 }

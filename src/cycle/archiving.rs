@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use jiff::ZonedDateTime;
@@ -345,10 +345,15 @@ impl Cycle<'_> {
         let mut images: Vec<ImageOf> = survey.containers.iter().map(image).collect();
         images.sort();
         images.dedup();
-        let trees = survey.trees.iter();
-        let trees: BTreeMap<String, String> = trees
-            .map(|tree| (tree.prefix.clone(), tree.path.display().to_string()))
-            .collect();
+        let by_prefix = |at: &dyn Fn(&Path) -> PathBuf| -> BTreeMap<String, String> {
+            let trees = survey.trees.iter();
+            trees
+                .map(|tree| (tree.prefix.clone(), at(&tree.path).display().to_string()))
+                .collect()
+        };
+        let trees = by_prefix(&Path::to_owned);
+        let mut real_trees = by_prefix(&quiet::real);
+        real_trees.retain(|prefix, path| trees[prefix] != *path);
         Ok(Manifest {
             format_version: archive::FORMAT_VERSION,
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -356,6 +361,7 @@ impl Cycle<'_> {
             project: survey.project.clone(),
             host: self.context.host.to_owned(),
             trees,
+            real_trees,
             capture: self.stack.capture,
             stop_method: survey.stop_method,
             captured: ZonedDateTime::now(),
