@@ -407,6 +407,17 @@ fn without_a_name_every_configured_stack_is_drilled() {
     assert!(problem.contains("there is no archive of a stack"), "{all}");
     let ended = drill(&["--", "web", "true"]).expect_status(1);
     assert!(ended.stderr.contains("name the stack"), "{}", ended.stderr);
+    // Nor does it when they are named.
+    let all = drill(&[&new.name, "./none.tar", &web.name])
+        .expect_status(2)
+        .json();
+    for (i, name) in [new.name.as_str(), "./none.tar", &web.name]
+        .into_iter()
+        .enumerate()
+    {
+        assert_eq!(all[i]["stack"], name, "{all}");
+        assert_eq!(all[i]["problems"] == json!([]), i == 2, "{all}");
+    }
 }
 
 /// A service `app` that waits, and what else there is of it.
