@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::scene::{Scene, at_call};
 use common::shop::Shop;
-use common::{Background, Ended, Place, Stack, docker, output, wait_until};
+use common::{Background, Ended, Place, Stack, docker, output, succeed, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::fs::XattrFlags;
@@ -75,7 +75,7 @@ fn a_drill_of_all_that_is_ended_by_a_signal_tells_and_notes_what_was_done() {
     place.config(stacks, json!({"email": unreachable}));
     let drill = freeze_in_drill(&place, &web);
     let unpacked = place.state().join("drill").join(&web.name);
-    let unpacked = unpacked.join(".dsbdrill.compose.json");
+    let unpacked = unpacked.join("compose.json");
     assert!(!unpacked.exists(), "too late");
     send(&drill, Signal::SIGTERM);
     send(&drill, Signal::SIGCONT);
@@ -427,6 +427,163 @@ fn write_app(stack: &Stack, more: &str) {
          command: sleep infinity\n    init: true\n{more}"
     );
     fs::write(stack.dir.join("compose.yaml"), compose).unwrap();
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drill_mounts_nothing_live_through_a_symlink() {
+    let place = Place::new();
+    let stack = place.stack("paused");
+    let (here, disk) = (stack.dir.join("data-v2"), place.path("disk"));
+    for dir in [&here, &disk] {
+        fs::create_dir(dir).unwrap();
+        fs::write(dir.join("file"), "archived").unwrap();
+    }
+    symlink(&here, stack.dir.join("here")).unwrap();
+    symlink(&disk, stack.dir.join("disk")).unwrap();
+    write_app(&stack, "    volumes: ['./here:/here', './disk:/disk']\n");
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    for dir in [&here, &disk] {
+        fs::write(dir.join("file"), "live").unwrap();
+    }
+    // The control: the real one has both.
+    let read = "cat /here/file /disk/file";
+    assert_eq!(stack.exec("app", &["sh", "-c", read]), "livelive");
+    let check = "test \"$(cat /here/file)\" = archived && test ! -e /disk && \
+                 for dir in /here /disk; do mkdir -p $dir && echo drilled >$dir/file; done";
+    let drill = [
+        "drill",
+        "--json",
+        &stack.name,
+        "--",
+        "app",
+        "sh",
+        "-c",
+        check,
+    ];
+    let json = output(&mut place.program(&drill)).expect_status(0).json();
+    assert_eq!(json[0]["problems"], json!([]), "{json}");
+    let note = format!(
+        "service app: nothing at /disk, a symlink leads from {} to {}, which the archive does not \
+         hold",
+        stack.dir.join("disk").display(),
+        disk.display()
+    );
+    assert_eq!(json[0]["notes"], json!([note]));
+    assert_eq!(stack.exec("app", &["sh", "-c", read]), "livelive");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn no_archive_leads_a_drill_to_write_elsewhere() {
+    let place = Place::new();
+    let stack = place.stack("redis");
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    let (precious, forged) = (place.path("precious"), place.path("forged.tar"));
+    fs::write(&precious, "precious").unwrap();
+    fs::copy(place.archive(&stack.name), &forged).unwrap();
+    // By the names that the program itself has, or had, in the same directory.
+    let links = place.path("links");
+    fs::create_dir(&links).unwrap();
+    for name in [".dsbdrill.compose.json", "compose.json", "unpacked"] {
+        symlink(&precious, links.join(name)).unwrap();
+        let [forged, links] = [&forged, &links].map(|path| path.to_str().unwrap());
+        succeed("tar", ["-rf", forged, "-C", links, name]);
+    }
+    let drill = ["drill", "--json", forged.to_str().unwrap()];
+    let json = output(&mut place.program(&drill)).expect_status(0).json();
+    assert_eq!(json[0]["problems"], json!([]), "{json}");
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+    assert_eq!(traces(&place, &stack), [""; 0]);
+    // The control: they were in the archive.
+    let extracted = place.extract(&forged);
+    for name in [".dsbdrill.compose.json", "compose.json", "unpacked"] {
+        assert_eq!(fs::read_link(extracted.join(name)).unwrap(), precious);
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drilled_container_has_nothing_that_another_project_could_notice() {
+    let place = Place::new();
+    let (stack, other) = (place.stack("paused"), place.stack("redis"));
+    other.up();
+    write_app(
+        &stack,
+        &format!(
+            "    labels: {{traefik.enable: 'true'}}\n    volumes_from: ['container:{}']\n    \
+             privileged: true\n    network_mode: host\n    pid: host\n    \
+             logging: {{driver: gelf, options: {{gelf-address: 'udp://127.0.0.1:9'}}}}\n    \
+             cap_add: [SYS_TIME, NET_ADMIN]\n    oom_score_adj: 500\n",
+            other.container("cache")
+        ),
+    );
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    let inspect = |container: &str| -> Value {
+        let inspected = output(Command::new("docker").args(["container", "inspect", container]));
+        let all: Value = serde_json::from_str(&inspected.stdout).unwrap();
+        all[0].clone()
+    };
+    // Labels, volumes, and what it is given of the machine.
+    let seen = |container: &Value| {
+        let labels = container["Config"]["Labels"].as_object().unwrap();
+        // The image has some, too.
+        let labels = labels.keys().filter(|key| key.starts_with("traefik."));
+        let mounts = container["Mounts"].as_array().unwrap().iter();
+        let host = &container["HostConfig"];
+        json!({
+            "labels": labels.collect::<Vec<_>>(),
+            "mounts": mounts.map(|mount| &mount["Destination"]).collect::<Vec<_>>(),
+            "from": host["VolumesFrom"].as_array().map_or(0, Vec::len),
+            "privileged": host["Privileged"],
+            "pid": host["PidMode"],
+            "log": host["LogConfig"]["Type"],
+            "capabilities": host["CapAdd"].as_array().map_or(0, Vec::len),
+            "oom": host["OomScoreAdj"],
+            "is_of_host": host["NetworkMode"] == "host",
+        })
+    };
+    let name = format!("dsbdrill-{}-app-1", stack.name);
+    let args = ["drill", "--json", &stack.name, "--", "app", "sleep", "300"];
+    let drill = Background::spawn(&mut place.program(&args));
+    wait_until("it is drilled", || {
+        inspect(&name)["State"]["Running"] == true
+    });
+    let expected = json!({
+        "labels": [], "mounts": [], "from": 0, "privileged": false, "pid": "", "log": "local",
+        "capabilities": 1, "oom": 0, "is_of_host": false,
+    });
+    assert_eq!(seen(&inspect(&name)), expected);
+    send(&drill, Signal::SIGTERM);
+    drill.end().expect_status(2);
+    // The control: the real one has all of it.
+    let expected = json!({
+        "labels": ["traefik.enable"], "mounts": ["/data"], "from": 1, "privileged": true,
+        "pid": "host", "log": "gelf", "capabilities": 2, "oom": 500, "is_of_host": true,
+    });
+    assert_eq!(seen(&inspect(&stack.container("app"))), expected);
+    // What it had to do without is told.
+    let args = ["drill", "--json", &stack.name];
+    let json = output(&mut place.program(&args)).expect_status(0).json();
+    let told = json[0]["notes"].to_string();
+    for what in [
+        "volumes_from container:",
+        "privileged",
+        "network_mode",
+        "pid",
+        "cap_add SYS_TIME",
+    ] {
+        assert!(
+            told.contains(&format!("service app: without its {what}")),
+            "{told}"
+        );
+    }
 }
 
 #[test]

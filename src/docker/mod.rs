@@ -23,9 +23,7 @@ use crate::process::{Exit, Output, Program};
 pub use engine::refuse_podman;
 use engine::{Unreachable, engine};
 pub use inspect::{ComposeConfig, Container, Dependency, Health, Image, Status, Volume};
-pub use put_back::{
-    create_volume, exec_drill, remove_containers, remove_project, remove_volume, up_drill,
-};
+pub use put_back::{create_volume, remove_containers, remove_project, remove_volume};
 
 const DOCKER: &str = "docker";
 
