@@ -68,6 +68,8 @@ let
 
   isUnixHost = cfg.docker.host == null || lib.hasPrefix "unix://" cfg.docker.host;
   stackPaths = lib.concatMap (stack: [ stack.path ] ++ stack.includeBinds) stacks;
+  # Those of volumes, too.
+  readPaths = stackPaths ++ [ dataRoot ];
   ownPaths = [
     cfg.backupDir
     cfg.stateDir
@@ -107,8 +109,7 @@ let
       serviceConfig =
         hardening (
           {
-            readPaths = stackPaths;
-            inherit writePaths needsNetwork;
+            inherit readPaths writePaths needsNetwork;
           }
           // needs
         )
@@ -217,8 +218,8 @@ in
       type = types.submodule { options = options.sharedOptions; };
       default = { };
       description = ''
-        Options for stacks that do not set them. `exclude`, `excludeVolumes` and
-        `includeVolumes` are added to those of each stack.
+        Options for stacks that do not set them. `exclude`, `excludeVolumes`,
+        `includeVolumes` and `unshared` are added to those of each stack.
       '';
       example = {
         exclude = [ "*.tmp" ];
@@ -371,7 +372,7 @@ in
                 "failure"
               ];
               default = "always";
-              description = "Whether to mail every report, or only those of runs that failed or warn.";
+              description = "Whether to mail every report, or only those of runs in which something failed or is warned of.";
               example = "failure";
             };
             timeout = mkOption {
@@ -571,18 +572,15 @@ in
     systemd.services.docker-stack-backup-recover = lib.recursiveUpdate commonUnit {
       description = "Start the stacks that an interrupted backup left stopped";
       wantedBy = [ "multi-user.target" ];
-      # Any of them: stopped stacks, an interrupted restore, a killed drill.
-      unitConfig.ConditionDirectoryNotEmpty = map (dir: "|${cfg.stateDir}/${dir}") [
-        "journal"
-        "restore"
-        "drill"
-      ];
+      # A run that was killed is mailed from here.
+      wants = dockerUnits ++ mailUnits;
+      after = dockerUnits ++ mailUnits;
       # Docker may not be ready yet, or a stack not be healthy at once.
       startLimitIntervalSec = 3600;
       startLimitBurst = 10;
       serviceConfig =
         hardening {
-          readPaths = stackPaths;
+          inherit readPaths;
           # To undo an interrupted restore, which is beside what it replaces.
           writePaths = writePaths ++ map dirOf stackPaths ++ [ dataRoot ];
           # The report of a run that was killed is mailed from here. Its password

@@ -19,7 +19,8 @@ pub struct Cli {
 const EXIT_STATUS: &str = "\
 Exit status:
   0  all good
-  1  could not run at all: usage, configuration, or another run is under way
+  1  could not run at all: usage, configuration, or another run is under way (all
+     else that is under way is waited for)
   2  less was done than was asked for (the report says what); every stack is up
   3  a stack that was running is still down";
 
@@ -37,10 +38,10 @@ pub struct Global {
     /// A stack's directory; may be given several times. No configuration file is read then
     #[arg(long = "stack", global = true, value_name = "DIR")]
     pub stack_dirs: Vec<PathBuf>,
-    /// Where the archives are
+    /// Where the archives are, whatever the configuration says
     #[arg(long, global = true, value_name = "DIR")]
     pub backup_dir: Option<PathBuf>,
-    /// Where the journal, the lock and the last outcome are
+    /// Where the journal, the lock and the last outcome are, whatever the configuration says
     #[arg(long, global = true, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// Print JSON instead of text
@@ -105,7 +106,7 @@ pub enum Command {
     ///
     /// With volumes and a directory of its own, no ports, and networks without a way out; from
     /// local images. It is taken down again in any case. Exit status 2 if any did not come up. A
-    /// backup that is under way is waited for.
+    /// backup that is under way, and all else but another drill, is waited for.
     Drill {
         /// Stacks (their newest good archives), STACK@TIME, or archive files; without any, all
         /// configured stacks, and the result is mailed if `email` is configured

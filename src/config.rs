@@ -4,10 +4,11 @@
 
 use std::fmt;
 use std::fs;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::de::{self, MapAccess, Unexpected, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub const DEFAULT_BASE_DIR: &str = "/opt/stacks";
@@ -29,10 +30,13 @@ pub struct Config {
     /// Log lines are appended to it; `null` for none.
     pub log_file: Option<PathBuf>,
     /// `null` keeps every archive for ever.
+    #[serde(deserialize_with = "retention")]
     pub retention: Option<Retention>,
     /// `null` sends no mail.
+    #[serde(deserialize_with = "email")]
     pub email: Option<Email>,
-    /// Options for stacks that do not set them; excludes are added up.
+    /// Options for stacks that do not set them; lists of patterns and volumes are
+    /// added up.
     pub defaults: Stack,
 }
 
@@ -201,6 +205,7 @@ pub enum Encryption {
 pub enum MailWhen {
     #[default]
     Always,
+    /// Or a warning.
     Failure,
 }
 
@@ -210,6 +215,47 @@ fn default_subject_tag() -> String {
 
 fn default_mail_timeout() -> u32 {
     60
+}
+
+/// What is meant to be an object, and what it should be like; an array would be
+/// taken, too, by the order of the fields.
+struct Object<T>(&'static str, PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Option<T>, E> {
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Option<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Some)
+    }
+}
+
+fn retention<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Retention>, D::Error> {
+    let expected = "an object such as {\"keepDays\": 28}, or null to keep everything";
+    deserializer.deserialize_any(Object(expected, PhantomData))
+}
+
+fn email<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Email>, D::Error> {
+    let expected = "an object with `host`, `from` and `to`, or null for no mail";
+    deserializer.deserialize_any(Object(expected, PhantomData))
+}
+
+/// The file as a whole.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Whole(#[serde(deserialize_with = "whole")] Config);
+
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Config, D::Error> {
+    let expected = "an object such as {\"stacks\": [\"web\"]}";
+    let config = deserializer.deserialize_any(Object(expected, PhantomData))?;
+    config.ok_or_else(|| de::Error::invalid_type(Unexpected::Unit, &expected))
 }
 
 impl<'de> Deserialize<'de> for Stack {
@@ -253,19 +299,36 @@ impl Config {
 
     pub fn parse(json: &[u8]) -> Result<Config> {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
-        let config = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-            let path = error.path().to_string();
-            let inner = error.into_inner().to_string();
-            let hint = suggestion(&inner)
-                .map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
-            match path.as_str() {
-                "." | "?" => anyhow!("{inner}{hint}"),
-                _ => anyhow!("`{path}`: {inner}{hint}"),
-            }
-        })?;
+        let Whole(config) =
+            serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+                let path = error.path().to_string();
+                let inner = plain(&error.into_inner().to_string());
+                let hint = suggestion(&inner)
+                    .map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+                match path.as_str() {
+                    "." | "?" => anyhow!("{inner}{hint}"),
+                    _ => anyhow!("`{path}`: {inner}{hint}"),
+                }
+            })?;
         deserializer.end()?;
         Ok(config)
     }
+}
+
+/// A message of serde, in the words of JSON.
+fn plain(message: &str) -> String {
+    [
+        ("invalid type: sequence", "invalid type: array"),
+        ("invalid type: map", "invalid type: object"),
+        ("expected a sequence", "expected an array, [\"...\"]"),
+        ("expected path string", "expected a string"),
+        ("expected u32", "expected a whole number, 0 or more"),
+        ("expected u16", "expected a whole number up to 65535"),
+    ]
+    .into_iter()
+    .fold(message.to_owned(), |text, (serde, json)| {
+        text.replace(serde, json)
+    })
 }
 
 /// The known name that is closest to an unknown one, taken from serde's
@@ -341,17 +404,66 @@ mod tests {
     }
 
     #[test]
+    fn an_array_is_no_object_with_the_fields_in_order() {
+        for (array, object) in [
+            (r#"[["web"], "/opt"]"#, r#"{"stacks": ["web"]}"#),
+            ("null", "{}"),
+            (
+                r#"{"retention": [28]}"#,
+                r#"{"retention": {"keepDays": 28}}"#,
+            ),
+            (
+                r#"{"email": ["h", 25, "none", null, null, null, null, "a@b", ["c@d"]]}"#,
+                r#"{"email": {"host": "h", "from": "a@b", "to": ["c@d"]}}"#,
+            ),
+            (r#"{"defaults": ["web"]}"#, r#"{"defaults": {}}"#),
+        ] {
+            let message = error(array);
+            assert!(message.contains("expected "), "{message}");
+            assert!(message.contains("an object"), "{message}");
+            // The control.
+            Config::parse(object.as_bytes()).unwrap();
+        }
+        let config = Config::parse(br#"{"retention": null, "email": null}"#).unwrap();
+        assert_eq!((config.retention, config.email), (None, None));
+    }
+
+    #[test]
     fn a_wrong_value_is_refused_with_its_path() {
         let message = error(r#"{"stacks": [{"name": "a", "stopMethod": "kill"}]}"#);
         assert!(
             message.starts_with("`stacks[0].stopMethod`: unknown variant `kill`"),
             "{message}"
         );
-        let message = error(r#"{"email": {"host": "h", "from": "a@b", "to": "c@d"}}"#);
-        assert!(
-            message.starts_with("`email.to`: invalid type: string"),
-            "{message}"
-        );
+        for (json, expected) in [
+            (
+                r#"{"email": {"host": "h", "from": "a@b", "to": "c@d"}}"#,
+                r#"`email.to`: invalid type: string "c@d", expected an array, ["..."]"#,
+            ),
+            (
+                r#"{"email": {"host": "h", "port": 99999}}"#,
+                "`email.port`: invalid value: integer `99999`, expected a whole number up to 65535",
+            ),
+            (
+                r#"{"retention": {"keepDays": "28"}}"#,
+                r#"`retention.keepDays`: invalid type: string "28", expected a whole number, 0 or more"#,
+            ),
+            (
+                r#"{"retention": 28}"#,
+                r#"`retention`: invalid type: integer `28`, expected an object such as {"keepDays": 28}, or null"#,
+            ),
+            (
+                r#"{"stacks": [["web"]]}"#,
+                "`stacks[0]`: invalid type: array, expected a stack's name or an object",
+            ),
+            (
+                r#"{"backupDir": ["/b"]}"#,
+                "`backupDir`: invalid type: array, expected a string",
+            ),
+        ] {
+            let message = error(json);
+            assert!(message.starts_with(expected), "{message}");
+        }
         let message = error(r#"{"stacks": [7]}"#);
         assert!(message.contains("a stack's name or an object"), "{message}");
         assert!(error("{").contains("EOF"), "{}", error("{"));

@@ -4,16 +4,19 @@ mod archiving;
 mod proof;
 mod record;
 
-use std::cell::OnceCell;
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use jiff::ZonedDateTime;
 
-use self::archiving::{Method, Written};
+use self::archiving::{Method, SPARE_BYTES, Written};
 use self::record::{Record, warn};
+use crate::archive::Manifest;
 use crate::capture::Source;
 use crate::config::StopMethod;
 use crate::docker::{self, Container, Status};
@@ -28,6 +31,9 @@ use crate::signals::Signals;
 use crate::store::Store;
 use crate::survey::Survey;
 
+/// What fails after its start was confirmed has mostly failed by then.
+const SECOND_LOOK_AFTER: Duration = Duration::from_secs(1);
+
 /// What the cycles of all stacks share.
 pub struct Context<'a> {
     pub store: &'a Store,
@@ -40,19 +46,24 @@ pub struct Context<'a> {
 /// start, the start is attempted.
 pub fn back_up(context: &Context<'_>, stack: &StackPlan) -> StackOutcome {
     let mut record = Record::new(stack);
-    if let Some(cycle) = Cycle::plan(&mut record, context, stack)
+    if let Some(mut cycle) = Cycle::plan(&mut record, context, stack)
         && let Some(inventory) = record.phase(Phase::Measure, |_| cycle.measure())
         && let Some(method) = cycle.pre_copy(&mut record, inventory)
+        && let Some(()) = record.phase(Phase::Plan, |outcome| cycle.plan_again(outcome))
     {
         let written = cycle.capture_while_down(&mut record, method);
-        if let Some(written) = written {
-            record.phase(Phase::Finish, |outcome| cycle.finish(outcome, written));
-        }
-        if record.outcome.downtime_ms.is_some() && record.outcome.status != StackStatus::Down {
-            record.phase(Phase::Start, |outcome| cycle.close_journal(outcome));
-        }
+        cycle.finish_and_close_journal(&mut record, written);
     }
     record.outcome
+}
+
+fn note(outcome: &mut StackOutcome, survey: &Survey) {
+    outcome.project = Some(survey.project.clone());
+    outcome.services = survey.services();
+    outcome.coverage = survey.coverage.clone();
+    for warning in &survey.warnings {
+        warn(outcome, warning.clone());
+    }
 }
 
 /// What the configuration could not show: the store lies in what is to be
@@ -78,7 +89,7 @@ struct Cycle<'a> {
     survey: Survey,
     sources: Vec<Source>,
     /// Room for the manifest: the same in a draft and in the archive.
-    manifest_bytes: OnceCell<u64>,
+    manifest_bytes: OnceLock<u64>,
 }
 
 impl<'a> Cycle<'a> {
@@ -90,12 +101,7 @@ impl<'a> Cycle<'a> {
         record.phase(Phase::Plan, |outcome| {
             context.signals.check()?;
             let survey = Survey::of(stack)?;
-            outcome.project = Some(survey.project.clone());
-            outcome.services = survey.services();
-            outcome.coverage = survey.coverage.clone();
-            for warning in &survey.warnings {
-                warn(outcome, warning.clone());
-            }
+            note(outcome, &survey);
             refuse_own_store(context.store, &survey)?;
             // Held from now on: a volume that its driver unmounts with the
             // last container stays readable through these handles.
@@ -105,19 +111,50 @@ impl<'a> Cycle<'a> {
                 stack,
                 survey,
                 sources,
-                manifest_bytes: OnceCell::new(),
+                manifest_bytes: OnceLock::new(),
             })
         })
     }
 }
 
 impl Cycle<'_> {
+    /// Right before the stop, since the copy may have taken hours: what was
+    /// stopped meanwhile must not be started, and what was started meanwhile
+    /// must be.
+    fn plan_again(&mut self, outcome: &mut StackOutcome) -> Result<()> {
+        self.context.signals.check()?;
+        let survey = Survey::of(self.stack)?;
+        if survey.project != self.survey.project || survey.trees != self.survey.trees {
+            bail!("what there is to archive changed meanwhile; nothing was stopped");
+        }
+        // A file that was saved by rename is read while down, as any new one.
+        self.refuse_replaced(Source::is_directory)
+            .context("nothing was stopped")?;
+        self.sources = survey.open_sources()?;
+        note(outcome, &survey);
+        self.survey = survey;
+        self.check_manifest_fits()?;
+        self.refuse_writers()
+    }
+
+    /// The trees are read through handles, wherever these lead by now.
+    fn refuse_replaced(&self, counts: impl Fn(&Source) -> bool) -> Result<()> {
+        let counted = self.sources.iter().filter(|source| counts(source));
+        for source in counted {
+            if !source.is(&Source::open(&*source.prefix, &source.path)?) {
+                bail!("{} was replaced meanwhile", source.path.display());
+            }
+        }
+        Ok(())
+    }
+
     /// Stop, capture, start. What ran before is started whatever the capture
     /// comes to.
-    fn capture_while_down(&self, record: &mut Record, method: Method) -> Option<Written> {
+    fn capture_while_down(&self, record: &mut Record, mut method: Method) -> Option<Written> {
         if self.survey.running.is_empty() {
             tracing::info!("nothing runs, archiving as it is");
-            return self.capture(record, method);
+            let manifest = self.capture(record, &mut method)?;
+            return Some(Written { method, manifest });
         }
         let mut entry = self.journal_entry();
         record.phase(Phase::Stop, |_| {
@@ -129,11 +166,20 @@ impl Cycle<'_> {
         progress::down(Some(began));
         let stopped = record.phase(Phase::Stop, |_| {
             tracing::info!(services = entry.services().join(" "), "stopping");
-            self.stop(&entry)?;
-            entry.step = Step::Stopped;
+            let stopped = self.stop(&entry);
+            if stopped.as_ref().err().is_none_or(docker::is_refusal) {
+                // So nothing is stopped that was not.
+                entry.step = Step::Stopped;
+            }
+            stopped?;
             self.context.journal.write(&entry)
         });
-        let written = stopped.and_then(|()| self.capture(record, method));
+        let manifest = stopped.and_then(|()| self.capture(record, &mut method));
+        // Removing what is of no use may take seconds, and comes after the
+        // start; but on a full disk that might fail.
+        if manifest.is_none() && self.lacks_room() {
+            method = Method::Offline(None, None);
+        }
         let started = record.phase(Phase::Start, |outcome| {
             tracing::info!(services = entry.services().join(" "), "starting");
             for warning in lifecycle::start(&entry, self.context.signals)? {
@@ -150,15 +196,43 @@ impl Cycle<'_> {
             }
             None => record.outcome.status = StackStatus::Down,
         }
-        written
+        manifest.map(|manifest| Written { method, manifest })
+    }
+
+    fn lacks_room(&self) -> bool {
+        let available = self.context.store.available_bytes();
+        available.is_ok_and(|bytes| bytes < SPARE_BYTES)
+    }
+
+    /// The journal is closed meanwhile: what goes down while the archive is
+    /// finished, which may take an hour, is taken down on purpose.
+    fn finish_and_close_journal(&self, record: &mut Record, written: Option<Written>) {
+        let is_up =
+            record.outcome.downtime_ms.is_some() && record.outcome.status != StackStatus::Down;
+        let span = tracing::Span::current();
+        thread::scope(|scope| {
+            let close = || {
+                let _entered = span.enter();
+                thread::sleep(SECOND_LOOK_AFTER);
+                self.close_journal()
+            };
+            let closing = is_up.then(|| scope.spawn(close));
+            if let Some(written) = written {
+                record.phase(Phase::Finish, |outcome| self.finish(outcome, written));
+            }
+            let Some(closing) = closing else { return };
+            record.phase(Phase::Start, |outcome| {
+                let looked = closing.join().unwrap_or_else(|panic| resume_unwind(panic));
+                looked.inspect_err(|_| outcome.status = StackStatus::Down)?
+            });
+        });
     }
 
     /// Forgets what was stopped, once it is seen to be up still: a container
-    /// may fail shortly after its start was confirmed.
-    fn close_journal(&self, outcome: &mut StackOutcome) -> Result<()> {
-        let mut containers = self
-            .patient_containers()
-            .inspect_err(|_| outcome.status = StackStatus::Down)?;
+    /// may fail shortly after its start was confirmed. The inner error is of
+    /// the forgetting.
+    fn close_journal(&self) -> Result<Result<()>> {
+        let mut containers = self.patient_containers()?;
         // Other projects have services of the same names.
         containers.retain(|container| container.project == self.survey.project);
         let has_failed = |was: &&WasRunning| {
@@ -173,10 +247,9 @@ impl Cycle<'_> {
         let failed = self.survey.running.iter().filter(has_failed);
         let failed: Vec<&str> = failed.map(|was| was.name.as_str()).collect();
         if !failed.is_empty() {
-            outcome.status = StackStatus::Down;
             bail!("{} started, but ended soon after", failed.join(", "));
         }
-        self.context.journal.remove(&self.stack.name)
+        Ok(self.context.journal.remove(&self.stack.name))
     }
 
     fn journal_entry(&self) -> Entry {
@@ -216,10 +289,10 @@ impl Cycle<'_> {
         self.survey.stop_method == StopMethod::Pause && !self.survey.running.is_empty()
     }
 
-    fn capture(&self, record: &mut Record, method: Method) -> Option<Written> {
+    fn capture(&self, record: &mut Record, method: &mut Method) -> Option<Manifest> {
         let (inventory, before) =
             record.phase(Phase::Quiet, |outcome| self.prove_quiet(outcome))?;
-        let written = record.phase(Phase::Archive, |outcome| {
+        let manifest = record.phase(Phase::Archive, |outcome| {
             self.write(outcome, &inventory, method)
         })?;
         // A daemon that restarts brings back what it was told to keep up, and
@@ -230,7 +303,7 @@ impl Cycle<'_> {
             let writers = quiet::container_writers(&now, &self.paths(), who);
             self.judge(outcome, &writers.busy)
         })?;
-        Some(written)
+        Some(manifest)
     }
 
     /// An Engine that is being restarted is waited for, as the start has to in

@@ -3,7 +3,11 @@
 //! and waits until it is healthy. All of it is taken down again, by `recover`
 //! if the program is killed.
 
-use std::collections::BTreeMap;
+mod compose;
+mod copy;
+#[cfg(test)]
+mod tests;
+
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
@@ -13,13 +17,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 
 use crate::archive::Manifest;
-use crate::docker::{self, Volume};
-use crate::restore::pick::tree_of;
+use crate::docker::{self, ComposeProject};
 use crate::restore::{Archive, Destination, Options, extract};
 use crate::signals::Signals;
 
@@ -96,8 +98,8 @@ pub fn drill(archive: &Archive, manifest: &Manifest, wish: &Wish<'_>) -> Result<
     let scratch = scratch_of(wish.state_dir, &manifest.stack);
     // What a killed one left of the same stack.
     take_down(&project, &scratch)?;
-    let mut plan = plan(manifest, &project, &scratch)?;
-    let result = attempt(archive, manifest, wish, &project, &scratch, &mut plan);
+    let mut notes = Vec::new();
+    let result = attempt(archive, manifest, wish, &project, &scratch, &mut notes);
     let taken_down = take_down(&project, &scratch);
     let problems = match (result, taken_down) {
         (result, Ok(())) => result.err(),
@@ -118,7 +120,7 @@ pub fn drill(archive: &Archive, manifest: &Manifest, wish: &Wish<'_>) -> Result<
             .into_iter()
             .collect(),
         interrupted: None,
-        notes: plan.notes,
+        notes,
     })
 }
 
@@ -168,29 +170,28 @@ fn attempt(
     wish: &Wish<'_>,
     project: &str,
     scratch: &Path,
-    plan: &mut DrillPlan,
+    notes: &mut Vec<String>,
 ) -> Result<()> {
     ensure!(
         !manifest.running.is_empty(),
         "nothing ran when the archive was made: there is nothing to start"
     );
+    let volumes = compose::volumes(manifest, project)?;
+    // No name in the archive leads to what else is in the scratch directory.
+    let unpacked = scratch.join("unpacked");
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(scratch)
-        .with_context(|| format!("create {}", scratch.display()))?;
-    let mut destinations = vec![destination("", scratch, "")?];
-    for volume in plan.volumes.values() {
+        .create(&unpacked)
+        .with_context(|| format!("create {}", unpacked.display()))?;
+    let unpacked = fs::canonicalize(unpacked)?;
+    for volume in volumes.values() {
         docker::create_volume(volume)?;
     }
-    let made = docker::volumes(
-        &plan
-            .volumes
-            .values()
-            .map(|volume| volume.name.clone())
-            .collect(),
-    )?;
-    for (tree, volume) in &plan.volumes {
+    let names = volumes.values().map(|volume| volume.name.clone());
+    let made = docker::volumes(&names.collect())?;
+    let mut destinations = Vec::new();
+    for (tree, volume) in &volumes {
         let made = made
             .iter()
             .find(|made| made.name == volume.name)
@@ -202,15 +203,10 @@ fn attempt(
         let name = made.mountpoint.file_name().unwrap_or_default();
         fs::remove_dir(&made.mountpoint)
             .with_context(|| format!("empty volume {}", volume.name))?;
-        // Before the destination of all else.
-        destinations.insert(
-            0,
-            Destination {
-                prefix: tree.clone().into_bytes(),
-                ..destination_in(parent, name)?
-            },
-        );
+        destinations.push(destination(tree, parent, name)?);
     }
+    // After those that are part of it.
+    destinations.push(destination("", &unpacked, OsStr::new(""))?);
     let options = Options {
         is_wanted: &|_| true,
         allow_devices: true,
@@ -221,252 +217,37 @@ fn attempt(
     let summary = extract(&mut reader, archive.file(), &destinations, &options)
         .with_context(|| archive.name())?;
     let lacks = summary.lacks.iter();
-    plan.notes
-        .extend(lacks.map(|lack| format!("not restored: {lack}")));
-    let file = scratch.join(".dsbdrill.compose.json");
-    fs::write(&file, serde_json::to_vec_pretty(&plan.compose)?)
+    notes.extend(lacks.map(|lack| format!("not restored: {lack}")));
+    let copy = |path: &str| copy::find(manifest, &unpacked, path);
+    let (compose, lacks) = compose::compose(manifest, project, &copy)?;
+    notes.extend(lacks);
+    let file = scratch.join("compose.json");
+    fs::write(&file, serde_json::to_vec_pretty(&compose)?)
         .with_context(|| format!("write {}", file.display()))?;
+    let drilled = ComposeProject {
+        dir: scratch.to_owned(),
+        name: Some(project.to_owned()),
+        files: vec![file],
+        env_files: Vec::new(),
+    };
     wish.signals.check()?;
     tracing::info!(project, services = manifest.running.join(" "), "starting");
-    docker::up_drill(project, &file, wish.start_timeout, wish.signals)?;
+    drilled.up_drill(wish.start_timeout, wish.signals)?;
     if let Some(command) = &wish.command {
-        docker::exec_drill(project, &file, command.service, command.argv, wish.signals)
+        drilled
+            .exec_drill(command.service, command.argv, wish.signals)
             .context("the check command")?;
     }
     Ok(())
 }
 
-fn destination(prefix: &str, parent: &Path, name: &str) -> Result<Destination> {
-    Ok(Destination {
-        prefix: prefix.as_bytes().to_vec(),
-        ..destination_in(parent, OsStr::new(name))?
-    })
-}
-
-fn destination_in(parent: &Path, name: &OsStr) -> Result<Destination> {
+fn destination(prefix: &str, parent: &Path, name: &OsStr) -> Result<Destination> {
     let handle: OwnedFd = File::open(parent)
         .with_context(|| format!("open {}", parent.display()))?
         .into();
     Ok(Destination {
-        prefix: Vec::new(),
+        prefix: prefix.as_bytes().to_vec(),
         parent: handle,
         name: name.as_bytes().to_vec(),
     })
-}
-
-#[derive(Debug, PartialEq)]
-struct DrillPlan {
-    compose: Value,
-    /// By the tree of the archive that goes into it.
-    volumes: BTreeMap<String, Volume>,
-    notes: Vec<String>,
-}
-
-/// The compose file of the throw-away project: what ran, from local images,
-/// with what the archive holds and nothing else. Pure.
-fn plan(manifest: &Manifest, project: &str, scratch: &Path) -> Result<DrillPlan> {
-    let Some(services) = manifest.compose.get("services").and_then(Value::as_object) else {
-        bail!(
-            "the manifest does not hold the resolved compose configuration: it cannot be drilled"
-        );
-    };
-    let mut drill = DrillPlan {
-        compose: Value::Null,
-        volumes: BTreeMap::new(),
-        notes: Vec::new(),
-    };
-    let mut new_services = Map::new();
-    let mut networks = Map::new();
-    let mut named = Map::new();
-    for service in &manifest.running {
-        let config = services
-            .get(service)
-            .with_context(|| format!("the compose configuration has no service {service}"))?;
-        let mut config = config.as_object().cloned().unwrap_or_default();
-        for dropped in [
-            "build",
-            "container_name",
-            "ports",
-            "deploy",
-            "profiles",
-            "external_links",
-            "links",
-            "scale",
-            "devices",
-            "pull_policy",
-        ] {
-            config.remove(dropped);
-        }
-        // Its own, or what another project could notice.
-        for key in [
-            "network_mode",
-            "pid",
-            "ipc",
-            "uts",
-            "cgroup_parent",
-            "userns_mode",
-        ] {
-            let joins = config.get(key).and_then(Value::as_str).is_some_and(|mode| {
-                mode.starts_with("service:") || mode == "none" || mode == "private"
-            });
-            if !joins && config.remove(key).is_some() {
-                drill
-                    .notes
-                    .push(format!("service {service}: without its {key}"));
-            }
-        }
-        if config.get("privileged") == Some(&Value::Bool(true)) {
-            config.remove("privileged");
-            drill
-                .notes
-                .push(format!("service {service}: not privileged"));
-        }
-        // Compose takes the image it was built to by this name.
-        let image = manifest
-            .images
-            .iter()
-            .find(|image| image.service == *service);
-        if !config.contains_key("image")
-            && let Some(image) = image
-        {
-            config.insert("image".to_owned(), image.reference.clone().into());
-        }
-        config.insert("restart".to_owned(), "no".into());
-        keep_known(&mut config, "depends_on", |name| {
-            manifest.running.iter().any(|running| running == name)
-        });
-        if let Some(used) = config.get_mut("networks").and_then(Value::as_object_mut) {
-            for (name, options) in used {
-                networks.insert(name.clone(), json!({"internal": true}));
-                // Addresses are of the real network.
-                let aliases = options.get("aliases").cloned();
-                *options = aliases.map_or(Value::Null, |aliases| json!({"aliases": aliases}));
-            }
-        }
-        let mounts = config.remove("volumes").unwrap_or_default();
-        let mounts = mounts.as_array().cloned().unwrap_or_default();
-        let mounts = mounts.into_iter().filter_map(|mount| {
-            drill.mount(manifest, project, scratch, service, mount, &mut named)
-        });
-        let mounts: Vec<Value> = mounts.collect();
-        config.insert("volumes".to_owned(), mounts.into());
-        new_services.insert(service.clone(), config.into());
-    }
-    networks
-        .entry("default")
-        .or_insert(json!({"internal": true}));
-    let mut compose = json!({
-        "name": project,
-        "services": new_services,
-        "networks": networks,
-        "volumes": named,
-    });
-    for kind in ["secrets", "configs"] {
-        if let Some(files) = files(manifest, scratch, kind) {
-            compose[kind] = files;
-        }
-    }
-    // Compose wrote every $ of it as $$, so none is resolved a second time.
-    drill.compose = compose;
-    Ok(drill)
-}
-
-impl DrillPlan {
-    /// A mount of the throw-away project; `None` for what it has to do without.
-    fn mount(
-        &mut self,
-        manifest: &Manifest,
-        project: &str,
-        scratch: &Path,
-        service: &str,
-        mut mount: Value,
-        named: &mut Map<String, Value>,
-    ) -> Option<Value> {
-        let text = |mount: &Value, key: &str| {
-            mount
-                .get(key)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let (kind, source, target) = (
-            text(&mount, "type"),
-            text(&mount, "source"),
-            text(&mount, "target"),
-        );
-        match kind.as_str() {
-            "volume" if !source.is_empty() => {
-                let config = manifest
-                    .compose
-                    .get("volumes")
-                    .and_then(|volumes| volumes.get(&source));
-                let real = config
-                    .and_then(|config| config.get("name"))
-                    .and_then(Value::as_str)
-                    .unwrap_or(&source);
-                let name = format!("{project}_{source}");
-                let tree = format!("{}.volumes/{real}", manifest.stack);
-                if manifest.trees.contains_key(&tree) {
-                    let labels = [
-                        ("com.docker.compose.project", project),
-                        ("com.docker.compose.volume", &source),
-                    ];
-                    self.volumes.insert(
-                        tree,
-                        Volume {
-                            name: name.clone(),
-                            driver: "local".to_owned(),
-                            mountpoint: PathBuf::new(),
-                            labels: labels
-                                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                                .into(),
-                            options: BTreeMap::new(),
-                        },
-                    );
-                    named.insert(source, json!({"name": name, "external": true}));
-                } else {
-                    self.notes.push(format!("service {service}: an empty volume at {target}, the archive does not hold {real}"));
-                    named.insert(source, json!({"name": name}));
-                }
-                Some(mount)
-            }
-            "bind" => {
-                match tree_of(manifest, &source) {
-                    Some(member) => {
-                        mount["source"] = scratch.join(member).display().to_string().into();
-                        Some(mount)
-                    }
-                    None => {
-                        self.notes.push(format!("service {service}: nothing at {target}, the archive does not hold {source}"));
-                        None
-                    }
-                }
-            }
-            _ => Some(mount),
-        }
-    }
-}
-
-fn keep_known(config: &mut Map<String, Value>, key: &str, is_known: impl Fn(&str) -> bool) {
-    if let Some(names) = config.get_mut(key).and_then(Value::as_object_mut) {
-        names.retain(|name, _| is_known(name));
-    }
-}
-
-/// Secrets or configs that are files of the archive.
-fn files(manifest: &Manifest, scratch: &Path, kind: &str) -> Option<Value> {
-    let mut all = manifest.compose.get(kind)?.as_object()?.clone();
-    for one in all.values_mut() {
-        if let Some(config) = one.as_object_mut() {
-            config.remove("name");
-        }
-        if let Some(member) = one
-            .get("file")
-            .and_then(Value::as_str)
-            .and_then(|file| tree_of(manifest, file))
-        {
-            one["file"] = scratch.join(member).display().to_string().into();
-        }
-    }
-    Some(all.into())
 }

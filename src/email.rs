@@ -71,6 +71,19 @@ pub fn validate(config: &Email) -> Result<()> {
         message::mailbox(to).context("email.to")?;
     }
     validate_password_source(config)?;
+    for (field, path) in [
+        ("passwordFile", &config.password_file),
+        ("caFile", &config.ca_file),
+    ] {
+        // Relative to where a timer starts the program it would be elsewhere.
+        let is_fine = path.as_ref().is_none_or(|path| path.is_absolute());
+        ensure!(is_fine, "email.{field}: must be an absolute path");
+    }
+    ensure!(
+        config.encryption != Encryption::Starttls || port(config) != SUBMISSIONS_PORT,
+        "email.port 465 is for TLS from the first byte: add \"encryption\": \"tls\" (STARTTLS is \
+         at 587)"
+    );
     ensure!(
         config.user.is_none() || config.encryption != Encryption::None || is_loopback(&config.host),
         "email.user with email.encryption \"none\" would send the password in the clear to {}; \

@@ -133,11 +133,9 @@ pub fn stop_order(containers: &[WasRunning]) -> Vec<Vec<usize>> {
 /// Freezes the containers, all at once; those that were paused before are so
 /// already. There is no order: none of them notices.
 pub fn pause(containers: &[WasRunning]) -> Result<()> {
-    docker::at_once(containers, |was| {
+    docker::all(docker::at_once(containers, |was| {
         docker::pause(&was.id).with_context(|| format!("pause {}", was.name))
-    })
-    .into_iter()
-    .collect()
+    }))
 }
 
 /// Stops the containers, dependants first. `grace` overrides their own stop

@@ -33,26 +33,47 @@ const HOLDER_LOOKS: u32 = 10;
 pub enum Work {
     Run,
     Drill,
-    Other,
+    Restore,
+    Verify,
+    Prune,
+    Recover,
 }
 
 impl Work {
-    const ALL: [Work; 3] = [Work::Run, Work::Drill, Work::Other];
+    const ALL: [Work; 6] = [
+        Work::Run,
+        Work::Drill,
+        Work::Restore,
+        Work::Verify,
+        Work::Prune,
+        Work::Recover,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Work::Run => "run",
             Work::Drill => "drill",
-            Work::Other => "other",
+            Work::Restore => "restore",
+            Work::Verify => "verify",
+            Work::Prune => "prune",
+            Work::Recover => "recover",
         }
     }
 
-    /// Each has a timer, and the one is no reason to go without the other.
+    /// Its holder began by starting what was left stopped.
+    fn has_recovered(self) -> bool {
+        matches!(self, Work::Run | Work::Drill)
+    }
+
+    /// What nobody sits in front of waits for all but its like: a run that is
+    /// due at night is not to be gone without for a `verify`. Who waits holds
+    /// nothing.
     fn waits_for(self, holder: Work) -> bool {
-        matches!(
-            (self, holder),
-            (Work::Run, Work::Drill) | (Work::Drill, Work::Run)
-        )
+        match self {
+            Work::Run | Work::Drill => self != holder,
+            Work::Recover => !holder.has_recovered(),
+            Work::Restore | Work::Verify | Work::Prune => false,
+        }
     }
 }
 
@@ -73,9 +94,9 @@ pub struct Held {
 }
 
 impl Held {
-    /// Its holder began by starting what was left stopped.
+    /// Whether there is nothing to do for `recover`.
     pub fn has_recovered(&self) -> bool {
-        matches!(self.holder, Some((_, Work::Run | Work::Drill)))
+        self.holder.is_some_and(|(_, work)| work.has_recovered())
     }
 }
 
@@ -83,8 +104,12 @@ impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         match self.holder {
-            Some((pid, _)) => write!(f, "another run is under way (process {pid} holds {path})"),
-            None => write!(f, "another run is under way (it holds {path})"),
+            Some((pid, work)) => write!(
+                f,
+                "a {} is under way (process {pid} holds {path})",
+                work.name()
+            ),
+            None => write!(f, "another command is under way (it holds {path})"),
         }
     }
 }
@@ -96,7 +121,7 @@ impl Lock {
     /// the lock for a run or a drill must begin by recovering.
     ///
     /// # Errors
-    /// A [`Held`] when another run holds it; the message names its process.
+    /// A [`Held`] when another command holds it; the message says which.
     pub fn take(state_dir: &Path, work: Work) -> Result<Lock> {
         fs::DirBuilder::new()
             .recursive(true)
@@ -125,7 +150,8 @@ impl Lock {
         }
     }
 
-    /// Waits as long as a run is in the way of a drill, or a drill of a run.
+    /// Waits for what `work` waits for: a run and a drill for all but their
+    /// like, `recover` for what has not recovered itself.
     ///
     /// # Errors
     /// As [`Lock::take`]; and when a signal ends the wait.
@@ -225,48 +251,69 @@ mod tests {
         let state_dir = dir.path().join("state");
         let first = Lock::take(&state_dir, Work::Run).unwrap();
         let message = Lock::take(&state_dir, Work::Run).unwrap_err().to_string();
-        let expected = format!("another run is under way (process {}", std::process::id());
+        let expected = format!("a run is under way (process {}", std::process::id());
         assert!(message.starts_with(&expected), "{message}");
         drop(first);
         Lock::take(&state_dir, Work::Run).unwrap();
     }
 
     #[test]
-    fn a_run_and_a_drill_wait_for_each_other_and_for_nothing_else() {
-        for holder in Work::ALL {
-            for work in Work::ALL {
-                let dir = tempfile::tempdir().unwrap();
-                let first = Lock::take(dir.path(), holder).unwrap();
-                let (sender, receiver) = channel();
-                thread::scope(|scope| {
-                    scope.spawn(|| {
-                        let taken = Lock::wait(dir.path(), work, &Signals::default());
-                        sender.send(taken.is_ok()).unwrap();
-                    });
-                    let early = receiver.recv_timeout(LOOK * 3).ok();
-                    drop(first);
-                    let waits = [(Work::Run, Work::Drill), (Work::Drill, Work::Run)];
-                    if waits.contains(&(work, holder)) {
-                        assert_eq!(early, None, "{work:?} waits for {holder:?}");
-                        assert_eq!(receiver.recv(), Ok(true));
-                    } else {
-                        assert_eq!(early, Some(false), "{work:?} is refused by {holder:?}");
-                    }
-                });
+    fn what_has_a_timer_waits_for_all_but_its_like_and_what_is_typed_for_nothing() {
+        use Work::*;
+        let waits = |work| match work {
+            Run => vec![Drill, Restore, Verify, Prune, Recover],
+            Drill => vec![Run, Restore, Verify, Prune, Recover],
+            Recover => vec![Restore, Verify, Prune, Recover],
+            Restore | Verify | Prune => vec![],
+        };
+        let pairs = Work::ALL.map(|work| Work::ALL.map(|holder| (work, holder)));
+        thread::scope(|scope| {
+            for (work, holder) in pairs.into_iter().flatten() {
+                let is_waited_for = waits(work).contains(&holder);
+                scope.spawn(move || assert_waits(work, holder, is_waited_for));
             }
-        }
+        });
+    }
+
+    fn assert_waits(work: Work, holder: Work, is_waited_for: bool) {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Lock::take(dir.path(), holder).unwrap();
+        let (sender, receiver) = channel();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let taken = Lock::wait(dir.path(), work, &Signals::default());
+                sender.send(taken.map(drop).map_err(|error| error.to_string()))
+            });
+            let early = receiver.recv_timeout(LOOK * 3).ok();
+            drop(first);
+            if is_waited_for {
+                assert_eq!(early, None, "{work:?} waits for {holder:?}");
+                assert_eq!(receiver.recv(), Ok(Ok(())));
+            } else {
+                let said = format!("a {} is under way (process ", holder.name());
+                let error = early.and_then(Result::err).unwrap();
+                assert!(error.starts_with(&said), "{work:?}: {error}");
+            }
+        });
     }
 
     #[test]
     fn what_a_killed_holder_wrote_does_not_count() {
         let dir = tempfile::tempdir().unwrap();
         let _held = Lock::take(dir.path(), Work::Run).unwrap();
-        let refusal = || Lock::take(dir.path(), Work::Other).unwrap_err();
+        let refusal = || Lock::take(dir.path(), Work::Prune).unwrap_err();
         let has_recovered = || refusal().downcast_ref::<Held>().unwrap().has_recovered();
         // The control.
         assert!(has_recovered());
         // No process has a number as great (proc_sys_kernel(5), pid_max).
-        for text in ["", "7", "4194305 run", "4194305 drill", "1 other", "1 walk"] {
+        for text in [
+            "",
+            "7",
+            "4194305 run",
+            "4194305 drill",
+            "1 verify",
+            "1 walk",
+        ] {
             fs::write(dir.path().join("lock"), text).unwrap();
             assert!(!has_recovered(), "{text}");
         }

@@ -284,4 +284,58 @@ impl RunOutcome {
             ExitStatus::Ok
         }
     }
+
+    /// Whether nothing failed, nothing is warned of, and nothing had been left
+    /// stopped.
+    pub fn is_all_well(&self) -> bool {
+        self.exit_status() == ExitStatus::Ok
+            && self.recovered.is_empty()
+            && self.stacks.iter().all(|stack| stack.warnings.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_or_a_recovery_is_no_failure_and_yet_not_all_well() {
+        let stack = StackOutcome {
+            status: StackStatus::Ok,
+            ..StackOutcome::not_run("web")
+        };
+        let run = RunOutcome {
+            format_version: FORMAT_VERSION,
+            program_version: String::new(),
+            host: String::new(),
+            backup_dir: PathBuf::new(),
+            started: ZonedDateTime::now(),
+            finished: Some(ZonedDateTime::now()),
+            interrupted: None,
+            recovered: Vec::new(),
+            stacks: vec![stack],
+            pruned: Vec::new(),
+            store: None,
+            errors: Vec::new(),
+            log: Vec::new(),
+        };
+        assert!(run.is_all_well());
+        let mut warned = run.clone();
+        warned.stacks[0].warnings.push("it is damaged".to_owned());
+        let mut recovered = run.clone();
+        recovered.recovered.push(Recovered {
+            stack: "web".to_owned(),
+            services: Vec::new(),
+            error: None,
+        });
+        for run in [warned, recovered] {
+            assert_eq!(run.exit_status(), ExitStatus::Ok);
+            assert!(!run.is_all_well());
+        }
+        let failed = RunOutcome {
+            errors: vec!["the disk is full".to_owned()],
+            ..run
+        };
+        assert!(!failed.is_all_well());
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::capture::Exclude;
 use crate::config::{
@@ -70,7 +70,12 @@ impl Plan {
                 problems.push(format!("`{field}`: must be an absolute path"));
             }
         }
-        let defaults = config.defaults.0;
+        let mut defaults = config.defaults.0;
+        if let Err(error) = check_options(&defaults) {
+            problems.push(format!("`defaults`: {error:#}"));
+            // No stack is to be blamed for it.
+            defaults = StackFields::default();
+        }
         problems.extend(own_fields(&defaults).map(|field| {
             format!("`defaults.{field}`: cannot be a default, set it for each stack")
         }));
@@ -85,7 +90,7 @@ impl Plan {
                 Err(error) => problems.push(format!("`stacks[{i}]`{name}: {error:#}")),
             }
         }
-        problems.extend(clashes(&stacks, &config.backup_dir));
+        problems.extend(clashes(&stacks, &config.backup_dir, &config.state_dir));
         if let Some(policy) = &config.retention
             && retention::keeps_nothing(policy)
         {
@@ -136,6 +141,18 @@ impl Plan {
     }
 }
 
+/// Options that a stack may have of its own or from the defaults.
+fn check_options(options: &StackFields) -> Result<()> {
+    Exclude::new(&options.exclude).context("`exclude`")?;
+    Exclude::new(&options.unshared).context("`unshared`")?;
+    ensure!(
+        options.start_timeout != Some(0),
+        "`startTimeout`: 0 leaves no time to start; give seconds, or leave it out for \
+         {DEFAULT_START_TIMEOUT_SECS}"
+    );
+    Ok(())
+}
+
 /// Those that are set of the fields that make no sense for several stacks.
 fn own_fields(defaults: &StackFields) -> impl Iterator<Item = &'static str> {
     let fields = [
@@ -161,6 +178,10 @@ fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Resu
         (None, None) => bail!("needs a `name` or a `path`"),
     };
     check_name(&name)?;
+    check_options(&own)?;
+    if let Some(project) = &own.project {
+        check_project(project)?;
+    }
     let dir = own.path.unwrap_or_else(|| base_dir.join(&name));
     check_path(&dir).context("`path`")?;
     for bind in &own.include_binds {
@@ -192,7 +213,8 @@ fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Resu
         include_volumes: [defaults.include_volumes.clone(), own.include_volumes].concat(),
         include_binds: own.include_binds,
         share: own.share.or(defaults.share).unwrap_or(true),
-        unshared: Exclude::new(&[defaults.unshared.clone(), own.unshared].concat())?,
+        unshared: Exclude::new(&[defaults.unshared.clone(), own.unshared].concat())
+            .context("`unshared`")?,
         capture: own.capture.or(defaults.capture).unwrap_or_default(),
         stop_method: own.stop_method.or(defaults.stop_method).unwrap_or_default(),
         stop_timeout: stop_timeout.map(|secs| Duration::from_secs(secs.into())),
@@ -217,6 +239,18 @@ pub fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Compose's rule for a project's name (compose-spec, "Version and name").
+fn check_project(project: &str) -> Result<()> {
+    let is_first = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_plain = |c: char| is_first(c) || "_-".contains(c);
+    ensure!(
+        project.starts_with(is_first) && project.chars().all(is_plain),
+        "`project`: {project:?} cannot be a project's name: a-z 0-9 _ - only, the first a letter or \
+         digit (`docker compose ls` lists them)"
+    );
+    Ok(())
+}
+
 fn check_path(path: &Path) -> Result<()> {
     if !path.is_absolute() {
         bail!("{}: must be an absolute path", path.display());
@@ -227,8 +261,9 @@ fn check_path(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is wrong between stacks, or between a stack and the store.
-fn clashes(stacks: &[StackPlan], backup_dir: &Path) -> Vec<String> {
+/// What is wrong between stacks, or between a stack and the program's own
+/// directories.
+fn clashes(stacks: &[StackPlan], backup_dir: &Path, state_dir: &Path) -> Vec<String> {
     let mut problems = Vec::new();
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
     let mut dirs: BTreeMap<&Path, &str> = BTreeMap::new();
@@ -254,6 +289,15 @@ fn clashes(stacks: &[StackPlan], backup_dir: &Path) -> Vec<String> {
                     "stack {}: would archive its own archives, because `backupDir` {} lies in {}",
                     stack.name,
                     backup_dir.display(),
+                    source.display()
+                ));
+            }
+            if state_dir.starts_with(source) {
+                problems.push(format!(
+                    "stack {}: a restore would exchange the journal it is undone by, because \
+                     `stateDir` {} lies in {}: put it elsewhere",
+                    stack.name,
+                    state_dir.display(),
                     source.display()
                 ));
             }
@@ -321,6 +365,55 @@ mod tests {
                 "{expected} is not in:\n{problems}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_defaults_is_not_blamed_on_a_stack() {
+        for stacks in ["[]", r#"["a", "b"]"#] {
+            for (options, expected) in [
+                (r#""exclude": ["["]"#, "`exclude`: pattern \"[\""),
+                (r#""unshared": ["["]"#, "`unshared`: pattern \"[\""),
+                (
+                    r#""startTimeout": 0"#,
+                    "`startTimeout`: 0 leaves no time to start",
+                ),
+            ] {
+                let json = format!(r#"{{"stacks": {stacks}, "defaults": {{{options}}}}}"#);
+                let problems = problems(&json);
+                let expected = format!("`defaults`: {expected}");
+                assert!(problems.starts_with(&expected), "{problems}");
+                assert_eq!(problems.lines().count(), 1, "{problems}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_would_fail_at_night_is_refused_before() {
+        for (stack, expected) in [
+            (r#""unshared": ["["]"#, "`unshared`: pattern \"[\""),
+            (
+                r#""startTimeout": 0"#,
+                "`startTimeout`: 0 leaves no time to start",
+            ),
+            (
+                r#""project": "My Project""#,
+                "`project`: \"My Project\" cannot be",
+            ),
+            (r#""project": "_p""#, "`project`: \"_p\" cannot be"),
+            (r#""project": """#, "`project`: \"\" cannot be"),
+        ] {
+            let problems = problems(&format!(r#"{{"stacks": [{{"name": "a", {stack}}}]}}"#));
+            let expected = format!("`stacks[0]` (a): {expected}");
+            assert!(problems.starts_with(&expected), "{problems}");
+        }
+        plan(r#"{"stacks": [{"name": "a", "project": "0my_project-2", "startTimeout": 1}]}"#)
+            .unwrap();
+        let state = r#"{"stacks": [{"path": "/srv/web"}], "stateDir": "/srv/web"#;
+        for within in ["", "/state"] {
+            let problems = problems(&format!(r#"{state}{within}"}}"#));
+            assert!(problems.contains("`stateDir` /srv/web"), "{problems}");
+        }
+        plan(&format!(r#"{state}-state"}}"#)).unwrap();
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub const PASS_FROM_BYTES: u64 = 64 << 20;
 /// Passes at most; a stack may write as fast as it is copied.
 const PASSES_MAX: u32 = 4;
 
+/// What stays free when what changed is written, for the stack's own start.
+const SPARE_BYTES: u64 = 8 << 20;
+
 /// How to copy, and what.
 pub struct Precopy<'a> {
     pub sources: &'a [Source],
@@ -73,11 +76,10 @@ impl Precopy<'_> {
     /// system that tells of every change.
     pub fn draft(&self, inventory: Inventory, partial: Partial) -> Result<Option<Drafted>> {
         let trust = self.sync(&inventory)?;
-        let trusted_bytes = trust.trusted_bytes(&inventory);
-        if trusted_bytes == 0 {
+        if !trust.is_of_any() {
             return Ok(None);
         }
-        let untrusted_bytes = inventory.content_bytes() - trusted_bytes;
+        let untrusted_bytes = inventory.content_bytes() - trust.trusted_bytes(&inventory);
         let layout = (self.layout)(&inventory)?;
         let archive_bytes = layout.archive_bytes();
         let reading = self.reading(true);
@@ -117,7 +119,8 @@ impl Precopy<'_> {
         let is_less =
             fresh_bytes < drafted.copied_bytes / 2 || is_comparable && !drafted.has_compared;
         let is_worthwhile = fresh_bytes > self.pass_from_bytes && is_less;
-        if !is_worthwhile || fresh_bytes > (self.available_bytes)()? {
+        // The running stack may need room there, too.
+        if !is_worthwhile || fresh_bytes > (self.available_bytes)()? / 2 {
             return Ok(false);
         }
         tracing::info!(changed = human_bytes(fresh_bytes), "copying what changed");
@@ -135,7 +138,7 @@ impl Precopy<'_> {
     /// is no room for it beside the draft.
     pub fn update(&self, drafted: &mut Drafted, inventory: &Inventory) -> Result<Option<Update>> {
         let update = drafted.draft.compare((self.layout)(inventory)?, inventory);
-        if update.fresh_bytes() > (self.available_bytes)()? {
+        if update.fresh_bytes() + SPARE_BYTES > (self.available_bytes)()? {
             return Ok(None);
         }
         self.write(drafted, update, inventory, false).map(Some)

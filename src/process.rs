@@ -106,8 +106,10 @@ impl Program {
         }
     }
 
+    /// As a shell goes there: what is written in Go (docker) takes `PWD` for
+    /// where it is, symlinks and all, and looks for itself only without it.
     pub fn current_dir(mut self, dir: &Path) -> Program {
-        self.command.current_dir(dir);
+        self.command.current_dir(dir).env("PWD", dir);
         self
     }
 
@@ -256,6 +258,17 @@ mod tests {
             output.check().unwrap_err().to_string(),
             "`sh -c echo out; echo err >&2; exit 3`: exit status 3: err"
         );
+    }
+
+    #[test]
+    fn a_program_is_told_by_which_symlink_it_is_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::fs::create_dir(dir.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("real", &link).unwrap();
+        let printed = Program::new("printenv", ["PWD"]).current_dir(&link);
+        let printed = printed.output().unwrap().stdout;
+        assert_eq!(printed, format!("{}\n", link.display()).into_bytes());
     }
 
     #[test]

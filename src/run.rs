@@ -15,7 +15,7 @@ use crate::lifecycle;
 use crate::lock::{Held, Lock, Work};
 use crate::logging::Log;
 use crate::outcome::{
-    ExitStatus, FORMAT_VERSION, Failure, Phase, Recovered, RunOutcome, StackOutcome, StackStatus,
+    FORMAT_VERSION, Failure, Phase, Recovered, RunOutcome, StackOutcome, StackStatus,
 };
 use crate::plan::{Plan, StackPlan};
 use crate::priority;
@@ -28,8 +28,8 @@ use crate::{drill, email, report, restore, standing};
 /// Backs up every stack of the plan.
 ///
 /// # Errors
-/// Only when nothing could be attempted (another run holds the lock; a drill
-/// is waited for); all else is in the outcome.
+/// Only when nothing could be attempted (another run holds the lock; all else
+/// that holds it is waited for); all other errors are in the outcome.
 pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
     let _lock = Lock::wait(&plan.state_dir, Work::Run, signals)?;
     let mut outcome = begin(plan);
@@ -201,7 +201,7 @@ fn mail(plan: &Plan, outcome: &RunOutcome) -> Result<()> {
     let Some(email) = &plan.email else {
         return Ok(());
     };
-    if email.when == MailWhen::Failure && outcome.exit_status() == ExitStatus::Ok {
+    if email.when == MailWhen::Failure && outcome.is_all_well() {
         return Ok(());
     }
     let subject = report::subject(outcome, &email.subject_tag);
@@ -215,16 +215,17 @@ fn mail(plan: &Plan, outcome: &RunOutcome) -> Result<()> {
 /// or a drill is under way, which began with this.
 ///
 /// # Errors
-/// When something else holds the lock, or the journal cannot be read.
+/// When the lock cannot be taken, or the journal not be read.
 pub fn recover(plan: &Plan, log: &Log) -> Result<Option<RunOutcome>> {
-    let lock = match Lock::take(&plan.state_dir, Work::Other) {
+    let signals = Signals::default();
+    let lock = match Lock::wait(&plan.state_dir, Work::Recover, &signals) {
         Err(error) if error.downcast_ref().is_some_and(Held::has_recovered) => {
             tracing::info!("{error:#}; it began by recovering");
             return Ok(None);
         }
         lock => lock?,
     };
-    recover_first(plan, log, &Signals::default(), &lock)
+    recover_first(plan, log, &signals, &lock)
 }
 
 /// [`recover`], for a drill, which holds the lock.
@@ -327,7 +328,7 @@ fn recover_all(state_dir: &Path, journal: &Journal, signals: &Signals) -> Result
 
 /// Drops the journal of a stack that was seen to by hand.
 pub fn forget(plan: &Plan, stack: &str) -> Result<()> {
-    let _lock = Lock::take(&plan.state_dir, Work::Other)?;
+    let _lock = Lock::take(&plan.state_dir, Work::Recover)?;
     let journal = Journal::open(&plan.state_dir)?;
     if !journal.found()?.iter().any(|found| found.stack == stack) {
         bail!("nothing is journalled of a stack `{stack}`");

@@ -80,6 +80,8 @@ fn databases_come_back_by_the_commands_of_the_readme() {
     restore();
     assert!(shop.is_restored());
     shop.stack.remove();
+    // As on a new machine.
+    fs::remove_dir_all(shop.stack.dir.parent().unwrap()).unwrap();
     restore();
     assert!(shop.is_restored());
 }

@@ -175,6 +175,15 @@ fn a_configuration_that_is_missing_or_no_json_is_named() {
 }
 
 #[test]
+fn what_the_values_mean_is_blamed_on_their_file_too() {
+    let place = Place::new();
+    let ended = check(&place, json!(["a", "a"]), json!({})).expect_status(1);
+    let file = place.path("config.json");
+    let expected = format!("error: config {}: stack a is there twice", file.display());
+    assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
+}
+
+#[test]
 fn the_configuration_may_be_named_by_the_environment() {
     let place = Place::new();
     let path = place.config(json!(["a", "b"]), json!({}));
@@ -265,6 +274,21 @@ fn a_report_before_the_first_run_says_so() {
         "{}",
         ended.stderr
     );
+}
+
+#[test]
+fn recover_needs_no_engine_where_nothing_was_left() {
+    let place = Place::new();
+    place.config(json!(["web"]), json!({}));
+    let mut recover = place.program(&["recover"]);
+    let recover = recover.env("DOCKER_HOST", "unix:///nonexistent.sock");
+    let ended = output(recover).expect_status(0);
+    assert!(
+        ended.stderr.contains("nothing to recover"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(ended.stdout, "");
 }
 
 #[test]

@@ -3,12 +3,14 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::scene::{Scene, at_call};
 use common::shop::Shop;
-use common::{Background, Ended, Place, Stack, docker, output, wait_until};
+use common::{Background, Ended, Place, Stack, docker, output, succeed, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::fs::XattrFlags;
@@ -73,7 +75,7 @@ fn a_drill_of_all_that_is_ended_by_a_signal_tells_and_notes_what_was_done() {
     place.config(stacks, json!({"email": unreachable}));
     let drill = freeze_in_drill(&place, &web);
     let unpacked = place.state().join("drill").join(&web.name);
-    let unpacked = unpacked.join(".dsbdrill.compose.json");
+    let unpacked = unpacked.join("compose.json");
     assert!(!unpacked.exists(), "too late");
     send(&drill, Signal::SIGTERM);
     send(&drill, Signal::SIGCONT);
@@ -405,4 +407,245 @@ fn without_a_name_every_configured_stack_is_drilled() {
     assert!(problem.contains("there is no archive of a stack"), "{all}");
     let ended = drill(&["--", "web", "true"]).expect_status(1);
     assert!(ended.stderr.contains("name the stack"), "{}", ended.stderr);
+    // Nor does it when they are named.
+    let all = drill(&[&new.name, "./none.tar", &web.name])
+        .expect_status(2)
+        .json();
+    for (i, name) in [new.name.as_str(), "./none.tar", &web.name]
+        .into_iter()
+        .enumerate()
+    {
+        assert_eq!(all[i]["stack"], name, "{all}");
+        assert_eq!(all[i]["problems"] == json!([]), i == 2, "{all}");
+    }
+}
+
+/// A service `app` that waits, and what else there is of it.
+fn write_app(stack: &Stack, more: &str) {
+    let compose = format!(
+        "services:\n  app:\n    image: docker-stack-backup/busybox:1\n    \
+         command: sleep infinity\n    init: true\n{more}"
+    );
+    fs::write(stack.dir.join("compose.yaml"), compose).unwrap();
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drill_mounts_nothing_live_through_a_symlink() {
+    let place = Place::new();
+    let stack = place.stack("paused");
+    let (here, disk) = (stack.dir.join("data-v2"), place.path("disk"));
+    for dir in [&here, &disk] {
+        fs::create_dir(dir).unwrap();
+        fs::write(dir.join("file"), "archived").unwrap();
+    }
+    symlink(&here, stack.dir.join("here")).unwrap();
+    symlink(&disk, stack.dir.join("disk")).unwrap();
+    write_app(&stack, "    volumes: ['./here:/here', './disk:/disk']\n");
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    for dir in [&here, &disk] {
+        fs::write(dir.join("file"), "live").unwrap();
+    }
+    // The control: the real one has both.
+    let read = "cat /here/file /disk/file";
+    assert_eq!(stack.exec("app", &["sh", "-c", read]), "livelive");
+    let check = "test \"$(cat /here/file)\" = archived && test ! -e /disk && \
+                 for dir in /here /disk; do mkdir -p $dir && echo drilled >$dir/file; done";
+    let drill = [
+        "drill",
+        "--json",
+        &stack.name,
+        "--",
+        "app",
+        "sh",
+        "-c",
+        check,
+    ];
+    let json = output(&mut place.program(&drill)).expect_status(0).json();
+    assert_eq!(json[0]["problems"], json!([]), "{json}");
+    let note = format!(
+        "service app: nothing at /disk, a symlink leads from {} to {}, which the archive does not \
+         hold",
+        stack.dir.join("disk").display(),
+        disk.display()
+    );
+    assert_eq!(json[0]["notes"], json!([note]));
+    assert_eq!(stack.exec("app", &["sh", "-c", read]), "livelive");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn no_archive_leads_a_drill_to_write_elsewhere() {
+    let place = Place::new();
+    let stack = place.stack("redis");
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    let (precious, forged) = (place.path("precious"), place.path("forged.tar"));
+    fs::write(&precious, "precious").unwrap();
+    fs::copy(place.archive(&stack.name), &forged).unwrap();
+    // By the names that the program itself has, or had, in the same directory.
+    let links = place.path("links");
+    fs::create_dir(&links).unwrap();
+    for name in [".dsbdrill.compose.json", "compose.json", "unpacked"] {
+        symlink(&precious, links.join(name)).unwrap();
+        let [forged, links] = [&forged, &links].map(|path| path.to_str().unwrap());
+        succeed("tar", ["-rf", forged, "-C", links, name]);
+    }
+    let drill = ["drill", "--json", forged.to_str().unwrap()];
+    let json = output(&mut place.program(&drill)).expect_status(0).json();
+    assert_eq!(json[0]["problems"], json!([]), "{json}");
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+    assert_eq!(traces(&place, &stack), [""; 0]);
+    // The control: they were in the archive.
+    let extracted = place.extract(&forged);
+    for name in [".dsbdrill.compose.json", "compose.json", "unpacked"] {
+        assert_eq!(fs::read_link(extracted.join(name)).unwrap(), precious);
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drilled_container_has_nothing_that_another_project_could_notice() {
+    let place = Place::new();
+    let (stack, other) = (place.stack("paused"), place.stack("redis"));
+    other.up();
+    write_app(
+        &stack,
+        &format!(
+            "    labels: {{traefik.enable: 'true'}}\n    volumes_from: ['container:{}']\n    \
+             privileged: true\n    network_mode: host\n    pid: host\n    \
+             logging: {{driver: gelf, options: {{gelf-address: 'udp://127.0.0.1:9'}}}}\n    \
+             cap_add: [SYS_TIME, NET_ADMIN]\n    oom_score_adj: 500\n",
+            other.container("cache")
+        ),
+    );
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    let inspect = |container: &str| -> Value {
+        let inspected = output(Command::new("docker").args(["container", "inspect", container]));
+        let all: Value = serde_json::from_str(&inspected.stdout).unwrap();
+        all[0].clone()
+    };
+    // Labels, volumes, and what it is given of the machine.
+    let seen = |container: &Value| {
+        let labels = container["Config"]["Labels"].as_object().unwrap();
+        // The image has some, too.
+        let labels = labels.keys().filter(|key| key.starts_with("traefik."));
+        let mounts = container["Mounts"].as_array().unwrap().iter();
+        let host = &container["HostConfig"];
+        json!({
+            "labels": labels.collect::<Vec<_>>(),
+            "mounts": mounts.map(|mount| &mount["Destination"]).collect::<Vec<_>>(),
+            "from": host["VolumesFrom"].as_array().map_or(0, Vec::len),
+            "privileged": host["Privileged"],
+            "pid": host["PidMode"],
+            "log": host["LogConfig"]["Type"],
+            "capabilities": host["CapAdd"].as_array().map_or(0, Vec::len),
+            "oom": host["OomScoreAdj"],
+            "is_of_host": host["NetworkMode"] == "host",
+        })
+    };
+    let name = format!("dsbdrill-{}-app-1", stack.name);
+    let args = ["drill", "--json", &stack.name, "--", "app", "sleep", "300"];
+    let drill = Background::spawn(&mut place.program(&args));
+    wait_until("it is drilled", || {
+        inspect(&name)["State"]["Running"] == true
+    });
+    let expected = json!({
+        "labels": [], "mounts": [], "from": 0, "privileged": false, "pid": "", "log": "local",
+        "capabilities": 1, "oom": 0, "is_of_host": false,
+    });
+    assert_eq!(seen(&inspect(&name)), expected);
+    send(&drill, Signal::SIGTERM);
+    drill.end().expect_status(2);
+    // The control: the real one has all of it.
+    let expected = json!({
+        "labels": ["traefik.enable"], "mounts": ["/data"], "from": 1, "privileged": true,
+        "pid": "host", "log": "gelf", "capabilities": 2, "oom": 500, "is_of_host": true,
+    });
+    assert_eq!(seen(&inspect(&stack.container("app"))), expected);
+    // What it had to do without is told.
+    let args = ["drill", "--json", &stack.name];
+    let json = output(&mut place.program(&args)).expect_status(0).json();
+    let told = json[0]["notes"].to_string();
+    for what in [
+        "volumes_from container:",
+        "privileged",
+        "network_mode",
+        "pid",
+        "cap_add SYS_TIME",
+    ] {
+        assert!(
+            told.contains(&format!("service app: without its {what}")),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_stack_behind_a_symlink_is_drilled_and_restored_with_its_binds() {
+    let place = Place::new();
+    let mut stack = place.stack("paused");
+    let real = stack.dir.clone();
+    fs::create_dir(real.join("db")).unwrap();
+    fs::write(real.join("db/file"), "archived").unwrap();
+    symlink(place.path("stacks"), place.path("linked")).unwrap();
+    stack.dir = place.path("linked").join(&stack.name);
+    // By either name.
+    let binds = format!("    volumes: ['./db:/db', '{}/db:/real']\n", real.display());
+    write_app(&stack, &binds);
+    // As a person does.
+    let script = "cd \"$1\" && docker compose up --detach --wait";
+    let up = || {
+        output(
+            Command::new("sh")
+                .args(["-c", script, "sh"])
+                .arg(&stack.dir),
+        )
+    };
+    up().expect_status(0);
+    let ids = stack.ids();
+    place.config(json!([{"name": stack.name, "path": stack.dir}]), json!({}));
+    place.run().expect_status(0);
+    fs::write(real.join("db/file"), "live").unwrap();
+    let check = "test \"$(cat /db/file /real/file)\" = archivedarchived";
+    let drill = [
+        "drill",
+        "--json",
+        &stack.name,
+        "--",
+        "app",
+        "sh",
+        "-c",
+        check,
+    ];
+    let json = output(&mut place.program(&drill)).expect_status(0).json();
+    assert_eq!(json[0]["problems"], json!([]), "{json}");
+    assert_eq!(json[0]["notes"], json!([]), "{json}");
+    let out = place.path("out");
+    let out = out.to_str().unwrap();
+    let restore = |more: &[&str]| {
+        let args = [&["restore", stack.name.as_str()], more].concat();
+        output(&mut place.program(&args)).expect_status(0)
+    };
+    restore(&["--to", out, "--only", "app"]);
+    let file = Path::new(out).join(&stack.name).join("db/file");
+    assert_eq!(fs::read_to_string(file).unwrap(), "archived");
+    // To Compose, it is the stack that runs: no container is made anew.
+    restore(&["--yes"]);
+    assert_eq!(
+        fs::read_to_string(real.join("db/file")).unwrap(),
+        "archived"
+    );
+    assert_eq!(stack.ids(), ids);
+    // The control: another file makes another container.
+    let compose = stack.read("compose.yaml");
+    fs::write(real.join("compose.yaml"), compose + "    hostname: other\n").unwrap();
+    up().expect_status(0);
+    assert_ne!(stack.ids(), ids);
 }

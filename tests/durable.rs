@@ -16,14 +16,19 @@ const SYSCALLS: &str = "fsync,fdatasync,rename,renameat2,unlink,unlinkat,execve"
 struct Trace(Vec<String>);
 
 impl Trace {
-    /// Of a run that goes well. Requests to the Engine are writes to its socket.
+    /// Of a run that goes well.
     fn of_a_run(scene: &Scene) -> Option<Trace> {
+        Trace::with_status(scene, 0)
+    }
+
+    /// Of a run. Requests to the Engine are writes to its socket.
+    fn with_status(scene: &Scene, status: i32) -> Option<Trace> {
         let log = scene.place.path("trace");
         let trace = format!("trace={SYSCALLS},write,sendto");
         let options = ["-f", "-qq", "-y", "-s", "500", "-e", &trace, "-o"];
         let run = scene.place.program(&["run"]);
         let mut command = strace(&run, &[&options[..], &[log.to_str().unwrap()]].concat())?;
-        output(&mut command).expect_status(0);
+        output(&mut command).expect_status(status);
         let text = fs::read_to_string(log).unwrap();
         Some(Trace(text.lines().map(str::to_owned).collect()))
     }
@@ -62,7 +67,10 @@ fn i1_the_journal_is_synced_before_the_first_stop_and_removed_after_the_last_sta
     let removed = trace.find(stop, &["unlink(", &format!("\"{entry}\"")]);
     assert_eq!(trace.0[..removed].iter().filter(start).count(), starts);
     assert!(starts >= 2);
-    trace.find(removed, &["fsync(", &format!("<{dir}>")]);
+    let forgotten = trace.find(removed, &["fsync(", &format!("<{dir}>")]);
+    // It is not kept for as long as it takes to finish the archive.
+    let finished = trace.find(0, &["fsync(", ".tar.partial>"]);
+    assert!(forgotten < finished);
 }
 
 #[test]
@@ -83,6 +91,47 @@ fn i5_an_archive_is_synced_before_it_gets_its_name_and_its_directory_after() {
     // The stack is up by then: nothing of this adds to its downtime.
     let start = trace.find(0, &["POST /", "/start"]);
     assert!(start < file);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_draft_that_is_of_no_use_is_removed_when_the_stack_is_up_again() {
+    let scene = Scene::new("stop", 0);
+    // For which it fails once it is down.
+    let path = scene.stack.dir.join("bulk");
+    let _writer = fs::OpenOptions::new().append(true).open(path).unwrap();
+    let Some(trace) = Trace::with_status(&scene, 2) else {
+        return;
+    };
+    let stop = trace.find(0, &["POST /", "/stop"]);
+    let start = trace.find(stop, &["POST /", "/start"]);
+    let removed = trace.find(0, &["unlinkat(", ".tar.partial\""]);
+    assert!(start < removed);
+    scene.assert_recovered("a draft of no use");
+    assert_eq!(scene.place.stored(&scene.stack.name), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn an_archive_gets_its_name_where_there_is_neither_that_rename_nor_a_link() {
+    let scene = Scene::new("stop", 0);
+    let stack = json!({"name": scene.stack.name, "capture": "offline"});
+    scene.place.config(json!([stack]), json!({}));
+    let inject = ["renameat2:error=EINVAL", "linkat:error=EPERM"].map(|e| format!("inject={e}"));
+    let log = scene.place.path("trace");
+    let log = log.to_str().unwrap();
+    let options = ["-qq", "-o", log, "-e", &inject[0], "-e", &inject[1]];
+    let Some(mut command) = strace(&scene.place.program(&["run"]), &options) else {
+        return;
+    };
+    output(&mut command).expect_status(0);
+    scene.assert_recovered("by a plain rename");
+    scene.place.archive(&scene.stack.name);
+    // The control: it was asked for.
+    let trace = fs::read_to_string(log).unwrap();
+    for call in ["renameat2(", "linkat("] {
+        assert!(trace.contains(call), "{trace}");
+    }
 }
 
 #[test]

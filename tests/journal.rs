@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use common::scene::{Scene, start_times};
-use common::{Background, Ended, Place, Stack, output, succeed, wait_until};
+use common::{Background, Ended, Place, Stack, output, strace, succeed, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 fn entry_path(place: &Place, stack: &Stack) -> PathBuf {
@@ -118,7 +120,7 @@ fn a_second_run_is_refused_while_a_run_is_under_way_and_a_recovery_leaves_it_alo
     wait_until("the first has stopped something", || {
         spy.calls().iter().any(|call| call.starts_with("stop "))
     });
-    let holder = format!("another run is under way (process {}", first.pid());
+    let holder = format!("a run is under way (process {}", first.pid());
     // The run has begun with a recovery itself.
     for (args, status) in [(["run"], 1), (["prune"], 1), (["recover"], 0)] {
         let ended = output(&mut place.program(&args)).expect_status(status);
@@ -200,6 +202,42 @@ fn what_was_started_by_hand_is_left_alone() {
     scene.assert_recovered("half of it by hand");
     assert_eq!(db(start_times(&scene.stack)), started);
     scene.assert_stays_up(Duration::from_secs(1), "half of it by hand");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn what_is_taken_down_while_the_archive_is_finished_stays_down() {
+    let scene = Scene::new("stop", 0);
+    let inject = "inject=renameat2:delay_enter=20000000";
+    let options = [
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=renameat2",
+        "-e",
+        inject,
+    ];
+    let Some(mut command) = strace(&scene.place.program(&["run"]), &options) else {
+        return;
+    };
+    let run = Background::spawn(&mut command);
+    wait_until("it is journalled", || !scene.place.journalled().is_empty());
+    wait_until("it is forgotten", || scene.place.journalled().is_empty());
+    assert_eq!(scene.partials().len(), 1, "it is not finished");
+    assert_eq!(scene.running(), scene.states);
+    output(&mut scene.stack.compose(&["stop"])).expect_status(0);
+    // Who holds it: a pid, and what it does.
+    let holder = fs::read_to_string(scene.place.state().join("lock")).unwrap();
+    let pid = holder.split_whitespace().next().unwrap();
+    kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+    run.wait();
+    let json = recover(&scene.place, &["--json"]).expect_status(0).json();
+    // The control: there was something to recover from.
+    assert_eq!(json["interrupted"], "killed");
+    assert_eq!(json["recovered"], json!([]));
+    assert_eq!(scene.running(), [""; 0]);
+    assert_eq!(scene.partials(), [""; 0]);
 }
 
 #[test]

@@ -152,6 +152,33 @@ fn a_failure_goes_through_exim_with_its_reason_first_and_success_may_be_silent()
 
 #[test]
 #[ignore = "needs exim4 and a Docker Engine; run scripts/test"]
+fn a_warning_goes_through_exim_though_only_failures_are_asked_for() {
+    let server = SmtpServer::start();
+    let place = Place::new();
+    let web = place.stack("web");
+    place.config(
+        json!([web.name]),
+        email(&server, json!({"when": "failure"})),
+    );
+    // The control: all is well, and nothing is mailed.
+    place.run().expect_status(0);
+    let archive = place.archive(&web.name);
+    let mut bytes = fs::read(&archive).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&archive, bytes).unwrap();
+    output(&mut place.program(&["verify"])).expect_status(2);
+    place.run().expect_status(0);
+    let (subject, body) = only_mail(&server);
+    assert!(
+        subject.starts_with("[TAG] SUCCESS (1 warning): "),
+        "{subject}"
+    );
+    assert_contains(&body, "is damaged, verify found");
+}
+
+#[test]
+#[ignore = "needs exim4 and a Docker Engine; run scripts/test"]
 fn a_stack_that_is_down_is_in_the_subject_that_exim_gets() {
     let server = SmtpServer::start();
     let place = Place::new();

@@ -9,7 +9,7 @@ use std::process::Command;
 use common::disk::Disk;
 use common::engine::Engine;
 use common::mixed::Mixed;
-use common::scene::at_call;
+use common::scene::{at_call, start_times};
 use common::shop::{RUNNING, Shop};
 use common::{PROGRAM, Place, Stack, docker, output, succeed, wait_until};
 use serde_json::{Value, json};
@@ -149,15 +149,34 @@ fn a_mix_of_volumes_and_binds_comes_back_over_changes_over_nothing_and_from_a_pi
     docker(["volume", "rm", &data]);
     // From a pipe, whoever writes to it.
     let archive = mixed.place.archive(&mixed.stack.name);
-    let mut shell = Command::new("bash");
-    let script = "set -o pipefail; cat \"$ARCHIVE\" | \"$PROGRAM\" -c \"$CONFIG\" restore - --yes";
-    shell.args(["-c", script]).env("ARCHIVE", archive);
-    shell
-        .env("PROGRAM", PROGRAM)
-        .env("CONFIG", mixed.place.path("config.json"));
-    output(&mut shell).expect_status(0);
+    let restore_from = |writer: &str| {
+        let mut shell = Command::new("bash");
+        let reader = "\"$PROGRAM\" -c \"$CONFIG\" restore - --yes";
+        shell.args(["-c", &format!("set -o pipefail; {writer} | {reader}")]);
+        shell.env("ARCHIVE", &archive).env("PROGRAM", PROGRAM);
+        shell.env("CONFIG", mixed.place.path("config.json"));
+        output(&mut shell)
+    };
+    restore_from("cat \"$ARCHIVE\"").expect_status(0);
     mixed.assert_archived("from a pipe");
     mixed.place.assert_no_restore(&mixed.trees(), "from a pipe");
+    // Which of several is meant is not known.
+    mixed.change();
+    let ids = mixed.stack.ids();
+    let starts = start_times(&mixed.stack);
+    let refused = restore_from("cat \"$ARCHIVE\" \"$ARCHIVE\"").expect_status(1);
+    for said in [
+        "data follows the end of the archive on standard input: give one archive alone",
+        "nothing was restored, all is as it was",
+    ] {
+        assert!(refused.stderr.contains(said), "{}", refused.stderr);
+    }
+    mixed.assert_changed("several archives");
+    assert_eq!(mixed.stack.ids(), ids);
+    assert_eq!(start_times(&mixed.stack), starts);
+    mixed
+        .place
+        .assert_no_restore(&mixed.trees(), "several archives");
 }
 
 #[test]

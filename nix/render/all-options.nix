@@ -1,6 +1,7 @@
 # Every option set, so that a test can see that the module knows every field of
 # the program's configuration, and the program every option of the module.
 {
+  virtualisation.docker.daemon.settings.data-root = "/home/docker";
   services.docker-stack-backup = {
     enable = true;
     baseDir = "/srv/stacks";

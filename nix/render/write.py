@@ -86,6 +86,8 @@ def reference(options: list[dict[str, Any]]) -> str:
 
 def write_examples(into: Path) -> None:
     for name, content in examples():
+        # The module that they import is the one that is there already.
+        content = content.replace("./docker-stack-backup/", f"{ROOT}/")
         (into / name).write_text(content)
 
 

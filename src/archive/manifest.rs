@@ -24,6 +24,10 @@ pub struct Manifest {
     pub host: String,
     /// Where the trees were, by their member path.
     pub trees: BTreeMap<String, String>,
+    /// Without symlinks, if there were any on the way. The compose file may
+    /// name it by either.
+    #[serde(default)]
+    pub real_trees: BTreeMap<String, String>,
     pub capture: Capture,
     pub stop_method: StopMethod,
     /// What Compose was told to read instead of what it finds by itself, as paths

@@ -15,8 +15,8 @@ use super::layout::Layout;
 use super::share::share_blocks;
 use super::write::Reading;
 use crate::capture::{
-    Entry, Extent, Inventory, await_write, is_gone, mutated, open_file_at, open_regular_at,
-    stat_handle,
+    Entry, Extent, Inventory, await_write, is_gone, is_trusted, mutated, open_file_at,
+    open_regular_at, stat_handle,
 };
 
 /// How much of a large file is asked for ahead.
@@ -227,7 +227,7 @@ impl<'a> Renderer<'a> {
             await_write(&file);
         }
         let stat = stat_handle(&file)?;
-        Ok(self.is_same_file(&entry, &stat).then_some(file))
+        Ok(self.is_same_file(&entry, &file, &stat).then_some(file))
     }
 
     fn open_path(&mut self, index: usize, entry: &Entry) -> rustix::io::Result<File> {
@@ -256,11 +256,21 @@ impl<'a> Renderer<'a> {
         opened
     }
 
-    fn is_same_file(&self, entry: &Entry, stat: &Statx) -> bool {
+    fn is_same_file(&self, entry: &Entry, file: &File, stat: &Statx) -> bool {
         FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile
-            && stat.stx_ino == entry.ino
             && makedev(stat.stx_dev_major, stat.stx_dev_minor)
                 == self.inventory.devices[usize::from(entry.dev)]
+            && (stat.stx_ino == entry.ino || self.is_numbered_anew(entry, file, stat))
+    }
+
+    /// exFAT, vfat and some network file systems make up the number of an inode
+    /// whenever they read it. While nobody writes, the times tell.
+    fn is_numbered_anew(&self, entry: &Entry, file: &File, stat: &Statx) -> bool {
+        let mtime = (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
+        !self.reading.is_live
+            && entry.is_unchanged(stat)
+            && mtime == (entry.mtime_s, entry.mtime_ns)
+            && !is_trusted(file)
     }
 
     fn mark_changed(&self, index: usize) {

@@ -21,8 +21,8 @@ pub use scan::scan;
 pub use source::Source;
 pub(crate) use source::{is_gone, open_beneath, open_file_at, open_regular_at, stat_handle};
 pub use sparse::Extent;
-pub(crate) use trust::await_write;
 pub use trust::{Trust, sync};
+pub(crate) use trust::{await_write, is_trusted};
 
 /// A path for messages: one line whatever is in it. Bytes that are not UTF-8
 /// become U+FFFD, control characters and backslashes are escaped.

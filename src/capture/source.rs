@@ -4,7 +4,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags, makedev,
+};
 use rustix::io::Errno;
 
 use super::display_path;
@@ -25,6 +27,9 @@ pub struct Source {
     pub path: PathBuf,
     root: OwnedFd,
     is_directory: bool,
+    /// Device and inode.
+    identity: (u64, u64),
+    is_mount: bool,
 }
 
 impl Source {
@@ -43,16 +48,35 @@ impl Source {
         let open = || {
             let root = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
             let stat = stat_handle(&root)?;
-            Ok::<_, Errno>((root, FileType::from_raw_mode(stat.stx_mode.into())))
+            Ok::<_, Errno>((root, stat))
         };
-        let (root, kind) = open()
+        let (root, stat) = open()
             .with_context(|| format!("open {}", display_path(path.as_os_str().as_bytes())))?;
+        let kind = FileType::from_raw_mode(stat.stx_mode.into());
+        let dev = makedev(stat.stx_dev_major, stat.stx_dev_minor);
         Ok(Source {
             prefix,
             path,
             root,
             is_directory: kind == FileType::Directory,
+            identity: (dev, stat.stx_ino),
+            is_mount: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
         })
+    }
+
+    /// Whether both are one directory, or one file.
+    pub fn is(&self, other: &Source) -> bool {
+        self.identity == other.identity
+    }
+
+    pub fn is_directory(&self) -> bool {
+        self.is_directory
+    }
+
+    /// Whether something was mounted at its path: it cannot be renamed, and its
+    /// path leads elsewhere when it is unmounted.
+    pub fn is_mount(&self) -> bool {
+        self.is_mount
     }
 
     /// Opens what is at `rel`, a path relative to the root (empty: the root

@@ -13,14 +13,14 @@ use super::{Inventory, Node, Source, mutated, stat_handle};
 /// `statfs(2)`.
 ///
 /// Not among them: tmpfs (no write-back, so no second fault), overlayfs (maps
-/// the file below), ZFS (stamps later), network and FUSE file systems (stamps
-/// are the server's).
-const TRUSTED: [(u64, &str); 5] = [
+/// the file below), ZFS (stamps later), bcachefs (a write under way cannot be
+/// waited for, see [`await_write`]), network and FUSE file systems (stamps are
+/// the server's).
+const TRUSTED: [(u64, &str); 4] = [
     (0xEF53, "ext4"), // ext2 and ext3, too: the driver is one
     (0x5846_5342, "xfs"),
     (0x9123_683E, "btrfs"),
     (0xF2F5_2010, "f2fs"),
-    (0xCA45_1A4E, "bcachefs"),
 ];
 
 /// Of each of an inventory's file systems, by the index of its device.
@@ -30,6 +30,11 @@ pub struct Trust(Vec<bool>);
 impl Trust {
     pub(crate) fn of_device(&self, dev: u16) -> bool {
         self.0.get(usize::from(dev)) == Some(&true)
+    }
+
+    /// Whether it can be said of any of them.
+    pub fn is_of_any(&self) -> bool {
+        self.0.contains(&true)
     }
 
     /// Bytes in files whose ctime can be relied on.
@@ -65,8 +70,9 @@ pub fn sync(sources: &[Source], inventory: &Inventory) -> rustix::io::Result<Tru
 /// A write stamps ctime when it begins, and then holds the inode's lock until
 /// its data has arrived, which may take seconds: it is long, or throttled, or
 /// what it writes is slow to come. Reads of ext4 and Btrfs do not take the
-/// lock, but `SEEK_DATA` does (`ext4_llseek`, `btrfs_file_llseek`); those of
-/// XFS do. Direct writes hold it shared, at most, and are not waited for.
+/// lock, but `SEEK_DATA` does (`ext4_llseek`, `btrfs_file_llseek`,
+/// `f2fs_seek_block`); those of XFS do. Direct writes hold it shared, at most,
+/// and are not waited for.
 pub(crate) fn await_write(file: &File) {
     if !mutated("wait") {
         // Where it leads is not asked, so neither is why it might fail.
@@ -94,7 +100,8 @@ fn open_on(sources: &[Source], inventory: &Inventory, dev: usize) -> Option<Owne
     (found == inventory.devices[dev]).then_some(handle)
 }
 
-fn is_trusted(handle: &OwnedFd) -> bool {
+/// Whether the file system of this is one that tells of every change.
+pub(crate) fn is_trusted(handle: impl AsFd) -> bool {
     let Ok(statfs) = rustix::fs::fstatfs(handle.as_fd()) else {
         return false;
     };

@@ -218,7 +218,7 @@ pub fn verify(global: &Global, what: &[String]) -> Result<ExitStatus> {
     let files_only = !what.is_empty() && what.iter().all(|name| is_path(name));
     let (store, _lock) = match load(global) {
         Ok(plan) => {
-            let lock = Lock::take(&plan.state_dir, Work::Other)?;
+            let lock = Lock::take(&plan.state_dir, Work::Verify)?;
             (Store::open(&plan.backup_dir).ok(), Some(lock))
         }
         // A file needs no configuration.

@@ -23,9 +23,9 @@ use crate::{run as runs, standing};
 /// Where a stack's configuration does not say.
 const START_TIMEOUT_SECS: u64 = 180;
 
-/// Of what is named, or else of each configured stack the newest good archive;
-/// then, whatever comes of one, the others are drilled, and it is mailed, since
-/// a timer may have started this.
+/// Of what is named, or else of each configured stack the newest good archive.
+/// Whatever comes of one, the others are drilled. What came of all stacks is
+/// mailed, since a timer may have started this.
 pub fn drill(
     global: &Global,
     what: &[String],
@@ -56,13 +56,9 @@ pub fn drill(
     // A stack that is down must not wait until the drills are done.
     let recovered = runs::recover_first(&plan, log, &signals, &lock)?;
     let started = ZonedDateTime::now();
-    let drill_this = |name: &str| match is_all {
-        true => drill_newest(&plan, name, &signals).or_else(|error| {
-            signals.check()?;
-            let problem = format!("{error:#}");
-            Ok(Drilled::failed(name, String::new(), problem))
-        }),
-        false => drill_named(global, &plan, name, command, &signals),
+    let drill_this = |name: &str| {
+        drill_one(global, &plan, name, command, &signals)
+            .or_else(|error| failed(name, String::new(), &error, &signals))
     };
     let all = drill_each(&what, &signals, drill_this, |drilled| show(global, drilled))?;
     let mut status = recovered.map_or(ExitStatus::Ok, |outcome| recovery_status(&outcome));
@@ -98,33 +94,43 @@ fn drill_each(
     Ok(all)
 }
 
-fn drill_named(
+fn drill_one(
     global: &Global,
     plan: &Plan,
     name: &str,
     command: &[String],
     signals: &Signals,
 ) -> Result<Drilled> {
-    if is_path(name) || name == "-" {
-        return drill_one(plan, &find(global, name)?, command, signals);
+    let stored = match is_path(name) || name == "-" {
+        true => None,
+        false => Some(in_store(plan, name)?),
+    };
+    let archive = match &stored {
+        Some(stored) => Archive::open(&stored.path)?,
+        None => find(global, name)?,
+    };
+    let drilled = attempt(plan, &archive, command, signals)
+        .or_else(|error| failed(name, archive.name(), &error, signals))?;
+    if let Some(stored) = stored {
+        note(plan, &stored, &drilled)?;
     }
-    let stored = in_store(plan, name)?;
-    let archive = Archive::open(&stored.path)?;
-    let drilled = drill_one(plan, &archive, command, signals)?;
-    note(plan, &stored, &drilled)?;
     Ok(drilled)
 }
 
-fn drill_newest(plan: &Plan, stack: &str, signals: &Signals) -> Result<Drilled> {
-    let stored = in_store(plan, stack)?;
-    let archive = Archive::open(&stored.path)?;
-    let drilled = drill_one(plan, &archive, &[], signals).or_else(|error| {
-        // That it ended early says nothing of the archive.
-        signals.check()?;
-        anyhow::Ok(Drilled::failed(stack, archive.name(), format!("{error:#}")))
-    })?;
-    note(plan, &stored, &drilled)?;
-    Ok(drilled)
+/// # Errors
+/// When a signal came: that it ended early says nothing of the archive.
+fn failed(
+    name: &str,
+    archive: String,
+    error: &anyhow::Error,
+    signals: &Signals,
+) -> Result<Drilled> {
+    signals.check()?;
+    let stack = match is_path(name) {
+        true => name,
+        false => name.split('@').next().unwrap_or(name),
+    };
+    Ok(Drilled::failed(stack, archive, format!("{error:#}")))
 }
 
 fn show(global: &Global, drilled: &Drilled) -> Result<()> {
@@ -159,7 +165,7 @@ fn mail(plan: &Plan, all: &[Drilled], started: &ZonedDateTime) -> Result<()> {
     Ok(())
 }
 
-fn drill_one(
+fn attempt(
     plan: &Plan,
     archive: &Archive,
     command: &[String],

@@ -10,7 +10,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Component, Path, PathBuf, absolute};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::CommandFactory;
 use jiff::ZonedDateTime;
 use serde::Serialize;
@@ -49,23 +49,16 @@ enum Absent {
 }
 
 fn load_with(global: &Global, absent: Absent) -> Result<Plan> {
-    let is_ad_hoc = !global.stack_dirs.is_empty() || global.backup_dir.is_some();
-    let mut config = match (&global.config, is_ad_hoc) {
-        (Some(_), _) if !global.stack_dirs.is_empty() => {
-            bail!(
-                "--stack and --config (or $DOCKER_STACK_BACKUP_CONFIG) exclude each other: put the \
-                 stack into the configuration"
-            )
-        }
-        (Some(path), _) => Config::load(path)?,
-        (None, false) if Path::new(DEFAULT_CONFIG).exists() => {
-            Config::load(Path::new(DEFAULT_CONFIG))?
-        }
-        (None, false) if global.state_dir.is_none() && absent == Absent::Refuse => bail!(
+    let file = config_file(global, Path::new(DEFAULT_CONFIG))?;
+    let says_where = global.backup_dir.is_some() || global.state_dir.is_some();
+    let is_ad_hoc = !global.stack_dirs.is_empty() || says_where;
+    let mut config = match file {
+        Some(path) => Config::load(path)?,
+        None if !is_ad_hoc && absent == Absent::Refuse => bail!(
             "no configuration: give --config FILE, make {DEFAULT_CONFIG}, or name stacks by \
              --stack DIR --backup-dir DIR"
         ),
-        (None, _) => Config {
+        None => Config {
             state_dir: default_state_dir()?,
             log_file: None,
             retention: None,
@@ -88,7 +81,24 @@ fn load_with(global: &Global, absent: Absent) -> Result<Plan> {
     if let Some(dir) = &global.state_dir {
         config.state_dir = resolve(dir)?;
     }
-    Plan::new(config).context("the configuration is not usable")
+    Plan::new(config).with_context(|| match file {
+        Some(path) => format!("config {}", path.display()),
+        None => "the command line".to_owned(),
+    })
+}
+
+/// The file that is read: `usual` if none is named and it is there. Stacks on
+/// the command line stand in for it; --backup-dir and --state-dir do not, which
+/// only say otherwise where things are.
+fn config_file<'a>(global: &'a Global, usual: &'a Path) -> Result<Option<&'a Path>> {
+    let is_replaced = !global.stack_dirs.is_empty();
+    ensure!(
+        !is_replaced || global.config.is_none(),
+        "--stack and --config (or $DOCKER_STACK_BACKUP_CONFIG) exclude each other: put the stack \
+         into the configuration"
+    );
+    let usual = (!is_replaced && usual.exists()).then_some(usual);
+    Ok(global.config.as_deref().or(usual))
 }
 
 /// A path of the command line, absolute and without `..`. Symlinks stay: one
@@ -206,7 +216,7 @@ pub fn prune(global: &Global, stacks: &[String], dry_run: bool) -> Result<ExitSt
     if dry_run {
         return inspect::prune_dry_run(global, &plan, policy, now);
     }
-    let _lock = Lock::take(&plan.state_dir, Work::Other)?;
+    let _lock = Lock::take(&plan.state_dir, Work::Prune)?;
     let store = Store::open(&plan.backup_dir)?;
     let pruned: Vec<PrunedStack> = plan
         .stacks
@@ -300,4 +310,36 @@ pub fn man_pages(dir: &Path) -> Result<ExitStatus> {
     clap_mangen::generate_to(Cli::command(), dir)
         .with_context(|| format!("write man pages into {}", dir.display()))?;
     Ok(ExitStatus::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn only_stacks_on_the_command_line_stand_in_for_the_usual_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let usual = dir.path().join("config.json");
+        let read = |args: &str| {
+            let args = format!("docker-stack-backup list {args}");
+            let mut global = Cli::try_parse_from(args.split_whitespace()).unwrap().global;
+            // The environment may name one.
+            global.config = global.config.filter(|_| args.contains("--config"));
+            let found = config_file(&global, &usual);
+            found.map(|path| path.map(Path::to_owned)).ok()
+        };
+        let elsewhere = Some(Some(PathBuf::from("/c.json")));
+        assert_eq!(read(""), Some(None));
+        assert_eq!(read("--config /c.json --backup-dir /b"), elsewhere);
+        fs::write(&usual, "{}").unwrap();
+        let usual = Some(Some(usual.clone()));
+        for args in ["", "--backup-dir /b", "--state-dir /s --backup-dir /b"] {
+            assert_eq!(read(args), usual, "{args}");
+        }
+        assert_eq!(read("--config /c.json --backup-dir /b"), elsewhere);
+        assert_eq!(read("--stack /web --backup-dir /b"), Some(None));
+        assert_eq!(read("--stack /web --config /c.json"), None);
+    }
 }

@@ -97,13 +97,20 @@ fn restore_stack(
         keep_old: options.keep_old,
         starts: !options.no_start,
     };
+    let look = || restores::stack::Restore::plan(archive, manifest, stack, &wish);
+    let shown = look()?.text();
     if options.dry_run {
-        let planned = restores::stack::Restore::plan(archive, manifest, stack, &wish)?;
-        return print(&planned.text()).map(|()| ExitStatus::Ok);
+        return print(&shown).map(|()| ExitStatus::Ok);
     }
-    let _lock = Lock::take(&plan.state_dir, Work::Other)?;
-    let planned = restores::stack::Restore::plan(archive, manifest, stack, &wish)?;
-    confirm(options, &planned.text())?;
+    // Before the lock is taken: a run that is due waits for who holds it, and an
+    // answer may never come.
+    confirm(options, &shown)?;
+    let _lock = Lock::take(&plan.state_dir, Work::Restore)?;
+    let planned = look()?;
+    ensure!(
+        planned.text() == shown,
+        "what would be replaced is not any more what was shown, and nothing was done: try again"
+    );
     // Not before: a question may be ended by Ctrl-C.
     let signals = Signals::install()?;
     let restored = planned.run(&signals)?;

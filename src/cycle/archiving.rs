@@ -3,32 +3,31 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use jiff::ZonedDateTime;
 
 use super::Cycle;
-use super::proof::busy;
 use super::record::{Record, fail, warn};
 use crate::archive::{
     self, ImageOf, Layout, Manifest, ManifestSlot, Reading, Sharing, Sums, Update, WriteSummary,
 };
 use crate::capture::{self, Inventory, SETTLED_AFTER};
 use crate::config::{Capture, OnBusy, Verify};
-use crate::docker::{self, Container};
+use crate::docker::Container;
 use crate::lifecycle;
 use crate::outcome::{ArchiveOutcome, CaptureOutcome, Phase, StackOutcome};
 use crate::precopy::{Drafted, PASS_FROM_BYTES, Precopy};
 use crate::progress;
-use crate::quiet::{self, Who};
+use crate::quiet;
 use crate::report::human_bytes;
 use crate::store::{ArchiveName, Beside, Partial};
 use crate::verify;
 
 /// Room beyond the archive's own length that must be free: what may be added
 /// to a stack between measuring and stopping it, and the file system's own.
-const SPARE_BYTES: u64 = 16 << 20;
+pub(super) const SPARE_BYTES: u64 = 16 << 20;
 /// Below both of these, reading everything takes no longer than a scan and a
 /// sync more.
 const LITTLE_BYTES: u64 = 16 << 20;
@@ -39,23 +38,18 @@ const LATER_FROM_BYTES: u64 = 16 << 20;
 /// Of the manifest, for what is known only when the archive is written.
 const MANIFEST_SLACK_BYTES: usize = 8 << 10;
 
-/// How the data is read.
+/// How the data is read, and what was written of it while the stack was down.
 pub(super) enum Method {
-    Precopy(Box<Drafted>),
+    /// Still to be put together.
+    Precopy(Box<Drafted>, Option<Box<Update>>),
     /// Why not otherwise, unless it was asked for.
-    Offline(Option<String>),
+    Offline(Option<String>, Option<(Partial, Layout)>),
 }
 
 /// An archive that has all but its manifest and its name.
 pub(super) struct Written {
-    data: WrittenData,
-    manifest: Manifest,
-}
-
-enum WrittenData {
-    Whole(Partial, Layout),
-    /// Still to be put together.
-    Parts(Box<Drafted>, Box<Update>),
+    pub(super) method: Method,
+    pub(super) manifest: Manifest,
 }
 
 impl Cycle<'_> {
@@ -64,7 +58,7 @@ impl Cycle<'_> {
         self.context.signals.check()?;
         self.context.store.check_stack_dir(&self.stack.name)?;
         let inventory = self.scan()?;
-        let manifest = self.manifest(&inventory)?;
+        let manifest = self.manifest();
         let layout = self.layout(&inventory, &manifest)?;
         let needed = layout.archive_bytes() + SPARE_BYTES;
         let available = self.context.store.available_bytes()?;
@@ -77,17 +71,7 @@ impl Cycle<'_> {
                 human_bytes(available)
             );
         }
-        let own: Vec<&str> = self
-            .survey
-            .running
-            .iter()
-            .map(|was| was.id.as_str())
-            .collect();
-        let writers =
-            quiet::container_writers(&docker::containers()?, &self.paths(), Who::RunsBut(&own));
-        if self.stack.on_busy == OnBusy::Fail && !writers.busy.is_empty() {
-            bail!("{}; nothing was stopped", busy(&writers.busy));
-        }
+        self.refuse_writers()?;
         tracing::info!(
             content = human_bytes(inventory.content_bytes()),
             members = inventory.member_count(),
@@ -101,11 +85,11 @@ impl Cycle<'_> {
     /// nothing was stopped then.
     pub(super) fn pre_copy(&self, record: &mut Record, inventory: Inventory) -> Option<Method> {
         if self.stack.capture == Capture::Offline || self.survey.running.is_empty() {
-            return Some(Method::Offline(None));
+            return Some(Method::Offline(None, None));
         }
         if inventory.content_bytes() < LITTLE_BYTES && inventory.member_count() < LITTLE_MEMBERS {
             let reason = "so little data is read as fast while down".to_owned();
-            return Some(Method::Offline(Some(reason)));
+            return Some(Method::Offline(Some(reason), None));
         }
         record.phase(Phase::Precopy, |outcome| {
             self.context.signals.check()?;
@@ -115,7 +99,7 @@ impl Cycle<'_> {
                 return Ok(self.offline(outcome, format!("{error:#}")));
             }
             tracing::info!("copying while the stack is up");
-            let manifest = self.manifest(&inventory)?;
+            let manifest = self.manifest();
             let drafted = self.precopy(&manifest, |precopy| precopy.draft(inventory, partial))?;
             let Some(drafted) = drafted else {
                 let reason = "no file system of this stack tells of every change";
@@ -125,7 +109,7 @@ impl Cycle<'_> {
                 let bytes = human_bytes(drafted.untrusted_bytes);
                 warn(outcome, format!("{bytes} are on a file system that does not tell of every change: read while down"));
             }
-            Ok(Method::Precopy(Box::new(drafted)))
+            Ok(Method::Precopy(Box::new(drafted), None))
         })
     }
 
@@ -134,7 +118,7 @@ impl Cycle<'_> {
             "all data is read while the stack is down: {reason}; set `capture` to `offline` if that is meant to be"
         );
         warn(outcome, warning);
-        Method::Offline(Some(reason))
+        Method::Offline(Some(reason), None)
     }
 
     fn precopy<T>(
@@ -161,40 +145,43 @@ impl Cycle<'_> {
         })
     }
 
+    /// With the stack down. Whatever comes of it, what was written is left in
+    /// `method`: removing it can wait until the stack is up.
     pub(super) fn write(
         &self,
         outcome: &mut StackOutcome,
         inventory: &Inventory,
-        method: Method,
-    ) -> Result<Written> {
+        method: &mut Method,
+    ) -> Result<Manifest> {
         self.context.signals.check()?;
-        let mut manifest = self.manifest(inventory)?;
-        let reason = match method {
-            Method::Precopy(mut drafted) => {
-                let update = |precopy: &Precopy<'_>| precopy.update(&mut drafted, inventory);
-                if let Some(update) = self.precopy(&manifest, update)? {
-                    let drafted_summary = &drafted.summary;
-                    let summary = update.summary().clone();
-                    outcome.capture = Some(CaptureOutcome {
-                        method: Capture::Precopy,
-                        reason: None,
-                        down_bytes: update.fresh_bytes() - summary.shared_bytes,
-                        pass_count: drafted.pass_count,
-                        shared_bytes: drafted_summary.shared_bytes + summary.shared_bytes,
-                        refused_count: drafted_summary.refused_count + summary.refused_count,
-                    });
-                    self.judge_changed(outcome, &mut manifest, summary);
-                    let data = WrittenData::Parts(drafted, Box::new(update));
-                    return Ok(Written { data, manifest });
-                }
-                // Removed with its draft, which makes the room.
-                drop(drafted);
-                let reason = "no room for what changed beside the draft".to_owned();
-                self.offline(outcome, reason.clone());
-                Some(reason)
-            }
-            Method::Offline(reason) => reason,
+        let mut manifest = Manifest {
+            content_bytes: inventory.content_bytes(),
+            member_count: inventory.member_count(),
+            socket_count: inventory.socket_count(),
+            excluded_count: inventory.excluded_count(),
+            ..self.manifest()
         };
+        if let Method::Precopy(drafted, written) = method {
+            let update = |precopy: &Precopy<'_>| precopy.update(drafted, inventory);
+            if let Some(update) = self.precopy(&manifest, update)? {
+                let drafted_summary = &drafted.summary;
+                let summary = update.summary().clone();
+                outcome.capture = Some(CaptureOutcome {
+                    method: Capture::Precopy,
+                    reason: None,
+                    down_bytes: update.fresh_bytes() - summary.shared_bytes,
+                    pass_count: drafted.pass_count,
+                    shared_bytes: drafted_summary.shared_bytes + summary.shared_bytes,
+                    refused_count: drafted_summary.refused_count + summary.refused_count,
+                });
+                self.judge_changed(outcome, &mut manifest, summary);
+                *written = Some(Box::new(update));
+                return Ok(manifest);
+            }
+            let reason = "no room for what changed beside the draft";
+            // The draft goes, which makes the room.
+            *method = self.offline(outcome, reason.to_owned());
+        }
         let layout = self.layout(inventory, &manifest)?;
         let now = ZonedDateTime::now().datetime();
         let partial = self.context.store.create_partial(&self.stack.name, now)?;
@@ -206,20 +193,26 @@ impl Cycle<'_> {
             is_live: false,
             share: self.share(),
         };
-        let summary = archive::write_members(&layout, inventory, reading, partial.file())
-            .with_context(|| format!("write archive {}", partial.path().display()))?;
+        let written = archive::write_members(&layout, inventory, reading, partial.file())
+            .with_context(|| format!("write archive {}", partial.path().display()));
+        let archive_bytes = layout.archive_bytes();
+        let reason = match method {
+            Method::Offline(reason, _) => reason.take(),
+            Method::Precopy(..) => None,
+        };
+        *method = Method::Offline(None, Some((partial, layout)));
+        let summary = written?;
         outcome.capture = Some(CaptureOutcome {
             method: Capture::Offline,
             reason,
-            down_bytes: layout.archive_bytes() - summary.shared_bytes,
+            down_bytes: archive_bytes - summary.shared_bytes,
             pass_count: 0,
             shared_bytes: summary.shared_bytes,
             refused_count: summary.refused_count,
         });
         manifest.capture = Capture::Offline;
         self.judge_changed(outcome, &mut manifest, summary);
-        let data = WrittenData::Whole(partial, layout);
-        Ok(Written { data, manifest })
+        Ok(manifest)
     }
 
     /// Says which files changed although nothing should have written to them.
@@ -248,10 +241,13 @@ impl Cycle<'_> {
 
     /// The stack is up again: what is left does not add to its downtime.
     pub(super) fn finish(&self, outcome: &mut StackOutcome, written: Written) -> Result<()> {
-        let Written { data, mut manifest } = written;
-        let (partial, layout) = match data {
-            WrittenData::Whole(partial, layout) => (partial, layout),
-            WrittenData::Parts(drafted, update) => {
+        let Written {
+            method,
+            mut manifest,
+        } = written;
+        let (partial, layout) = match method {
+            Method::Offline(_, Some(whole)) => whole,
+            Method::Precopy(drafted, Some(update)) => {
                 let finish = |precopy: &Precopy<'_>| precopy.finish(*drafted, *update);
                 let finished = self.precopy(&manifest, finish)?;
                 if let Some(capture) = &mut outcome.capture {
@@ -260,6 +256,7 @@ impl Cycle<'_> {
                 }
                 (finished.partial, finished.layout)
             }
+            Method::Offline(..) | Method::Precopy(..) => bail!("nothing was written"),
         };
         manifest.archive_bytes = layout.archive_bytes();
         manifest.downtime_ms = outcome.downtime_ms;
@@ -328,8 +325,19 @@ impl Cycle<'_> {
         Ok(Layout::new(inventory, &slot))
     }
 
+    /// Room was left for it before the copy.
+    pub(super) fn check_manifest_fits(&self) -> Result<()> {
+        let needed = serde_json::to_vec_pretty(&self.manifest())?.len() + MANIFEST_SLACK_BYTES / 2;
+        match self.manifest_bytes.get() {
+            Some(reserved) if needed as u64 > *reserved => {
+                bail!("the compose file grew much meanwhile; nothing was stopped")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// With what is known before the archive is written.
-    fn manifest(&self, inventory: &Inventory) -> Result<Manifest> {
+    fn manifest(&self) -> Manifest {
         let survey = &self.survey;
         let image = |container: &Container| ImageOf {
             service: container.service.clone(),
@@ -345,17 +353,23 @@ impl Cycle<'_> {
         let mut images: Vec<ImageOf> = survey.containers.iter().map(image).collect();
         images.sort();
         images.dedup();
-        let trees = survey.trees.iter();
-        let trees: BTreeMap<String, String> = trees
-            .map(|tree| (tree.prefix.clone(), tree.path.display().to_string()))
-            .collect();
-        Ok(Manifest {
+        let by_prefix = |at: &dyn Fn(&Path) -> PathBuf| -> BTreeMap<String, String> {
+            let trees = survey.trees.iter();
+            trees
+                .map(|tree| (tree.prefix.clone(), at(&tree.path).display().to_string()))
+                .collect()
+        };
+        let trees = by_prefix(&Path::to_owned);
+        let mut real_trees = by_prefix(&quiet::real);
+        real_trees.retain(|prefix, path| trees[prefix] != *path);
+        Manifest {
             format_version: archive::FORMAT_VERSION,
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
             stack: self.stack.name.clone(),
             project: survey.project.clone(),
             host: self.context.host.to_owned(),
             trees,
+            real_trees,
             capture: self.stack.capture,
             stop_method: survey.stop_method,
             files: self.stack.compose.relative(&self.stack.compose.files),
@@ -368,10 +382,10 @@ impl Cycle<'_> {
             volumes: survey.volumes.clone(),
             coverage: survey.coverage.clone(),
             archive_bytes: 0,
-            content_bytes: inventory.content_bytes(),
-            member_count: inventory.member_count(),
-            socket_count: inventory.socket_count(),
-            excluded_count: inventory.excluded_count(),
+            content_bytes: 0,
+            member_count: 0,
+            socket_count: 0,
+            excluded_count: 0,
             changed_count: 0,
             changed: Vec::new(),
             compose: survey
@@ -380,7 +394,7 @@ impl Cycle<'_> {
                 .map(|config| config.json.clone())
                 .unwrap_or_default(),
             is_stand_in: false,
-        })
+        }
     }
 }
 

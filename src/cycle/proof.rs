@@ -14,12 +14,26 @@ use crate::quiet::{self, Who, Writers};
 const KILLED: i64 = 128 + 9;
 
 impl Cycle<'_> {
+    /// Before the stop, so that nothing is stopped in vain.
+    pub(super) fn refuse_writers(&self) -> Result<()> {
+        let own = self.survey.running.iter();
+        let own: Vec<&str> = own.map(|was| was.id.as_str()).collect();
+        let who = Who::RunsBut(&own);
+        let writers = quiet::container_writers(&docker::containers()?, &self.paths(), who);
+        if self.stack.on_busy == OnBusy::Fail && !writers.busy.is_empty() {
+            bail!("{}; nothing was stopped", busy(&writers.busy));
+        }
+        Ok(())
+    }
+
     /// Also returns the containers as they were at that moment.
     pub(super) fn prove_quiet(
         &self,
         outcome: &mut StackOutcome,
     ) -> Result<(Inventory, Vec<Container>)> {
         self.context.signals.check()?;
+        // What was mounted may be unmounted with the last container.
+        self.refuse_replaced(|source| !source.is_mount())?;
         let containers = docker::containers()?;
         self.check_stopped(outcome, &containers)?;
         // With the stack down, no container is exempt.
@@ -80,6 +94,6 @@ impl Cycle<'_> {
     }
 }
 
-pub(super) fn busy(found: &[String]) -> String {
+fn busy(found: &[String]) -> String {
     format!("the data is in use ({}); see onBusy", found.join("; "))
 }

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Refused;
 use super::http::{Answer, Connection};
 use super::inspect::RawContainer;
 
@@ -231,9 +232,8 @@ impl Engine {
             Some(message) => message.trim().to_owned(),
             None => format!("HTTP status {}", answer.status),
         };
-        Err(anyhow!(
-            "{method} {target}: error response from daemon: {said}"
-        ))
+        let refused = format!("{method} {target}: error response from daemon: {said}");
+        Err(Refused(refused).into())
     }
 }
 

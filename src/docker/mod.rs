@@ -11,6 +11,7 @@ mod inspect;
 mod put_back;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,9 +24,7 @@ use crate::process::{Exit, Output, Program};
 pub use engine::refuse_podman;
 use engine::{Unreachable, engine};
 pub use inspect::{ComposeConfig, Container, Dependency, Health, Image, Mount, Status, Volume};
-pub use put_back::{
-    create_volume, exec_drill, remove_containers, remove_project, remove_volume, up_drill,
-};
+pub use put_back::{create_volume, remove_containers, remove_project, remove_volume};
 
 const DOCKER: &str = "docker";
 
@@ -181,8 +180,8 @@ pub fn patiently<T>(ask: impl Fn() -> Result<T>, goes_on: impl Fn(Duration) -> b
 /// itself hangs.
 ///
 /// # Errors
-/// When any was not stopped; none is under way any more then, unless the
-/// Engine hangs or is away.
+/// When any was not stopped. If that is a [refusal](is_refusal), none is under
+/// way any more.
 pub fn stop(ids: &[String], grace: Option<Duration>, longest: Duration) -> Result<()> {
     let limit = longest + ENGINE_SLACK;
     let Some(engine) = engine() else {
@@ -191,14 +190,20 @@ pub fn stop(ids: &[String], grace: Option<Duration>, longest: Duration) -> Resul
             args.extend(["--time".to_owned(), grace.as_secs().to_string()]);
         }
         args.extend(ids.iter().cloned());
-        return docker(args).limit(limit).output()?.check().map(drop);
+        return answered(docker(args).limit(limit).output()?);
     };
-    let results = at_once(ids, |id| engine.stop(id, grace, limit));
-    let errors = results.into_iter().filter_map(Result::err);
-    let errors: Vec<String> = errors.map(|error| format!("{error:#}")).collect();
-    match errors.is_empty() {
-        true => Ok(()),
-        false => Err(anyhow!(errors.join("; "))),
+    all(at_once(ids, |id| engine.stop(id, grace, limit)))
+}
+
+/// One error of all, which is a refusal if all of them are.
+pub fn all(results: Vec<Result<()>>) -> Result<()> {
+    let errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+    let texts: Vec<String> = errors.iter().map(|error| format!("{error:#}")).collect();
+    let texts = texts.join("; ");
+    match errors.iter().all(is_refusal) {
+        _ if errors.is_empty() => Ok(()),
+        true => Err(Refused(texts).into()),
+        false => Err(anyhow!(texts)),
     }
 }
 
@@ -247,11 +252,21 @@ fn unless(error: anyhow::Error, refusal: &str) -> Result<()> {
 fn change(id: &str, verb: &str) -> Result<()> {
     match engine() {
         Some(engine) => engine.change(id, verb),
-        None => docker([verb, id])
-            .limit(ENGINE_SLACK)
-            .output()?
-            .check()
-            .map(drop),
+        None => answered(docker([verb, id]).limit(ENGINE_SLACK).output()?),
+    }
+}
+
+/// A command that ended by itself had the Engine's answer, unless it says that
+/// there was none.
+fn answered(output: Output) -> Result<()> {
+    let has_ended = matches!(output.exit, Exit::Failure(_));
+    let error = match output.check() {
+        Ok(_) => return Ok(()),
+        Err(error) => error,
+    };
+    match has_ended && !is_unreachable(&error) {
+        true => Err(Refused(format!("{error:#}")).into()),
+        false => Err(error),
     }
 }
 
@@ -352,7 +367,8 @@ impl ComposeProject {
         ComposeConfig::from_json(resolved)
     }
 
-    /// `compose down`: containers and networks go, volumes stay.
+    /// `compose down`: containers and networks go, volumes stay. Its failure is
+    /// never a [refusal](is_refusal): other stops may be under way.
     pub fn down(&self, grace: Option<Duration>, longest: Duration) -> Result<()> {
         let mut args = vec!["down".to_owned()];
         if let Some(grace) = grace {
@@ -386,6 +402,24 @@ impl ComposeProject {
             .check()
             .map(drop)
     }
+}
+
+/// The Engine's answer was no: nothing of what it was asked for is under way.
+#[derive(Debug)]
+struct Refused(String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Not so when the Engine is away, or hangs: it may go on with what it was
+/// asked for.
+pub fn is_refusal(error: &anyhow::Error) -> bool {
+    error.is::<Refused>()
 }
 
 /// A daemon that does not answer now may answer soon (a restart); told apart

@@ -1,13 +1,11 @@
 //! What a restore needs of Docker beyond what a backup does.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::{ComposeProject, ENGINE_SLACK, Volume, docker};
-use crate::process::Program;
 use crate::signals::Signals;
 
 /// Creates a volume with the driver, labels and options it had, so that Compose
@@ -74,6 +72,41 @@ impl ComposeProject {
             .check()
             .map(drop)
     }
+
+    /// Starts all services of a throw-away project from local images, and waits
+    /// until they run and are healthy, or an end is asked for.
+    pub fn up_drill(&self, limit: Duration, signals: &Signals) -> Result<()> {
+        let secs = limit.as_secs().to_string();
+        let args = [
+            "up",
+            "--detach",
+            "--no-build",
+            "--pull",
+            "never",
+            "--wait",
+            "--wait-timeout",
+            &secs,
+        ];
+        self.compose(args)
+            .limit(limit + ENGINE_SLACK * 2)
+            .until(signals)
+            .output()?
+            .check()
+            .map(drop)
+    }
+
+    /// Runs a command in a service's container; it must succeed.
+    pub fn exec_drill(&self, service: &str, argv: &[String], signals: &Signals) -> Result<()> {
+        let args = ["exec", "-T", service]
+            .into_iter()
+            .chain(argv.iter().map(String::as_str));
+        self.compose(args)
+            .limit(ENGINE_SLACK * 10)
+            .until(signals)
+            .output()?
+            .check()
+            .map(drop)
+    }
 }
 
 /// Removes a project's containers, volumes and networks, by their labels, until
@@ -102,56 +135,4 @@ fn remove_what_is_there(project: &str) -> Result<bool> {
         docker(["network", "rm", network]).output()?.check()?;
     }
     Ok(!(containers.is_empty() && volumes.is_empty() && networks.is_empty()))
-}
-
-/// Starts all services of a throw-away project from local images, and waits
-/// until they run and are healthy, or an end is asked for.
-pub fn up_drill(project: &str, file: &Path, limit: Duration, signals: &Signals) -> Result<()> {
-    let secs = limit.as_secs().to_string();
-    let args = [
-        "up",
-        "--detach",
-        "--no-build",
-        "--pull",
-        "never",
-        "--wait",
-        "--wait-timeout",
-        &secs,
-    ];
-    drill_compose(project, file, args)
-        .limit(limit + ENGINE_SLACK * 2)
-        .until(signals)
-        .output()?
-        .check()
-        .map(drop)
-}
-
-/// Runs a command in a service's container; it must succeed.
-pub fn exec_drill(
-    project: &str,
-    file: &Path,
-    service: &str,
-    argv: &[String],
-    signals: &Signals,
-) -> Result<()> {
-    let args = ["exec", "-T", service]
-        .into_iter()
-        .chain(argv.iter().map(String::as_str));
-    drill_compose(project, file, args)
-        .limit(ENGINE_SLACK * 10)
-        .until(signals)
-        .output()?
-        .check()
-        .map(drop)
-}
-
-fn drill_compose<'a>(
-    project: &str,
-    file: &Path,
-    args: impl IntoIterator<Item = &'a str>,
-) -> Program {
-    let file = file.to_string_lossy();
-    let first = ["compose", "--project-name", project, "--file", &*file];
-    let args = args.into_iter().map(str::to_owned);
-    docker(first.map(str::to_owned).into_iter().chain(args))
 }

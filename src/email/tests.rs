@@ -33,7 +33,7 @@ fn error_of(result: Result<()>) -> String {
 #[test]
 fn settings_that_cannot_work_are_refused() {
     type Change = fn(&mut Email);
-    let table: [(Change, &str); 12] = [
+    let table: [(Change, &str); 15] = [
         (|c| c.host.clear(), "email.host is empty"),
         (|c| c.timeout = 0, "email.timeout is zero"),
         (|c| c.to.clear(), "email.to names no recipient"),
@@ -83,6 +83,24 @@ fn settings_that_cannot_work_are_refused() {
             },
             "in the clear",
         ),
+        (
+            |c| {
+                c.user = Some("u".to_owned());
+                c.password_file = Some("p".into());
+            },
+            "email.passwordFile: must be an absolute path",
+        ),
+        (
+            |c| c.ca_file = Some("ca.pem".into()),
+            "email.caFile: must be an absolute path",
+        ),
+        (
+            |c| {
+                c.port = Some(465);
+                c.encryption = Encryption::Starttls;
+            },
+            "add \"encryption\": \"tls\"",
+        ),
     ];
     for (change, expected) in table {
         let mut config = config("mail.example.org", 25);
@@ -91,6 +109,11 @@ fn settings_that_cannot_work_are_refused() {
         assert!(error.contains(expected), "{error}\n{expected}");
     }
     validate(&config("mail.example.org", 25)).unwrap();
+    validate(&Email {
+        encryption: Encryption::Tls,
+        ..config("mail.example.org", 465)
+    })
+    .unwrap();
 }
 
 #[test]

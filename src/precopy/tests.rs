@@ -314,6 +314,52 @@ fn tmpfs_is_not_copied_from_while_up() {
     assert!(draft_of(&tree, &disk.path).is_some());
 }
 
+#[test]
+#[ignore = "needs root; run scripts/test"]
+fn files_without_content_are_on_a_file_system_that_tells_of_every_change() {
+    let disk = Disk::new("ext4", &["-q"]);
+    let tree = disk.path.join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("empty"), "").unwrap();
+    let drafted = draft_of(&tree, &disk.path).unwrap();
+    assert_eq!(drafted.untrusted_bytes, 0);
+}
+
+#[test]
+#[ignore = "needs root; run scripts/test"]
+fn a_pass_leaves_half_of_the_room_and_an_update_some_of_it() {
+    let disk = Disk::new("ext4", &["-q"]);
+    let tree = disk.path.join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("old"), vec![7; 12 << 20]).unwrap();
+    let change = || fs::write(tree.join("young"), vec![7; 4 << 20]).unwrap();
+    let setting = Setting::new(&tree, &disk.path);
+    let terms = Terms {
+        pass_from_bytes: 0,
+        ..TICKS
+    };
+    let with_room = |available_bytes: u64| {
+        change();
+        thread::sleep(terms.settled_after * 2);
+        setting.precopy(terms, |precopy| {
+            let scan = || {
+                change();
+                setting.scan()
+            };
+            let precopy = Precopy {
+                scan: &scan,
+                available_bytes: &|| Ok(available_bytes),
+                ..*precopy
+            };
+            let mut drafted = setting.draft(&precopy).unwrap();
+            let update = precopy.update(&mut drafted, &scan().unwrap()).unwrap();
+            (drafted.pass_count > 1, update.is_some())
+        })
+    };
+    assert_eq!(with_room(6 << 20), (false, false));
+    assert_eq!(with_room(16 << 20), (true, true));
+}
+
 fn draft_of(tree: &Path, place: &Path) -> Option<Drafted> {
     let setting = Setting::new(tree, place);
     setting.precopy(TICKS, |precopy| setting.draft(precopy))

@@ -241,6 +241,13 @@ impl Extractor<'_> {
             !path.is_empty(),
             "it takes the place of the target directory"
         );
+        // A tree may be a file, but is never a link: what is put there is
+        // mounted, or exchanged with what was, by its path.
+        let is_link = matches!(member.kind, Kind::Symlink | Kind::HardLink);
+        ensure!(
+            !is_link || path != self.destinations[destination].name,
+            "a link takes the place of what it is to be"
+        );
         if member.kind == Kind::HardLink {
             let target = normalise(&member.link).context("the file it is a link to")?;
             let target = Some(target).filter(|target| (self.options.is_wanted)(target));

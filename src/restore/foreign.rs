@@ -53,6 +53,7 @@ pub fn stand_in(archive: &Archive, stack: &StackPlan) -> Result<Manifest> {
         project: project.unwrap_or_default(),
         host: String::new(),
         trees: BTreeMap::from([(root, stack.dir().display().to_string())]),
+        real_trees: BTreeMap::new(),
         capture: Capture::Offline,
         stop_method: StopMethod::Down,
         files: Vec::new(),

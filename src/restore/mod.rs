@@ -117,19 +117,19 @@ pub fn to_directory(
     let summary = extract(&mut reader, archive.file(), &[destination], &options)
         .with_context(|| archive.name())?;
     only.check_all_found()?;
-    read_to_the_end(&mut reader, archive)?;
-    Ok(summary)
-}
-
-/// Who writes to a pipe is not to be told that nobody reads any more.
-fn read_to_the_end(reader: &mut Reader<'_>, archive: &Archive) -> Result<()> {
-    if !reader.ends_with_zeros().with_context(|| archive.name())? {
+    if !is_at_the_end(&mut reader, archive)? {
         tracing::warn!(
             "data follows the end of {}; it was not looked at",
             archive.name()
         );
     }
-    Ok(())
+    Ok(summary)
+}
+
+/// Whether nothing follows. It is read all the same: who writes to a pipe is
+/// not to be told that nobody reads any more.
+fn is_at_the_end(reader: &mut Reader<'_>, archive: &Archive) -> Result<bool> {
+    reader.ends_with_zeros().with_context(|| archive.name())
 }
 
 /// What [`to_directory`] would write: the members' names, one a line.

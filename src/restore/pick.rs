@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -116,9 +117,12 @@ fn of_service(manifest: &Manifest, service: &str) -> Option<Vec<String>> {
 
 /// Member path of what was at `path` on the host.
 pub fn tree_of(manifest: &Manifest, path: &str) -> Option<String> {
-    let within = manifest.trees.iter().filter_map(|(prefix, at)| {
-        let rest = path.strip_prefix(at.as_str())?;
-        (rest.is_empty() || rest.starts_with('/')).then(|| (at.len(), format!("{prefix}{rest}")))
+    let trees = manifest.trees.iter().chain(&manifest.real_trees);
+    let within = trees.filter_map(|(prefix, at)| {
+        let rest = Path::new(path).strip_prefix(at).ok()?.to_str()?;
+        let parts = [prefix.as_str(), rest].into_iter();
+        let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+        Some((at.len(), parts.join("/")))
     });
     let (_, member) = within.max()?;
     is_plain(&member).then_some(member)
@@ -130,7 +134,7 @@ pub fn tree_of(manifest: &Manifest, path: &str) -> Option<String> {
 pub fn check_manifest(manifest: &Manifest) -> Result<()> {
     let stack = &manifest.stack;
     crate::plan::check_name(stack).context("the manifest's stack")?;
-    for tree in manifest.trees.keys() {
+    for tree in manifest.trees.keys().chain(manifest.real_trees.keys()) {
         let rest = tree.strip_prefix(stack.as_str());
         let is_ours = rest.is_some_and(|rest| {
             rest.is_empty() || rest.starts_with(".volumes/") || rest.starts_with(".binds/")
@@ -220,5 +224,15 @@ mod tests {
         );
         assert_eq!(tree_of(&good, &format!("{within}/../../etc")), None);
         assert_eq!(tree_of(&good, "/etc"), None);
+        assert_eq!(tree_of(&good, &format!("{within}2")), None);
+        // By what a symlink leads to, too.
+        let mut linked = good.clone();
+        assert_eq!(tree_of(&linked, "/data/frozen/dir"), None);
+        let real = ("frozen".to_owned(), "/data/frozen".to_owned());
+        linked.real_trees.extend([real]);
+        check_manifest(&linked).unwrap();
+        for path in ["/data/frozen/dir", &format!("{within}/dir")] {
+            assert_eq!(tree_of(&linked, path).as_deref(), Some("frozen/dir"));
+        }
     }
 }

@@ -387,7 +387,13 @@ impl<'a> Restore<'a> {
         let mut reader = self.archive.reader()?;
         let summary = extract(&mut reader, self.archive.file(), &destinations, &options)
             .with_context(|| self.archive.name())?;
-        super::read_to_the_end(&mut reader, self.archive)?;
+        // Several archives, of which the first need not be the one that is meant.
+        ensure!(
+            super::is_at_the_end(&mut reader, self.archive)? || self.allow_damaged,
+            "data follows the end of {}: give one archive alone (of `borg extract --stdout`, name \
+             the path of one file)",
+            self.archive.name()
+        );
         for (target, destination) in self.entry.targets.iter_mut().zip(&destinations) {
             target.note_new()?;
             rustix::fs::syncfs(&destination.parent).context("sync what was unpacked")?;

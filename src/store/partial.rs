@@ -142,8 +142,21 @@ impl Partial {
 
     pub(super) fn link_to(&self, name: &str) -> rustix::io::Result<()> {
         let (dir, from) = (&self.dir, &self.partial_name);
-        rustix::fs::linkat(dir, from, dir, name, AtFlags::empty())?;
-        rustix::fs::unlinkat(dir, from, AtFlags::empty())
+        match rustix::fs::linkat(dir, from, dir, name, AtFlags::empty()) {
+            Ok(()) => rustix::fs::unlinkat(dir, from, AtFlags::empty()),
+            // Others have neither, such as shared folders of a VirtualBox.
+            Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) => self.rename_to_absent(name),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Under the run's lock nobody else gives names here.
+    pub(super) fn rename_to_absent(&self, name: &str) -> rustix::io::Result<()> {
+        let (dir, from) = (&self.dir, &self.partial_name);
+        match stat(dir, OsStr::new(name))? {
+            Some(_) => Err(Errno::EXIST),
+            None => rustix::fs::renameat(dir, from, dir, name),
+        }
     }
 }
 

@@ -190,19 +190,19 @@ fn nothing_is_overwritten() {
 
 #[test]
 fn a_file_system_without_that_rename_replaces_nothing_either() {
-    let (_dir, store) = store();
-    put(&store, "a", "taken.tar", b"old");
-    let partial = store.create_partial("a", now()).unwrap();
-    assert_eq!(partial.link_to("taken.tar"), Err(Errno::EXIST));
-    assert!(partial.path().exists());
-    partial.link_to("free.tar").unwrap();
-    assert_eq!(names_in(&store, "a"), ["free.tar", "taken.tar"]);
-    assert_eq!(
-        fs::metadata(store.path().join("a/free.tar"))
-            .unwrap()
-            .nlink(),
-        1
-    );
+    let ways: [fn(&Partial, &str) -> rustix::io::Result<()>; 2] =
+        [Partial::link_to, Partial::rename_to_absent];
+    for give_name in ways {
+        let (_dir, store) = store();
+        put(&store, "a", "taken.tar", b"old");
+        let partial = store.create_partial("a", now()).unwrap();
+        assert_eq!(give_name(&partial, "taken.tar"), Err(Errno::EXIST));
+        assert!(partial.path().exists());
+        give_name(&partial, "free.tar").unwrap();
+        assert_eq!(names_in(&store, "a"), ["free.tar", "taken.tar"]);
+        let named = fs::metadata(store.path().join("a/free.tar")).unwrap();
+        assert_eq!((named.nlink(), named.len()), (1, 0));
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-# The power fails while a stack is down; the boot brings everything up.
+# The power fails during a run; the boot brings everything up, and tells of it.
 start_all()
 machine.succeed("/etc/dsb-test/prepare")
 machine.succeed("dd if=/dev/zero of=/srv/stacks/web/big bs=1M count=400 status=none", "sync")
@@ -34,3 +34,17 @@ with subtest("the next run is good and leaves nothing unfinished"):
     machine.succeed("/etc/dsb-test/prepare", "systemctl start docker-stack-backup.service")
     machine.succeed("ls /srv/backup/web/*.tar")
     machine.fail("ls /srv/backup/web/*.partial")
+
+with subtest("a run that was cut off while the stack was up is told of, too"):
+    machine.succeed("rm /home/admin/Maildir/new/*", "sync")
+    machine.succeed("systemctl start --no-block docker-stack-backup.service")
+    machine.succeed(
+        # It has begun, and asks Docker what there is.
+        "until grep '\"finished\": null' /var/lib/docker-stack-backup/last-run.json; do sleep 0.05; done;"
+        " systemctl kill --kill-whom=main --signal=STOP docker-stack-backup.service",
+        timeout=300,
+    )
+    machine.succeed("test -z \"$(ls /var/lib/docker-stack-backup/journal)\"")
+    machine.crash()
+    machine.start()
+    machine.wait_until_succeeds("grep 'INTERRUPTED (killed)' /home/admin/Maildir/new/*")

@@ -12,7 +12,7 @@ use super::forge::{
 use super::*;
 use crate::restore::diff::{Place, diff};
 use crate::restore::pick::Only;
-use crate::restore::{Archive, to_directory};
+use crate::restore::{Archive, Destination, Options, extract, to_directory};
 
 /// A directory that must stay as it is, beside the one that is unpacked into.
 struct Trap {
@@ -328,6 +328,58 @@ fn what_leads_outside_is_refused_by_name() {
     assert_eq!(fs::read(out.join("pax")).unwrap(), b"y");
     assert_eq!(fs::read(out.join("long")).unwrap(), b"z");
     assert_eq!(fs::metadata(out.join("h")).unwrap().nlink(), 2);
+}
+
+#[test]
+fn no_link_takes_the_place_of_a_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        is_wanted: &|_| true,
+        allow_devices: true,
+        takes_refusals: true,
+        cancel: &GO_ON,
+    };
+    let restore = |members: &[Evil]| {
+        let dir = tempfile::tempdir_in(&dir).unwrap();
+        fs::write(dir.path().join("a.tar"), write(members)).unwrap();
+        let archive = Archive::open(&dir.path().join("a.tar")).unwrap();
+        let destination = |prefix: &str, parent: &str, name: &str| {
+            let parent = dir.path().join(parent);
+            fs::create_dir(&parent).unwrap();
+            Destination {
+                prefix: prefix.into(),
+                parent: File::open(parent).unwrap().into(),
+                name: name.into(),
+            }
+        };
+        let destinations = [
+            destination("web.volumes/data", "volume", "_data"),
+            destination("", "rest", ""),
+        ];
+        let mut reader = archive.reader().unwrap();
+        let result = extract(&mut reader, archive.file(), &destinations, &options);
+        let made = fs::symlink_metadata(dir.path().join("volume/_data"));
+        (result.map(drop), made.ok())
+    };
+    let tree = "web.volumes/data";
+    let symlinked = vec![link(tree, b'2', "/etc")];
+    let linked = vec![link("s", b'2', "/etc"), link(tree, b'1', "s")];
+    for members in [symlinked, linked] {
+        let (result, made) = restore(&members);
+        let error = format!("{:#}", result.unwrap_err());
+        assert!(
+            error.contains("web.volumes/data: a link takes the place"),
+            "{error}"
+        );
+        assert!(made.is_none());
+    }
+    // The control: what a tree may be.
+    let (result, made) = restore(&[evil(tree, b'5'), link("web.volumes/data/s", b'2', "/etc")]);
+    result.unwrap();
+    assert!(made.unwrap().is_dir());
+    let (result, made) = restore(&[file(tree, b"x")]);
+    result.unwrap();
+    assert!(made.unwrap().is_file());
 }
 
 #[test]

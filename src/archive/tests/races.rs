@@ -16,7 +16,10 @@ struct Case {
 impl Case {
     /// `outside/` and `tree/`, where `b` comes between two other files.
     fn new() -> Case {
-        let dir = tempfile::tempdir().unwrap();
+        Case::at(tempfile::tempdir().unwrap())
+    }
+
+    fn at(dir: tempfile::TempDir) -> Case {
         let case = Case { dir };
         fs::create_dir_all(case.path("outside/sub")).unwrap();
         fs::create_dir_all(case.path("tree/sub")).unwrap();
@@ -82,6 +85,38 @@ fn contents(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
 
 fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
+/// A tmpfs, which is not trusted either, stands for those that do that.
+#[test]
+fn a_file_whose_inode_is_numbered_anew_is_archived_while_down() {
+    let case = Case::at(tempfile::tempdir_in("/dev/shm").unwrap());
+    let sources = sources(&case.path("tree"));
+    let mut inventory = scan_all(&sources);
+    let path = case.path("a.tar");
+    write_scanned(&sources, &inventory, &path);
+    let expected = fs::read(&path).unwrap();
+    for entry in &mut inventory.entries {
+        entry.ino += 1 << 40;
+    }
+    let summary = write_scanned(&sources, &inventory, &path);
+    assert_eq!(summary, WriteSummary::default());
+    assert!(fs::read(&path).unwrap() == expected);
+    // The controls: not while others may write, nor what has other times.
+    let archive = |inventory: &Inventory, is_live: bool| {
+        let reading = Reading {
+            is_live,
+            ..reading(&sources, &GO_ON)
+        };
+        let layout = Layout::new(inventory, &slot());
+        let out = File::create(&path).unwrap();
+        write_members(&layout, inventory, reading, &out).unwrap()
+    };
+    assert_eq!(archive(&inventory, true).changed_count, 4);
+    let other = fs::read(case.path("tree/a")).unwrap();
+    fs::remove_file(case.path("tree/a")).unwrap();
+    fs::write(case.path("tree/a"), other).unwrap();
+    assert_eq!(archive(&inventory, false).changed, ["stack/a"]);
 }
 
 #[test]
