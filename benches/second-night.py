@@ -71,6 +71,9 @@ def restic(repository, archive, is_compressed):
 WAYS = {
     "`borg import-tar`": borg("import-tar"),
     "`borg create --chunker-params fixed,4096`": borg("create", "--chunker-params", "fixed,4096"),
+    "`borg create --chunker-params buzhash,9,16,12,255`": borg(
+        "create", "--chunker-params", "buzhash,9,16,12,255"
+    ),
     "`borg create`, as it comes": borg("create"),
     "`restic backup`, as it comes": restic,
 }
