@@ -32,7 +32,7 @@ use crate::store::Store;
 use crate::survey::Survey;
 
 /// What fails after its start was confirmed has mostly failed by then.
-const SECOND_LOOK_AFTER: Duration = Duration::from_secs(1);
+const SECOND_LOOK_AFTER: Duration = Duration::from_millis(1500);
 
 /// What the cycles of all stacks share.
 pub struct Context<'a> {

@@ -274,7 +274,7 @@ fn a_container_that_ends_soon_after_its_start_is_told_and_stays_journalled() {
     let place = Place::new();
     let stack = place.stack("paused");
     // Its second start fails, but not at once.
-    let command = "sh -c '[ -e /log/ran ] && sleep 0.7 && exit 1; touch /log/ran; sleep infinity'";
+    let command = "sh -c '[ -e /log/ran ] && sleep 0.5 && exit 1; touch /log/ran; sleep infinity'";
     let compose = stack.dir.join("compose.yaml");
     let text = fs::read_to_string(&compose).unwrap();
     let text = text.replace("sleep infinity", command) + "    volumes: ['./log:/log']\n";
