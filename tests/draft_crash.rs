@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use common::disk::Disk;
 use common::ledger::{Ledger, Shape};
-use common::{Background, killed_before, output, strace, wait_until};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use common::{Background, killed_before, output, slowed, strace, wait_until};
 use serde_json::json;
 
 /// Of the thread that backs up: by which a draft and what changed become an
@@ -209,18 +207,8 @@ fn a_run_killed_while_it_writes_with_the_stack_up_or_down_is_recovered() {
     }
     for (n, wait_ms) in [20, 100, 250].into_iter().enumerate() {
         // So long does each write take.
-        let inject = "inject=pwritev2:delay_enter=300000";
-        let options = [
-            "-qq",
-            "-o",
-            "/dev/null",
-            "-f",
-            "-e",
-            "trace=pwritev2",
-            "-e",
-            inject,
-        ];
-        let Some(mut command) = strace(&ledger.place.program(&["run"]), &options) else {
+        let run = ledger.place.program(&["run"]);
+        let Some(mut command) = slowed(&run, "pwritev2", 300_000) else {
             return;
         };
         let run = Background::spawn(&mut command);
@@ -230,10 +218,7 @@ fn a_run_killed_while_it_writes_with_the_stack_up_or_down_is_recovered() {
             fs::read_to_string(&entry).is_ok_and(|entry| entry.contains("\"stopped\""))
         });
         thread::sleep(Duration::from_millis(wait_ms));
-        // Who holds it: a pid, and what it does.
-        let holder = fs::read_to_string(ledger.place.state().join("lock")).unwrap();
-        let pid = holder.split_whitespace().next().unwrap();
-        kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+        ledger.place.kill_holder();
         run.wait();
         // The controls.
         assert!(ledger.has_partial());

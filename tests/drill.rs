@@ -18,8 +18,12 @@ use serde_json::{Value, json};
 
 /// A drill with this command as its check.
 fn drill(shop: &Shop, check: &[&str]) -> Ended {
-    let args = [&["--json", "drill", &shop.stack.name, "--"], check].concat();
-    output(&mut shop.place.program(&args))
+    drill_of(&shop.place, &shop.stack, check)
+}
+
+fn drill_of(place: &Place, stack: &Stack, check: &[&str]) -> Ended {
+    let args = [&["--json", "drill", &stack.name, "--"], check].concat();
+    output(&mut place.program(&args))
 }
 
 /// Everything of a stack's throw-away project.
@@ -453,17 +457,9 @@ fn a_drill_mounts_nothing_live_through_a_symlink() {
     assert_eq!(stack.exec("app", &["sh", "-c", read]), "livelive");
     let check = "test \"$(cat /here/file)\" = archived && test ! -e /disk && \
                  for dir in /here /disk; do mkdir -p $dir && echo drilled >$dir/file; done";
-    let drill = [
-        "drill",
-        "--json",
-        &stack.name,
-        "--",
-        "app",
-        "sh",
-        "-c",
-        check,
-    ];
-    let json = output(&mut place.program(&drill)).expect_status(0).json();
+    let json = drill_of(&place, &stack, &["app", "sh", "-c", check])
+        .expect_status(0)
+        .json();
     assert_eq!(json[0]["problems"], json!([]), "{json}");
     let note = format!(
         "service app: nothing at /disk, a symlink leads from {} to {}, which the archive does not \
@@ -614,17 +610,9 @@ fn a_stack_behind_a_symlink_is_drilled_and_restored_with_its_binds() {
     place.run().expect_status(0);
     fs::write(real.join("db/file"), "live").unwrap();
     let check = "test \"$(cat /db/file /real/file)\" = archivedarchived";
-    let drill = [
-        "drill",
-        "--json",
-        &stack.name,
-        "--",
-        "app",
-        "sh",
-        "-c",
-        check,
-    ];
-    let json = output(&mut place.program(&drill)).expect_status(0).json();
+    let json = drill_of(&place, &stack, &["app", "sh", "-c", check])
+        .expect_status(0)
+        .json();
     assert_eq!(json[0]["problems"], json!([]), "{json}");
     assert_eq!(json[0]["notes"], json!([]), "{json}");
     let out = place.path("out");

@@ -8,9 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use common::scene::{Scene, start_times};
-use common::{Background, Ended, Place, Stack, output, strace, succeed, wait_until};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use common::{Background, Ended, Place, Stack, output, slowed, succeed, wait_until};
 use serde_json::{Value, json};
 
 fn entry_path(place: &Place, stack: &Stack) -> PathBuf {
@@ -208,17 +206,8 @@ fn what_was_started_by_hand_is_left_alone() {
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn what_is_taken_down_while_the_archive_is_finished_stays_down() {
     let scene = Scene::new("stop", 0);
-    let inject = "inject=renameat2:delay_enter=20000000";
-    let options = [
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=renameat2",
-        "-e",
-        inject,
-    ];
-    let Some(mut command) = strace(&scene.place.program(&["run"]), &options) else {
+    let run = scene.place.program(&["run"]);
+    let Some(mut command) = slowed(&run, "renameat2", 20_000_000) else {
         return;
     };
     let run = Background::spawn(&mut command);
@@ -227,10 +216,7 @@ fn what_is_taken_down_while_the_archive_is_finished_stays_down() {
     assert_eq!(scene.partials().len(), 1, "it is not finished");
     assert_eq!(scene.running(), scene.states);
     output(&mut scene.stack.compose(&["stop"])).expect_status(0);
-    // Who holds it: a pid, and what it does.
-    let holder = fs::read_to_string(scene.place.state().join("lock")).unwrap();
-    let pid = holder.split_whitespace().next().unwrap();
-    kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+    scene.place.kill_holder();
     run.wait();
     let json = recover(&scene.place, &["--json"]).expect_status(0).json();
     // The control: there was something to recover from.

@@ -107,6 +107,17 @@ pub fn killed_before(command: &Command, syscall: &str, n: usize) -> Option<Comma
     )
 }
 
+/// The same of a program for which each call of `syscall` takes so much longer,
+/// in all its threads.
+pub fn slowed(command: &Command, syscall: &str, microseconds: u32) -> Option<Command> {
+    let trace = format!("trace={syscall}");
+    let inject = format!("inject={syscall}:delay_enter={microseconds}");
+    strace(
+        command,
+        &["-qq", "-o", "/dev/null", "-f", "-e", &trace, "-e", &inject],
+    )
+}
+
 /// For what waits more than it works. A panic in one fails the test.
 pub fn in_parallel<T: Send>(items: impl IntoIterator<Item = T>, check: impl Fn(T) + Copy + Send) {
     std::thread::scope(|scope| {
@@ -269,6 +280,14 @@ impl Place {
     /// Names of journalled stacks.
     pub fn journalled(&self) -> Vec<String> {
         names_in(&self.path("state/journal"))
+    }
+
+    /// SIGKILL for the program that holds the lock.
+    pub fn kill_holder(&self) {
+        // Its pid, and what it does.
+        let holder = fs::read_to_string(self.state().join("lock")).unwrap();
+        let pid = holder.split_whitespace().next().unwrap();
+        kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
     }
 }
 
