@@ -1,45 +1,13 @@
-//! See README.md for what the program does, docs/design.md for how.
-
-mod archive;
-mod capture;
-mod checks;
-mod cli;
-mod commands;
-mod config;
-mod coverage;
-mod cycle;
-mod docker;
-mod drill;
-mod email;
-mod journal;
-mod lifecycle;
-mod lock;
-mod logging;
-mod outcome;
-mod plan;
-mod precopy;
-mod priority;
-mod process;
-mod progress;
-mod prune;
-mod quiet;
-mod report;
-mod restore;
-mod retention;
-mod run;
-mod signals;
-mod standing;
-mod store;
-mod survey;
-mod verify;
+//! See README.md for what the program does, docs/architecture.md for how.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command};
-use outcome::ExitStatus;
-use restore::stack::StillDown;
+use docker_stack_backup::cli::{Cli, Command};
+use docker_stack_backup::outcome::ExitStatus;
+use docker_stack_backup::restore::stack::StillDown;
+use docker_stack_backup::{commands, sys};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -56,7 +24,7 @@ fn main() -> ExitCode {
         }
     };
     let verbosity = i8::from(cli.global.verbose) - i8::from(cli.global.quiet);
-    let log = logging::init(verbosity);
+    let log = sys::logging::init(verbosity);
     let global = &cli.global;
     let result = match &cli.command {
         Command::Run { stacks, keep_days } => commands::run(global, stacks, *keep_days, &log),

@@ -143,6 +143,21 @@ pub enum Phase {
     Finish,
 }
 
+impl Phase {
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Plan => "plan",
+            Phase::Measure => "measure",
+            Phase::Precopy => "pre-copy",
+            Phase::Stop => "stop",
+            Phase::Quiet => "quiet",
+            Phase::Archive => "archive",
+            Phase::Start => "start",
+            Phase::Finish => "finish",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PhaseTime {
@@ -291,6 +306,51 @@ impl RunOutcome {
         self.exit_status() == ExitStatus::Ok
             && self.recovered.is_empty()
             && self.stacks.iter().all(|stack| stack.warnings.is_empty())
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drilled {
+    pub stack: String,
+    /// Empty if there is none.
+    pub archive: String,
+    /// Services that ran and became healthy.
+    pub services: Vec<String>,
+    pub duration_ms: u64,
+    /// Empty when all is well.
+    pub problems: Vec<String>,
+    /// The signal that came before it was done; nothing is known then.
+    pub interrupted: Option<String>,
+    /// What the throw-away project lacks of the real one.
+    pub notes: Vec<String>,
+}
+
+impl Drilled {
+    /// What could not even be tried.
+    pub fn failed(stack: &str, archive: String, problem: String) -> Drilled {
+        Drilled {
+            stack: stack.to_owned(),
+            archive,
+            services: Vec::new(),
+            duration_ms: 0,
+            problems: vec![problem],
+            interrupted: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// One that did not come to its end, or whose turn did not come.
+    pub fn interrupted(stack: &str, signal: &str) -> Drilled {
+        Drilled {
+            problems: Vec::new(),
+            interrupted: Some(signal.to_owned()),
+            ..Drilled::failed(stack, String::new(), String::new())
+        }
+    }
+
+    pub fn is_healthy(&self) -> bool {
+        self.problems.is_empty() && self.interrupted.is_none()
     }
 }
 

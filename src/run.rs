@@ -9,21 +9,23 @@ use anyhow::{Context as _, Result, bail};
 use jiff::ZonedDateTime;
 
 use crate::config::MailWhen;
+use crate::config::plan::{Plan, StackPlan};
 use crate::cycle::{self, Context};
-use crate::journal::{self, Journal};
-use crate::lifecycle;
-use crate::lock::{Held, Lock, Work};
-use crate::logging::Log;
 use crate::outcome::{
     FORMAT_VERSION, Failure, Phase, Recovered, RunOutcome, StackOutcome, StackStatus,
 };
-use crate::plan::{Plan, StackPlan};
-use crate::priority;
-use crate::progress;
-use crate::prune::prune;
-use crate::signals::Signals;
+use crate::stack::journal::Journal;
+use crate::stack::lifecycle;
 use crate::store::Store;
-use crate::{drill, email, report, restore, standing};
+use crate::store::prune::prune;
+use crate::store::standing;
+use crate::sys::durable::write_durably;
+use crate::sys::lock::{Held, Lock, Work};
+use crate::sys::logging::Log;
+use crate::sys::priority;
+use crate::sys::progress;
+use crate::sys::signals::Signals;
+use crate::{drill, email, report, restore};
 
 /// Backs up every stack of the plan.
 ///
@@ -342,7 +344,7 @@ fn outcome_path(state_dir: &Path) -> PathBuf {
 
 fn save(plan: &Plan, outcome: &RunOutcome) -> Result<()> {
     let path = outcome_path(&plan.state_dir);
-    journal::write_durably(&path, &serde_json::to_vec_pretty(outcome)?)
+    write_durably(&path, &serde_json::to_vec_pretty(outcome)?)
         .with_context(|| format!("write {}", path.display()))
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::{Capture, StopMethod};
-use crate::docker::Volume;
+use crate::engine::Volume;
 use crate::outcome::Coverage;
 
 /// Version of the archive format, see `docs/archive-format.md`.

@@ -16,8 +16,9 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
-use super::{BLOCK_BYTES, Input, Reader};
-use crate::capture::display_path;
+use crate::archive::tar::BLOCK_BYTES;
+use crate::archive::tar::reader::{Input, Reader};
+use crate::sys::format::display_path;
 
 const FIRST_LINE: &str = "docker-stack-backup sums 1";
 /// Of the hash of headers, what is kept.

@@ -12,20 +12,20 @@ use serde::Serialize;
 use super::inspect::table;
 use super::restore::{is_path, manifest};
 use super::{load, print, print_json};
+use crate::archive::verify::{self as verifying, Verified};
 use crate::archive::{self, Manifest};
-use crate::checks::{Check, Checks};
 use crate::cli::Global;
 use crate::config::StopMethod;
-use crate::lock::{Lock, Work};
+use crate::config::plan::Plan;
 use crate::outcome::ExitStatus;
-use crate::plan::Plan;
-use crate::prune;
-use crate::report::{human_bytes, human_duration};
 use crate::restore::pick::Only;
 use crate::restore::{Archive, listing};
-use crate::signals::Signals;
+use crate::store::checks::{Check, Checks};
+use crate::store::prune;
 use crate::store::{Beside, Store, StoredArchive};
-use crate::verify::{self as verifying, Verified};
+use crate::sys::format::{human_bytes, human_duration};
+use crate::sys::lock::{Lock, Work};
+use crate::sys::signals::Signals;
 
 /// An archive in the store, what its manifest says of it, and what else is
 /// known.

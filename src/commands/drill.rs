@@ -5,20 +5,23 @@ use jiff::ZonedDateTime;
 
 use super::restore::{find, in_store, is_path, manifest};
 use super::{Absent, load, load_with, print, print_json, recovery_status, start_log_file};
-use crate::checks::{Check, Checks};
 use crate::cli::Global;
 use crate::config::MailWhen;
-use crate::drill::{self as drills, Drilled};
+use crate::config::plan::Plan;
+use crate::drill as drills;
 use crate::email;
-use crate::lock::{Lock, Work};
-use crate::logging::Log;
+use crate::outcome::Drilled;
 use crate::outcome::{ExitStatus, LastDrill};
-use crate::plan::Plan;
-use crate::report::{drills_subject, drills_text, human_duration};
+use crate::report::{drills_subject, drills_text};
 use crate::restore::Archive;
-use crate::signals::Signals;
+use crate::run as runs;
+use crate::store::checks::{Check, Checks};
+use crate::store::standing;
 use crate::store::{Store, StoredArchive};
-use crate::{run as runs, standing};
+use crate::sys::format::human_duration;
+use crate::sys::lock::{Lock, Work};
+use crate::sys::logging::Log;
+use crate::sys::signals::Signals;
 
 /// Where a stack's configuration does not say.
 const START_TIMEOUT_SECS: u64 = 180;

@@ -8,16 +8,18 @@ use jiff::civil::DateTime;
 use serde::Serialize;
 
 use super::{load, print, print_json};
-use crate::capture;
 use crate::cli::Global;
+use crate::config::plan::{Plan, StackPlan};
 use crate::config::{Retention, StopMethod};
+use crate::email;
+use crate::engine;
 use crate::outcome::{Coverage, ExitStatus};
-use crate::plan::{Plan, StackPlan};
-use crate::report::human_bytes;
-use crate::signals::Signals;
+use crate::scan;
+use crate::stack::survey::Survey;
 use crate::store::Store;
-use crate::survey::Survey;
-use crate::{docker, email, prune};
+use crate::store::prune;
+use crate::sys::format::human_bytes;
+use crate::sys::signals::Signals;
 
 /// The configuration was checked while it was loaded; with `live`, all that a
 /// run will need of the host is, too.
@@ -40,8 +42,8 @@ pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
     };
     tell(
         "docker",
-        docker::refuse_podman()
-            .and_then(|()| docker::versions())
+        engine::refuse_podman()
+            .and_then(|()| engine::versions())
             .map(|(engine, compose)| format!("Engine {engine}, Compose {compose}")),
     );
     tell("backupDir", check_store(&plan));
@@ -136,7 +138,7 @@ impl StackView {
         let survey = Survey::of(stack)?;
         let sources = survey.open_sources()?;
         let signals = Signals::default();
-        let inventory = capture::scan(
+        let inventory = scan::scan(
             &sources,
             &stack.exclude,
             stack.exclude_caches,

@@ -16,15 +16,15 @@ use jiff::ZonedDateTime;
 use serde::Serialize;
 
 use crate::cli::{Cli, Global};
+use crate::config::plan::Plan;
 use crate::config::{Config, DEFAULT_STATE_DIR, Retention, Stack, StackFields};
-use crate::lock::{Lock, Work};
-use crate::logging::Log;
 use crate::outcome::{ExitStatus, PrunedStack, RunOutcome};
-use crate::plan::Plan;
-use crate::progress;
-use crate::report::human_bytes;
-use crate::signals::Signals;
 use crate::store::Store;
+use crate::sys::format::human_bytes;
+use crate::sys::lock::{Lock, Work};
+use crate::sys::logging::Log;
+use crate::sys::progress;
+use crate::sys::signals::Signals;
 use crate::{email, report as reports, run as runs};
 
 pub use archives::{list, verify};
@@ -221,7 +221,7 @@ pub fn prune(global: &Global, stacks: &[String], dry_run: bool) -> Result<ExitSt
     let pruned: Vec<PrunedStack> = plan
         .stacks
         .iter()
-        .map(|stack| crate::prune::prune(&store, policy, &stack.name, now))
+        .map(|stack| crate::store::prune::prune(&store, policy, &stack.name, now))
         .collect();
     if global.json {
         print_json(&pruned)?;

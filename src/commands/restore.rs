@@ -8,17 +8,17 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{Absent, load_with, print, print_json};
 use crate::archive::Manifest;
 use crate::cli::{Global, Restore};
-use crate::lock::{Lock, Work};
+use crate::config::plan::Plan;
 use crate::outcome::ExitStatus;
-use crate::plan::Plan;
-use crate::report::human_bytes;
 use crate::restore::diff::Place;
 use crate::restore::foreign::stand_in;
 use crate::restore::pick::{Only, check_manifest};
 use crate::restore::stack::Wish;
 use crate::restore::{self as restores, Archive};
-use crate::signals::Signals;
 use crate::store::{Store, StoredArchive};
+use crate::sys::format::human_bytes;
+use crate::sys::lock::{Lock, Work};
+use crate::sys::signals::Signals;
 
 pub fn restore(global: &Global, options: &Restore) -> Result<ExitStatus> {
     let archive = match options.from.as_deref() {

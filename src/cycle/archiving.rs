@@ -10,20 +10,20 @@ use jiff::ZonedDateTime;
 
 use super::Cycle;
 use super::record::{Record, fail, warn};
+use crate::archive::verify;
 use crate::archive::{
     self, ImageOf, Layout, Manifest, ManifestSlot, Reading, Sharing, Sums, Update, WriteSummary,
 };
-use crate::capture::{self, Inventory, SETTLED_AFTER};
 use crate::config::{Capture, OnBusy, Verify};
-use crate::docker::Container;
-use crate::lifecycle;
+use crate::cycle::precopy::{Drafted, PASS_FROM_BYTES, Precopy};
+use crate::engine::Container;
 use crate::outcome::{ArchiveOutcome, CaptureOutcome, Phase, StackOutcome};
-use crate::precopy::{Drafted, PASS_FROM_BYTES, Precopy};
-use crate::progress;
-use crate::quiet;
-use crate::report::human_bytes;
+use crate::scan::{self, Inventory, SETTLED_AFTER};
+use crate::stack::lifecycle;
 use crate::store::{ArchiveName, Beside, Partial};
-use crate::verify;
+use crate::sys::durable;
+use crate::sys::format::human_bytes;
+use crate::sys::progress;
 
 /// Room beyond the archive's own length that must be free: what may be added
 /// to a stack between measuring and stopping it, and the file system's own.
@@ -306,7 +306,7 @@ impl Cycle<'_> {
 
     pub(super) fn scan(&self) -> Result<Inventory> {
         let cancel = self.context.signals.flag();
-        capture::scan(
+        scan::scan(
             &self.sources,
             &self.stack.exclude,
             self.stack.exclude_caches,
@@ -360,7 +360,7 @@ impl Cycle<'_> {
                 .collect()
         };
         let trees = by_prefix(&Path::to_owned);
-        let mut real_trees = by_prefix(&quiet::real);
+        let mut real_trees = by_prefix(&durable::real);
         real_trees.retain(|prefix, path| trees[prefix] != *path);
         Manifest {
             format_version: archive::FORMAT_VERSION,

@@ -4,11 +4,11 @@ use anyhow::{Result, bail};
 
 use super::Cycle;
 use super::record::warn;
-use crate::capture::Inventory;
 use crate::config::OnBusy;
-use crate::docker::{self, Container, Status};
+use crate::engine::{self, Container, Status};
 use crate::outcome::StackOutcome;
-use crate::quiet::{self, Who, Writers};
+use crate::scan::Inventory;
+use crate::stack::quiet::{self, Who, Writers};
 
 /// Exit status of a container that got SIGKILL.
 const KILLED: i64 = 128 + 9;
@@ -19,7 +19,7 @@ impl Cycle<'_> {
         let own = self.survey.running.iter();
         let own: Vec<&str> = own.map(|was| was.id.as_str()).collect();
         let who = Who::RunsBut(&own);
-        let writers = quiet::container_writers(&docker::containers()?, &self.paths(), who);
+        let writers = quiet::container_writers(&engine::containers()?, &self.paths(), who);
         if self.stack.on_busy == OnBusy::Fail && !writers.busy.is_empty() {
             bail!("{}; nothing was stopped", busy(&writers.busy));
         }
@@ -34,7 +34,7 @@ impl Cycle<'_> {
         self.context.signals.check()?;
         // What was mounted may be unmounted with the last container.
         self.refuse_replaced(|source| !source.is_mount())?;
-        let containers = docker::containers()?;
+        let containers = engine::containers()?;
         self.check_stopped(outcome, &containers)?;
         // With the stack down, no container is exempt.
         let who = Who::RunsBut(&[]);

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 
+use crate::config::plan::StackPlan;
 use crate::outcome::{Failure, Phase, PhaseTime, StackOutcome, StackStatus};
-use crate::plan::StackPlan;
-use crate::progress;
+use crate::sys::progress;
 
 /// Collects the outcome, phase by phase.
 pub(super) struct Record {
@@ -32,7 +32,7 @@ impl Record {
     ) -> Option<T> {
         let span = tracing::info_span!("phase", ?phase);
         let _entered = span.enter();
-        progress::phase(phase);
+        progress::phase(phase.name());
         let began = Instant::now();
         let result = panic::catch_unwind(AssertUnwindSafe(|| act(&mut self.outcome)))
             .unwrap_or_else(|_| {

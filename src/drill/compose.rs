@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::copy::Source;
 use crate::archive::Manifest;
-use crate::docker::Volume;
+use crate::engine::Volume;
 use crate::restore::pick::tree_of;
 
 /// Fields of a service that are its container's own affair. Of the others, a

@@ -2,16 +2,10 @@
 
 use anyhow::{Context, Result};
 use lettre::Message;
-use lettre::message::Mailbox;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue, MIME_VERSION_1_0};
 
 use crate::config::Email;
-
-/// Parses `name@example.org` or `Name <name@example.org>`.
-pub fn mailbox(text: &str) -> Result<Mailbox> {
-    text.parse()
-        .with_context(|| format!("not a mail address: {text:?}"))
-}
+use crate::config::email::mailbox;
 
 /// The mail as it goes over the wire: plain text, of 7 bits if the body is
 /// ASCII. Marked as made by a program, so that nothing answers it (RFC 3834).

@@ -15,7 +15,7 @@ use lettre::transport::smtp::extension::ClientId;
 
 use super::secret::Secret;
 use crate::config::Encryption;
-use crate::report::ascii;
+use crate::sys::format::ascii;
 
 /// One mail on its way to one server.
 pub struct Delivery {

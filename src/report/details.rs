@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use super::format::{Text, ascii, ascii_path, count, human_bytes, human_duration, list_names};
 use crate::config::Capture;
 use crate::outcome::{
-    ArchiveOutcome, CaptureOutcome, Coverage, MountKind, Phase, PrunedStack, RunOutcome,
-    StackOutcome,
+    ArchiveOutcome, CaptureOutcome, Coverage, MountKind, PrunedStack, RunOutcome, StackOutcome,
 };
+use crate::sys::format::{Text, ascii, ascii_path, count, human_bytes, human_duration, list_names};
 
 pub fn archives(text: &mut Text, run: &RunOutcome) {
     let archives: Vec<&ArchiveOutcome> = run
@@ -197,7 +196,7 @@ pub fn phases(text: &mut Text, run: &RunOutcome) {
             .phases
             .iter()
             .map(|phase| {
-                let name = phase_name(phase.phase);
+                let name = phase.phase.name();
                 format!("{name} {}", human_duration(phase.duration_ms))
             })
             .collect();
@@ -223,19 +222,6 @@ fn captured(capture: &CaptureOutcome) -> String {
     match &capture.reason {
         Some(reason) => format!("{line} ({reason})"),
         None => line,
-    }
-}
-
-pub fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Plan => "plan",
-        Phase::Measure => "measure",
-        Phase::Precopy => "pre-copy",
-        Phase::Stop => "stop",
-        Phase::Quiet => "quiet",
-        Phase::Archive => "archive",
-        Phase::Start => "start",
-        Phase::Finish => "finish",
     }
 }
 

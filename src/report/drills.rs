@@ -2,9 +2,9 @@
 
 use jiff::ZonedDateTime;
 
-use super::format::{Text, ascii, count, human_duration, list_names};
 use super::headline::{NAME_COUNT, subject_of};
-use crate::drill::Drilled;
+use crate::outcome::Drilled;
+use crate::sys::format::{Text, ascii, count, human_duration, list_names};
 
 /// `[tag] DRILL SUCCESS: 3 stacks came up healthy`,
 /// `[tag] DRILL FAILURE: web not healthy; 2 of 3 stacks came up healthy`,

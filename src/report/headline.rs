@@ -1,7 +1,7 @@
 //! The run in one line.
 
-use super::format::{ascii, count, human_bytes, list_names};
 use crate::outcome::{ExitStatus, RunOutcome, StackOutcome, StackStatus};
+use crate::sys::format::{ascii, count, human_bytes, list_names};
 
 /// The greatest length of a subject. Mail programs show less; what matters
 /// comes first.

@@ -2,10 +2,10 @@
 
 use jiff::ZonedDateTime;
 
-use super::details::{self, phase_name, sum};
-use super::format::{Text, WIDTH, ascii, human_bytes, human_duration};
+use super::details::{self, sum};
 use super::headline::headline;
 use crate::outcome::{ArchiveOutcome, Failure, RunOutcome, StackOutcome, StackStatus};
+use crate::sys::format::{Text, WIDTH, ascii, human_bytes, human_duration};
 
 /// The whole report: printable ASCII and newlines, at most 72 columns.
 pub fn text(run: &RunOutcome) -> String {
@@ -103,7 +103,7 @@ fn is_down_line(stack: &str, services: &[String]) -> String {
 
 fn stack_failure_lines(stack: &StackOutcome) -> Vec<String> {
     let line = |failure: &Failure| {
-        let phase = phase_name(failure.phase);
+        let phase = failure.phase.name();
         format!("{}: {phase}: {}", stack.stack, failure.message)
     };
     stack.failures.iter().map(line).collect()

@@ -20,7 +20,8 @@ use super::extract::stretches;
 use super::pick::Only;
 use super::{Archive, normalise};
 use crate::archive::{Kind, Member, Reader};
-use crate::capture::{Exclude, Inventory, Node, Source, display_path, is_gone, scan};
+use crate::scan::{Exclude, Inventory, Node, Source, is_gone, scan};
+use crate::sys::format::display_path;
 
 const READ_BYTES: usize = 256 << 10;
 /// "No entry."

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use super::metadata::{self, Lacks, Privilege};
 use crate::archive::{Kind, Member, Reader};
-use crate::capture::{Extent, open_beneath};
+use crate::scan::{Extent, open_beneath};
 
 /// Data up to this is read by the one who reads headers, and handed over.
 const INLINE_BYTES: u64 = 128 << 10;
@@ -255,7 +255,7 @@ impl Extractor<'_> {
             else {
                 bail!(
                     "it is a hard link to {}, which is not among what is restored: name that, too",
-                    crate::capture::display_path(&member.link)
+                    crate::sys::format::display_path(&member.link)
                 );
             };
             self.links.push(Link {
@@ -477,7 +477,10 @@ impl Extractor<'_> {
                 }
             };
             finish().with_context(|| {
-                format!("restore {}", crate::capture::display_path(&directory.path))
+                format!(
+                    "restore {}",
+                    crate::sys::format::display_path(&directory.path)
+                )
             })?;
         }
         Ok(())

@@ -12,12 +12,12 @@ use serde_json::Value;
 
 use super::{Archive, normalise, within};
 use crate::archive::{FORMAT_VERSION, Kind, Manifest};
-use crate::capture::display_path;
+use crate::config::plan::StackPlan;
 use crate::config::{Capture, StopMethod};
-use crate::docker;
+use crate::engine;
 use crate::outcome::{Coverage, MountKind};
-use crate::plan::StackPlan;
-use crate::survey::{self, Survey};
+use crate::stack::survey::{self, Survey};
+use crate::sys::format::display_path;
 
 /// Where Compose looks (compose-spec, "Compose file").
 const COMPOSE_FILES: [&str; 4] = [
@@ -44,7 +44,7 @@ pub fn stand_in(archive: &Archive, stack: &StackPlan) -> Result<Manifest> {
         .root()
         .with_context(|| format!("restore a stack from {}", archive.name()))?;
     // What the compose file calls it is for the restored one to say.
-    let project = survey::find_project(&stack.compose, None, &docker::compose_containers(None)?)?;
+    let project = survey::find_project(&stack.compose, None, &engine::compose_containers(None)?)?;
     let metadata = file.metadata()?;
     Ok(Manifest {
         format_version: FORMAT_VERSION,

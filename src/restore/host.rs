@@ -10,13 +10,13 @@ use anyhow::{Context, Result, ensure};
 use super::diff::Place;
 use super::swap::Target;
 use crate::archive::{ImageOf, Manifest};
-use crate::docker::{self, Volume};
-use crate::plan::StackPlan;
+use crate::config::plan::StackPlan;
+use crate::engine::{self, Volume};
 
 /// What a restore would replace, and what of it there is.
 pub fn places(manifest: &Manifest, stack: Option<&StackPlan>) -> Result<Vec<Place>> {
     let dir = directory(manifest, stack)?;
-    let present = docker::volumes(&volume_names(manifest))?;
+    let present = engine::volumes(&volume_names(manifest))?;
     let missing = missing_volumes(manifest, &present)?;
     let volumes = by_name(&present);
     let targets = targets(manifest, &dir, &volumes)?;
@@ -138,7 +138,7 @@ pub(super) fn missing_images<'a>(
 ) -> Result<Vec<String>> {
     let mut missing = Vec::new();
     for image in images {
-        if docker::images(&BTreeSet::from([image.reference.clone()]))?.is_empty() {
+        if engine::images(&BTreeSet::from([image.reference.clone()]))?.is_empty() {
             missing.push(described(image));
         }
     }

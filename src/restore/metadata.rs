@@ -141,7 +141,7 @@ fn attribute_result(
     privilege: Privilege,
     lacks: &Lacks,
 ) -> Result<()> {
-    let name = crate::capture::display_path(name);
+    let name = crate::sys::format::display_path(name);
     match result {
         Ok(()) => Ok(()),
         Err(Errno::OPNOTSUPP) => {

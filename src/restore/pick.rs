@@ -81,7 +81,7 @@ impl Only {
         {
             Some((_, name)) => bail!(
                 "nothing in the archive is called {} (`list ARCHIVE` shows what is)",
-                crate::capture::display_path(name)
+                crate::sys::format::display_path(name)
             ),
             None => Ok(()),
         }
@@ -133,7 +133,7 @@ pub fn tree_of(manifest: &Manifest, path: &str) -> Option<String> {
 /// its trees are paths in the archive.
 pub fn check_manifest(manifest: &Manifest) -> Result<()> {
     let stack = &manifest.stack;
-    crate::plan::check_name(stack).context("the manifest's stack")?;
+    crate::config::plan::check_name(stack).context("the manifest's stack")?;
     for tree in manifest.trees.keys().chain(manifest.real_trees.keys()) {
         let rest = tree.strip_prefix(stack.as_str());
         let is_ours = rest.is_some_and(|rest| {

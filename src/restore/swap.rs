@@ -16,8 +16,8 @@ use rustix::fs::{AtFlags, CWD, RenameFlags, StatxAttributes, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use super::mounts;
-use crate::docker::{ComposeProject, Container, Mount};
-use crate::journal::{sync_dir, write_durably};
+use crate::engine::{ComposeProject, Container, Mount};
+use crate::sys::durable::{sync_dir, write_durably};
 
 const FORMAT_VERSION: u32 = 2;
 

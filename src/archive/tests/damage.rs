@@ -1,8 +1,8 @@
 //! Every kind of damage at every kind of place is found, and named by the file.
 
 use super::*;
+use crate::archive::verify::{Verified, verify};
 use crate::archive::{Input, Member, Reader, Sums};
-use crate::verify::{Verified, verify};
 
 struct Archive {
     dir: tempfile::TempDir,

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use crate::archive::pax::push_record;
+use crate::archive::tar::pax::push_record;
 
 /// A member as an attacker writes it.
 #[derive(Clone, Debug)]

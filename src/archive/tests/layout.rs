@@ -5,9 +5,9 @@ use std::io::Read;
 use proptest::prelude::*;
 
 use super::*;
-use crate::archive::header::{Scratch, render_entry, stored_bytes};
-use crate::archive::pax::records;
-use crate::capture::{Entry, Extent, Node};
+use crate::archive::tar::encode::{Scratch, render_entry, stored_bytes};
+use crate::archive::tar::pax::records;
+use crate::scan::{Entry, Extent, Node};
 
 const NONE: u32 = u32::MAX;
 

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
-use super::write::{Reading, WriteSummary};
 use super::{Layout, ManifestSlot, is_complete, read_manifest, write_manifest, write_members};
-use crate::capture::{Exclude, Inventory, Source, scan};
+use super::{Reading, WriteSummary};
+use crate::scan::{Exclude, Inventory, Source, scan};
 
 mod damage;
 mod differs;

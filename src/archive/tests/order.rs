@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::tools::run;
 use super::tree::{Extent, build};
 use super::*;
-use crate::archive::render::Renderer;
+use crate::archive::write::render::Renderer;
 
 /// The members of an archive: path, and where its data begins, how long it is.
 fn members(path: &Path) -> Vec<(Vec<u8>, u64, u64)> {

@@ -3,8 +3,8 @@
 use std::os::unix::fs::FileExt;
 
 use super::*;
-use crate::archive::kept::Kept;
-use crate::archive::relocate::relocate;
+use crate::archive::draft::relocate::relocate;
+use crate::archive::write::kept::Kept;
 
 const MIB: u64 = 1 << 20;
 

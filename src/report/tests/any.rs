@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::outcome::Recovered;
-use crate::report::format::WIDTH;
+use crate::sys::format::WIDTH;
 
 fn any_text() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z ]{0,200}", "\\PC{0,60}", any::<String>()]

@@ -1,6 +1,7 @@
 //! Sizes, durations, JSON.
 
 use super::*;
+use crate::sys::format::{human_bytes, human_duration};
 
 #[test]
 fn sizes_are_human() {

@@ -71,7 +71,7 @@ fn stacks_were_drilled() {
         problems: vec!["a/b: its data is damaged".to_owned()],
     }];
     for stack in &mut run.stacks {
-        stack.warnings = crate::standing::warnings(stack, &time("03:00:00"));
+        stack.warnings = crate::store::standing::warnings(stack, &time("03:00:00"));
         stack.coverage.clear();
         stack.phases.clear();
     }

@@ -9,11 +9,12 @@ use serde_json::Value;
 
 use super::{LOAD_THEM, Restore, images_are_missing};
 use crate::archive::ImageOf;
-use crate::docker::{self, ComposeConfig, ComposeProject, Container, Status};
-use crate::journal;
-use crate::lifecycle::{self, Before, WasRunning, replicas};
+use crate::engine::{self, ComposeConfig, ComposeProject, Container, Status};
 use crate::restore::host::missing_images;
-use crate::survey::find_project;
+use crate::stack::journal;
+use crate::stack::lifecycle::{self, replicas};
+use crate::stack::running::{Before, WasRunning};
+use crate::stack::survey::find_project;
 
 impl Restore<'_> {
     /// With an archive that does not tell, the compose file that is unpacked
@@ -85,7 +86,7 @@ impl Restore<'_> {
     fn complete_manifest(&mut self) -> Result<()> {
         let config = self.entry.compose.config()?;
         if self.entry.project.is_none() {
-            let everywhere = docker::compose_containers(None)?;
+            let everywhere = engine::compose_containers(None)?;
             let project = find_project(&self.entry.compose, Some(&config.name), &everywhere)?;
             let project = project.context("find the project")?;
             let own = everywhere.iter().filter(|c| c.project == project);
@@ -96,7 +97,7 @@ impl Restore<'_> {
         }
         let volumes = config.volumes.values().filter(|volume| !volume.external);
         let volumes: BTreeSet<String> = volumes.map(|volume| volume.name.clone()).collect();
-        let present = docker::volumes(&volumes)?;
+        let present = engine::volumes(&volumes)?;
         let is_missing = |name: &String| present.iter().all(|volume| volume.name != *name);
         for name in volumes.into_iter().filter(is_missing) {
             self.warnings.push(format!(
@@ -140,7 +141,7 @@ impl Restore<'_> {
             .compose
             .create(services, &replicas)
             .context("create the containers")?;
-        let containers = docker::compose_containers(Some(&self.manifest.project))?;
+        let containers = engine::compose_containers(Some(&self.manifest.project))?;
         let mine = |c: &&Container| !c.one_off && services.contains(&c.service);
         let mut started: Vec<WasRunning> = containers
             .iter()
@@ -158,11 +159,11 @@ impl Restore<'_> {
         self.warnings
             .extend(lifecycle::start(&entry, &self.signals)?);
         // Only a container that runs tells of a health check in its image.
-        let containers = docker::compose_containers(Some(&self.manifest.project))?;
+        let containers = engine::compose_containers(Some(&self.manifest.project))?;
         for was in &mut started {
             if was
                 .find(&containers)
-                .is_some_and(|c| c.health.is_some_and(|h| h != docker::Health::None))
+                .is_some_and(|c| c.health.is_some_and(|h| h != engine::Health::None))
             {
                 was.before = Before::Healthy;
             }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::docker::{self, Container, Status};
-use crate::journal::Journal;
+use crate::engine::{self, Container, Status};
 use crate::restore::swap::{self, Entry, Step};
+use crate::stack::journal::Journal;
 
 /// So long an Engine that is away is waited for, as it is for a start.
 const ENGINE_LIMIT: Duration = Duration::from_secs(180);
@@ -32,8 +32,8 @@ pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Resul
 
 pub(super) fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
     let containers = match (entry.step, &entry.project) {
-        (Step::Swapping, Some(project)) => docker::patiently(
-            || docker::compose_containers(Some(project)),
+        (Step::Swapping, Some(project)) => engine::patiently(
+            || engine::compose_containers(Some(project)),
             |away| away < ENGINE_LIMIT,
         )?,
         _ => Vec::new(),
@@ -43,7 +43,7 @@ pub(super) fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
     remove_new(entry, &containers)?;
     for volume in &entry.new_volumes {
         // An empty volume too many must keep no stack from being started.
-        if let Err(error) = docker::remove_volume(volume) {
+        if let Err(error) = engine::remove_volume(volume) {
             tracing::warn!("{error:#}");
         }
     }
@@ -55,7 +55,7 @@ fn stop(containers: &[Container]) -> Result<()> {
     let (ids, timeouts): (Vec<String>, Vec<Duration>) =
         running.map(|c| (c.id.clone(), c.stop_timeout)).unzip();
     match timeouts.into_iter().max() {
-        Some(longest) => docker::stop(&ids, None, longest),
+        Some(longest) => engine::stop(&ids, None, longest),
         None => Ok(()),
     }
 }
@@ -86,7 +86,7 @@ fn remove_new(entry: &Entry, containers: &[Container]) -> Result<()> {
     }
     new.retain(|c| !heirs.contains_key(&c.service));
     let ids: Vec<String> = new.into_iter().map(|c| c.id.clone()).collect();
-    docker::remove_containers(&ids)
+    engine::remove_containers(&ids)
 }
 
 pub(super) fn finish(entry: &Entry, journal: &Journal, state_dir: &Path) -> Result<Vec<PathBuf>> {

@@ -1,0 +1,122 @@
+use std::ops::Range;
+
+use tar::EntryType;
+
+use crate::archive::tar::encode::{Member, Scratch, head_bytes, stored_bytes};
+use crate::archive::tar::{ALIGNMENT_BYTES, BLOCK_BYTES};
+use crate::scan::Inventory;
+
+/// Room at the front of the archive for the manifest, which is only known when
+/// everything else is done.
+#[derive(Clone, Debug)]
+pub struct ManifestSlot {
+    /// Member name: `<stack>.manifest.json`.
+    pub name: String,
+    /// How long the JSON may become; rounded up to what the region has room
+    /// for.
+    pub reserved_bytes: u64,
+    /// Modification time in seconds since 1970.
+    pub mtime_s: i64,
+}
+
+/// Where everything is in an archive: a pure function of an [`Inventory`] and
+/// the room for a manifest.
+#[derive(Debug)]
+pub struct Layout {
+    /// Where each entry's member begins; at the end, where the last one ends.
+    pub(crate) offsets: Vec<u64>,
+    /// Everything of the manifest's member before its data.
+    pub(crate) manifest_header: Vec<u8>,
+    /// Exact size of its data.
+    pub(crate) manifest_bytes: u64,
+}
+
+impl Layout {
+    pub fn new(inventory: &Inventory, manifest: &ManifestSlot) -> Layout {
+        let mut scratch = Scratch::default();
+        let (manifest_header, manifest_bytes) = manifest.render(&mut scratch);
+        let mut offset = manifest_header.len() as u64 + manifest_bytes;
+        debug_assert_eq!(offset % ALIGNMENT_BYTES, 0);
+        let mut offsets = Vec::with_capacity(inventory.entries.len() + 1);
+        for (index, entry) in inventory.entries.iter().enumerate() {
+            offsets.push(offset);
+            let stored = stored_bytes(inventory, entry.node);
+            offset += head_bytes(inventory, index, offset, &mut scratch)
+                + stored.next_multiple_of(BLOCK_BYTES);
+        }
+        offsets.push(offset);
+        Layout {
+            offsets,
+            manifest_header,
+            manifest_bytes,
+        }
+    }
+
+    /// Length of the archive file.
+    pub fn archive_bytes(&self) -> u64 {
+        // Two blocks of zeros end an archive.
+        (self.end() + 2 * BLOCK_BYTES).next_multiple_of(ALIGNMENT_BYTES)
+    }
+
+    /// How long the manifest's JSON may be at most.
+    pub fn manifest_bytes_max(&self) -> u64 {
+        self.manifest_bytes - 1
+    }
+
+    /// Where the first member after the manifest begins.
+    pub(crate) fn start(&self) -> u64 {
+        self.manifest_header.len() as u64 + self.manifest_bytes
+    }
+
+    /// Where the stored data of an entry's member is, with its padding: at the
+    /// member's end.
+    pub(crate) fn data(&self, inventory: &Inventory, index: usize) -> Range<u64> {
+        let end = self.offsets[index + 1];
+        let stored = stored_bytes(inventory, inventory.entries[index].node);
+        end - stored.next_multiple_of(BLOCK_BYTES)..end
+    }
+
+    /// Where the last member ends.
+    pub(crate) fn end(&self) -> u64 {
+        self.offsets.last().copied().unwrap_or_else(|| self.start())
+    }
+
+    /// The entry whose member holds the byte at `offset`; the number of
+    /// entries if that is after the last one.
+    pub(crate) fn entry_at(&self, offset: u64) -> usize {
+        self.offsets.partition_point(|start| *start <= offset) - 1
+    }
+}
+
+impl ManifestSlot {
+    /// Header and exact data size; together a multiple of
+    /// [`ALIGNMENT_BYTES`].
+    fn render(&self, scratch: &mut Scratch) -> (Vec<u8>, u64) {
+        let mut header = self.header(0, scratch);
+        let region_bytes =
+            (header.len() as u64 + self.reserved_bytes + 1).next_multiple_of(ALIGNMENT_BYTES);
+        let data_bytes = region_bytes - header.len() as u64;
+        header = self.header(data_bytes, scratch);
+        (header, data_bytes)
+    }
+
+    fn header(&self, data_bytes: u64, scratch: &mut Scratch) -> Vec<u8> {
+        let mut header = Vec::new();
+        let member = Member {
+            path: self.name.as_bytes(),
+            kind: EntryType::Regular,
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+            mtime_s: self.mtime_s,
+            mtime_ns: 0,
+            link: b"",
+            device: (0, 0),
+            stored_bytes: data_bytes,
+            sparse: None,
+            is_aligned: false,
+        };
+        member.render(0, std::iter::empty(), scratch, &mut header);
+        header
+    }
+}

@@ -1,0 +1,312 @@
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use rustix::fs::{Advice, FileType, OFlags, Statx, makedev};
+use rustix::io::Errno;
+
+use crate::archive::tar::ALIGNMENT_BYTES;
+use crate::archive::tar::encode::{Scratch, render_entry, stored_bytes};
+use crate::archive::write::layout::Layout;
+use crate::archive::write::reading::Reading;
+use crate::archive::write::share::share_blocks;
+use crate::scan::mutation::mutated;
+use crate::scan::{
+    Entry, Extent, Inventory, await_write, is_gone, is_trusted, open_file_at, open_regular_at,
+    stat_handle,
+};
+
+/// How much of a large file is asked for ahead.
+const READ_AHEAD_BYTES: Option<NonZeroU64> = NonZeroU64::new(6 * 1024 * 1024);
+
+/// Indexes of the entries that were not read as they were scanned.
+pub(crate) type Changed = Mutex<BTreeSet<usize>>;
+
+/// Renders any part of an archive from its layout and the sources; one for
+/// each thread.
+pub(crate) struct Renderer<'a> {
+    layout: &'a Layout,
+    inventory: &'a Inventory,
+    reading: Reading<'a>,
+    changed: &'a Changed,
+    scratch: Scratch,
+    header: Vec<u8>,
+    path: Vec<u8>,
+    /// The directory that was last read from, by the index of its entry.
+    directory: Option<(u32, OwnedFd)>,
+    /// The file that was last read from and goes on in a later window.
+    file: Option<(usize, File)>,
+}
+
+impl<'a> Renderer<'a> {
+    pub(crate) fn new(
+        layout: &'a Layout,
+        inventory: &'a Inventory,
+        reading: Reading<'a>,
+        changed: &'a Changed,
+    ) -> Renderer<'a> {
+        Renderer {
+            layout,
+            inventory,
+            reading,
+            changed,
+            scratch: Scratch::default(),
+            header: Vec::new(),
+            path: Vec::new(),
+            directory: None,
+            file: None,
+        }
+    }
+
+    /// Fills `window` with what the archive holds from byte `start` on, which
+    /// must not be before the first member after the manifest.
+    pub(crate) fn render(&mut self, start: u64, window: &mut [u8]) -> Result<()> {
+        let end = start + window.len() as u64;
+        let mut index = self.layout.entry_at(start);
+        let mut position = start;
+        while position < end && index < self.inventory.entries.len() {
+            let member_end = self.layout.offsets[index + 1];
+            let until = member_end.min(end);
+            let part = &mut window[(position - start) as usize..(until - start) as usize];
+            self.member(index, position, part)?;
+            position = until;
+            index += 1;
+        }
+        window[(position - start) as usize..].fill(0);
+        Ok(())
+    }
+
+    /// Fills `part` with the bytes from `position` on, all of one member.
+    fn member(&mut self, index: usize, position: u64, part: &mut [u8]) -> Result<()> {
+        let member_start = self.layout.offsets[index];
+        let stored = stored_bytes(self.inventory, self.inventory.entries[index].node);
+        let data_start = self.layout.data(self.inventory, index).start;
+        let mut filled = 0;
+        if position < data_start {
+            self.header.clear();
+            render_entry(
+                self.inventory,
+                index,
+                member_start,
+                &mut self.scratch,
+                &mut self.header,
+            );
+            debug_assert_eq!(self.header.len() as u64, data_start - member_start);
+            let header = &self.header[(position - member_start) as usize..];
+            filled = header.len().min(part.len());
+            part[..filled].copy_from_slice(&header[..filled]);
+        }
+        let rest = &mut part[filled..];
+        let data_position = (position + filled as u64).saturating_sub(data_start);
+        let data_bytes = stored.saturating_sub(data_position).min(rest.len() as u64) as usize;
+        let (data, padding) = rest.split_at_mut(data_bytes);
+        padding.fill(0);
+        if !data.is_empty() {
+            let is_last = data_position + data_bytes as u64 == stored;
+            self.data(index, data_position, data, is_last)?;
+        }
+        Ok(())
+    }
+
+    /// Fills `data` with the stored data of a regular file from `position` on.
+    fn data(&mut self, index: usize, position: u64, data: &mut [u8], is_last: bool) -> Result<()> {
+        let entry = self.inventory.entries[index];
+        let file = match self.file.take() {
+            Some((open, file)) if open == index => Some(file),
+            _ => self.open(index).with_context(|| self.context(index))?,
+        };
+        let Some(file) = file else {
+            data.fill(0);
+            self.mark_changed(index);
+            return Ok(());
+        };
+        let mut is_whole = true;
+        let mut read = |offset, part: &mut [u8]| -> Result<()> {
+            let got = read_at(&file, offset, part).with_context(|| self.context(index))?;
+            part[got..].fill(0);
+            is_whole &= got == part.len();
+            Ok(())
+        };
+        match self.inventory.extents(entry.node) {
+            None => {
+                if !is_last {
+                    read_ahead(&file, position);
+                }
+                read(position, data)?;
+            }
+            Some(extents) => {
+                let first = extents.partition_point(|extent| extent.stored <= position) - 1;
+                let mut filled = 0;
+                for extent in &extents[first..] {
+                    let skip = position + filled as u64 - extent.stored;
+                    let len = (extent.bytes - skip).min((data.len() - filled) as u64) as usize;
+                    read(extent.offset + skip, &mut data[filled..filled + len])?;
+                    filled += len;
+                    if filled == data.len() {
+                        break;
+                    }
+                }
+            }
+        }
+        // After reading: a change before or during it is seen now.
+        let stat = stat_handle(&file).with_context(|| self.context(index))?;
+        if !is_whole || !entry.is_unchanged(&stat) {
+            self.mark_changed(index);
+        }
+        if !is_last {
+            self.file = Some((index, file));
+        }
+        Ok(())
+    }
+
+    /// Shares the whole blocks of a regular file's data with `out`. Returns
+    /// where in the archive they are; the rest remains to be written. If it
+    /// `is_left_out`, only the first block is shared, to see that it can be, and
+    /// the file counts as changed.
+    ///
+    /// The inner error is that of the first attempt.
+    pub(crate) fn share_data(
+        &mut self,
+        index: usize,
+        out: &File,
+        is_left_out: bool,
+    ) -> Result<rustix::io::Result<Vec<Range<u64>>>> {
+        let entry = self.inventory.entries[index];
+        let stored = stored_bytes(self.inventory, entry.node);
+        let data_start = self.layout.data(self.inventory, index).start;
+        let file = self.open(index).with_context(|| self.context(index))?;
+        // What is not there any more is noted when it is written.
+        let Some(file) = file else {
+            return Ok(Ok(Vec::new()));
+        };
+        let whole = [Extent {
+            offset: 0,
+            bytes: stored,
+            stored: 0,
+        }];
+        let mut shared = Vec::new();
+        for extent in self.inventory.extents(entry.node).unwrap_or(&whole) {
+            let at = data_start + extent.stored;
+            let bytes = extent.bytes / ALIGNMENT_BYTES * ALIGNMENT_BYTES;
+            if bytes == 0 || !(at | extent.offset).is_multiple_of(ALIGNMENT_BYTES) {
+                continue;
+            }
+            if is_left_out && !shared.is_empty() {
+                shared.push(at..at + bytes);
+                continue;
+            }
+            let now = if is_left_out { ALIGNMENT_BYTES } else { bytes };
+            match share_blocks(&file, extent.offset, out, at, now) {
+                Ok(()) => shared.push(at..at + bytes),
+                Err(error) if shared.is_empty() => return Ok(Err(error)),
+                Err(_) => break,
+            }
+        }
+        let stat = stat_handle(&file).with_context(|| self.context(index))?;
+        let is_missing = is_left_out && !shared.is_empty() && !mutated("later");
+        if is_missing || !entry.is_unchanged(&stat) {
+            self.mark_changed(index);
+        }
+        Ok(Ok(shared))
+    }
+
+    /// Opens the file of an entry. `None` if it is not there any more, or
+    /// something else is.
+    fn open(&mut self, index: usize) -> rustix::io::Result<Option<File>> {
+        let entry = self.inventory.entries[index];
+        let opened = self.open_path(index, &entry);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if is_gone(error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if self.reading.is_live {
+            await_write(&file);
+        }
+        let stat = stat_handle(&file)?;
+        Ok(self.is_same_file(&entry, &file, &stat).then_some(file))
+    }
+
+    fn open_path(&mut self, index: usize, entry: &Entry) -> rustix::io::Result<File> {
+        let source = &self.reading.sources[self.inventory.source_of(index)];
+        let is_live = self.reading.is_live;
+        if !entry.has_parent() {
+            return match is_live {
+                true => source.open_regular(b""),
+                false => source.open_file(b""),
+            };
+        }
+        let directory = match self.directory.take() {
+            Some((parent, directory)) if parent == entry.parent => directory,
+            _ => {
+                let parent = entry.parent as usize;
+                self.inventory.relative_path(parent, &mut self.path);
+                source.open_beneath(&self.path, OFlags::PATH | OFlags::DIRECTORY)?
+            }
+        };
+        let name = self.inventory.name(entry);
+        let opened = match is_live {
+            true => open_regular_at(directory.as_fd(), name),
+            false => open_file_at(directory.as_fd(), name),
+        };
+        self.directory = Some((entry.parent, directory));
+        opened
+    }
+
+    fn is_same_file(&self, entry: &Entry, file: &File, stat: &Statx) -> bool {
+        FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile
+            && makedev(stat.stx_dev_major, stat.stx_dev_minor)
+                == self.inventory.devices[usize::from(entry.dev)]
+            && (stat.stx_ino == entry.ino || self.is_numbered_anew(entry, file, stat))
+    }
+
+    /// exFAT, vfat and some network file systems make up the number of an inode
+    /// whenever they read it. While nobody writes, the times tell.
+    fn is_numbered_anew(&self, entry: &Entry, file: &File, stat: &Statx) -> bool {
+        let mtime = (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
+        !self.reading.is_live
+            && entry.is_unchanged(stat)
+            && mtime == (entry.mtime_s, entry.mtime_ns)
+            && !is_trusted(file)
+    }
+
+    fn mark_changed(&self, index: usize) {
+        self.changed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(index);
+    }
+
+    fn context(&self, index: usize) -> String {
+        let mut path = Vec::new();
+        self.inventory.relative_path(index, &mut path);
+        let source = &self.reading.sources[self.inventory.source_of(index)];
+        format!("read {}", source.display(&path))
+    }
+}
+
+/// Asks for what this and the other threads will want of a large file next.
+/// Each of them reads with gaps, so the kernel would not read ahead by itself,
+/// and a cold file would take twice as long.
+fn read_ahead(file: &File, position: u64) {
+    // Advice: if it is not taken, all that is lost is time.
+    let _ = rustix::fs::fadvise(file, position, READ_AHEAD_BYTES, Advice::WillNeed);
+}
+
+/// Reads until `part` is full or the file ends.
+pub(crate) fn read_at(file: &File, offset: u64, part: &mut [u8]) -> rustix::io::Result<usize> {
+    let mut got = 0;
+    while got < part.len() {
+        match rustix::io::pread(file, &mut part[got..], offset + got as u64) {
+            Ok(0) => break,
+            Ok(more) => got += more,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(got)
+}

@@ -1,0 +1,19 @@
+//! The library behind the command `docker-stack-backup`; the README says what
+//! it does, docs/architecture.md how it is built.
+
+pub mod archive;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod cycle;
+pub mod drill;
+pub mod email;
+pub mod engine;
+pub mod outcome;
+pub mod report;
+pub mod restore;
+pub mod run;
+pub mod scan;
+pub mod stack;
+pub mod store;
+pub mod sys;

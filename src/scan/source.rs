@@ -1,0 +1,223 @@
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags, makedev,
+};
+use rustix::io::Errno;
+
+use crate::sys::format::display_path;
+
+/// Longest relative path handed to the kernel at once, in bytes; its limit
+/// (`PATH_MAX`) is 4096 with the final NUL.
+const HOP_BYTES: usize = 4000;
+
+/// One tree that an archive holds. Opened before the stack is stopped and read
+/// only through this handle: whatever is renamed or replaced by a symlink
+/// later, nothing outside the tree is read.
+#[derive(Debug)]
+pub struct Source {
+    /// Member path of its root without a trailing slash: `immich`,
+    /// `immich.volumes/pgdata`, `immich.binds/srv/media`.
+    pub prefix: Vec<u8>,
+    /// Where it is on the host, for messages.
+    pub path: PathBuf,
+    root: OwnedFd,
+    is_directory: bool,
+    /// Device and inode.
+    identity: (u64, u64),
+    is_mount: bool,
+}
+
+impl Source {
+    /// Opens the tree at `path`. A symlink *at* that path, or on the way to
+    /// it, is followed (the administrator named it); below it none ever is.
+    /// `path` may also be a single file, as bind mounts may be.
+    ///
+    /// Fails if `path` cannot be opened or `prefix` is no relative path.
+    pub fn open(prefix: impl Into<Vec<u8>>, path: impl Into<PathBuf>) -> Result<Source> {
+        let (prefix, path) = (prefix.into(), path.into());
+        ensure!(
+            is_plain_relative(&prefix) && prefix.len() <= usize::from(u16::MAX),
+            "member path {:?} is not a plain relative path",
+            display_path(&prefix)
+        );
+        let open = || {
+            let root = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            let stat = stat_handle(&root)?;
+            Ok::<_, Errno>((root, stat))
+        };
+        let (root, stat) = open()
+            .with_context(|| format!("open {}", display_path(path.as_os_str().as_bytes())))?;
+        let kind = FileType::from_raw_mode(stat.stx_mode.into());
+        let dev = makedev(stat.stx_dev_major, stat.stx_dev_minor);
+        Ok(Source {
+            prefix,
+            path,
+            root,
+            is_directory: kind == FileType::Directory,
+            identity: (dev, stat.stx_ino),
+            is_mount: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        })
+    }
+
+    /// Whether both are one directory, or one file.
+    pub fn is(&self, other: &Source) -> bool {
+        self.identity == other.identity
+    }
+
+    pub fn is_directory(&self) -> bool {
+        self.is_directory
+    }
+
+    /// Whether something was mounted at its path: it cannot be renamed, and its
+    /// path leads elsewhere when it is unmounted.
+    pub fn is_mount(&self) -> bool {
+        self.is_mount
+    }
+
+    /// Opens what is at `rel`, a path relative to the root (empty: the root
+    /// itself), following no symlink and never leaving the tree
+    /// (`openat2(2)`: `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`). Mount points
+    /// are crossed. Paths of any length work. `O_CLOEXEC` is added to `flags`.
+    ///
+    /// # Errors
+    /// Of `openat2(2)`: `ELOOP` for a symlink anywhere in `rel`, `EXDEV` for
+    /// `..` out of the tree.
+    pub fn open_beneath(&self, rel: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        if rel.is_empty() && !self.is_directory {
+            // The magic link leads to the very inode that was opened.
+            let flags = flags.difference(OFlags::NOFOLLOW) | OFlags::CLOEXEC;
+            let itself = format!("/proc/self/fd/{}", self.root.as_raw_fd());
+            return rustix::fs::open(itself, flags, Mode::empty());
+        }
+        open_beneath(self.root.as_fd(), rel, flags)
+    }
+
+    /// The same for reading the data of a regular file. Neither blocks on a
+    /// FIFO nor changes the access time, where the kernel lets us.
+    pub(crate) fn open_file(&self, rel: &[u8]) -> rustix::io::Result<File> {
+        read_only(|flags| self.open_beneath(rel, flags))
+    }
+
+    /// The same while others may be at work: what is there is looked at before
+    /// it is opened, since opening a device can do things. `ENXIO` if it is no
+    /// regular file.
+    pub(crate) fn open_regular(&self, rel: &[u8]) -> rustix::io::Result<File> {
+        reopen(self.open_beneath(rel, OFlags::PATH | OFlags::NOFOLLOW)?)
+    }
+
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// The host path of a member of this source, for messages.
+    pub(crate) fn display(&self, rel: &[u8]) -> String {
+        let mut path = self.path.as_os_str().as_bytes().to_vec();
+        if !rel.is_empty() {
+            if path != b"/" {
+                path.push(b'/');
+            }
+            path.extend_from_slice(rel);
+        }
+        display_path(&path)
+    }
+}
+
+/// Opens `rel`, of any length, under the directory `root`; empty is `root`
+/// itself. See [`Source::open_beneath`].
+pub(crate) fn open_beneath(
+    root: BorrowedFd<'_>,
+    rel: &[u8],
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let mut rest = if rel.is_empty() { b"." } else { rel };
+    let mut hop: Option<OwnedFd> = None;
+    loop {
+        let at = hop.as_ref().map_or(root, |fd| fd.as_fd());
+        if rest.len() <= HOP_BYTES {
+            return open_at(at, rest, flags);
+        }
+        let cut = rest[..HOP_BYTES]
+            .iter()
+            .rposition(|byte| *byte == b'/')
+            .ok_or(Errno::NAMETOOLONG)?;
+        let next = open_at(at, &rest[..cut], OFlags::PATH | OFlags::DIRECTORY)?;
+        hop = Some(next);
+        rest = &rest[cut + 1..];
+    }
+}
+
+/// Opens `rel` under the directory `at`; see [`Source::open_beneath`].
+pub(crate) fn open_at(
+    at: BorrowedFd<'_>,
+    rel: &[u8],
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        match rustix::fs::openat2(at, rel, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            // A rename elsewhere in the system got in between: openat2(2).
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Opens the regular file `name` in the directory `at`, as
+/// [`Source::open_file`] does.
+pub(crate) fn open_file_at(at: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<File> {
+    read_only(|flags| open_at(at, name, flags))
+}
+
+/// Opens the regular file `name` in the directory `at`, as
+/// [`Source::open_regular`] does.
+pub(crate) fn open_regular_at(at: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<File> {
+    reopen(open_at(at, name, OFlags::PATH | OFlags::NOFOLLOW)?)
+}
+
+/// Opens for reading what a handle made with `O_PATH` leads to.
+fn reopen(found: OwnedFd) -> rustix::io::Result<File> {
+    let stat = stat_handle(&found)?;
+    if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
+        return Err(Errno::NXIO);
+    }
+    // The magic link leads to that very inode.
+    let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
+    read_only(|flags| {
+        let flags = flags.difference(OFlags::NOFOLLOW) | OFlags::CLOEXEC;
+        rustix::fs::open(&itself, flags, Mode::empty())
+    })
+}
+
+fn read_only(open: impl Fn(OFlags) -> rustix::io::Result<OwnedFd>) -> rustix::io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let fd = match open(flags | OFlags::NOATIME) {
+        // Only the owner and CAP_FOWNER may ask for O_NOATIME.
+        Err(Errno::PERM) => open(flags),
+        result => result,
+    };
+    Ok(File::from(fd?))
+}
+
+/// `statx(2)` of an open handle.
+pub(crate) fn stat_handle(fd: impl AsFd) -> rustix::io::Result<Statx> {
+    rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
+}
+
+/// True for errors that mean: what was there a moment ago is gone, or is now
+/// something that must not be followed.
+pub(crate) fn is_gone(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NXIO | Errno::STALE
+    )
+}
+
+fn is_plain_relative(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/')
+        .all(|part| !part.is_empty() && part != b"." && part != b".." && !part.contains(&0))
+}

@@ -1,0 +1,312 @@
+//! Which of a stack's mounts an archive holds, and which not, and why.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::config::plan::StackPlan;
+use crate::engine::{ComposeConfig, ComposeProject, Container, Volume};
+use crate::outcome::{Coverage, MountKind};
+use crate::sys::durable::real;
+
+/// A tree to be archived: its member path and where it is on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    pub prefix: String,
+    pub path: PathBuf,
+}
+
+/// What is known of a stack's mounts. Users are `service:/path/in/container`.
+#[derive(Debug, Default)]
+pub struct Mounts {
+    pub volumes: BTreeMap<String, BTreeSet<String>>,
+    binds: BTreeMap<PathBuf, BTreeSet<String>>,
+    /// Volumes that the compose file says are made by others.
+    external: BTreeSet<String>,
+    /// Name in the compose file, by name for the Engine.
+    keys: BTreeMap<String, String>,
+}
+
+impl Mounts {
+    /// From the containers (which know what images added) and the compose
+    /// configuration (which knows services that have no container).
+    pub fn collect(containers: &[Container], config: Option<&ComposeConfig>) -> Mounts {
+        let mut mounts = Mounts::default();
+        for container in containers.iter().filter(|c| !c.one_off) {
+            for mount in &container.mounts {
+                let user = format!("{}:{}", container.service, mount.destination);
+                match mount.kind.as_str() {
+                    "volume" => mounts.add_volume(&mount.name, Some(user)),
+                    "bind" => mounts.add_bind(&mount.source, user),
+                    _ => {}
+                }
+            }
+        }
+        let Some(config) = config else { return mounts };
+        for (key, volume) in &config.volumes {
+            mounts.add_volume(&volume.name, None);
+            mounts.keys.insert(volume.name.clone(), key.clone());
+            if volume.external {
+                mounts.external.insert(volume.name.clone());
+            }
+        }
+        for (service, fields) in &config.services {
+            for mount in &fields.volumes {
+                let user = format!("{service}:{}", mount.target);
+                match (mount.kind.as_str(), config.volumes.get(&mount.source)) {
+                    ("volume", Some(volume)) => mounts.add_volume(&volume.name, Some(user)),
+                    ("bind", _) => mounts.add_bind(Path::new(&mount.source), user),
+                    _ => {}
+                }
+            }
+        }
+        mounts
+    }
+
+    pub fn add_volume(&mut self, name: &str, user: Option<String>) {
+        self.volumes
+            .entry(name.to_owned())
+            .or_default()
+            .extend(user);
+    }
+
+    fn add_bind(&mut self, source: &Path, user: String) {
+        self.binds
+            .entry(source.to_owned())
+            .or_default()
+            .insert(user);
+    }
+}
+
+/// Decides what is archived: the stack's directory, its local named volumes,
+/// and of the rest what the configuration asks for.
+///
+/// # Errors
+/// When something that must be archived is not there to be read.
+pub fn decide(
+    stack: &StackPlan,
+    project: &str,
+    mounts: &Mounts,
+    volumes: &[Volume],
+) -> Result<(Vec<Tree>, Vec<Coverage>)> {
+    let dir = fs::canonicalize(stack.dir())
+        .with_context(|| format!("find the stack's directory {}", stack.dir().display()))?;
+    let mut trees = vec![Tree {
+        prefix: stack.name.clone(),
+        path: stack.dir().to_owned(),
+    }];
+    let mut coverage = vec![Coverage {
+        kind: MountKind::Directory,
+        name: stack.dir().display().to_string(),
+        used_by: Vec::new(),
+        archived: true,
+        reason: None,
+    }];
+    for (name, users) in &mounts.volumes {
+        let volume = volumes.iter().find(|volume| volume.name == *name);
+        let decision = decide_volume(stack, project, mounts, name, volume)
+            .with_context(|| format!("volume {name}"))?;
+        if let Ok(path) = &decision {
+            let prefix = format!("{}.volumes/{name}", stack.name);
+            trees.push(Tree {
+                prefix,
+                path: path.clone(),
+            });
+        }
+        coverage.push(entry(MountKind::Volume, name, users, decision));
+    }
+    for path in outermost(&stack.include_binds) {
+        let member = path.strip_prefix("/").unwrap_or(path).display();
+        trees.push(Tree {
+            prefix: format!("{}.binds/{member}", stack.name),
+            path: path.clone(),
+        });
+    }
+    let mut unused: BTreeSet<&PathBuf> = stack.include_binds.iter().collect();
+    for (source, users) in &mounts.binds {
+        unused.retain(|included| !source.starts_with(included));
+        if let Some(decision) = decide_bind(stack, &dir, source) {
+            coverage.push(entry(
+                MountKind::Bind,
+                &source.display().to_string(),
+                users,
+                decision,
+            ));
+        }
+    }
+    for included in unused {
+        let none = BTreeSet::new();
+        let name = included.display().to_string();
+        coverage.push(entry(MountKind::Bind, &name, &none, Ok(included.clone())));
+    }
+    Ok((trees, coverage))
+}
+
+/// Files that Compose reads and that lie in none of the trees: without them a
+/// restored stack cannot be started.
+pub fn files_outside(compose: &ComposeProject, trees: &[Tree]) -> Vec<String> {
+    let roots: Vec<PathBuf> = trees.iter().map(|tree| real(&tree.path)).collect();
+    let files = compose.files.iter().chain(&compose.env_files);
+    files
+        .map(|file| real(&compose.dir.join(file)))
+        .filter(|file| !roots.iter().any(|root| file.starts_with(root)))
+        .map(|file| {
+            format!(
+                "{} is not in the archive, and needed to start what is restored: name it in \
+                 `includeBinds`",
+                file.display()
+            )
+        })
+        .collect()
+}
+
+/// What is asked for but is not there: misspelt, or never made.
+pub fn missing_volumes(stack: &StackPlan, mounts: &Mounts, volumes: &[Volume]) -> Vec<String> {
+    let is_there = |asked: &String| {
+        let is_it =
+            |volume: &Volume| volume.name == *asked || mounts.keys.get(&volume.name) == Some(asked);
+        volumes.iter().any(is_it)
+    };
+    let missing = stack.include_volumes.iter().filter(|name| !is_there(name));
+    missing
+        .map(|name| {
+            format!("includeVolumes: volume {name} does not exist, or is not of this stack")
+        })
+        .collect()
+}
+
+/// A directory to archive, or why there is none.
+type Decision = Result<PathBuf, String>;
+
+fn entry(kind: MountKind, name: &str, users: &BTreeSet<String>, decision: Decision) -> Coverage {
+    Coverage {
+        kind,
+        name: name.to_owned(),
+        used_by: users.iter().cloned().collect(),
+        archived: decision.is_ok(),
+        reason: decision.err(),
+    }
+}
+
+fn decide_volume(
+    stack: &StackPlan,
+    project: &str,
+    mounts: &Mounts,
+    name: &str,
+    volume: Option<&Volume>,
+) -> Result<Decision> {
+    let key = mounts.keys.get(name);
+    let is_in = |list: &[String]| list.iter().any(|n| n == name || Some(n) == key);
+    if is_in(&stack.exclude_volumes) {
+        return Ok(Err("excluded (excludeVolumes)".to_owned()));
+    }
+    let Some(volume) = volume else {
+        return Ok(Err("does not exist yet".to_owned()));
+    };
+    let is_asked_for = is_in(&stack.include_volumes);
+    let of_this_project = volume
+        .labels
+        .get("com.docker.compose.project")
+        .is_some_and(|p| p == project);
+    let is_external = mounts.external.contains(name) || (key.is_none() && !of_this_project);
+    let refusal = if volume.is_anonymous() {
+        Some("anonymous volume: name it in the compose file to have it archived".to_owned())
+    } else if !volume.is_plain_local() {
+        let kind = volume.options.get("type").unwrap_or(&volume.driver);
+        let what = format!(
+            "not a local directory (driver {}, type {kind})",
+            volume.driver
+        );
+        Some(format!(
+            "{what}: add it to includeVolumes to have it archived"
+        ))
+    } else if is_external {
+        Some("external volume: add it to includeVolumes to have it archived".to_owned())
+    } else {
+        None
+    };
+    if let Some(refusal) = refusal
+        && !is_asked_for
+    {
+        return Ok(Err(refusal));
+    }
+    volume_path(volume).map(Ok)
+}
+
+/// Where the data of a volume is to be read.
+///
+/// # Errors
+/// When it is not there now: an empty directory must not be taken for it.
+fn volume_path(volume: &Volume) -> Result<PathBuf> {
+    if let Some(bound) = volume.bound() {
+        return Ok(bound.to_owned());
+    }
+    let path = &volume.mountpoint;
+    let metadata = fs::metadata(path).with_context(|| {
+        format!(
+            "its data in {} cannot be read from this machine",
+            path.display()
+        )
+    })?;
+    if !volume.is_plain_local() {
+        let parent = path.parent().context("a mount point has a parent")?;
+        if fs::metadata(parent)?.dev() == metadata.dev() {
+            bail!("it is not mounted, because no container uses it now: start the stack first");
+        }
+    }
+    Ok(path.clone())
+}
+
+/// `None` when the bind needs no word: it is in the archive as part of the
+/// stack's directory.
+fn decide_bind(stack: &StackPlan, dir: &Path, source: &Path) -> Option<Decision> {
+    let Ok(real) = fs::canonicalize(source) else {
+        return Some(Err("does not exist".to_owned()));
+    };
+    let included = stack.include_binds.iter();
+    let included = included.filter_map(|path| fs::canonicalize(path).ok());
+    if let Some(inside) = included.filter_map(|root| inside(&real, &root)).next() {
+        return Some(match is_excluded(stack, &real, &inside) {
+            true => Err("excluded (exclude)".to_owned()),
+            false => Ok(source.to_owned()),
+        });
+    }
+    if let Some(inside) = inside(&real, dir) {
+        let is_excluded = is_excluded(stack, &real, &inside);
+        return is_excluded.then(|| Err("excluded (exclude)".to_owned()));
+    }
+    let through_symlink = source.starts_with(stack.dir()) || source.starts_with(dir);
+    Some(Err(if through_symlink {
+        format!(
+            "a symlink leads out of the stack's directory, to {0}: add {0} to includeBinds to \
+             have it archived",
+            real.display()
+        )
+    } else if real.is_dir() || real.is_file() {
+        "outside the stack's directory: add it to includeBinds to have it archived".to_owned()
+    } else {
+        "a socket or device outside the stack's directory".to_owned()
+    }))
+}
+
+fn inside(path: &Path, root: &Path) -> Option<PathBuf> {
+    path.strip_prefix(root).ok().map(Path::to_owned)
+}
+
+/// By a pattern for itself or for a directory above it.
+fn is_excluded(stack: &StackPlan, path: &Path, inside: &Path) -> bool {
+    let is_dir = path.is_dir();
+    let mut parts = inside
+        .ancestors()
+        .filter(|part| !part.as_os_str().is_empty());
+    parts.any(|part| stack.exclude.is_excluded(part, is_dir || part != inside))
+}
+
+/// Paths that lie in no other of the list, each once.
+fn outermost(paths: &[PathBuf]) -> BTreeSet<&PathBuf> {
+    let is_inner = |path: &PathBuf| paths.iter().any(|p| p != path && path.starts_with(p));
+    paths.iter().filter(|path| !is_inner(path)).collect()
+}

@@ -1,0 +1,228 @@
+//! What this program has stopped and not yet started again: one file a stack,
+//! on disk before the first container is stopped (I1), gone only when the
+//! start is confirmed. `recover` needs nothing else.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use jiff::ZonedDateTime;
+use serde::{Deserialize, Serialize};
+
+use crate::config::StopMethod;
+use crate::engine::ComposeProject;
+use crate::stack::running::WasRunning;
+use crate::sys::durable::{sync_dir, write_durably};
+
+/// Version of the journal's files.
+pub const FORMAT_VERSION: u32 = 1;
+const SUFFIX: &str = ".json";
+
+/// Why and how one stack was stopped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Entry {
+    pub format_version: u32,
+    pub stack: String,
+    /// Compose's name for the stack, as on its containers' labels.
+    pub project: String,
+    pub compose: ComposeProject,
+    pub stop_method: StopMethod,
+    pub stop_timeout_secs: Option<u64>,
+    pub start_timeout_secs: u64,
+    pub since: ZonedDateTime,
+    pub step: Step,
+    pub containers: Vec<WasRunning>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Step {
+    /// A stop may still be under way in the Engine, though its client is gone.
+    Stopping,
+    /// No stop is under way any more.
+    Stopped,
+}
+
+impl Entry {
+    /// Service names, each once, in order.
+    pub fn services(&self) -> Vec<String> {
+        let mut services: Vec<String> = self
+            .containers
+            .iter()
+            .map(|container| container.service.clone())
+            .collect();
+        services.sort();
+        services.dedup();
+        services
+    }
+}
+
+/// The journal of one stack, as it was left.
+#[derive(Debug)]
+pub struct Found {
+    pub stack: String,
+    pub entry: Result<Entry>,
+}
+
+pub struct Journal {
+    dir: PathBuf,
+}
+
+impl Journal {
+    pub fn open(state_dir: &Path) -> Result<Journal> {
+        let dir = state_dir.join("journal");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .with_context(|| format!("create {}", dir.display()))?;
+        Ok(Journal { dir })
+    }
+
+    /// Puts an entry on disk, in place of an older one of the same stack.
+    /// When this returns, it outlives a power cut.
+    pub fn write(&self, entry: &Entry) -> Result<()> {
+        let path = self.path(&entry.stack);
+        write_durably(&path, &serde_json::to_vec_pretty(entry)?)
+            .with_context(|| format!("write the journal {}", path.display()))
+    }
+
+    /// Forgets a stack whose start is confirmed; none there is no error.
+    pub fn remove(&self, stack: &str) -> Result<()> {
+        let path = self.path(stack);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", path.display()));
+            }
+            _ => {}
+        }
+        sync_dir(&self.dir)
+    }
+
+    /// What is there of each stack, sorted by stack.
+    ///
+    /// # Errors
+    /// When the directory cannot be read. A file that cannot be understood is
+    /// an error of its own, which says what to do: it may be all that is known
+    /// of a stack that is down.
+    pub fn found(&self) -> Result<Vec<Found>> {
+        let context = || format!("list {}", self.dir.display());
+        let mut found = Vec::new();
+        for item in fs::read_dir(&self.dir).with_context(context)? {
+            let path = item.with_context(context)?.path();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let Some(stack) = name.strip_suffix(SUFFIX) else {
+                continue;
+            };
+            let entry = read_entry(&path).with_context(|| {
+                format!(
+                    "understand the journal {}: the stack may be down; start by hand what should \
+                     run (docker compose ps --all, docker compose start), then run \
+                     `docker-stack-backup recover --forget {stack}`",
+                    path.display()
+                )
+            });
+            found.push(Found {
+                stack: stack.to_owned(),
+                entry,
+            });
+        }
+        found.sort_by(|a, b| a.stack.cmp(&b.stack));
+        Ok(found)
+    }
+
+    fn path(&self, stack: &str) -> PathBuf {
+        self.dir.join(format!("{stack}{SUFFIX}"))
+    }
+}
+
+fn read_entry(path: &Path) -> Result<Entry> {
+    let entry: Entry = serde_json::from_slice(&fs::read(path)?)?;
+    if entry.format_version != FORMAT_VERSION {
+        bail!(
+            "its format is version {}, this program knows {FORMAT_VERSION}",
+            entry.format_version
+        );
+    }
+    Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(stack: &str) -> Entry {
+        Entry {
+            format_version: FORMAT_VERSION,
+            stack: stack.to_owned(),
+            project: stack.to_owned(),
+            compose: ComposeProject {
+                dir: PathBuf::from("/opt/stacks").join(stack),
+                name: None,
+                files: vec![],
+                env_files: vec![],
+            },
+            stop_method: StopMethod::Stop,
+            stop_timeout_secs: None,
+            start_timeout_secs: 180,
+            since: ZonedDateTime::now(),
+            step: Step::Stopping,
+            containers: vec![],
+        }
+    }
+
+    #[test]
+    fn entries_are_kept_per_stack_and_removed_one_by_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        assert!(journal.found().unwrap().is_empty());
+        journal.write(&entry("web")).unwrap();
+        journal.write(&entry("db")).unwrap();
+        journal
+            .write(&Entry {
+                step: Step::Stopped,
+                ..entry("db")
+            })
+            .unwrap();
+        let seen: Vec<_> = journal.found().unwrap();
+        let seen: Vec<_> = seen
+            .iter()
+            .map(|f| (&*f.stack, f.entry.as_ref().unwrap().step))
+            .collect();
+        assert_eq!(seen, [("db", Step::Stopped), ("web", Step::Stopping)]);
+        journal.remove("db").unwrap();
+        journal.remove("db").unwrap();
+        assert_eq!(journal.found().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_journal_that_does_not_parse_is_an_error_of_its_stack() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        journal.write(&entry("db")).unwrap();
+        let damages: [&[u8]; 4] = [
+            b"",
+            b"{}",
+            b"\0\0\0\0",
+            br#"{"formatVersion":99,"stack":"web"}"#,
+        ];
+        for damage in damages {
+            fs::write(journal.path("web"), damage).unwrap();
+            let found = journal.found().unwrap();
+            assert!(found[0].entry.is_ok());
+            let message = format!("{:#}", found[1].entry.as_ref().unwrap_err());
+            assert!(
+                message.contains("the stack may be down; start by hand"),
+                "{message}"
+            );
+            assert!(message.contains("recover --forget web"), "{message}");
+        }
+    }
+}

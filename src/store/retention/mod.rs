@@ -1,0 +1,159 @@
+//! Which archives of one stack are kept, and why. Pure: the archives, the
+//! policy and the time are given.
+//!
+//! An archive is kept if any rule keeps it. The rules are restic's: `keepLast`
+//! counts archives, `keepDaily` and its like count days, weeks... that have an
+//! archive, so that a missed day costs nothing. Age comes from the name, as
+//! civil time: a day is 24 hours on the clock on the wall.
+
+use std::collections::BTreeSet;
+
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
+
+use crate::config::Retention;
+use crate::store::ArchiveName;
+
+/// One archive to decide on. All of one call are of the same stack.
+#[derive(Clone, Debug)]
+pub struct Candidate<'a> {
+    pub name: &'a ArchiveName,
+    /// One that was cut short, or is damaged, counts for no rule but `keepDays`.
+    pub complete: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub keep: bool,
+    /// Every rule that keeps it, or why none does. Never empty.
+    pub reasons: Vec<String>,
+}
+
+/// Decides on every archive, in the order given. `now` is local time.
+///
+/// Beyond the rules,
+/// - the newest complete archive is kept,
+/// - an archive dated in the future is kept and counts for no rule: a clock
+///   that was wrong once must not push out good archives,
+/// - while there is no complete archive, an incomplete one is better than
+///   none, and nothing is removed.
+pub fn decide(archives: &[Candidate], policy: &Retention, now: DateTime) -> Vec<Decision> {
+    let policy = policy.effective();
+    let mut reasons = vec![Vec::new(); archives.len()];
+    for (archive, reasons) in archives.iter().zip(&mut reasons) {
+        if archive.name.time > now {
+            reasons.push("dated in the future".to_owned());
+        } else if let Some(days) = policy.keep_days
+            && is_within(archive.name.time, days, now)
+        {
+            reasons.push(format!("within {}", days_text(days)));
+        }
+    }
+    keep_by_count(archives, &policy, now, &mut reasons);
+    if !archives.iter().any(|archive| archive.complete) {
+        for reasons in &mut reasons {
+            reasons.push("no complete archive".to_owned());
+        }
+    }
+    archives
+        .iter()
+        .zip(reasons)
+        .map(|(archive, reasons)| decision(archive, reasons, &policy))
+        .collect()
+}
+
+/// Adds the reasons of the rules that look at all good archives together.
+fn keep_by_count(
+    archives: &[Candidate],
+    policy: &Retention,
+    now: DateTime,
+    reasons: &mut [Vec<String>],
+) {
+    let mut good: Vec<usize> = (0..archives.len())
+        .filter(|&index| archives[index].complete && archives[index].name.time <= now)
+        .collect();
+    good.sort_by(|&a, &b| archives[b].name.cmp(archives[a].name));
+
+    let last = policy.keep_last.unwrap_or(0);
+    for &index in good.iter().take(last as usize) {
+        reasons[index].push(format!("last {last}"));
+    }
+    for (label, count, period) in periods(policy) {
+        let mut seen = BTreeSet::new();
+        for &index in &good {
+            if seen.len() == count as usize {
+                break;
+            }
+            let period = period(archives[index].name.time);
+            if seen.insert(period.clone()) {
+                reasons[index].push(format!("{label} {period}"));
+            }
+        }
+    }
+    if let Some(&newest) = good.first() {
+        reasons[newest].push("newest good archive".to_owned());
+    }
+}
+
+type Period = fn(DateTime) -> String;
+
+/// The rules that keep one archive a period: label, how many periods, and the
+/// name of the period a time lies in.
+fn periods(policy: &Retention) -> [(&'static str, u32, Period); 4] {
+    [
+        ("daily", policy.keep_daily.unwrap_or(0), |time| {
+            time.date().to_string()
+        }),
+        ("weekly", policy.keep_weekly.unwrap_or(0), |time| {
+            let week = time.date().iso_week_date();
+            format!("{:04}-W{:02}", week.year(), week.week())
+        }),
+        ("monthly", policy.keep_monthly.unwrap_or(0), |time| {
+            format!("{:04}-{:02}", time.year(), time.month())
+        }),
+        ("yearly", policy.keep_yearly.unwrap_or(0), |time| {
+            format!("{:04}", time.year())
+        }),
+    ]
+}
+
+fn decision(archive: &Candidate, reasons: Vec<String>, policy: &Retention) -> Decision {
+    let keep = !reasons.is_empty();
+    let mut all = Vec::new();
+    if !archive.complete {
+        all.push("incomplete or damaged".to_owned());
+    }
+    if keep {
+        all.extend(reasons);
+    } else {
+        all.push(removal_reason(policy));
+    }
+    Decision { keep, reasons: all }
+}
+
+fn removal_reason(policy: &Retention) -> String {
+    let only_days = Retention {
+        keep_days: policy.keep_days,
+        ..Retention::default()
+    };
+    match policy.keep_days {
+        None | Some(0) => "kept by no rule".to_owned(),
+        Some(days) if *policy == only_days => format!("older than {}", days_text(days)),
+        Some(days) => format!("older than {}, kept by no other rule", days_text(days)),
+    }
+}
+
+/// Zero days are no time at all, not "this very second".
+fn is_within(time: DateTime, days: u32, now: DateTime) -> bool {
+    days > 0 && now.duration_since(time) <= SignedDuration::from_hours(24 * i64::from(days))
+}
+
+fn days_text(days: u32) -> String {
+    match days {
+        1 => "1 day".to_owned(),
+        _ => format!("{days} days"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

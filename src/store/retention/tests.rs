@@ -1,0 +1,354 @@
+use std::ffi::OsStr;
+
+use jiff::civil::date;
+use proptest::prelude::*;
+
+use super::*;
+
+/// `20261123_030000`, with `!` in front for an incomplete archive.
+fn archive(text: &str) -> (ArchiveName, bool) {
+    let stamp = text.trim_start_matches('!');
+    let file_name = format!("a_{stamp}.tar");
+    let name = ArchiveName::parse("a", OsStr::new(&file_name)).expect(text);
+    (name, !text.starts_with('!'))
+}
+
+fn decide_on(archives: &[(ArchiveName, bool)], policy: &Retention, now: DateTime) -> Vec<Decision> {
+    let candidates: Vec<Candidate> = archives
+        .iter()
+        .map(|(name, complete)| Candidate {
+            name,
+            complete: *complete,
+        })
+        .collect();
+    decide(&candidates, policy, now)
+}
+
+/// Asserts on lines such as `+ 20261123_030000 last 3, daily 2026-11-23`.
+fn check(policy: &Retention, now: DateTime, table: &[&str]) {
+    let stamp = |line: &&str| line.split(' ').nth(1).unwrap().to_owned();
+    let archives: Vec<_> = table.iter().map(|line| archive(&stamp(line))).collect();
+    let decisions = decide_on(&archives, policy, now);
+    let actual: Vec<String> = table
+        .iter()
+        .zip(decisions)
+        .map(|(line, decision)| {
+            let sign = if decision.keep { '+' } else { '-' };
+            format!("{sign} {} {}", stamp(line), decision.reasons.join(", "))
+        })
+        .collect();
+    assert_eq!(actual, table);
+}
+
+fn days(days: u32) -> Retention {
+    Retention {
+        keep_days: Some(days),
+        ..Retention::default()
+    }
+}
+
+#[test]
+fn the_default_is_28_days() {
+    check(
+        &Retention::default(),
+        date(2026, 11, 23).at(3, 0, 0, 0),
+        &[
+            "+ 20261123_030000 within 28 days, newest good archive",
+            "+ 20261122_030000 within 28 days",
+            "+ 20261026_030000 within 28 days",
+            "- 20261026_025959 older than 28 days",
+            "- 20250101_000000 older than 28 days",
+        ],
+    );
+}
+
+#[test]
+fn days_are_civil_where_the_clock_changes() {
+    // Summer time began on 2026-03-29 in Europe: a day of 23 hours.
+    check(
+        &days(1),
+        date(2026, 3, 29).at(3, 30, 0, 0),
+        &[
+            "+ 20260328_033000 within 1 day, newest good archive",
+            "- 20260328_032959 older than 1 day",
+        ],
+    );
+    // It ended on 2026-10-25; the hour from 2 to 3 came twice.
+    check(
+        &days(1),
+        date(2026, 10, 25).at(2, 10, 0, 0),
+        &[
+            "+ 20261025_025000 dated in the future",
+            "+ 20261024_025000 within 1 day, newest good archive",
+            "- 20261024_020959 older than 1 day",
+        ],
+    );
+}
+
+#[test]
+fn the_newest_good_archive_outlives_every_rule() {
+    check(
+        &days(7),
+        date(2026, 11, 23).at(3, 0, 0, 0),
+        &[
+            "- !20260103_030000 incomplete or damaged, older than 7 days",
+            "+ 20260102_030000 newest good archive",
+            "- 20260101_030000 older than 7 days",
+        ],
+    );
+}
+
+#[test]
+fn keep_last_counts_archives_and_suffixes() {
+    let policy = Retention {
+        keep_last: Some(2),
+        ..Retention::default()
+    };
+    check(
+        &policy,
+        date(2026, 11, 23).at(12, 0, 0, 0),
+        &[
+            "- 20261123_030000 kept by no rule",
+            "- 20261123_030000-2 kept by no rule",
+            "+ 20261123_030000-3 last 2",
+            "+ 20261123_030000-10 last 2, newest good archive",
+            "- 20261122_030000 kept by no rule",
+        ],
+    );
+}
+
+#[test]
+fn the_newest_of_each_period_is_kept() {
+    let policy = Retention {
+        keep_daily: Some(2),
+        keep_weekly: Some(2),
+        keep_monthly: Some(2),
+        keep_yearly: Some(2),
+        ..Retention::default()
+    };
+    check(
+        &policy,
+        date(2026, 1, 2).at(12, 0, 0, 0),
+        &[
+            "+ 20260102_030000 daily 2026-01-02, weekly 2026-W01, monthly 2026-01, \
+             yearly 2026, newest good archive",
+            "- 20260102_010000 kept by no rule",
+            // A missed day costs nothing: the next older one counts instead.
+            "+ 20251231_030000 daily 2025-12-31, monthly 2025-12, yearly 2025",
+            // Week 1 of 2026 began on 2025-12-29.
+            "- 20251229_030000 kept by no rule",
+            "+ 20251228_030000 weekly 2025-W52",
+            "- 20241228_030000 kept by no rule",
+        ],
+    );
+}
+
+#[test]
+fn weeks_are_iso_weeks() {
+    let policy = Retention {
+        keep_weekly: Some(3),
+        ..Retention::default()
+    };
+    check(
+        &policy,
+        date(2027, 1, 11).at(12, 0, 0, 0),
+        &[
+            "+ 20270111_030000 weekly 2027-W02, newest good archive",
+            "+ 20270110_030000 weekly 2027-W01",
+            "- 20270104_030000 kept by no rule",
+            "+ 20270103_030000 weekly 2026-W53",
+            "- 20261228_030000 kept by no rule",
+            "- 20261227_030000 kept by no rule",
+        ],
+    );
+}
+
+#[test]
+fn incomplete_archives_take_no_good_ones_place() {
+    let policy = Retention {
+        keep_days: Some(2),
+        keep_last: Some(1),
+        keep_daily: Some(1),
+        ..Retention::default()
+    };
+    check(
+        &policy,
+        date(2026, 11, 23).at(3, 0, 0, 0),
+        &[
+            "+ !20261123_030000 incomplete or damaged, within 2 days",
+            "+ !20261122_030000 incomplete or damaged, within 2 days",
+            "- !20261120_030000 incomplete or damaged, older than 2 days, kept by no other rule",
+            "+ 20261119_030000 last 1, daily 2026-11-19, newest good archive",
+            "- 20261118_030000 older than 2 days, kept by no other rule",
+        ],
+    );
+}
+
+#[test]
+fn nothing_is_removed_while_no_archive_is_complete() {
+    check(
+        &days(1),
+        date(2026, 11, 23).at(3, 0, 0, 0),
+        &[
+            "+ !20261123_030000 incomplete or damaged, within 1 day, no complete archive",
+            "+ !20200101_030000 incomplete or damaged, no complete archive",
+        ],
+    );
+}
+
+#[test]
+fn an_archive_from_the_future_pushes_out_no_other() {
+    let policy = Retention {
+        keep_last: Some(1),
+        ..Retention::default()
+    };
+    check(
+        &policy,
+        date(2026, 11, 23).at(3, 0, 0, 0),
+        &[
+            "+ 20380119_031407 dated in the future",
+            "+ 20261123_030000 last 1, newest good archive",
+            "- 20261122_030000 kept by no rule",
+        ],
+    );
+}
+
+#[test]
+fn a_policy_of_zeros_keeps_nothing() {
+    assert!(days(0).keeps_nothing());
+    assert!(!days(1).keeps_nothing());
+    assert!(!Retention::default().keeps_nothing());
+    let zero_and_one = Retention {
+        keep_yearly: Some(1),
+        ..days(0)
+    };
+    assert!(!zero_and_one.keeps_nothing());
+    check(
+        &days(0),
+        date(2026, 11, 23).at(3, 0, 0, 0),
+        &[
+            "+ 20261123_030000 newest good archive",
+            "- 20261122_030000 kept by no rule",
+        ],
+    );
+}
+
+fn any_archives() -> impl Strategy<Value = Vec<(ArchiveName, bool)>> {
+    // Four years by the hour, the last month of it in the future.
+    prop::collection::btree_map(0..35_000_i64, prop::bool::weighted(0.8), 0..40).prop_map(|map| {
+        map.into_iter()
+            .map(|(hours, complete)| {
+                let time = date(2023, 1, 1).at(0, 0, 0, 0) + SignedDuration::from_hours(hours);
+                (ArchiveName::new("a", time), complete)
+            })
+            .collect()
+    })
+}
+
+fn any_policy() -> impl Strategy<Value = Retention> {
+    let count = || prop::option::of(0..12_u32);
+    (count(), count(), count(), count(), count(), count()).prop_map(|counts| Retention {
+        keep_days: counts.0.map(|days| days * 40),
+        keep_last: counts.1,
+        keep_daily: counts.2,
+        keep_weekly: counts.3,
+        keep_monthly: counts.4,
+        keep_yearly: counts.5,
+    })
+}
+
+const NOW: DateTime = DateTime::constant(2026, 11, 23, 3, 0, 0, 0);
+
+/// One rule of the policy, by number.
+fn rule(policy: &mut Retention, number: usize) -> &mut Option<u32> {
+    match number {
+        0 => &mut policy.keep_days,
+        1 => &mut policy.keep_last,
+        2 => &mut policy.keep_daily,
+        3 => &mut policy.keep_weekly,
+        4 => &mut policy.keep_monthly,
+        _ => &mut policy.keep_yearly,
+    }
+}
+
+proptest! {
+    /// I6: prune never removes the newest good archive.
+    #[test]
+    fn the_newest_good_archive_is_never_removed(
+        archives in any_archives(), policy in any_policy(),
+    ) {
+        let decisions = decide_on(&archives, &policy, NOW);
+        for is_past in [true, false] {
+            let newest = (0..archives.len())
+                .filter(|&i| archives[i].1 && (archives[i].0.time <= NOW || !is_past))
+                .max_by_key(|&i| &archives[i].0);
+            prop_assert!(newest.is_none_or(|i| decisions[i].keep));
+        }
+    }
+
+    #[test]
+    fn a_greater_number_keeps_no_less(
+        archives in any_archives(), policy in any_policy(), number in 0..6_usize,
+    ) {
+        // Naming a rule at all switches the default off, so it must be set.
+        let mut less = policy;
+        rule(&mut less, number).get_or_insert(1);
+        let mut more = less.clone();
+        *rule(&mut more, number) = rule(&mut less, number).map(|n| n + 3);
+        let less = decide_on(&archives, &less, NOW);
+        let more = decide_on(&archives, &more, NOW);
+        for (less, more) in less.iter().zip(&more) {
+            prop_assert!(more.keep || !less.keep);
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_archives_does_not_matter(
+        (archives, shuffled) in any_archives().prop_flat_map(|archives| {
+            let shuffled = Just(archives.clone()).prop_shuffle();
+            (Just(archives), shuffled)
+        }),
+        policy in any_policy(),
+    ) {
+        let decisions = decide_on(&archives, &policy, NOW);
+        let of_shuffled = decide_on(&shuffled, &policy, NOW);
+        for (archive, decision) in shuffled.iter().zip(of_shuffled) {
+            let index = archives.iter().position(|a| a == archive).unwrap();
+            prop_assert_eq!(&decision, &decisions[index]);
+        }
+    }
+
+    /// Pruning again at the same time removes nothing more.
+    #[test]
+    fn pruning_twice_is_pruning_once(archives in any_archives(), policy in any_policy()) {
+        let decisions = decide_on(&archives, &policy, NOW);
+        let kept: Vec<_> = archives
+            .iter()
+            .zip(decisions)
+            .filter(|(_, decision)| decision.keep)
+            .map(|(archive, _)| archive.clone())
+            .collect();
+        prop_assert!(decide_on(&kept, &policy, NOW).iter().all(|d| d.keep));
+    }
+
+    #[test]
+    fn incomplete_archives_change_nothing_for_good_ones(
+        archives in any_archives(), policy in any_policy(),
+    ) {
+        let good: Vec<_> = archives.iter().filter(|a| a.1).cloned().collect();
+        let decisions = decide_on(&archives, &policy, NOW);
+        let among_good = decide_on(&good, &policy, NOW);
+        let of_good: Vec<_> = archives.iter().zip(decisions).filter(|(a, _)| a.1).collect();
+        for ((_, decision), among_good) in of_good.iter().zip(among_good) {
+            prop_assert_eq!(decision, &among_good);
+        }
+    }
+
+    #[test]
+    fn every_decision_has_a_reason(archives in any_archives(), policy in any_policy()) {
+        let decisions = decide_on(&archives, &policy, NOW);
+        prop_assert!(decisions.iter().all(|decision| !decision.reasons.is_empty()));
+        let all_incomplete = archives.iter().all(|archive| !archive.1);
+        prop_assert!(!all_incomplete || decisions.iter().all(|decision| decision.keep));
+    }
+}
