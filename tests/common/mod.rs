@@ -1,14 +1,13 @@
 //! What the integration tests share: a temporary place with a store and a
 //! state directory, real stacks on a real Docker Engine, and a spy on PATH.
 
-#![allow(dead_code, reason = "every test file uses a part of it")]
-
 pub mod disk;
 pub mod engine;
 pub mod ledger;
 pub mod mixed;
 pub mod scene;
 pub mod shop;
+pub mod smtp;
 pub mod spy;
 
 use std::collections::BTreeSet;

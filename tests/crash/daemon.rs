@@ -1,0 +1,271 @@
+//! The Docker Engine dies, and comes back, at every stage of a run. Each test
+//! has an Engine of its own.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::common::engine::Engine;
+use crate::common::{Background, Ended, Place, Spy, Stack, output, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+/// How long the Engine is away, at least.
+const AWAY: Duration = Duration::from_secs(2);
+
+// In the order in which they must be dropped.
+struct Scene {
+    engine: Engine,
+    stack: Stack,
+    place: Place,
+    states: Vec<String>,
+}
+
+impl Scene {
+    /// `restart` is the restart policy of the stack's services.
+    fn new(restart: &str) -> Scene {
+        let place = Place::new();
+        let engine = Engine::start(&place);
+        let stack = place.stack("ordered");
+        let compose = stack.dir.join("compose.yaml");
+        let text = fs::read_to_string(&compose).unwrap();
+        let policy = format!("  app:\n    restart: {restart}\n");
+        let text = text.replace("  app:\n", &policy);
+        let policy = format!("  db:\n    restart: {restart}\n");
+        fs::write(
+            &compose,
+            text.replace("  db:\n    <<", &format!("{policy}    <<")),
+        )
+        .unwrap();
+        engine.up(&stack);
+        // The stack is down for as long as the archive is written.
+        place.config(
+            json!([{"name": stack.name, "capture": "offline"}]),
+            json!({}),
+        );
+        let states = engine.states(&stack);
+        assert!(states.contains(&"app:running".to_owned()), "{states:?}");
+        Scene {
+            engine,
+            stack,
+            place,
+            states,
+        }
+    }
+
+    /// `run --json` on the private Engine, under a spy.
+    fn run(&self, hook: &str) -> (Background, Spy) {
+        let spy = self.place.spy(hook);
+        spy.clear();
+        let mut command = self.place.program(&["run", "--json"]);
+        command.env("DOCKER_HOST", self.engine.host());
+        (Background::spawn(spy.watch(&mut command)), spy)
+    }
+
+    fn recover(&self) -> Ended {
+        let mut command = self.place.program(&["recover", "--json"]);
+        output(command.env("DOCKER_HOST", self.engine.host()))
+    }
+
+    /// A run under which the Engine is killed when it gets `command`, and comes
+    /// back after a while.
+    fn run_with_engine_killed_at(&mut self, command: &str) -> Ended {
+        let mark = self.place.path("mark");
+        let hook = format!(
+            "if [ $1 = {command} ] && [ ! -e '{0}' ]; then kill -9 {1}; touch '{0}'; fi",
+            mark.display(),
+            self.engine.pid(),
+        );
+        let (run, _) = self.run(&hook);
+        wait_until("the Engine is killed", || mark.exists());
+        self.engine.reap();
+        std::thread::sleep(AWAY);
+        self.engine.restart();
+        end(run)
+    }
+
+    /// Freezes a run whose archive has begun; the data is big enough.
+    fn freeze_while_archiving(&self) -> Background {
+        let mut file = File::create(self.stack.dir.join("big")).unwrap();
+        for _ in 0..512 {
+            file.write_all(&vec![0x5a; 1 << 20]).unwrap();
+        }
+        drop(file);
+        let (run, _) = self.run("");
+        let dir = self.place.store().join(&self.stack.name);
+        run.freeze_while_archiving(&dir, 512 << 20);
+        run
+    }
+
+    #[track_caller]
+    fn assert_up(&self) {
+        assert_eq!(self.engine.states(&self.stack), self.states);
+        let starts = self.stack.read("log/starts");
+        let migrations = starts.lines().filter(|line| *line == "migrate").count();
+        assert_eq!(migrations, 1, "the one-shot service ran again");
+        assert_eq!(self.place.journalled(), [""; 0]);
+    }
+}
+
+fn go_on(run: &Background) {
+    kill(Pid::from_raw(run.pid()), Signal::SIGCONT).unwrap();
+}
+
+fn end(mut run: Background) -> Ended {
+    let mut texts = [String::new(), String::new()];
+    run.0
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut texts[0])
+        .unwrap();
+    run.0
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut texts[1])
+        .unwrap();
+    let status = run.0.wait().unwrap().code().unwrap_or(-1);
+    let [stdout, stderr] = texts;
+    Ended {
+        status,
+        stdout,
+        stderr,
+    }
+}
+
+fn failures(scene: &Scene, json: &Value) -> String {
+    scene.stack.outcome(json)["failures"].to_string()
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn an_engine_that_dies_before_the_start_is_waited_for() {
+    let mut scene = Scene::new("\"no\"");
+    let ended = scene.run_with_engine_killed_at("start").expect_status(0);
+    let down_ms = scene.stack.outcome(&ended.json())["downtimeMs"]
+        .as_u64()
+        .unwrap();
+    assert!(
+        u128::from(down_ms) >= AWAY.as_millis(),
+        "it was away: {down_ms} ms"
+    );
+    scene.assert_up();
+    scene.place.archive(&scene.stack.name);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn an_engine_that_dies_during_the_stop_is_waited_for_and_all_is_up_again() {
+    let mut scene = Scene::new("\"no\"");
+    let ended = scene.run_with_engine_killed_at("stop").expect_status(2);
+    let failures = failures(&scene, &ended.json());
+    assert!(
+        failures.contains("Cannot connect to the Docker daemon"),
+        "{failures}"
+    );
+    scene.assert_up();
+    assert_eq!(scene.place.stored(&scene.stack.name), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn an_engine_that_dies_during_the_archive_costs_nothing_but_time() {
+    let mut scene = Scene::new("\"no\"");
+    let run = scene.freeze_while_archiving();
+    scene.engine.kill();
+    go_on(&run);
+    std::thread::sleep(AWAY);
+    scene.engine.restart();
+    end(run).expect_status(0);
+    scene.assert_up();
+    // Nothing ran while it was written.
+    scene.place.archive(&scene.stack.name);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn an_archive_during_which_a_new_engine_started_the_containers_is_not_called_good() {
+    let mut scene = Scene::new("always");
+    let run = scene.freeze_while_archiving();
+    scene.engine.kill();
+    scene.engine.restart();
+    // As `restart: always` asks for, though they had been stopped.
+    wait_until("the new Engine starts them", || {
+        scene.engine.states(&scene.stack) == scene.states
+    });
+    go_on(&run);
+    let json = end(run).expect_status(2).json();
+    let failures = failures(&scene, &json);
+    assert!(failures.contains("the data is in use"), "{failures}");
+    scene.assert_up();
+    assert_eq!(scene.place.stored(&scene.stack.name), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn after_a_kill_of_both_recover_starts_what_unless_stopped_leaves_down() {
+    let mut scene = Scene::new("unless-stopped");
+    let run = scene.freeze_while_archiving();
+    scene.engine.kill();
+    kill(Pid::from_raw(run.pid()), Signal::SIGKILL).unwrap();
+    end(run).expect_status(-1);
+    scene.engine.restart();
+    // The control: the Engine itself does not bring it back.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        let states = scene.engine.states(&scene.stack);
+        assert!(
+            states.iter().all(|state| state.ends_with(":exited")),
+            "{states:?}"
+        );
+    }
+    let json = scene.recover().expect_status(0).json();
+    assert_eq!(json["interrupted"], "killed");
+    scene.assert_up();
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn recover_waits_for_an_engine_that_is_not_there_yet() {
+    let mut scene = Scene::new("\"no\"");
+    let (run, _) = scene.run("if [ $1 = start ]; then kill -9 $PARENT; exit 1; fi");
+    end(run).expect_status(-1);
+    scene.engine.kill();
+    let mut command = scene.place.program(&["recover", "--json"]);
+    let recovery = Background::spawn(command.env("DOCKER_HOST", scene.engine.host()));
+    std::thread::sleep(AWAY);
+    scene.engine.restart();
+    let json = end(recovery).expect_status(0).json();
+    assert_eq!(json["recovered"][0]["error"], Value::Null);
+    scene.assert_up();
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_private_engine_leaves_nothing_behind_even_when_it_was_killed() {
+    let place = Place::new();
+    let mut engine = Engine::start(&place);
+    let stack = place.stack("paused");
+    engine.up(&stack);
+    // The control: traces are seen.
+    let has = |traces: &[String], kind: &str| traces.iter().any(|trace| trace.starts_with(kind));
+    let traces = engine.traces();
+    for kind in ["process", "mount", "cgroup"] {
+        assert!(has(&traces, kind), "{traces:?}");
+    }
+    engine.kill();
+    assert!(has(&engine.traces(), "process"), "the containers live on");
+    // Its drop fails the test when something is left.
+    drop(engine);
+    let left = output(Command::new("sh").args([
+        "-c",
+        &format!(
+            "grep -c '{}' /proc/self/mounts",
+            place.path("engine").display()
+        ),
+    ]));
+    assert_eq!(left.stdout.trim(), "0");
+}

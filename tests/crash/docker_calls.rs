@@ -1,0 +1,303 @@
+//! SIGKILL at every docker call of a run, found by counting them, and
+//! `recover` after each.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::common::scene::{Scene, at_call};
+use crate::common::{Background, docker, in_parallel, output, wait_until};
+use serde_json::{Value, json};
+
+/// At this call the program gets SIGKILL, and the command is not run.
+const BEFORE_THE_CALL: &str = "kill -9 $PARENT; exit 1";
+/// The client of the Engine outlives the program, as one in a process group of
+/// its own does.
+const CLIENT_GOES_ON: &str = "setsid \"$REAL\" \"$@\" 9>&- & kill -9 $PARENT; exit 1";
+/// The Engine has been told, and both the program and the client are gone.
+const CLIENT_IS_KILLED_TOO: &str =
+    "\"$REAL\" \"$@\" 9>&- & sleep 0.2; kill -9 $PARENT; kill -9 $!; exit 1";
+
+/// Like the second, on a busy machine: the Engine is told seconds later.
+const CLIENT_IS_SLOW: &str = "(sleep 4; exec \"$REAL\" \"$@\") 9>&- & kill -9 $PARENT; exit 1";
+
+/// What was seen right after the kills, before any recovery: the controls of
+/// what is asserted after one.
+#[derive(Debug, Default)]
+struct Seen {
+    points: usize,
+    down: usize,
+    partials: usize,
+    journals: usize,
+}
+
+impl Seen {
+    fn look(&mut self, scene: &Scene) {
+        self.points += 1;
+        self.down += usize::from(scene.running() != scene.states);
+        self.partials += usize::from(!scene.partials().is_empty());
+        self.journals += usize::from(!scene.place.journalled().is_empty());
+    }
+}
+
+/// Kills a run at its first call, at its second, and so on until one is not
+/// reached by a complete run; recovers after each.
+fn kill_at_every_call(method: &str, uses_socket: bool, action: &str) {
+    let mut scene = Scene::new(method, 0);
+    scene.uses_socket = uses_socket;
+    let mut seen = Seen::default();
+    for n in 1.. {
+        let (ended, spy) = scene.attempt(&["run"], &at_call(n, action));
+        if let Some(ended) = ended {
+            ended.expect_status(0);
+            break;
+        }
+        let calls = spy.calls();
+        let point = format!("{method}, killed at call {n}: {:?}", calls[n - 1]);
+        assert_eq!(scene.last_run()["finished"], Value::Null, "{point}");
+        seen.look(&scene);
+        output(&mut scene.place.program(&["recover"])).expect_status(0);
+        scene.assert_recovered(&point);
+        assert_eq!(scene.last_run()["interrupted"], "killed", "{point}");
+        scene.assert_stays_up(Duration::from_millis(300), &point);
+        // The next attempt is a next run, too; this one is complete.
+        if n % 4 == 0 {
+            let json = scene.place.run().expect_status(0).json();
+            assert_eq!(json["recovered"], json!([]), "{point}");
+            scene.assert_recovered(&point);
+        }
+    }
+    eprintln!("{method}: {seen:?}");
+    // The controls: there was something to recover from.
+    assert!(seen.points > 10, "{seen:?}");
+    assert!(seen.down >= 3, "{seen:?}");
+    assert!(seen.partials >= 2, "{seen:?}");
+    assert!(seen.journals >= seen.down, "{seen:?}");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_killed_before_any_docker_call_is_recovered() {
+    kill_at_every_call("stop", true, BEFORE_THE_CALL);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_killed_during_any_docker_command_is_recovered_where_there_is_no_socket() {
+    kill_at_every_call("stop", false, CLIENT_GOES_ON);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_that_pauses_and_is_killed_before_any_call_leaves_nothing_paused() {
+    kill_at_every_call("pause", true, BEFORE_THE_CALL);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_that_pauses_and_is_killed_during_any_call_leaves_nothing_paused() {
+    kill_at_every_call("pause", true, CLIENT_GOES_ON);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_killed_during_any_docker_call_is_recovered_while_its_client_goes_on() {
+    kill_at_every_call("stop", true, CLIENT_GOES_ON);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_that_uses_down_and_is_killed_before_any_docker_call_is_recovered() {
+    kill_at_every_call("down", true, BEFORE_THE_CALL);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_that_uses_down_and_is_killed_during_any_docker_call_is_recovered() {
+    kill_at_every_call("down", true, CLIENT_GOES_ON);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_stop_that_goes_on_in_the_engine_does_not_take_down_what_was_recovered() {
+    let cases = [
+        ("stop", "stop ", CLIENT_GOES_ON),
+        ("stop", "stop ", CLIENT_IS_KILLED_TOO),
+        ("down", " down", CLIENT_GOES_ON),
+        ("down", " down", CLIENT_IS_KILLED_TOO),
+    ];
+    in_parallel(cases, |(method, command, action)| {
+        let scene = Scene::new(method, 3);
+        let stops = scene.calls_of(command);
+        assert!(!stops.is_empty());
+        for n in stops {
+            let point = format!("{method}, call {n}, {action}");
+            let (ended, _) = scene.attempt(&["run"], &at_call(n, action));
+            assert!(ended.is_none(), "{point}");
+            // The control: the stop is under way, nobody has waited for it.
+            let still_there = |state: &String| state.ends_with(":running");
+            assert!(scene.stack.states().iter().any(still_there), "{point}");
+            output(&mut scene.place.program(&["recover"])).expect_status(0);
+            scene.assert_recovered(&point);
+            scene.assert_stays_up(Duration::from_secs(4), &point);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn the_engine_goes_on_with_a_stop_whose_run_is_killed_and_recover_outwaits_it() {
+    for recovers_at_once in [false, true] {
+        let scene = Scene::new("stop", 3);
+        let spy = scene.place.spy("");
+        let mut command = scene.place.program(&["run"]);
+        let mut run = Background::spawn(spy.watch(&mut command));
+        wait_until("the stop is issued", || {
+            spy.calls().iter().any(|call| call.starts_with("stop "))
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        run.0.kill().unwrap();
+        run.0.wait().unwrap();
+        let app = |state: &str| scene.stack.states().contains(&format!("app:{state}"));
+        assert!(app("running"), "the stop is under way");
+        if !recovers_at_once {
+            wait_until("the Engine has stopped it", || app("exited"));
+            let format = "{{.State.ExitCode}}";
+            let code = docker(["inspect", "--format", format, &scene.stack.container("app")]);
+            assert_eq!(code, "0", "it had its grace");
+        }
+        output(&mut scene.place.program(&["recover"])).expect_status(0);
+        scene.assert_recovered("the socket's client is gone");
+        scene.assert_stays_up(Duration::from_secs(4), "the socket's client is gone");
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_client_that_outlives_its_run_does_not_take_down_what_was_recovered() {
+    let cases = [("stop", "stop "), ("down", " down")];
+    in_parallel(cases, |(method, command)| {
+        let mut scene = Scene::new(method, 0);
+        // A request through the socket has no client but the run itself.
+        scene.uses_socket = false;
+        for n in scene.calls_of(command) {
+            let point = format!("{method}, call {n}");
+            let (ended, _) = scene.attempt(&["run"], &at_call(n, CLIENT_IS_SLOW));
+            assert!(ended.is_none(), "{point}");
+            output(&mut scene.place.program(&["recover"])).expect_status(0);
+            scene.assert_recovered(&point);
+            scene.assert_stays_up(Duration::from_secs(5), &point);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn without_recover_a_killed_run_leaves_the_stack_down() {
+    let scene = Scene::new("stop", 0);
+    let stops = scene.calls_of("stop ");
+    let after_the_last = stops.last().unwrap() + 1;
+    let (ended, _) = scene.attempt(&["run"], &at_call(after_the_last, BEFORE_THE_CALL));
+    assert!(ended.is_none());
+    scene.assert_stays_down(Duration::from_secs(2));
+    // The next run is as good as `recover`.
+    let json = scene.place.run().expect_status(0).json();
+    assert_eq!(json["recovered"][0]["stack"], scene.stack.name.as_str());
+    assert_eq!(json["recovered"][0]["services"], json!(["app", "db"]));
+    scene.assert_recovered("after the next run");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_recovery_killed_at_any_docker_call_is_recovered() {
+    in_parallel(["stop", "down"], |method| {
+        let scene = Scene::new(method, 0);
+        let command = if method == "stop" { "stop " } else { " down" };
+        // With the last stop issued, and not known to be done.
+        let stop = *scene.calls_of(command).last().unwrap();
+        for n in 1.. {
+            let point = format!("{method}, recovery killed at call {n}");
+            let (ended, _) = scene.attempt(&["run"], &at_call(stop, CLIENT_GOES_ON));
+            assert!(ended.is_none(), "{point}");
+            let (ended, _) = scene.attempt(&["recover"], &at_call(n, CLIENT_GOES_ON));
+            let is_complete = ended.is_some();
+            if !is_complete {
+                assert!(!scene.place.journalled().is_empty(), "{point}");
+                output(&mut scene.place.program(&["recover"])).expect_status(0);
+            }
+            scene.assert_recovered(&point);
+            scene.assert_stays_up(Duration::from_millis(300), &point);
+            if is_complete {
+                assert!(n > 4, "{point}");
+                break;
+            }
+        }
+    });
+}
+
+/// A cgroup of its own, to kill all of its processes at once, as systemd does
+/// when one of a unit's runs out of memory.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// `None` where the kernel has no `cgroup.kill` (before 5.14, or cgroup v1
+    /// alone).
+    fn new(name: &str) -> Option<Cgroup> {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let mut fields = mounts
+            .lines()
+            .map(|line| line.split(' ').collect::<Vec<_>>());
+        let root = fields.find(|fields| fields[2] == "cgroup2")?[1].to_owned();
+        let cgroup = Cgroup(PathBuf::from(root).join(name));
+        fs::create_dir(&cgroup.0).ok()?;
+        cgroup.0.join("cgroup.kill").exists().then_some(cgroup)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("cgroup.kill"), "1");
+        let began = Instant::now();
+        // Busy until the last of them is reaped.
+        while fs::remove_dir(&self.0).is_err() && began.elapsed() < Duration::from_secs(5) {}
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_killed_with_all_of_its_docker_commands_is_recovered() {
+    let cases = [("stop", ["stop ", "start "]), ("down", [" down", " up "])];
+    in_parallel(cases, |(method, commands)| {
+        let scene = Scene::new(method, 1);
+        let Some(cgroup) = Cgroup::new(&scene.stack.name) else {
+            eprintln!("SKIPPED: no cgroup v2 with cgroup.kill");
+            return;
+        };
+        let action = format!(
+            "\"$REAL\" \"$@\" 9>&- & sleep 0.2; echo 1 >'{}'; exit 1",
+            cgroup.0.join("cgroup.kill").display()
+        );
+        for command in commands {
+            for n in scene.calls_of(command) {
+                let point = format!("{method}, {command}, call {n}");
+                let spy = scene.place.spy(&at_call(n, &action));
+                spy.clear();
+                let program = scene.place.program(&["run"]);
+                let mut enter = Command::new("sh");
+                enter.args(["-c", "echo $$ >\"$0\"; exec \"$@\""]);
+                enter.arg(cgroup.0.join("cgroup.procs"));
+                enter.arg(program.get_program()).args(program.get_args());
+                output(spy.watch(&mut enter)).expect_status(-1);
+                // The control: nothing of it is left.
+                wait_until("all of the cgroup is dead", || {
+                    let left = fs::read_to_string(cgroup.0.join("cgroup.procs"));
+                    left.unwrap().is_empty()
+                });
+                output(&mut scene.place.program(&["recover"])).expect_status(0);
+                scene.assert_recovered(&point);
+                scene.assert_stays_up(Duration::from_millis(1500), &point);
+            }
+        }
+    });
+}

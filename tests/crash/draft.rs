@@ -1,0 +1,230 @@
+//! SIGKILL in every step of a run that copies while the stack is up: while the
+//! draft is written, while what changed is, and while both are put together.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use crate::common::disk::Disk;
+use crate::common::ledger::{Ledger, Shape};
+use crate::common::{Background, killed_before, output, slowed, strace, wait_until};
+use serde_json::json;
+
+/// Of the thread that backs up: by which a draft and what changed become an
+/// archive. For fsync and rename see `tests/crash/durable.rs`.
+const STEPS: [&str; 7] = [
+    "ioctl",
+    "fallocate",
+    "ftruncate",
+    "linkat",
+    "pwritev2",
+    "pwrite64",
+    "pread64",
+];
+/// At which of them; all of the first, and few of many.
+const NUMBERS: [usize; 9] = [1, 2, 3, 5, 8, 20, 50, 120, 300];
+
+/// Recovers, by one of the two ways, and looks at everything.
+fn recover(ledger: &mut Ledger, points: usize, point: &str) {
+    let command = if points.is_multiple_of(3) {
+        "run"
+    } else {
+        "recover"
+    };
+    output(&mut ledger.place.program(&[command])).expect_status(0);
+    ledger.assert_recovered(&format!("{point}, {command}"));
+}
+
+/// How many points there were of each step.
+type Seen = BTreeMap<&'static str, usize>;
+
+/// Kills runs at each of their steps.
+fn kill_at_every_step(disk: &Disk, shape: Shape, steps: &[&'static str]) -> Seen {
+    let mut ledger = Ledger::new(disk, shape, json!({}));
+    let mut seen = Seen::new();
+    let mut partial_count = 0;
+    for step in steps {
+        for n in NUMBERS {
+            let point = format!("killed before {step} {n}");
+            let Some(mut command) = killed_before(&ledger.place.program(&["run"]), step, n) else {
+                return seen;
+            };
+            let ended = output(&mut command);
+            if ended.status != -1 {
+                ended.expect_status(0);
+                ledger.assert_recovered(&format!("no {step} {n}"));
+                break;
+            }
+            *seen.entry(step).or_default() += 1;
+            partial_count += usize::from(ledger.has_partial());
+            recover(&mut ledger, seen.values().sum(), &point);
+        }
+    }
+    eprintln!(
+        "{seen:?}, {partial_count} partials, {} archives",
+        ledger.good_count
+    );
+    // The controls.
+    assert!(partial_count > 2);
+    assert!(ledger.good_count > 2);
+    seen
+}
+
+fn ext4() -> Disk {
+    Disk::of("ext4", &["-q", "-m", "0"], 1200)
+}
+
+const STEADY: Shape = Shape {
+    old_mib: 20,
+    young_mib: 1,
+    grows: 0,
+};
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_killed_while_its_draft_is_updated_in_place_is_recovered() {
+    let seen = kill_at_every_step(&ext4(), STEADY, &STEPS);
+    assert!(seen.contains_key("ftruncate"), "{seen:?}");
+    assert!(!seen.contains_key("fallocate"), "{seen:?}");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_killed_while_room_is_made_in_its_draft_is_recovered() {
+    let shape = Shape {
+        grows: 8192,
+        ..STEADY
+    };
+    let seen = kill_at_every_step(&ext4(), shape, &STEPS);
+    assert!(seen.contains_key("fallocate"), "{seen:?}");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_killed_while_room_is_taken_from_its_draft_is_recovered() {
+    let shape = Shape {
+        grows: -8192,
+        ..STEADY
+    };
+    let steps = ["fallocate", "ftruncate", "pwritev2"];
+    let seen = kill_at_every_step(&ext4(), shape, &steps);
+    assert!(seen.contains_key("fallocate"), "{seen:?}");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_killed_while_its_draft_is_replaced_is_recovered() {
+    let shape = Shape {
+        old_mib: 6,
+        young_mib: 20,
+        grows: 8192,
+    };
+    let seen = kill_at_every_step(&ext4(), shape, &["linkat", "ftruncate", "pwritev2"]);
+    assert!(seen.contains_key("linkat"), "{seen:?}");
+}
+
+/// Enough for a second pass, which has a file of its own.
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_killed_in_its_second_pass_is_recovered() {
+    let shape = Shape {
+        old_mib: 160,
+        young_mib: 70,
+        grows: 8192,
+    };
+    let seen = kill_at_every_step(&ext4(), shape, &["syncfs", "fallocate", "ftruncate"]);
+    // One before each pass.
+    assert!(seen["syncfs"] >= 2, "{seen:?}");
+    assert!(seen["fallocate"] >= 1, "{seen:?}");
+}
+
+fn kill_where_blocks_are_shared(disk: &Disk) {
+    // Shared while the stack is up, and moved after it.
+    let shape = Shape {
+        old_mib: 15,
+        young_mib: 1,
+        grows: 8192,
+    };
+    let seen = kill_at_every_step(disk, shape, &["ioctl", "linkat", "pwritev2"]);
+    assert!(seen["ioctl"] > 2 && seen.contains_key("linkat"), "{seen:?}");
+}
+
+/// Shared while the stack is down; then some of it gets blocks of its own.
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_killed_where_it_shares_while_down_and_unshares_is_recovered_on_xfs() {
+    let disk = Disk::of("xfs", &["-q", "-m", "reflink=1"], 600);
+    let seen = kill_at_every_step(&disk, STEADY, &["ioctl", "fallocate"]);
+    assert!(seen["ioctl"] > 2 && seen["fallocate"] > 1, "{seen:?}");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_killed_while_it_shares_blocks_is_recovered_on_xfs() {
+    kill_where_blocks_are_shared(&Disk::of("xfs", &["-q", "-m", "reflink=1"], 600));
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_killed_while_it_shares_blocks_is_recovered_on_btrfs() {
+    kill_where_blocks_are_shared(&Disk::of("btrfs", &["-q"], 600));
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_killed_while_it_writes_with_the_stack_up_or_down_is_recovered() {
+    let disk = ext4();
+    let mut ledger = Ledger::new(&disk, STEADY, json!({}));
+    // Each thread's first and second window of the draft.
+    for n in [1, 2] {
+        let inject = format!("inject=pwritev2:signal=SIGKILL:when={n}");
+        // Not --seccomp-bpf, with which it counts wrongly across threads.
+        let options = [
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-f",
+            "-e",
+            "trace=pwritev2",
+            "-e",
+            &inject,
+        ];
+        let Some(mut command) = strace(&ledger.place.program(&["run"]), &options) else {
+            return;
+        };
+        output(&mut command).expect_status(-1);
+        // The controls.
+        assert!(ledger.has_partial());
+        assert_eq!(ledger.place.journalled(), [""; 0]);
+        recover(
+            &mut ledger,
+            n,
+            &format!("killed in the draft's windows {n}"),
+        );
+    }
+    for (n, wait_ms) in [20, 100, 250].into_iter().enumerate() {
+        // So long does each write take.
+        let run = ledger.place.program(&["run"]);
+        let Some(mut command) = slowed(&run, "pwritev2", 300_000) else {
+            return;
+        };
+        let run = Background::spawn(&mut command);
+        let entry = ledger.place.state().join("journal");
+        let entry = entry.join(format!("{}.json", ledger.stack.name));
+        wait_until("the stack is down", || {
+            fs::read_to_string(&entry).is_ok_and(|entry| entry.contains("\"stopped\""))
+        });
+        thread::sleep(Duration::from_millis(wait_ms));
+        ledger.place.kill_holder();
+        run.wait();
+        // The controls.
+        assert!(ledger.has_partial());
+        assert!(ledger.stack.states().contains(&"writer:exited".to_owned()));
+        recover(
+            &mut ledger,
+            n,
+            &format!("killed {wait_ms} ms after the stop"),
+        );
+    }
+}

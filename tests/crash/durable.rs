@@ -1,0 +1,179 @@
+//! What is on disk at which moment: the order of fsync, rename and docker
+//! commands as strace sees it, and SIGKILL before every one of them.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::common::scene::Scene;
+use crate::common::{killed_before, output, strace};
+use serde_json::{Value, json};
+
+const SYSCALLS: &str = "fsync,fdatasync,rename,renameat2,unlink,unlinkat,execve";
+
+/// The lines of a trace, in the order the system calls began.
+struct Trace(Vec<String>);
+
+impl Trace {
+    /// Of a run that goes well.
+    fn of_a_run(scene: &Scene) -> Option<Trace> {
+        Trace::with_status(scene, 0)
+    }
+
+    /// Of a run. Requests to the Engine are writes to its socket.
+    fn with_status(scene: &Scene, status: i32) -> Option<Trace> {
+        let log = scene.place.path("trace");
+        let trace = format!("trace={SYSCALLS},write,sendto");
+        let options = ["-f", "-qq", "-y", "-s", "500", "-e", &trace, "-o"];
+        let run = scene.place.program(&["run"]);
+        let mut command = strace(&run, &[&options[..], &[log.to_str().unwrap()]].concat())?;
+        output(&mut command).expect_status(status);
+        let text = fs::read_to_string(log).unwrap();
+        Some(Trace(text.lines().map(str::to_owned).collect()))
+    }
+
+    /// Position of the first line from `from` on that has all of `words`.
+    #[track_caller]
+    fn find(&self, from: usize, words: &[&str]) -> usize {
+        let matches = |line: &String| words.iter().all(|word| line.contains(word));
+        let found = self.0.iter().skip(from).position(matches);
+        from + found.unwrap_or_else(|| panic!("no {words:?} in {:#?}", &self.0[from..]))
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn i1_the_journal_is_synced_before_the_first_stop_and_removed_after_the_last_start() {
+    let scene = Scene::new("stop", 0);
+    let Some(trace) = Trace::of_a_run(&scene) else {
+        return;
+    };
+    let dir = scene.place.state().join("journal");
+    let entry = dir.join(format!("{}.json", scene.stack.name));
+    let (dir, entry) = (dir.display().to_string(), entry.display().to_string());
+    let written = format!("{entry}.new");
+    let file = trace.find(0, &["fsync(", &format!("<{written}>")]);
+    let renamed = trace.find(file, &["rename(", &format!("\"{written}\", \"{entry}\"")]);
+    let synced = trace.find(renamed, &["fsync(", &format!("<{dir}>")]);
+    let stop = trace.find(0, &["POST /", "/stop"]);
+    assert!(file < renamed && renamed < synced && synced < stop);
+    // One thread does all three, so each has ended when the next begins.
+    let thread = |i: usize| trace.0[i].split(' ').next().unwrap();
+    assert_eq!(thread(file), thread(renamed));
+    assert_eq!(thread(file), thread(synced));
+    let start = |line: &&String| line.contains("POST /") && line.contains("/start");
+    let starts = trace.0.iter().filter(start).count();
+    let removed = trace.find(stop, &["unlink(", &format!("\"{entry}\"")]);
+    assert_eq!(trace.0[..removed].iter().filter(start).count(), starts);
+    assert!(starts >= 2);
+    trace.find(removed, &["fsync(", &format!("<{dir}>")]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn i5_an_archive_is_synced_before_it_gets_its_name_and_its_directory_after() {
+    let scene = Scene::new("stop", 0);
+    let Some(trace) = Trace::of_a_run(&scene) else {
+        return;
+    };
+    let archive = scene.place.archive(&scene.stack.name);
+    let name = archive.file_name().unwrap().to_str().unwrap();
+    let dir = archive.parent().unwrap().display().to_string();
+    let file = trace.find(0, &["fsync(", &format!("<{dir}/{name}.partial>")]);
+    let renamed = trace.find(0, &["renameat2(", &format!("\"{name}.partial\"")]);
+    assert!(trace.0[renamed].contains(&format!("\"{name}\"")));
+    let synced = trace.find(renamed, &["fsync(", &format!("<{dir}>")]);
+    assert!(file < renamed && renamed < synced);
+    // The stack is up by then: nothing of this adds to its downtime.
+    let start = trace.find(0, &["POST /", "/start"]);
+    assert!(start < file);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_draft_that_is_of_no_use_is_removed_when_the_stack_is_up_again() {
+    let scene = Scene::new("stop", 0);
+    // For which it fails once it is down.
+    let path = scene.stack.dir.join("bulk");
+    let _writer = fs::OpenOptions::new().append(true).open(path).unwrap();
+    let Some(trace) = Trace::with_status(&scene, 2) else {
+        return;
+    };
+    let stop = trace.find(0, &["POST /", "/stop"]);
+    let start = trace.find(stop, &["POST /", "/start"]);
+    let removed = trace.find(0, &["unlinkat(", ".tar.partial\""]);
+    assert!(start < removed);
+    scene.assert_recovered("a draft of no use");
+    assert_eq!(scene.place.stored(&scene.stack.name), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn an_archive_gets_its_name_where_there_is_neither_that_rename_nor_a_link() {
+    let scene = Scene::new("stop", 0);
+    let stack = json!({"name": scene.stack.name, "capture": "offline"});
+    scene.place.config(json!([stack]), json!({}));
+    let inject = ["renameat2:error=EINVAL", "linkat:error=EPERM"].map(|e| format!("inject={e}"));
+    let log = scene.place.path("trace");
+    let log = log.to_str().unwrap();
+    let options = ["-qq", "-o", log, "-e", &inject[0], "-e", &inject[1]];
+    let Some(mut command) = strace(&scene.place.program(&["run"]), &options) else {
+        return;
+    };
+    output(&mut command).expect_status(0);
+    scene.assert_recovered("by a plain rename");
+    scene.place.archive(&scene.stack.name);
+    // The control: it was asked for.
+    let trace = fs::read_to_string(log).unwrap();
+    for call in ["renameat2(", "linkat("] {
+        assert!(trace.contains(call), "{trace}");
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn the_journal_names_what_ran_when_the_first_stop_is_issued() {
+    let scene = Scene::new("stop", 0);
+    let copy = scene.place.path("copy");
+    let hook = format!(
+        "if [ $1 = stop ]; then cp -an '{}' '{}'; fi",
+        scene.place.state().join("journal").display(),
+        copy.display()
+    );
+    let (ended, _) = scene.attempt(&["run"], &hook);
+    ended.unwrap().expect_status(0);
+    let entry = copy.join(format!("{}.json", scene.stack.name));
+    let entry: Value = serde_json::from_slice(&fs::read(entry).unwrap()).unwrap();
+    assert_eq!(entry["step"], "stopping");
+    let containers = entry["containers"].as_array().unwrap().iter();
+    let services: Vec<&Value> = containers.map(|c| &c["service"]).collect();
+    assert_eq!(json!(services), json!(["app", "db"]));
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_killed_before_any_sync_rename_or_removal_is_recovered() {
+    let scene = Scene::new("stop", 0);
+    let mut points = 0;
+    for syscall in ["fsync", "rename", "renameat2", "unlink", "unlinkat"] {
+        for n in 1.. {
+            let point = format!("killed before {syscall} {n}");
+            let run = scene.place.program(&["run"]);
+            let Some(mut command) = killed_before(&run, syscall, n) else {
+                return;
+            };
+            let ended = output(&mut command);
+            if ended.status != -1 {
+                ended.expect_status(0);
+                break;
+            }
+            points += 1;
+            output(&mut scene.place.program(&["recover"])).expect_status(0);
+            scene.assert_recovered(&point);
+            scene.assert_stays_up(Duration::from_millis(300), &point);
+        }
+    }
+    eprintln!("{points} points");
+    assert!(points > 15, "{points}");
+    let archives = scene.place.stored(&scene.stack.name).len();
+    assert!(archives >= 5, "of the complete runs alone: {archives}");
+}

@@ -1,0 +1,288 @@
+//! What `run` and `recover` make of a journal: one that is damaged, one of
+//! containers that were changed by hand, one that another run is using.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::common::scene::{Scene, start_times};
+use crate::common::{Background, Ended, Place, Stack, output, slowed, succeed, wait_until};
+use serde_json::{Value, json};
+
+fn entry_path(place: &Place, stack: &Stack) -> PathBuf {
+    place.state().join(format!("journal/{}.json", stack.name))
+}
+
+/// Kills a run when all of its containers are stopped, before `start`.
+#[track_caller]
+fn leave_down(scene: &Scene) {
+    let hook = "case \"$*\" in 'start '* | *' up '*) kill -9 $PARENT; exit 1;; esac";
+    let (ended, _) = scene.attempt(&["run"], hook);
+    assert!(ended.is_none());
+    assert_eq!(scene.running(), [""; 0]);
+}
+
+#[track_caller]
+fn recover(place: &Place, args: &[&str]) -> Ended {
+    output(&mut place.program(&[&["recover"], args].concat()))
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_journal_that_cannot_be_understood_is_loud_and_harms_no_other_stack() {
+    let scene = Scene::new("stop", 0);
+    let place = &scene.place;
+    let other = place.stack("paused");
+    other.up();
+    place.config(json!([scene.stack.name, other.name]), json!({}));
+    leave_down(&scene);
+    let path = entry_path(place, &scene.stack);
+    let good = fs::read(&path).unwrap();
+    let mut newer: Value = serde_json::from_slice(&good).unwrap();
+    newer["formatVersion"] = json!(2);
+    let damages = [
+        b"".to_vec(),
+        b"\0\0\0\0\0\0".to_vec(),
+        b"not json".to_vec(),
+        good[..good.len() / 2].to_vec(),
+        newer.to_string().into_bytes(),
+    ];
+    let advice = format!("recover --forget {}", scene.stack.name);
+    for damage in damages {
+        fs::write(&path, &damage).unwrap();
+        let ended = recover(place, &[]).expect_status(3);
+        assert!(ended.stderr.contains(&advice), "{}", ended.stderr);
+        assert!(
+            ended.stderr.contains("docker compose start"),
+            "{}",
+            ended.stderr
+        );
+        let times = start_times(&other);
+        let json = place.run().expect_status(3).json();
+        let outcome = scene.stack.outcome(&json);
+        assert_eq!(outcome["status"], "down");
+        assert!(
+            outcome["failures"].to_string().contains(&advice),
+            "{outcome}"
+        );
+        assert_eq!(other.outcome(&json)["status"], "ok");
+        assert_ne!(start_times(&other), times, "it was backed up");
+        assert_eq!(fs::read(&path).unwrap(), damage, "it is kept as it is");
+        assert_eq!(scene.running(), [""; 0]);
+    }
+    // By hand, as the message says.
+    output(&mut scene.stack.compose(&["start", "db", "app"])).expect_status(0);
+    recover(place, &["--forget", &scene.stack.name]).expect_status(0);
+    assert_eq!(place.journalled(), [""; 0]);
+    place.run().expect_status(0);
+    recover(place, &["--forget", &scene.stack.name]).expect_status(1);
+    // The control: the entry as it was is understood.
+    leave_down(&scene);
+    recover(place, &[]).expect_status(0);
+    assert_eq!(scene.running(), scene.states);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn recover_says_nothing_when_there_is_nothing_to_do_and_changes_nothing_twice() {
+    let scene = Scene::new("stop", 0);
+    let place = &scene.place;
+    let silent = |args: &[&str]| {
+        let ended = recover(place, args).expect_status(0);
+        assert_eq!((&*ended.stdout, &*ended.stderr), ("", ""));
+    };
+    silent(&["--quiet"]);
+    assert_eq!(recover(place, &[]).expect_status(0).stdout, "");
+    place.run().expect_status(0);
+    let last = fs::read(place.state().join("last-run.json")).unwrap();
+    silent(&["--quiet"]);
+    assert_eq!(fs::read(place.state().join("last-run.json")).unwrap(), last);
+    leave_down(&scene);
+    // The control: now it has something to say.
+    assert_ne!(recover(place, &["--quiet"]).expect_status(0).stderr, "");
+    let times = start_times(&scene.stack);
+    silent(&["--quiet"]);
+    assert_eq!(start_times(&scene.stack), times);
+    scene.assert_recovered("twice");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_second_run_is_refused_while_a_run_is_under_way_and_a_recovery_leaves_it_alone() {
+    let scene = Scene::new("stop", 3);
+    let place = &scene.place;
+    let spy = place.spy("");
+    let mut first = Background::spawn(spy.watch(&mut place.program(&["run", "--quiet"])));
+    wait_until("the first has stopped something", || {
+        spy.calls().iter().any(|call| call.starts_with("stop "))
+    });
+    let holder = format!("a run is under way (process {}", first.pid());
+    // The run has begun with a recovery itself.
+    for (args, status) in [(["run"], 1), (["prune"], 1), (["recover"], 0)] {
+        let ended = output(&mut place.program(&args)).expect_status(status);
+        assert!(ended.stderr.contains(&holder), "{}", ended.stderr);
+    }
+    assert!(
+        first.0.try_wait().unwrap().is_none(),
+        "it was under way all the time"
+    );
+    assert_eq!(first.wait(), 0);
+    scene.assert_recovered("two runs");
+    place.archive(&scene.stack.name);
+    // The control: the same calls are not refused any more.
+    for args in [&["run"][..], &["recover"], &["prune"]] {
+        output(&mut place.program(args)).expect_status(0);
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn what_was_removed_by_hand_is_made_anew() {
+    for method in ["stop", "down"] {
+        let scene = Scene::new(method, 0);
+        leave_down(&scene);
+        output(&mut scene.stack.compose(&["down"])).expect_status(0);
+        assert_eq!(scene.stack.states(), [""; 0]);
+        recover(&scene.place, &[]).expect_status(0);
+        assert_eq!(scene.stack.states(), scene.states, "and no one-shot");
+        assert_eq!(scene.place.journalled(), [""; 0]);
+        scene.assert_migrated_once(method);
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn what_was_made_anew_by_hand_is_left_alone() {
+    let scene = Scene::new("stop", 0);
+    leave_down(&scene);
+    let anew = [
+        "up",
+        "--detach",
+        "--no-deps",
+        "--force-recreate",
+        "app",
+        "db",
+    ];
+    output(&mut scene.stack.compose(&anew)).expect_status(0);
+    let times = start_times(&scene.stack);
+    recover(&scene.place, &[]).expect_status(0);
+    assert_eq!(scene.running(), scene.states);
+    assert_eq!(start_times(&scene.stack), times);
+    assert_eq!(scene.place.journalled(), [""; 0]);
+    // Made anew, and down: it is the successor that is started.
+    leave_down(&scene);
+    let anew = [
+        "up",
+        "--no-start",
+        "--no-deps",
+        "--force-recreate",
+        "app",
+        "db",
+    ];
+    output(&mut scene.stack.compose(&anew)).expect_status(0);
+    let ids = scene.stack.ids();
+    recover(&scene.place, &[]).expect_status(0);
+    assert_eq!(scene.running(), scene.states);
+    assert_eq!(scene.stack.ids(), ids);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn what_was_started_by_hand_is_left_alone() {
+    let scene = Scene::new("stop", 0);
+    leave_down(&scene);
+    output(&mut scene.stack.compose(&["start", "db"])).expect_status(0);
+    let db = |times: Vec<String>| times.into_iter().find(|line| line.contains("-db-"));
+    let started = db(start_times(&scene.stack));
+    recover(&scene.place, &[]).expect_status(0);
+    scene.assert_recovered("half of it by hand");
+    assert_eq!(db(start_times(&scene.stack)), started);
+    scene.assert_stays_up(Duration::from_secs(1), "half of it by hand");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn what_is_taken_down_while_the_archive_is_finished_stays_down() {
+    let scene = Scene::new("stop", 0);
+    let run = scene.place.program(&["run"]);
+    let Some(mut command) = slowed(&run, "renameat2", 20_000_000) else {
+        return;
+    };
+    let run = Background::spawn(&mut command);
+    wait_until("it is journalled", || !scene.place.journalled().is_empty());
+    wait_until("it is forgotten", || scene.place.journalled().is_empty());
+    assert_eq!(scene.partials().len(), 1, "it is not finished");
+    assert_eq!(scene.running(), scene.states);
+    output(&mut scene.stack.compose(&["stop"])).expect_status(0);
+    scene.place.kill_holder();
+    run.wait();
+    let json = recover(&scene.place, &["--json"]).expect_status(0).json();
+    // The control: there was something to recover from.
+    assert_eq!(json["interrupted"], "killed");
+    assert_eq!(json["recovered"], json!([]));
+    assert_eq!(scene.running(), [""; 0]);
+    assert_eq!(scene.partials(), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn nothing_is_stopped_when_the_state_directory_cannot_be_written() {
+    let scene = Scene::new("stop", 0);
+    let place = &scene.place;
+    place.run().expect_status(0);
+    let state = place.state().display().to_string();
+    let _mounted = ReadOnly::bind(&state);
+    let times = start_times(&scene.stack);
+    let (ended, spy) = scene.attempt(&["run"], "");
+    let ended = ended.unwrap().expect_status(1);
+    assert!(
+        ended.stderr.contains("Read-only file system"),
+        "{}",
+        ended.stderr
+    );
+    assert!(ended.stderr.contains(&state), "{}", ended.stderr);
+    assert!(!spy.calls().iter().any(|call| call.starts_with("stop")));
+    assert_eq!(start_times(&scene.stack), times);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn nothing_is_stopped_when_the_journal_cannot_be_written() {
+    let scene = Scene::new("stop", 0);
+    let place = &scene.place;
+    place.run().expect_status(0);
+    let times = start_times(&scene.stack);
+    {
+        // The lock and the outcome can be written, the journal cannot.
+        let journal = place.state().join("journal").display().to_string();
+        let _mounted = ReadOnly::bind(&journal);
+        let (ended, spy) = scene.attempt(&["run", "--json"], "");
+        let json = ended.unwrap().expect_status(2).json();
+        let failures = scene.stack.outcome(&json)["failures"].to_string();
+        assert!(failures.contains("write the journal"), "{failures}");
+        assert!(failures.contains("Read-only file system"), "{failures}");
+        assert!(!spy.calls().iter().any(|call| call.starts_with("stop")));
+        assert_eq!(start_times(&scene.stack), times);
+    }
+    // The control.
+    place.run().expect_status(0);
+    assert_ne!(start_times(&scene.stack), times);
+}
+
+/// A directory that is read-only even for root, until dropped.
+struct ReadOnly(String);
+
+impl ReadOnly {
+    fn bind(dir: &str) -> ReadOnly {
+        succeed("mount", ["--bind", dir, dir]);
+        let mounted = ReadOnly(dir.to_owned());
+        succeed("mount", ["-o", "remount,bind,ro", dir]);
+        mounted
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        let _ = output(std::process::Command::new("umount").arg(&self.0));
+    }
+}

@@ -1,0 +1,172 @@
+//! SIGKILL before every step of a restore: before each of the system calls by
+//! which its first thread, which takes the steps, changes anything on disk.
+//! (tests/docker/restore.rs kills it at each call of Docker.)
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::common::mixed::Mixed;
+use crate::common::{in_parallel, killed_before, output};
+
+/// What the steps are made of: exchanges, the journal, cleaning up, volumes.
+const SYSCALLS: [&str; 6] = [
+    "renameat2",
+    "rename",
+    "fsync",
+    "syncfs",
+    "unlink",
+    "unlinkat",
+];
+
+/// What there was before the restore.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Before {
+    Changed,
+    Gone,
+}
+
+impl Before {
+    /// Makes it so, whatever there is.
+    fn make(self, mixed: &Mixed) {
+        match self {
+            Before::Changed => mixed.change(),
+            Before::Gone if mixed.stack.dir.exists() => mixed.remove(),
+            Before::Gone => {}
+        }
+    }
+
+    #[track_caller]
+    fn assert(self, mixed: &Mixed, point: &str) {
+        match self {
+            Before::Changed => mixed.assert_changed(point),
+            Before::Gone => mixed.assert_gone(point),
+        }
+    }
+}
+
+/// What was seen right after the kills: the controls of what holds after a
+/// recovery.
+#[derive(Debug, Default)]
+struct Seen {
+    points: usize,
+    /// Trees of both generations, or some and others not.
+    mixed: usize,
+    down: usize,
+    old: usize,
+    new: usize,
+}
+
+/// Kills restores before the first call, the second, and so on until one comes
+/// through; recovers after each.
+fn kill_before_every(syscall: &str, before: Before) -> Seen {
+    let mixed = Mixed::new();
+    let mut seen = Seen::default();
+    for n in 1.. {
+        before.make(&mixed);
+        let restore = mixed
+            .place
+            .program(&["restore", &mixed.stack.name, "--yes"]);
+        let Some(mut killed) = killed_before(&restore, syscall, n) else {
+            return seen;
+        };
+        let ended = output(&mut killed);
+        if ended.status != -1 {
+            ended.expect_status(0);
+            mixed.assert_archived("not killed");
+            mixed.place.assert_no_restore(&mixed.trees(), "not killed");
+            break;
+        }
+        let point = format!("{before:?}, killed before {syscall} {n}");
+        seen.points += 1;
+        seen.mixed += usize::from(is_mixed(&mixed));
+        seen.down += usize::from(mixed.stack.running().is_empty());
+        output(&mut mixed.place.program(&["recover"])).expect_status(0);
+        if mixed.generations() == ["archived"] {
+            seen.new += 1;
+            mixed.assert_archived(&point);
+        } else {
+            seen.old += 1;
+            before.assert(&mixed, &point);
+        }
+        mixed.place.assert_no_restore(&mixed.trees(), &point);
+    }
+    seen
+}
+
+fn is_mixed(mixed: &Mixed) -> bool {
+    let of_each = mixed.generation_of_each();
+    of_each.iter().any(|one| *one != of_each[0])
+}
+
+fn kill_before_every_step(before: Before) {
+    let all = Mutex::new(Seen::default());
+    in_parallel(SYSCALLS, |syscall| {
+        let seen = kill_before_every(syscall, before);
+        eprintln!("{before:?}, {syscall}: {seen:?}");
+        let mut all = all.lock().unwrap();
+        all.points += seen.points;
+        all.mixed += seen.mixed;
+        all.down += seen.down;
+        all.old += seen.old;
+        all.new += seen.new;
+    });
+    let all = all.into_inner().unwrap();
+    eprintln!("{before:?}: {all:?}");
+    if all.points == 0 {
+        // Said on stderr why.
+        return;
+    }
+    assert!(all.mixed >= 4, "{all:?}");
+    assert!(all.old > 10 && all.new > 5 && all.down > 5, "{all:?}");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_restore_killed_at_any_step_is_wholly_old_or_wholly_new() {
+    kill_before_every_step(Before::Changed);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_restore_of_what_was_gone_killed_at_any_step_leaves_nothing_or_all() {
+    kill_before_every_step(Before::Gone);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_recovery_of_a_restore_killed_at_any_step_is_recovered() {
+    let points = AtomicUsize::new(0);
+    in_parallel(SYSCALLS, |syscall| {
+        let mixed = Mixed::new();
+        for n in 1.. {
+            mixed.change();
+            let restore = mixed
+                .place
+                .program(&["restore", &mixed.stack.name, "--yes"]);
+            // Between the third exchange and the fourth.
+            let Some(mut killed) = killed_before(&restore, "renameat2", 4) else {
+                return;
+            };
+            output(&mut killed).expect_status(-1);
+            assert!(is_mixed(&mixed));
+            let recover = mixed.place.program(&["recover"]);
+            let ended = output(&mut killed_before(&recover, syscall, n).unwrap());
+            let point = format!("recovery killed before {syscall} {n}");
+            let is_through = ended.status != -1;
+            if !is_through {
+                output(&mut mixed.place.program(&["recover"])).expect_status(0);
+            }
+            mixed.assert_changed(&point);
+            mixed.place.assert_no_restore(&mixed.trees(), &point);
+            if is_through {
+                ended.expect_status(0);
+                break;
+            }
+            points.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    eprintln!("{points:?} points");
+    let points = points.into_inner();
+    // Not even one where processes may not be traced.
+    assert!(points == 0 || points > 10, "{points}");
+}

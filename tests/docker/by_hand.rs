@@ -1,0 +1,104 @@
+//! Whole stacks restored by a person who has nothing but the README, `tar` and
+//! `docker`: its very commands are run, with other names.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::common::mixed::Mixed;
+use crate::common::shop::Shop;
+use crate::common::{Place, Stack, output};
+
+/// The README's commands, and what its example is called.
+fn commands() -> String {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let after = readme.split("To restore by hand").nth(1).unwrap();
+    let block = after.split("```").nth(1).unwrap();
+    let commands = block.strip_prefix("console\n").unwrap();
+    for word in [EXAMPLE.archive, EXAMPLE.dir, EXAMPLE.volume, EXAMPLE.bind] {
+        assert!(commands.contains(word), "the README has no {word}");
+    }
+    commands.to_owned()
+}
+
+struct Example {
+    archive: &'static str,
+    dir: &'static str,
+    volume: &'static str,
+    bind: &'static str,
+}
+
+const EXAMPLE: Example = Example {
+    archive: "/var/backups/docker/web/web_20261124_031500.tar",
+    dir: "/opt/stacks",
+    volume: "web_data",
+    bind: "/srv/scans",
+};
+
+/// As a shell runs them for this stack. Where nothing is, nothing is moved away.
+fn restore_by_hand(place: &Place, stack: &Stack, volumes: &[&str], binds: &[&Path]) {
+    let volumes: Vec<String> = volumes
+        .iter()
+        .map(|volume| format!("{}_{volume}", stack.project))
+        .collect();
+    let binds: Vec<&str> = binds.iter().map(|bind| bind.to_str().unwrap()).collect();
+    let is_there = stack.dir.exists();
+    let moves_away = |line: &&str| line.ends_with(" down") || line.contains("mv ");
+    let commands = commands();
+    assert_eq!(commands.lines().filter(moves_away).count(), 3);
+    let commands: Vec<&str> = commands
+        .lines()
+        .filter(|line| is_there || !moves_away(line))
+        .collect();
+    let script = commands
+        .join("\n")
+        // The longer names first, which have the shorter in them.
+        .replace(EXAMPLE.archive, "$ARCHIVE")
+        .replace(EXAMPLE.dir, "$STACKS")
+        .replace(EXAMPLE.volume, &volumes.join(" "))
+        .replace(EXAMPLE.bind, &binds.join(" "))
+        .replace("web", &stack.name);
+    let mut shell = Command::new("bash");
+    shell.args(["-euxc", &script]);
+    shell.env("ARCHIVE", place.archive(&stack.name));
+    shell.env("STACKS", stack.dir.parent().unwrap());
+    let ended = output(&mut shell).expect_status(0);
+    // Compose takes for its own what it is given.
+    assert!(!ended.stderr.contains("already exists"), "{}", ended.stderr);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn databases_come_back_by_the_commands_of_the_readme() {
+    let shop = Shop::new();
+    let restore = || restore_by_hand(&shop.place, &shop.stack, &["db", "cache"], &[]);
+    shop.spoil();
+    assert!(shop.is_spoilt());
+    restore();
+    assert!(shop.is_restored());
+    shop.stack.remove();
+    // As on a new machine.
+    fs::remove_dir_all(shop.stack.dir.parent().unwrap()).unwrap();
+    restore();
+    assert!(shop.is_restored());
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_mix_of_volumes_and_binds_comes_back_by_the_commands_of_the_readme() {
+    let mixed = Mixed::new();
+    let outside = mixed.place.path("outside");
+    let binds = [outside.join("dir"), outside.join("secret")];
+    let binds = [binds[0].as_path(), binds[1].as_path()];
+    let restore = || restore_by_hand(&mixed.place, &mixed.stack, &["data", "repos"], &binds);
+    mixed.change();
+    mixed.assert_changed("before");
+    restore();
+    mixed.assert_archived("over what had changed");
+    mixed.remove();
+    mixed.assert_gone("before");
+    fs::create_dir(outside.join("repos")).unwrap();
+    restore();
+    mixed.assert_archived("over nothing");
+}

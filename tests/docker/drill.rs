@@ -1,0 +1,637 @@
+//! Drills of real stacks, while the real one runs beside.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::common::scene::{Scene, at_call};
+use crate::common::shop::Shop;
+use crate::common::{Background, Ended, Place, Stack, docker, output, succeed, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustix::fs::XattrFlags;
+use serde_json::{Value, json};
+
+/// A drill with this command as its check.
+fn drill(shop: &Shop, check: &[&str]) -> Ended {
+    drill_of(&shop.place, &shop.stack, check)
+}
+
+fn drill_of(place: &Place, stack: &Stack, check: &[&str]) -> Ended {
+    let args = [&["--json", "drill", &stack.name, "--"], check].concat();
+    output(&mut place.program(&args))
+}
+
+/// Everything of a stack's throw-away project.
+fn traces(place: &Place, stack: &Stack) -> Vec<String> {
+    let filter = format!("label=com.docker.compose.project=dsbdrill-{}", stack.name);
+    let list = |args: &[&str]| docker([args, &["--quiet", "--filter", &filter]].concat());
+    let mut traces = vec![
+        list(&["ps", "--all"]),
+        list(&["volume", "ls"]),
+        list(&["network", "ls"]),
+    ];
+    traces.retain(|found| !found.is_empty());
+    let scratch = fs::read_dir(place.state().join("drill"));
+    traces.extend(
+        scratch
+            .into_iter()
+            .flatten()
+            .map(|e| e.unwrap().path().display().to_string()),
+    );
+    traces
+}
+
+/// A drill of all stacks, frozen while it drills `stack`.
+fn freeze_in_drill(place: &Place, stack: &Stack) -> Background {
+    let scratch = place.state().join("drill").join(&stack.name);
+    let drill = Background::spawn(&mut place.program(&["drill", "--json"]));
+    wait_until("it drills the stack", || scratch.exists());
+    send(&drill, Signal::SIGSTOP);
+    assert!(scratch.exists(), "too late");
+    drill
+}
+
+fn send(child: &Background, signal: Signal) {
+    kill(Pid::from_raw(child.pid()), signal).unwrap();
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drill_of_all_that_is_ended_by_a_signal_tells_and_notes_what_was_done() {
+    let place = Place::new();
+    let (redis, web) = (place.stack("redis"), place.stack("web"));
+    redis.up();
+    // It must still be unpacking when it is frozen.
+    fs::write(web.dir.join("bulk"), vec![7; 256 << 20]).unwrap();
+    web.up();
+    let unreachable = json!({
+        "host": "localhost", "port": 1, "encryption": "none", "timeout": 5,
+        "from": "a@example.org", "to": ["b@example.org"],
+    });
+    let stacks = json!([redis.name, web.name, "never"]);
+    place.config(json!([redis.name, web.name]), json!({}));
+    place.run().expect_status(0);
+    place.config(stacks, json!({"email": unreachable}));
+    let drill = freeze_in_drill(&place, &web);
+    let unpacked = place.state().join("drill").join(&web.name);
+    let unpacked = unpacked.join("compose.json");
+    assert!(!unpacked.exists(), "too late");
+    send(&drill, Signal::SIGTERM);
+    send(&drill, Signal::SIGCONT);
+    let ended = drill.end().expect_status(2);
+    let all = ended.json();
+    assert_eq!(all[0]["problems"], json!([]), "{all}");
+    assert_eq!(all[0]["interrupted"], Value::Null);
+    for (i, stack) in [(1, web.name.as_str()), (2, "never")] {
+        assert_eq!(all[i]["stack"], stack, "{all}");
+        assert_eq!(all[i]["interrupted"], "SIGTERM", "{all}");
+        // That it ended early says nothing of the archive.
+        assert_eq!(all[i]["problems"], json!([]), "{all}");
+    }
+    let log = fs::read_to_string(place.path("log")).unwrap();
+    assert!(log.contains("mail what came of the drills"), "{log}");
+    let list = || {
+        output(&mut place.program(&["list", "--json"]))
+            .expect_status(0)
+            .json()
+    };
+    assert!(list()[0]["drilled"]["time"].is_string(), "{}", list());
+    assert_eq!(list()[1]["drilled"], Value::Null, "{}", list());
+    for stack in [&redis, &web] {
+        assert_eq!(traces(&place, stack), [""; 0]);
+    }
+    // The control: without a signal, the second is drilled, too.
+    place.config(json!([redis.name, web.name]), json!({}));
+    output(&mut place.program(&["drill"])).expect_status(0);
+    assert!(list()[1]["drilled"]["time"].is_string(), "{}", list());
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_signal_ends_a_drill_that_waits_for_health_or_for_its_check_at_once() {
+    let place = Place::new();
+    let stack = place.stack("slow-health");
+    // Healthy by what a drill has not.
+    let outside = place.path("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("ready"), "").unwrap();
+    let mount = format!(
+        "tmpfs: /run\n    volumes: ['{}:/outside']",
+        outside.display()
+    );
+    let compose = stack.read("compose.yaml");
+    let [ill, well] = ["/outside/ready", "/run/ready"].map(|file| {
+        compose
+            .replace("tmpfs: /run", &mount)
+            .replace("\"/run/ready", &format!("\"{file}"))
+            .replace("sleep 5;", "")
+    });
+    let archive = |compose: &str| {
+        fs::write(stack.dir.join("compose.yaml"), compose).unwrap();
+        stack.up();
+        place.run().expect_status(0);
+    };
+    let drill = |args: &[&str]| {
+        place.program(&[&["--json", "drill", stack.name.as_str(), "--"], args].concat())
+    };
+    place.config(json!([stack.name]), json!({}));
+    archive(&ill);
+    let name = format!("dsbdrill-{}-app-1", stack.name);
+    let inspect = |format: &str| {
+        let inspect = ["container", "inspect", "--format", format, &name];
+        output(Command::new("docker").args(inspect)).stdout
+    };
+    let interrupted = |args: &[&str], is_there: &dyn Fn() -> bool| {
+        let child = Background::spawn(&mut drill(args));
+        wait_until("it is waited for", is_there);
+        let began = Instant::now();
+        send(&child, Signal::SIGTERM);
+        let ended = child.end().expect_status(2).json();
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(20), "{took:?}");
+        assert_eq!(ended[0]["interrupted"], "SIGTERM", "{ended}");
+        assert_eq!(ended[0]["problems"], json!([]), "{ended}");
+        assert_eq!(traces(&place, &stack), [""; 0]);
+    };
+    interrupted(&["app", "true"], &|| {
+        inspect("{{.State.Running}}") == "true\n"
+    });
+    // The control: it waits as long as it may.
+    let limited = json!([{"name": stack.name, "startTimeout": 8}]);
+    place.config(limited, json!({}));
+    let began = Instant::now();
+    let ended = output(&mut drill(&["app", "true"])).expect_status(2).json();
+    assert!(began.elapsed() > Duration::from_secs(8));
+    assert_eq!(ended[0]["interrupted"], Value::Null, "{ended}");
+    assert_ne!(ended[0]["problems"], json!([]), "{ended}");
+    // The same of the check, which is under way when its first word is there.
+    archive(&well);
+    let check = ["app", "sh", "-c", "touch /run/checking; sleep 300"];
+    interrupted(&check, &|| {
+        let exec = ["exec", &name, "test", "-e", "/run/checking"];
+        output(Command::new("docker").args(exec)).status == 0
+    });
+    output(&mut drill(&["app", "true"])).expect_status(0);
+}
+
+/// As its systemd unit has it.
+fn without_sys_admin(program: &Command) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]);
+    command.arg(program.get_program()).args(program.get_args());
+    command
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drill_without_a_right_tells_what_it_could_not_set_and_a_restore_in_place_refuses() {
+    let place = Place::new();
+    let stack = place.stack("web");
+    for file in ["one", "two"] {
+        let path = stack.dir.join(file);
+        fs::write(&path, "x").unwrap();
+        rustix::fs::setxattr(&path, "trusted.thing", b"y", XattrFlags::empty()).unwrap();
+    }
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    let drill = place.program(&["drill", "--json", &stack.name]);
+    let told = "not restored: trusted.thing: only root with CAP_SYS_ADMIN may set it";
+    let notes = |mut program: Command| {
+        let json = output(&mut program).expect_status(0).json();
+        assert_eq!(json[0]["problems"], json!([]), "{json}");
+        json[0]["notes"].as_array().unwrap().clone()
+    };
+    // Once, although two files have it.
+    let of_it = |notes: Vec<Value>| notes.into_iter().filter(|note| *note == told).count();
+    assert_eq!(of_it(notes(without_sys_admin(&drill))), 1);
+    let restore = place.program(&["restore", &stack.name, "--yes"]);
+    let ids = stack.ids();
+    let refused = output(&mut without_sys_admin(&restore)).expect_status(1);
+    let said = "set its attribute trusted.thing (this process needs CAP_SYS_ADMIN for that)";
+    assert!(refused.stderr.contains(said), "{}", refused.stderr);
+    place.assert_no_restore(std::slice::from_ref(&stack.dir), "refused");
+    assert_eq!(stack.ids(), ids);
+    // The control: with it, both have it.
+    assert_eq!(of_it(notes(drill)), 0);
+    fs::remove_file(stack.dir.join("one")).unwrap();
+    let mut restore = restore;
+    output(&mut restore).expect_status(0);
+    let mut value = [0; 8];
+    let path = stack.dir.join("one");
+    let bytes = rustix::fs::getxattr(&path, "trusted.thing", &mut value).unwrap();
+    assert_eq!(&value[..bytes], b"y");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_and_a_drill_wait_for_each_other_and_recover_for_neither() {
+    let place = Place::new();
+    let web = place.stack("web");
+    web.up();
+    place.config(json!([web.name]), json!({}));
+    place.run().expect_status(0);
+    let drill = freeze_in_drill(&place, &web);
+    let run = Background::spawn(&mut place.program(&["run", "--json"]));
+    let log = || fs::read_to_string(place.path("log")).unwrap();
+    wait_until("the run waits", || {
+        log().contains("waiting for the drill that is under way")
+    });
+    // It leaves alone what the drill has there.
+    let scratch = place.state().join("drill").join(&web.name);
+    output(&mut place.program(&["recover"])).expect_status(0);
+    assert!(scratch.exists());
+    // The control: a second drill is refused.
+    output(&mut place.program(&["drill"])).expect_status(1);
+    send(&drill, Signal::SIGCONT);
+    drill.end().expect_status(0);
+    run.end().expect_status(0);
+    assert_eq!(traces(&place, &web), [""; 0]);
+
+    // A signal ends the wait, before anything was done.
+    let drill = freeze_in_drill(&place, &web);
+    let run = Background::spawn(&mut place.program(&["run", "--json"]));
+    wait_until("the run waits", || {
+        log().matches("waiting for the drill").count() == 2
+    });
+    let archives = place.stored(&web.name).len();
+    send(&run, Signal::SIGTERM);
+    run.end().expect_status(1);
+    assert_eq!(place.stored(&web.name).len(), archives);
+    // Killed, it leaves its traces to the run that waits.
+    let run = Background::spawn(&mut place.program(&["run", "--json"]));
+    wait_until("the run waits", || {
+        log().matches("waiting for the drill").count() == 3
+    });
+    send(&drill, Signal::SIGKILL);
+    drill.end().expect_status(-1);
+    run.end().expect_status(0);
+    assert_eq!(traces(&place, &web), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drill_starts_what_a_killed_run_left_stopped_before_it_drills() {
+    let scene = Scene::new("stop", 0);
+    scene.place.run().expect_status(0);
+    let kill = "if [ \"$1\" = start ]; then kill -9 $PARENT; exit 1; fi";
+    let (ended, _) = scene.attempt(&["run"], kill);
+    assert!(ended.is_none(), "{ended:?}");
+    // The control: it is down.
+    assert_ne!(scene.running(), scene.states);
+    let ended = output(&mut scene.place.program(&["drill"])).expect_status(0);
+    let (recovered, drilled) = (
+        ended.stderr.find("left stopped, starting it"),
+        ended.stderr.find("dsbdrill-"),
+    );
+    assert!(
+        recovered.is_some() && recovered < drilled,
+        "{}",
+        ended.stderr
+    );
+    scene.assert_recovered("drill after a killed run");
+    assert_eq!(scene.last_run()["interrupted"], "killed");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drill_starts_the_archived_data_and_leaves_no_trace() {
+    let shop = Shop::new();
+    let (ids, states) = (shop.stack.ids(), shop.stack.states());
+    // Since the archive: the drill must not see it.
+    shop.stack
+        .exec("cache", &["redis-cli", "set", "visitors", "43"]);
+    let check = "test \"$(redis-cli get visitors)\" = 42";
+    let json: Value = drill(&shop, &["cache", "sh", "-c", check])
+        .expect_status(0)
+        .json();
+    assert_eq!(json[0]["problems"], json!([]));
+    assert_eq!(json[0]["services"], json!(["app", "cache", "db"]));
+    assert_eq!(traces(&shop.place, &shop.stack), [""; 0]);
+    // The environment is as it was resolved, the uploads are there, and there
+    // is no way out.
+    let greeting = shop.stack.exec("app", &["sh", "-c", "echo \"$GREETING\""]);
+    assert!(greeting.contains('$'), "{greeting}");
+    let check = format!(
+        "test \"$GREETING\" = '{greeting}' && test -s /uploads/picture && ! ip route | grep default"
+    );
+    let json = drill(&shop, &["app", "sh", "-c", &check]).json();
+    assert_eq!(json[0]["problems"], json!([]));
+    // The control: a check that fails is told.
+    let json = drill(&shop, &["app", "false"]).expect_status(2).json();
+    assert!(
+        json[0]["problems"][0]
+            .as_str()
+            .unwrap()
+            .contains("the check command"),
+        "{json}"
+    );
+    assert_eq!(traces(&shop.place, &shop.stack), [""; 0]);
+    // The real one was left alone.
+    assert_eq!((shop.stack.ids(), shop.stack.states()), (ids, states));
+    assert_eq!(
+        shop.stack.exec("cache", &["redis-cli", "get", "visitors"]),
+        "43"
+    );
+    let list = output(&mut shop.place.program(&["list", "--json"]))
+        .expect_status(0)
+        .json();
+    assert!(
+        list[0]["drilled"]["problems"][0].as_str().is_some(),
+        "{list}"
+    );
+    // The next run tells of it.
+    let json = shop.place.run().expect_status(0).json();
+    let outcome = shop.stack.outcome(&json);
+    assert!(outcome["drilled"]["time"].is_string(), "{json}");
+    let warnings = outcome["warnings"].to_string();
+    assert!(
+        warnings.contains("the drill of") && warnings.contains("the check command"),
+        "{json}"
+    );
+    drill(&shop, &["app", "true"]).expect_status(0);
+    let json = shop.place.run().expect_status(0).json();
+    let outcome = shop.stack.outcome(&json);
+    assert_eq!(outcome["drilled"]["problems"], json!([]));
+    assert!(!outcome["warnings"].to_string().contains("drill"), "{json}");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drill_killed_at_any_docker_call_leaves_no_trace_after_recover() {
+    let shop = Shop::new();
+    let mut with_traces = 0;
+    for n in 1.. {
+        let spy = shop.place.spy(&at_call(
+            n,
+            "\"$REAL\" \"$@\" >/dev/null 2>&1; kill -9 $PARENT; exit 1",
+        ));
+        spy.clear();
+        let ended = output(spy.watch(&mut shop.place.program(&["drill", &shop.stack.name])));
+        if ended.status != -1 {
+            ended.expect_status(0);
+            assert!(n > 4, "{n}");
+            break;
+        }
+        let point = format!("killed at call {n}: {:?}", spy.calls().last());
+        with_traces += usize::from(!traces(&shop.place, &shop.stack).is_empty());
+        output(&mut shop.place.program(&["recover"])).expect_status(0);
+        assert_eq!(traces(&shop.place, &shop.stack), [""; 0], "{point}");
+    }
+    assert!(with_traces > 2, "{with_traces}");
+    assert_eq!(traces(&shop.place, &shop.stack), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn without_a_name_every_configured_stack_is_drilled() {
+    let place = Place::new();
+    let (redis, web) = (place.stack("redis"), place.stack("web"));
+    redis.up();
+    web.up();
+    place.config(json!([redis.name, web.name]), json!({}));
+    place.run().expect_status(0);
+    let drill = |args: &[&str]| output(&mut place.program(&[&["drill", "--json"], args].concat()));
+    let all = drill(&[]).expect_status(0).json();
+    assert_eq!(all[0]["stack"], redis.name);
+    assert_eq!(all[1]["stack"], web.name);
+    // One that has no archive keeps none of the others from being drilled.
+    let new = place.stack("paused");
+    place.config(json!([redis.name, new.name, web.name]), json!({}));
+    let all = drill(&[]).expect_status(2).json();
+    for (i, is_healthy) in [true, false, true].into_iter().enumerate() {
+        assert_eq!(all[i]["problems"] == json!([]), is_healthy, "{all}");
+    }
+    let problem = all[1]["problems"][0].as_str().unwrap();
+    assert!(problem.contains("there is no archive of a stack"), "{all}");
+    let ended = drill(&["--", "web", "true"]).expect_status(1);
+    assert!(ended.stderr.contains("name the stack"), "{}", ended.stderr);
+    // Nor does it when they are named.
+    let all = drill(&[&new.name, "./none.tar", &web.name])
+        .expect_status(2)
+        .json();
+    for (i, name) in [new.name.as_str(), "./none.tar", &web.name]
+        .into_iter()
+        .enumerate()
+    {
+        assert_eq!(all[i]["stack"], name, "{all}");
+        assert_eq!(all[i]["problems"] == json!([]), i == 2, "{all}");
+    }
+}
+
+/// A service `app` that waits, and what else there is of it.
+fn write_app(stack: &Stack, more: &str) {
+    let compose = format!(
+        "services:\n  app:\n    image: docker-stack-backup/busybox:1\n    \
+         command: sleep infinity\n    init: true\n{more}"
+    );
+    fs::write(stack.dir.join("compose.yaml"), compose).unwrap();
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drill_mounts_nothing_live_through_a_symlink() {
+    let place = Place::new();
+    let stack = place.stack("paused");
+    let (here, disk) = (stack.dir.join("data-v2"), place.path("disk"));
+    for dir in [&here, &disk] {
+        fs::create_dir(dir).unwrap();
+        fs::write(dir.join("file"), "archived").unwrap();
+    }
+    symlink(&here, stack.dir.join("here")).unwrap();
+    symlink(&disk, stack.dir.join("disk")).unwrap();
+    write_app(&stack, "    volumes: ['./here:/here', './disk:/disk']\n");
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    for dir in [&here, &disk] {
+        fs::write(dir.join("file"), "live").unwrap();
+    }
+    // The control: the real one has both.
+    let read = "cat /here/file /disk/file";
+    assert_eq!(stack.exec("app", &["sh", "-c", read]), "livelive");
+    let check = "test \"$(cat /here/file)\" = archived && test ! -e /disk && \
+                 for dir in /here /disk; do mkdir -p $dir && echo drilled >$dir/file; done";
+    let json = drill_of(&place, &stack, &["app", "sh", "-c", check])
+        .expect_status(0)
+        .json();
+    assert_eq!(json[0]["problems"], json!([]), "{json}");
+    let note = format!(
+        "service app: nothing at /disk, a symlink leads from {} to {}, which the archive does not \
+         hold",
+        stack.dir.join("disk").display(),
+        disk.display()
+    );
+    assert_eq!(json[0]["notes"], json!([note]));
+    assert_eq!(stack.exec("app", &["sh", "-c", read]), "livelive");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn no_archive_leads_a_drill_to_write_elsewhere() {
+    let place = Place::new();
+    let stack = place.stack("redis");
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    let (precious, forged) = (place.path("precious"), place.path("forged.tar"));
+    fs::write(&precious, "precious").unwrap();
+    fs::copy(place.archive(&stack.name), &forged).unwrap();
+    // By the names that the program itself has, or had, in the same directory.
+    let links = place.path("links");
+    fs::create_dir(&links).unwrap();
+    for name in [".dsbdrill.compose.json", "compose.json", "unpacked"] {
+        symlink(&precious, links.join(name)).unwrap();
+        let [forged, links] = [&forged, &links].map(|path| path.to_str().unwrap());
+        succeed("tar", ["-rf", forged, "-C", links, name]);
+    }
+    let drill = ["drill", "--json", forged.to_str().unwrap()];
+    let json = output(&mut place.program(&drill)).expect_status(0).json();
+    assert_eq!(json[0]["problems"], json!([]), "{json}");
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+    assert_eq!(traces(&place, &stack), [""; 0]);
+    // The control: they were in the archive.
+    let extracted = place.extract(&forged);
+    for name in [".dsbdrill.compose.json", "compose.json", "unpacked"] {
+        assert_eq!(fs::read_link(extracted.join(name)).unwrap(), precious);
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drilled_container_has_nothing_that_another_project_could_notice() {
+    let place = Place::new();
+    let (stack, other) = (place.stack("paused"), place.stack("redis"));
+    other.up();
+    write_app(
+        &stack,
+        &format!(
+            "    labels: {{traefik.enable: 'true'}}\n    volumes_from: ['container:{}']\n    \
+             privileged: true\n    network_mode: host\n    pid: host\n    \
+             logging: {{driver: gelf, options: {{gelf-address: 'udp://127.0.0.1:9'}}}}\n    \
+             cap_add: [SYS_TIME, NET_ADMIN]\n    oom_score_adj: 500\n",
+            other.container("cache")
+        ),
+    );
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    place.run().expect_status(0);
+    let inspect = |container: &str| -> Value {
+        let inspected = output(Command::new("docker").args(["container", "inspect", container]));
+        let all: Value = serde_json::from_str(&inspected.stdout).unwrap();
+        all[0].clone()
+    };
+    // Labels, volumes, and what it is given of the machine.
+    let seen = |container: &Value| {
+        let labels = container["Config"]["Labels"].as_object().unwrap();
+        // The image has some, too.
+        let labels = labels.keys().filter(|key| key.starts_with("traefik."));
+        let mounts = container["Mounts"].as_array().unwrap().iter();
+        let host = &container["HostConfig"];
+        json!({
+            "labels": labels.collect::<Vec<_>>(),
+            "mounts": mounts.map(|mount| &mount["Destination"]).collect::<Vec<_>>(),
+            "from": host["VolumesFrom"].as_array().map_or(0, Vec::len),
+            "privileged": host["Privileged"],
+            "pid": host["PidMode"],
+            "log": host["LogConfig"]["Type"],
+            "capabilities": host["CapAdd"].as_array().map_or(0, Vec::len),
+            "oom": host["OomScoreAdj"],
+            "is_of_host": host["NetworkMode"] == "host",
+        })
+    };
+    let name = format!("dsbdrill-{}-app-1", stack.name);
+    let args = ["drill", "--json", &stack.name, "--", "app", "sleep", "300"];
+    let drill = Background::spawn(&mut place.program(&args));
+    wait_until("it is drilled", || {
+        inspect(&name)["State"]["Running"] == true
+    });
+    let expected = json!({
+        "labels": [], "mounts": [], "from": 0, "privileged": false, "pid": "", "log": "local",
+        "capabilities": 1, "oom": 0, "is_of_host": false,
+    });
+    assert_eq!(seen(&inspect(&name)), expected);
+    send(&drill, Signal::SIGTERM);
+    drill.end().expect_status(2);
+    // The control: the real one has all of it.
+    let expected = json!({
+        "labels": ["traefik.enable"], "mounts": ["/data"], "from": 1, "privileged": true,
+        "pid": "host", "log": "gelf", "capabilities": 2, "oom": 500, "is_of_host": true,
+    });
+    assert_eq!(seen(&inspect(&stack.container("app"))), expected);
+    // What it had to do without is told.
+    let args = ["drill", "--json", &stack.name];
+    let json = output(&mut place.program(&args)).expect_status(0).json();
+    let told = json[0]["notes"].to_string();
+    for what in [
+        "volumes_from container:",
+        "privileged",
+        "network_mode",
+        "pid",
+        "cap_add SYS_TIME",
+    ] {
+        assert!(
+            told.contains(&format!("service app: without its {what}")),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_stack_behind_a_symlink_is_drilled_and_restored_with_its_binds() {
+    let place = Place::new();
+    let mut stack = place.stack("paused");
+    let real = stack.dir.clone();
+    fs::create_dir(real.join("db")).unwrap();
+    fs::write(real.join("db/file"), "archived").unwrap();
+    symlink(place.path("stacks"), place.path("linked")).unwrap();
+    stack.dir = place.path("linked").join(&stack.name);
+    // By either name.
+    let binds = format!("    volumes: ['./db:/db', '{}/db:/real']\n", real.display());
+    write_app(&stack, &binds);
+    // As a person does.
+    let script = "cd \"$1\" && docker compose up --detach --wait";
+    let up = || {
+        output(
+            Command::new("sh")
+                .args(["-c", script, "sh"])
+                .arg(&stack.dir),
+        )
+    };
+    up().expect_status(0);
+    let ids = stack.ids();
+    place.config(json!([{"name": stack.name, "path": stack.dir}]), json!({}));
+    place.run().expect_status(0);
+    fs::write(real.join("db/file"), "live").unwrap();
+    let check = "test \"$(cat /db/file /real/file)\" = archivedarchived";
+    let json = drill_of(&place, &stack, &["app", "sh", "-c", check])
+        .expect_status(0)
+        .json();
+    assert_eq!(json[0]["problems"], json!([]), "{json}");
+    assert_eq!(json[0]["notes"], json!([]), "{json}");
+    let out = place.path("out");
+    let out = out.to_str().unwrap();
+    let restore = |more: &[&str]| {
+        let args = [&["restore", stack.name.as_str()], more].concat();
+        output(&mut place.program(&args)).expect_status(0)
+    };
+    restore(&["--to", out, "--only", "app"]);
+    let file = Path::new(out).join(&stack.name).join("db/file");
+    assert_eq!(fs::read_to_string(file).unwrap(), "archived");
+    // To Compose, it is the stack that runs: no container is made anew.
+    restore(&["--yes"]);
+    assert_eq!(
+        fs::read_to_string(real.join("db/file")).unwrap(),
+        "archived"
+    );
+    assert_eq!(stack.ids(), ids);
+    // The control: another file makes another container.
+    let compose = stack.read("compose.yaml");
+    fs::write(real.join("compose.yaml"), compose + "    hostname: other\n").unwrap();
+    up().expect_status(0);
+    assert_ne!(stack.ids(), ids);
+}

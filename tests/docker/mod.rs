@@ -1,0 +1,19 @@
+//! Tests that need root and a Docker Engine.
+
+mod archives;
+mod by_hand;
+mod cycle;
+mod databases;
+mod drill;
+mod logs;
+mod mail;
+mod mounts;
+mod precopy;
+mod progress;
+mod quiet;
+mod restore;
+mod restore_foreign;
+mod run;
+mod share;
+mod store;
+mod verify;

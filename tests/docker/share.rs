@@ -1,0 +1,191 @@
+//! Blocks that an archive and its stack share, as the file system tells.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use crate::common::disk::Disk;
+use crate::common::ledger::{Ledger, Shape};
+use crate::common::succeed;
+use serde_json::{Value, json};
+
+const MIB: usize = 1 << 20;
+const SHAPE: Shape = Shape {
+    old_mib: 17,
+    young_mib: 1,
+    grows: 0,
+};
+
+fn xfs() -> Disk {
+    Disk::of("xfs", &["-q", "-m", "reflink=1"], 500)
+}
+
+fn btrfs() -> Disk {
+    Disk::of("btrfs", &["-q"], 500)
+}
+
+/// A stack with files of 2 MiB, each of which only the next run archives.
+fn ledger(disk: &Disk, options: Value, names: &[&str]) -> Ledger {
+    let ledger = Ledger::new(disk, SHAPE, options);
+    for (i, name) in names.iter().enumerate() {
+        let path = ledger.stack.dir.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if name.starts_with("nocow/") {
+            succeed("chattr", ["+C", path.parent().unwrap().to_str().unwrap()]);
+        }
+        fs::write(path, vec![i as u8 + 1; 2 * MIB]).unwrap();
+    }
+    thread::sleep(Duration::from_millis(2100));
+    ledger
+}
+
+/// Runs, and returns what the outcome says of the capture.
+fn run(ledger: &mut Ledger) -> Value {
+    let json = ledger.place.run().expect_status(0).json();
+    let capture = ledger.stack.outcome(&json)["capture"].clone();
+    assert_eq!(capture["method"], "precopy", "{capture}");
+    capture
+}
+
+/// Whether all of a file's blocks are other files', too (FIEMAP); they must
+/// not be in part.
+fn is_shared(path: &Path) -> bool {
+    let listing = succeed("filefrag", ["-s", "-v", path.to_str().unwrap()]);
+    let extents = listing.lines().filter(|line| line.contains(".."));
+    let shared: Vec<bool> = extents.map(|line| line.contains("shared")).collect();
+    assert!(!shared.is_empty(), "{listing}");
+    assert!(shared.iter().all(|s| *s == shared[0]), "{listing}");
+    shared[0]
+}
+
+#[track_caller]
+fn assert_shared(ledger: &Ledger, expected: &[(&str, bool)]) {
+    for (name, is_expected) in expected {
+        let path = ledger.stack.dir.join(name);
+        assert_eq!(is_shared(&path), *is_expected, "{name}");
+    }
+}
+
+/// Of the newest archive: it holds these files as they are.
+#[track_caller]
+fn assert_archived(ledger: &mut Ledger, names: &[&str]) {
+    let archive = ledger.archives().pop().unwrap();
+    let target = ledger.place.extract(&archive).join(&ledger.stack.name);
+    for name in names {
+        let copy = fs::read(target.join(name)).unwrap();
+        assert!(
+            copy == fs::read(ledger.stack.dir.join(name)).unwrap(),
+            "{name}"
+        );
+    }
+    ledger.assert_recovered("after the run");
+}
+
+fn all_is_shared_but_what_is_excepted(disk: &Disk) {
+    let names = ["plain", "apart/plain"];
+    let mut ledger = ledger(disk, json!({"unshared": ["apart/"]}), &names);
+    let capture = run(&mut ledger);
+    assert_shared(
+        &ledger,
+        &[("plain", true), ("bulk", true), ("apart/plain", false)],
+    );
+    assert_eq!(capture["refusedCount"], 0, "{capture}");
+    assert!(
+        capture["sharedBytes"].as_u64() >= Some(19 << 20),
+        "{capture}"
+    );
+    assert_archived(&mut ledger, &names);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn all_is_shared_but_what_is_excepted_on_xfs() {
+    all_is_shared_but_what_is_excepted(&xfs());
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn all_is_shared_but_what_is_excepted_on_btrfs() {
+    all_is_shared_but_what_is_excepted(&btrfs());
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn what_goes_on_changing_gets_blocks_of_its_own_on_xfs() {
+    let disk = xfs();
+    let mut ledger = ledger(&disk, json!({}), &["plain"]);
+    run(&mut ledger);
+    // Only its time changes, and its pages.
+    let expected = [
+        ("plain", true),
+        ("bulk", true),
+        ("young", false),
+        ("data/pages", false),
+    ];
+    assert_shared(&ledger, &expected);
+    assert_archived(&mut ledger, &["plain", "young"]);
+}
+
+fn nothing_is_shared_when_that_is_not_wanted(disk: &Disk) {
+    let names = ["plain", "apart/plain"];
+    let mut ledger = ledger(disk, json!({"share": false}), &names);
+    let capture = run(&mut ledger);
+    let expected = [("plain", false), ("bulk", false), ("apart/plain", false)];
+    assert_shared(&ledger, &expected);
+    assert_eq!(capture["refusedCount"], 0, "{capture}");
+    assert_eq!(capture["sharedBytes"], 0, "{capture}");
+    assert_archived(&mut ledger, &names);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn nothing_is_shared_when_that_is_not_wanted_on_xfs() {
+    nothing_is_shared_when_that_is_not_wanted(&xfs());
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn nothing_is_shared_when_that_is_not_wanted_on_btrfs() {
+    nothing_is_shared_when_that_is_not_wanted(&btrfs());
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_file_without_copy_on_write_is_copied_and_counted_on_btrfs() {
+    let names = ["plain", "nocow/a", "nocow/b"];
+    let disk = btrfs();
+    let mut ledger = ledger(&disk, json!({}), &names);
+    let attributes = succeed("lsattr", [ledger.stack.dir.join("nocow/a")]);
+    assert!(
+        attributes.split(' ').next().unwrap().contains('C'),
+        "{attributes}"
+    );
+    let capture = run(&mut ledger);
+    assert_shared(
+        &ledger,
+        &[("plain", true), ("nocow/a", false), ("nocow/b", false)],
+    );
+    assert_eq!(capture["refusedCount"], 2, "{capture}");
+    assert_archived(&mut ledger, &names);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_store_on_another_file_system_shares_nothing_of_btrfs_or_xfs() {
+    for disk in [xfs(), btrfs()] {
+        let mut ledger = ledger(&disk, json!({}), &["plain"]);
+        let elsewhere = Disk::of("xfs", &["-q", "-m", "reflink=1"], 500);
+        let store = elsewhere.path.join("store");
+        let stacks = json!([ledger.stack.name]);
+        ledger.place.config(stacks, json!({"backupDir": store}));
+        let capture = run(&mut ledger);
+        assert_shared(&ledger, &[("plain", false)]);
+        assert_eq!(capture["refusedCount"], 0, "{capture}");
+        assert_eq!(capture["sharedBytes"], 0, "{capture}");
+        let listing = fs::read_dir(store.join(&ledger.stack.name)).unwrap();
+        let mut archives = listing.map(|item| item.unwrap().path());
+        let archive = archives.find(|path| path.extension().unwrap() == "tar");
+        ledger.assert_good(&archive.unwrap(), "elsewhere");
+    }
+}

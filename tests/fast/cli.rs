@@ -1,0 +1,333 @@
+//! The commands that need no Docker Engine: their options and messages.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::common::{Ended, PROGRAM, Place, output};
+use serde_json::{Value, json};
+
+fn program(args: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(args).env_remove("DOCKER_STACK_BACKUP_CONFIG");
+    command
+}
+
+/// `check` of a configuration, merged over a valid one.
+#[track_caller]
+fn check(place: &Place, stacks: Value, more: Value) -> Ended {
+    place.config(stacks, more);
+    output(&mut place.program(&["check"]))
+}
+
+#[test]
+fn a_retention_that_would_keep_nothing_is_refused_on_the_command_line_too() {
+    let place = Place::new();
+    place.config(json!(["web"]), json!({}));
+    let ended = output(&mut place.program(&["run", "--keep-days", "0"])).expect_status(1);
+    assert!(
+        ended.stderr.contains("'--keep-days <DAYS>'"),
+        "{}",
+        ended.stderr
+    );
+    assert!(!place.state().exists());
+}
+
+#[test]
+fn check_names_every_mistake_and_what_was_meant() {
+    let place = Place::new();
+    check(&place, json!(["web"]), json!({})).expect_status(0);
+    let email = json!({"host": "h", "from": "a@example.org", "to": ["b@example.org"]});
+    let email = |more: Value| {
+        let mut email = email.clone();
+        let more = more.as_object().unwrap().clone();
+        email.as_object_mut().unwrap().extend(more);
+        json!({ "email": email })
+    };
+    check(&place, json!(["web"]), email(json!({}))).expect_status(0);
+    let store_within = json!({"backupDir": place.path("stacks/web/backups")});
+    for (stacks, more, expected) in [
+        (
+            json!([]),
+            json!({"stakcs": []}),
+            "`stakcs`: unknown field `stakcs`",
+        ),
+        (json!([]), json!({"stakcs": []}), "did you mean `stacks`?"),
+        (
+            json!([{"name": "a", "stop_timeout": 1}]),
+            json!({}),
+            "`stacks[0].stop_timeout`: unknown field",
+        ),
+        (
+            json!([{"name": "a", "stop_timeout": 1}]),
+            json!({}),
+            "did you mean `stopTimeout`?",
+        ),
+        (json!(["a", "a"]), json!({}), "stack a is there twice"),
+        (json!(["a/b"]), json!({}), "`a/b` cannot name a stack"),
+        (json!(["../a"]), json!({}), "`../a` cannot name a stack"),
+        (
+            json!([{"path": "relative"}]),
+            json!({}),
+            "relative: must be an absolute path",
+        ),
+        (
+            json!([{"name": "a", "stopMethod": "kill"}]),
+            json!({}),
+            "`stacks[0].stopMethod`: unknown variant `kill`, expected one of `stop`, `down`, `pause`",
+        ),
+        (
+            json!([{"name": "a", "exclude": ["[z-a]"]}]),
+            json!({}),
+            "`stacks[0]` (a): `exclude`: pattern \"[z-a]\": error parsing glob",
+        ),
+        (
+            json!(["web"]),
+            store_within,
+            "would archive its own archives",
+        ),
+        (
+            json!([]),
+            json!({"retention": {"keepLast": 0}}),
+            "`retention`: keeps nothing",
+        ),
+        (
+            json!([]),
+            json!({"retention": {"keepDays": -1}}),
+            "`retention.keepDays`: invalid value: integer `-1`",
+        ),
+        (
+            json!([]),
+            json!({"defaults": {"files": ["a.yaml"]}}),
+            "`defaults.files`: cannot be a default",
+        ),
+        (
+            json!([]),
+            email(json!({"to": []})),
+            "email.to names no recipient",
+        ),
+        (
+            json!([]),
+            email(json!({"from": "nobody"})),
+            "email.from: not a mail address: \"nobody\"",
+        ),
+        (
+            json!([]),
+            email(json!({"user": "u"})),
+            "email.user needs email.passwordFile",
+        ),
+        (
+            json!([]),
+            email(json!({"password": "p"})),
+            "`email.password`: unknown field `password`",
+        ),
+    ] {
+        let ended = check(&place, stacks, more).expect_status(1);
+        assert!(
+            ended.stderr.contains(expected),
+            "{expected} is not in:\n{}",
+            ended.stderr
+        );
+        assert_eq!(ended.stdout, "");
+    }
+    // All that is wrong, a line each.
+    let ended = check(&place, json!(["a/b", "c", "c"]), json!({"baseDir": "x"}));
+    let lines: Vec<&str> = ended.stderr.lines().collect();
+    assert!(lines.len() >= 3, "{lines:#?}");
+    assert!(
+        lines.iter().all(|line| line.starts_with("error: ")),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn a_configuration_that_is_missing_or_no_json_is_named() {
+    let place = Place::new();
+    let path = place.path("config.json");
+    let ended = output(&mut place.program(&["check"])).expect_status(1);
+    let expected = format!("read the config {}: No such file", path.display());
+    assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
+    fs::write(&path, "{\"stacks\": [}").unwrap();
+    let ended = output(&mut place.program(&["check"])).expect_status(1);
+    assert!(
+        ended.stderr.contains("at line 1 column 13") && ended.stderr.contains("config.json"),
+        "{}",
+        ended.stderr
+    );
+    if !Path::new("/etc/docker-stack-backup/config.json").exists() {
+        let ended = output(&mut program(&["run"])).expect_status(1);
+        assert!(
+            ended
+                .stderr
+                .contains("no configuration: give --config FILE, make"),
+            "{}",
+            ended.stderr
+        );
+    }
+    let ended = output(&mut program(&["run", "--stack", "/nonexistent"])).expect_status(1);
+    assert!(
+        ended.stderr.contains("--stack needs --backup-dir DIR"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn what_the_values_mean_is_blamed_on_their_file_too() {
+    let place = Place::new();
+    let ended = check(&place, json!(["a", "a"]), json!({})).expect_status(1);
+    let file = place.path("config.json");
+    let expected = format!("error: config {}: stack a is there twice", file.display());
+    assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
+}
+
+#[test]
+fn the_configuration_may_be_named_by_the_environment() {
+    let place = Place::new();
+    let path = place.config(json!(["a", "b"]), json!({}));
+    let list = |args: &[&str]| {
+        let mut command = program(args);
+        output(command.env("DOCKER_STACK_BACKUP_CONFIG", &path))
+    };
+    list(&["check"]).expect_status(0);
+    let ended = list(&["run", "c"]).expect_status(1);
+    assert!(
+        ended
+            .stderr
+            .contains("no stack `c` is configured (there are: a, b)"),
+        "{}",
+        ended.stderr
+    );
+    // The option is stronger.
+    let ended = list(&["--config", "/nonexistent", "check"]).expect_status(1);
+    assert!(ended.stderr.contains("/nonexistent"), "{}", ended.stderr);
+    let ended = list(&["run", "--stack", "/x", "--backup-dir", "/y"]).expect_status(1);
+    assert!(
+        ended.stderr.contains("$DOCKER_STACK_BACKUP_CONFIG"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn usage_errors_are_status_1_and_help_tells_the_statuses() {
+    for args in [
+        &[][..],
+        &["runn"],
+        &["run", "--bogus"],
+        &["-q", "-v", "run"],
+    ] {
+        let ended = output(&mut program(args)).expect_status(1);
+        assert!(ended.stderr.contains("Usage:"), "{}", ended.stderr);
+    }
+    let ended = output(&mut program(&["runn"]));
+    assert!(ended.stderr.contains("'run'"), "{}", ended.stderr);
+    for option in ["--help", "-h"] {
+        let help = output(&mut program(&[option])).expect_status(0).stdout;
+        assert!(help.contains("Exit status:\n  0  all good\n"), "{help}");
+        assert!(help.contains("3  a stack that was running is still down"));
+    }
+    let version = output(&mut program(&["--version"])).expect_status(0);
+    assert_eq!(
+        version.stdout.trim(),
+        concat!("docker-stack-backup ", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn completions_and_man_pages_are_written() {
+    for (shell, sign) in [
+        ("bash", "complete -F _docker__stack__backup"),
+        ("zsh", "#compdef docker-stack-backup"),
+        ("fish", "complete -c docker-stack-backup"),
+    ] {
+        let script = output(&mut program(&["completions", shell])).expect_status(0);
+        assert!(script.stdout.contains(sign), "{shell}");
+        assert!(script.stdout.contains("keep-days"), "{shell}");
+    }
+    let place = Place::new();
+    let dir = place.path("new/man");
+    output(program(&["man-pages"]).arg(&dir)).expect_status(0);
+    let page = fs::read_to_string(dir.join("docker-stack-backup.1")).unwrap();
+    assert!(page.contains(".TH docker-stack-backup 1"), "{page}");
+    assert!(page.contains("Exit status"), "{page}");
+    assert!(dir.join("docker-stack-backup-run.1").exists());
+}
+
+#[test]
+fn a_report_before_the_first_run_says_so() {
+    let place = Place::new();
+    place.config(json!([]), json!({}));
+    for args in [&["report"][..], &["report", "--json"]] {
+        let ended = output(place.program(args).stdin(Stdio::null())).expect_status(1);
+        assert!(
+            ended.stderr.contains("there was no run yet"),
+            "{}",
+            ended.stderr
+        );
+    }
+    let ended = output(&mut place.program(&["run"])).expect_status(1);
+    assert!(
+        ended.stderr.contains("nothing to back up"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn recover_needs_no_engine_where_nothing_was_left() {
+    let place = Place::new();
+    place.config(json!(["web"]), json!({}));
+    let mut recover = place.program(&["recover"]);
+    let recover = recover.env("DOCKER_HOST", "unix:///nonexistent.sock");
+    let ended = output(recover).expect_status(0);
+    assert!(
+        ended.stderr.contains("nothing to recover"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(ended.stdout, "");
+}
+
+#[test]
+fn a_live_check_tries_every_place_that_a_run_writes_to() {
+    let place = Place::new();
+    fs::write(place.path("file"), "").unwrap();
+    let live = |more: Value| {
+        place.config(json!([]), more);
+        // There may be no Engine; its line is not looked at.
+        output(&mut place.program(&["check", "--live"])).stdout
+    };
+    let below = place.path("file/below");
+    let text = live(json!({"stateDir": below, "logFile": below, "backupDir": below}));
+    let failed = |what: &str| text.contains(&format!("FAILED  {what}: "));
+    for what in ["stateDir", "logFile", "backupDir"] {
+        assert!(failed(what), "{what}: {text}");
+    }
+    // The control: nothing is left behind by places that are fine.
+    let text = live(json!({}));
+    for what in ["stateDir", "logFile", "backupDir"] {
+        assert!(text.contains(&format!("ok      {what}: ")), "{text}");
+    }
+    assert!(!place.state().exists() && !place.path("log").exists());
+    fs::write(place.path("log"), "a line\n").unwrap();
+    assert!(live(json!({})).contains("ok      logFile: "));
+    assert_eq!(fs::read_to_string(place.path("log")).unwrap(), "a line\n");
+}
+
+#[test]
+fn a_time_that_is_none_picks_no_archive() {
+    let place = Place::new();
+    place.config(json!(["web"]), json!({}));
+    fs::create_dir_all(place.store().join("web")).unwrap();
+    let refused = |what: &str, said: &str| {
+        let ended = output(&mut place.program(&["restore", what, "--yes"])).expect_status(1);
+        assert!(ended.stderr.contains(said), "{what}: {}", ended.stderr);
+    };
+    for time in ["yesterday", "latest", "-", "2026-11-24x"] {
+        refused(&format!("web@{time}"), "is no time: give the first digits");
+    }
+    for what in ["web", "web@2026-11-24T03", "web@20261124_0315"] {
+        refused(what, "there is no archive of a stack web");
+    }
+}

@@ -1,0 +1,179 @@
+//! What lies in the store: listed, pruned, and the output of long lists.
+
+use std::fs;
+use std::process::Command;
+
+use crate::common::{PROGRAM, Place, output, succeed};
+use jiff::{SignedDuration, ZonedDateTime};
+use serde_json::{Value, json};
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let place = Place::new();
+    place.config(json!([]), json!({}));
+    for i in 0..2000 {
+        put(
+            &place,
+            "web",
+            &format!("web_20200101_{:02}{:02}00.tar", i / 60, i % 60),
+            b"",
+        );
+    }
+    let run = |script: &str| {
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &format!("set -o pipefail; {script}")]);
+        shell.env("P", PROGRAM).env("C", place.path("config.json"));
+        output(&mut shell)
+    };
+    let ended = run("\"$P\" -c \"$C\" list 2>/dev/null | head -n 1").expect_status(0);
+    assert!(ended.stdout.starts_with("STACK"), "{}", ended.stdout);
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = run(&format!("\"$P\" completions {shell} | head -c 1"));
+        assert_eq!(ended.expect_status(0).stderr, "");
+    }
+    // The control: a full disk is one.
+    let ended = run("\"$P\" completions bash >/dev/full").expect_status(1);
+    assert!(ended.stderr.contains("No space left"), "{}", ended.stderr);
+}
+
+/// Puts a file into a stack's directory of the store.
+fn put(place: &Place, stack: &str, name: &str, content: &[u8]) {
+    let dir = place.store().join(stack);
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join(name), content).unwrap();
+}
+
+/// As the script made them: a directory, by GNU tar.
+fn put_script_archive(place: &Place, stack: &str, days_ago: i64) -> String {
+    let dir = place.path("scripts").join(stack);
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("compose.yaml"), "services: {}\n").unwrap();
+    let time = ZonedDateTime::now().datetime() - SignedDuration::from_hours(24 * days_ago);
+    let name = format!("{stack}_{}.tar", time.strftime("%Y%m%d_%H%M%S"));
+    put(place, stack, &name, b"");
+    let archive = place.store().join(stack).join(&name);
+    let parent = place.path("scripts");
+    let paths = [&archive, &parent].map(|path| path.to_str().unwrap());
+    succeed("tar", ["-cf", paths[0], "-C", paths[1], stack]);
+    name
+}
+
+#[test]
+fn list_shows_what_is_there_and_what_is_wrong_with_it() {
+    let place = Place::new();
+    place.config(json!(["web"]), json!({}));
+    let ended = output(&mut place.program(&["list"])).expect_status(1);
+    assert!(
+        ended.stderr.contains("open backup directory"),
+        "{}",
+        ended.stderr
+    );
+    let old = put_script_archive(&place, "web", 30);
+    let future = put_script_archive(&place, "web", -2);
+    put_script_archive(&place, "gone", 3);
+    put(&place, "web", "web_20200101_000000.tar", &[0; 700]);
+    put(&place, "web", "notes.tar", b"not an archive's name");
+    let text = output(&mut place.program(&["list"]))
+        .expect_status(0)
+        .stdout;
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| {
+            line.split("  ")
+                .map(str::trim)
+                .filter(|c| !c.is_empty())
+                .collect()
+        })
+        .collect();
+    assert_eq!(rows.len(), 5, "{text}");
+    assert_eq!(rows[0][..5], ["STACK", "TIME", "AGE", "SIZE", "DOWNTIME"]);
+    assert_eq!(rows[0][5..], ["VERIFIED", "DRILLED", "RETENTION"]);
+    assert_eq!(rows[1][0], "gone");
+    assert_eq!(rows[1][2..5], ["3 d", "10.0 KiB", "-"]);
+    assert_eq!(rows[1].last(), Some(&"without a manifest"));
+    assert_eq!(rows[2][1], "2020-01-01 00:00:00");
+    assert_eq!(rows[2][3..5], ["700 B", "-"]);
+    assert_eq!(rows[2].last(), Some(&"INCOMPLETE"));
+    assert_eq!(rows[3][2], "30 d");
+    assert_eq!(rows[4][2], "future");
+
+    let list = |args: &[&str]| output(&mut place.program(args)).expect_status(0).json();
+    let json = list(&["list", "--json", "web"]);
+    let all = json.as_array().unwrap();
+    assert_eq!(all.len(), 3);
+    assert_eq!(all[0]["complete"], false);
+    assert_eq!(all[1]["complete"], true);
+    assert_eq!(all[1]["contentBytes"], Value::Null);
+    let path = |i: usize| all[i]["path"].as_str().unwrap();
+    assert!(path(1).ends_with(&old) && path(2).ends_with(&future));
+    assert_eq!(list(&["list", "--json", "none"]), json!([]));
+}
+
+#[test]
+fn prune_removes_the_scripts_old_archives_and_nothing_foreign() {
+    let place = Place::new();
+    let keep = json!({"retention": {"keepDays": 7}});
+    place.config(json!(["web"]), keep.clone());
+    let [old, older, new] = [8, 30, 1].map(|days| put_script_archive(&place, "web", days));
+    put_script_archive(&place, "foreign", 30);
+    let foreign = [
+        "web_20200101_000000.tar.gz",
+        "web-20200101_000000.tar",
+        "notes",
+    ];
+    for name in foreign {
+        put(&place, "web", name, b"");
+    }
+    let before = place.stored("web");
+    let dry = output(&mut place.program(&["prune", "--dry-run"]))
+        .expect_status(0)
+        .stdout;
+    let verb = |name: &str| {
+        let line = dry.lines().find(|line| line.contains(name));
+        line.unwrap_or_default()
+            .split(' ')
+            .next()
+            .unwrap_or_default()
+    };
+    assert_eq!(
+        [&old, &older, &new].map(|name| verb(name)),
+        ["remove", "remove", "keep"]
+    );
+    assert!(dry.contains("would free 20.0 KiB"), "{dry}");
+    assert_eq!(place.stored("web"), before, "a dry run removes nothing");
+    let json = output(&mut place.program(&["prune", "--dry-run", "--json"])).json();
+    assert_eq!(json.as_array().unwrap().len(), 3);
+
+    let ended = output(&mut place.program(&["prune"])).expect_status(0);
+    assert!(
+        ended.stderr.contains("pruned removed=2"),
+        "{}",
+        ended.stderr
+    );
+    let mut left: Vec<String> = foreign.map(str::to_owned).into();
+    left.push(new.clone());
+    left.sort();
+    assert_eq!(place.stored("web"), left);
+    assert_eq!(place.stored("foreign").len(), 1);
+
+    // The newest good one stays, however old; one cut short is no good one.
+    let place = Place::new();
+    place.config(json!(["web"]), keep);
+    let old = put_script_archive(&place, "web", 400);
+    let cut = format!("web_{}.tar", ZonedDateTime::now().strftime("%Y%m%d_000000"));
+    put(&place, "web", &cut, &[0; 100]);
+    output(&mut place.program(&["prune"])).expect_status(0);
+    assert!(
+        place.stored("web").contains(&old),
+        "{:?}",
+        place.stored("web")
+    );
+    // Retention switched off.
+    place.config(json!(["web"]), json!({"retention": null}));
+    let ended = output(&mut place.program(&["prune"])).expect_status(0);
+    assert!(
+        ended.stderr.contains("every archive is kept"),
+        "{}",
+        ended.stderr
+    );
+}

@@ -1,0 +1,61 @@
+//! `verify` of an archive whose sums are missing or of no use.
+
+use std::fs;
+use std::path::Path;
+
+use crate::common::{Place, output};
+use serde_json::json;
+
+#[test]
+fn sums_that_are_missing_are_made_of_what_is_good_and_of_nothing_else() {
+    let place = Place::new();
+    place.config(json!([]), json!({}));
+    let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/archives/format-1.tar");
+    let dir = place.store().join("frozen");
+    fs::create_dir_all(&dir).unwrap();
+    let archive = dir.join("frozen_20200101_000000.tar");
+    let sums = archive.with_extension("sums");
+    let bytes = fs::read(&frozen).unwrap();
+    let verify = |what: &str, status| {
+        let ended = output(&mut place.program(&["verify", what])).expect_status(status);
+        ended.stdout
+    };
+    // One that is no longer whole.
+    fs::write(&archive, &bytes[..bytes.len() / 2]).unwrap();
+    verify("frozen", 2);
+    assert!(!sums.exists());
+    fs::write(&archive, &bytes).unwrap();
+    let said = verify("frozen", 0);
+    assert!(said.contains("they were made now"), "{said}");
+    // As they would be had they been made when it was written.
+    assert_eq!(
+        fs::read_to_string(&sums).unwrap(),
+        fs::read_to_string(frozen.with_extension("sums")).unwrap()
+    );
+    let said = verify("frozen", 0);
+    assert!(!said.contains("sums"), "{said}");
+    // What they are for: without them nothing is wrong with this.
+    let at = bytes.windows(6).rposition(|six| six == b"zzzzzz").unwrap();
+    let mut damaged = bytes.clone();
+    damaged[at] = b'y';
+    fs::write(&archive, &damaged).unwrap();
+    let said = verify("frozen", 2);
+    assert!(
+        said.contains("frozen/dir/large: its data is damaged"),
+        "{said}"
+    );
+    // They are told not to be of use, and not replaced.
+    fs::write(&sums, "damaged").unwrap();
+    let said = verify("frozen", 0);
+    assert!(said.contains("remove them"), "{said}");
+    assert_eq!(fs::read_to_string(&sums).unwrap(), "damaged");
+    // Outside of the store nothing is written.
+    let outside = place.path("frozen_20200101_000000.tar");
+    fs::copy(&frozen, &outside).unwrap();
+    let said = verify(outside.to_str().unwrap(), 0);
+    assert!(
+        said.contains("no sums lie beside it") && !said.contains("were made"),
+        "{said}"
+    );
+    assert!(!outside.with_extension("sums").exists());
+}
