@@ -1,5 +1,6 @@
 //! Tests that need neither root nor a Docker Engine.
 
+mod architecture;
 mod archives;
 mod cli;
 mod nixos;
