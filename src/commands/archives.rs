@@ -18,7 +18,7 @@ use crate::cli::Global;
 use crate::config::StopMethod;
 use crate::config::plan::Plan;
 use crate::outcome::ExitStatus;
-use crate::restore::pick::Only;
+use crate::restore::selection::Selection;
 use crate::restore::{Archive, listing};
 use crate::store::checks::{Check, Checks};
 use crate::store::prune;
@@ -180,7 +180,7 @@ pub fn list(global: &Global, what: &[String]) -> Result<ExitStatus> {
 fn list_members(archive: &str, names: &[String]) -> Result<ExitStatus> {
     let archive = Archive::open(Path::new(archive))?;
     let manifest = manifest(&archive)?;
-    let only = Only::new(names, manifest.as_ref())?;
+    let only = Selection::new(names, manifest.as_ref())?;
     print(&listing(&archive, &only)?).map(|()| ExitStatus::Ok)
 }
 

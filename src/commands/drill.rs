@@ -185,7 +185,7 @@ fn attempt(
     } else {
         command
     };
-    let wish = drills::Wish {
+    let wish = drills::DrillOptions {
         state_dir: &plan.state_dir,
         signals,
         start_timeout: stack.map_or(
@@ -194,7 +194,7 @@ fn attempt(
         ),
         command: command
             .split_first()
-            .map(|(service, argv)| drills::Command { service, argv }),
+            .map(|(service, argv)| drills::DrillCheck { service, argv }),
     };
     drills::drill(archive, &manifest, &wish).with_context(|| format!("drill {}", manifest.stack))
 }

@@ -10,10 +10,10 @@ use crate::archive::Manifest;
 use crate::cli::{Global, Restore};
 use crate::config::plan::Plan;
 use crate::outcome::ExitStatus;
-use crate::restore::diff::Place;
+use crate::restore::diff::HostTree;
 use crate::restore::foreign::stand_in;
-use crate::restore::pick::{Only, check_manifest};
-use crate::restore::stack::Wish;
+use crate::restore::selection::{Selection, check_manifest};
+use crate::restore::stack::RestoreOptions;
 use crate::restore::{self as restores, Archive};
 use crate::store::{Store, StoredArchive};
 use crate::sys::format::human_bytes;
@@ -33,7 +33,7 @@ pub fn restore(global: &Global, options: &Restore) -> Result<ExitStatus> {
     let Some(dir) = &options.to else {
         return restore_stack(global, options, &archive, manifest);
     };
-    let only = Only::new(&options.only, manifest.as_ref())?;
+    let only = Selection::new(&options.only, manifest.as_ref())?;
     if options.dry_run {
         return print(&restores::listing(&archive, &only)?).map(|()| ExitStatus::Ok);
     }
@@ -46,7 +46,7 @@ pub fn restore(global: &Global, options: &Restore) -> Result<ExitStatus> {
         path = %dir.display(),
         "restored"
     );
-    Ok(tell_lacks(&summary.lacks))
+    Ok(tell_lacks(&summary.unrestored))
 }
 
 /// Exit status as of `diff`, but for the number: 1 is taken.
@@ -56,16 +56,16 @@ fn diff(
     archive: &Archive,
     manifest: Option<Manifest>,
 ) -> Result<ExitStatus> {
-    let only = Only::new(&options.only, manifest.as_ref())?;
+    let only = Selection::new(&options.only, manifest.as_ref())?;
     let places = match &options.to {
-        Some(dir) => vec![Place {
+        Some(dir) => vec![HostTree {
             prefix: Vec::new(),
             path: Some(dir.clone()),
         }],
         None => {
             let plan = load_with(global, Absent::UseDefaults)?;
             let manifest = told_or_made_up(options, &plan, archive, manifest)?;
-            restores::host::places(&manifest, plan.stack(&manifest.stack))?
+            restores::host::host_trees(&manifest, plan.stack(&manifest.stack))?
         }
     };
     let signals = Signals::install()?;
@@ -90,14 +90,14 @@ fn restore_stack(
     let plan = load_with(global, Absent::UseDefaults)?;
     let manifest = &told_or_made_up(options, &plan, archive, manifest)?;
     let stack = plan.stack(&manifest.stack);
-    let wish = Wish {
+    let wish = RestoreOptions {
         state_dir: &plan.state_dir,
         allow_devices: options.allow_devices || is_in_store(options),
         allow_damaged: options.allow_damaged,
         keep_old: options.keep_old,
         starts: !options.no_start,
     };
-    let look = || restores::stack::Restore::plan(archive, manifest, stack, &wish);
+    let look = || restores::stack::RestorePlan::new(archive, manifest, stack, &wish);
     let shown = look()?.text();
     if options.dry_run {
         return print(&shown).map(|()| ExitStatus::Ok);
@@ -120,7 +120,7 @@ fn restore_stack(
     for warning in &restored.warnings {
         tracing::warn!("{warning}");
     }
-    for path in &restored.kept {
+    for path in &restored.old_paths {
         tracing::info!(path = %path.display(), "kept what was there");
     }
     tracing::info!(
@@ -129,7 +129,7 @@ fn restore_stack(
         downtime_ms = restored.downtime_ms,
         "restored"
     );
-    Ok(tell_lacks(&restored.lacks))
+    Ok(tell_lacks(&restored.unrestored))
 }
 
 /// # Errors

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use super::copy::Source;
+use super::copy::CopyLocation;
 use crate::archive::Manifest;
 use crate::engine::Volume;
-use crate::restore::pick::tree_of;
+use crate::restore::selection::tree_of;
 
 /// Fields of a service that are its container's own affair. Of the others, a
 /// few are rewritten, and all that Compose may ever learn beyond is left out.
@@ -124,7 +124,7 @@ pub fn volumes(manifest: &Manifest, project: &str) -> Result<BTreeMap<String, Vo
 pub fn compose(
     manifest: &Manifest,
     project: &str,
-    copy: &dyn Fn(&str) -> Source,
+    copy: &dyn Fn(&str) -> CopyLocation,
 ) -> Result<(Value, Vec<String>)> {
     let mut rewriting = Rewriting {
         manifest,
@@ -183,7 +183,7 @@ fn tree_of_volume(manifest: &Manifest, key: &str) -> String {
 struct Rewriting<'a> {
     manifest: &'a Manifest,
     project: &'a str,
-    copy: &'a dyn Fn(&str) -> Source,
+    copy: &'a dyn Fn(&str) -> CopyLocation,
     networks: Map<String, Value>,
     volumes: Map<String, Value>,
     /// Secrets and configs.
@@ -346,14 +346,14 @@ impl Rewriting<'_> {
             }
             "bind" => {
                 let path = match (self.copy)(&source) {
-                    Source::Held(path) => path,
-                    Source::Missing(path) => {
+                    CopyLocation::Present(path) => path,
+                    CopyLocation::Absent(path) => {
                         note(&format!(
                             "empty at {target}, the archive does not hold {source}"
                         ));
                         path
                     }
-                    Source::Outside(why) => {
+                    CopyLocation::Outside(why) => {
                         note(&format!("nothing at {target}, {why}"));
                         return None;
                     }
@@ -389,19 +389,19 @@ impl Rewriting<'_> {
             let of_host = text(config, "file");
             if file.contains_key("file") {
                 match (self.copy)(of_host) {
-                    Source::Held(path) => {
+                    CopyLocation::Present(path) => {
                         file["file"] = path.display().to_string().into();
                     }
                     // Compose mounts it read-only. What the system puts there
                     // (/run/secrets) is there after a restore, too.
-                    Source::Outside(why) if tree_of(self.manifest, of_host).is_none() => {
+                    CopyLocation::Outside(why) if tree_of(self.manifest, of_host).is_none() => {
                         note(&format!("{name} is this machine's own, {why}"));
                     }
-                    Source::Outside(why) => {
+                    CopyLocation::Outside(why) => {
                         note(&format!("without {name}, {why}"));
                         continue;
                     }
-                    Source::Missing(_) => {
+                    CopyLocation::Absent(_) => {
                         note(&format!(
                             "without {name}, the archive does not hold {of_host}"
                         ));

@@ -5,17 +5,17 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use crate::archive::Manifest;
-use crate::restore::pick::tree_of;
+use crate::restore::selection::tree_of;
 
 /// As many as Linux follows (`path_resolution(7)`).
 const LINKS_MAX: usize = 40;
 
 #[derive(Debug, PartialEq)]
-pub enum Source {
+pub enum CopyLocation {
     /// No symlink is in it, so Docker, which follows them, goes nowhere else.
-    Held(PathBuf),
+    Present(PathBuf),
     /// The same, but nothing is there.
-    Missing(PathBuf),
+    Absent(PathBuf),
     /// And why there is none.
     Outside(String),
 }
@@ -23,10 +23,10 @@ pub enum Source {
 /// Of `path`, in what was unpacked into `root`. Symlinks lead as they would on
 /// the host, but to the copy of what they lead to there: the same symlink in
 /// the copy may lead to what is live. `root` must be nobody else's.
-pub fn find(manifest: &Manifest, root: &Path, path: &str) -> Source {
+pub fn find(manifest: &Manifest, root: &Path, path: &str) -> CopyLocation {
     let outside = |at: &Path| {
         let at = at.display().to_string();
-        Source::Outside(match at == path {
+        CopyLocation::Outside(match at == path {
             true => format!("the archive does not hold {path}"),
             false => {
                 format!("a symlink leads from {path} to {at}, which the archive does not hold")
@@ -49,7 +49,7 @@ pub fn find(manifest: &Manifest, root: &Path, path: &str) -> Source {
         };
         link_count += 1;
         if link_count > LINKS_MAX {
-            return Source::Outside(format!("{path} leads through too many symlinks"));
+            return CopyLocation::Outside(format!("{path} leads through too many symlinks"));
         }
         at.pop();
         to_go.extend(parts(&target));
@@ -62,8 +62,8 @@ pub fn find(manifest: &Manifest, root: &Path, path: &str) -> Source {
     let there = copy.ancestors().find(is_there).unwrap_or(root);
     match fs::canonicalize(there) {
         Ok(real) if real == there && there.starts_with(root) => match there == copy {
-            true => Source::Held(copy),
-            false => Source::Missing(copy),
+            true => CopyLocation::Present(copy),
+            false => CopyLocation::Absent(copy),
         },
         _ => outside(&at),
     }

@@ -22,23 +22,23 @@ use anyhow::{Context, Result, ensure};
 use crate::archive::Manifest;
 use crate::engine::{self, ComposeProject};
 use crate::outcome::Drilled;
-use crate::restore::{Archive, Destination, Options, extract};
+use crate::restore::{Archive, Destination, ExtractOptions, extract};
 use crate::sys::signals::Signals;
 
 /// Begins the name of every throw-away project.
 const PREFIX: &str = "dsbdrill-";
 
 /// A command in a service's container that must succeed.
-pub struct Command<'a> {
+pub struct DrillCheck<'a> {
     pub service: &'a str,
     pub argv: &'a [String],
 }
 
-pub struct Wish<'a> {
+pub struct DrillOptions<'a> {
     pub state_dir: &'a Path,
     pub signals: &'a Signals,
     pub start_timeout: Duration,
-    pub command: Option<Command<'a>>,
+    pub command: Option<DrillCheck<'a>>,
 }
 
 /// Drills one archive. The lock must be held.
@@ -47,7 +47,7 @@ pub struct Wish<'a> {
 /// When the throw-away project could not be taken down, or nothing could be
 /// tried, or a signal came before it was up. That the stack does not come up is
 /// a problem in the result.
-pub fn drill(archive: &Archive, manifest: &Manifest, wish: &Wish<'_>) -> Result<Drilled> {
+pub fn drill(archive: &Archive, manifest: &Manifest, wish: &DrillOptions<'_>) -> Result<Drilled> {
     let began = Instant::now();
     let project = project_of(&manifest.stack);
     let scratch = scratch_of(wish.state_dir, &manifest.stack);
@@ -122,7 +122,7 @@ fn take_down(project: &str, scratch: &Path) -> Result<()> {
 fn attempt(
     archive: &Archive,
     manifest: &Manifest,
-    wish: &Wish<'_>,
+    wish: &DrillOptions<'_>,
     project: &str,
     scratch: &Path,
     notes: &mut Vec<String>,
@@ -162,16 +162,16 @@ fn attempt(
     }
     // After those that are part of it.
     destinations.push(destination("", &unpacked, OsStr::new(""))?);
-    let options = Options {
+    let options = ExtractOptions {
         is_wanted: &|_| true,
         allow_devices: true,
-        takes_refusals: true,
+        tolerates_refusals: true,
         cancel: wish.signals.flag(),
     };
     let mut reader = archive.reader()?;
     let summary = extract(&mut reader, archive.file(), &destinations, &options)
         .with_context(|| archive.name())?;
-    let lacks = summary.lacks.iter();
+    let lacks = summary.unrestored.iter();
     notes.extend(lacks.map(|lack| format!("not restored: {lack}")));
     let copy = |path: &str| copy::find(manifest, &unpacked, path);
     let (compose, lacks) = compose::compose(manifest, project, &copy)?;

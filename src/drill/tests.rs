@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::compose::{compose, volumes};
-use super::copy::{Source, find};
+use super::copy::{CopyLocation, find};
 use crate::archive::Manifest;
 
 /// Of a stack in /opt/stacks/web, which is /data/web.
@@ -31,12 +31,12 @@ fn manifest(running: &[&str], compose: Value) -> Manifest {
 }
 
 /// As if every path of the stack's directory were a plain file.
-fn copy(path: &str) -> Source {
+fn copy(path: &str) -> CopyLocation {
     match path.strip_prefix("/opt/stacks/web/") {
-        Some("missing") => Source::Missing("/copy/missing".into()),
-        Some("link") => Source::Outside("a symlink leads elsewhere".to_owned()),
-        Some(within) => Source::Held(Path::new("/copy").join(within)),
-        None => Source::Outside(format!("the archive does not hold {path}")),
+        Some("missing") => CopyLocation::Absent("/copy/missing".into()),
+        Some("link") => CopyLocation::Outside("a symlink leads elsewhere".to_owned()),
+        Some(within) => CopyLocation::Present(Path::new("/copy").join(within)),
+        None => CopyLocation::Outside(format!("the archive does not hold {path}")),
     }
 }
 
@@ -325,7 +325,7 @@ fn symlinks_in_a_copy_lead_to_the_copy_of_what_they_lead_to_on_the_host() {
     let root = fs::canonicalize(root).unwrap();
     let manifest = manifest(&[], Value::Null);
     let find = |path: &str| find(&manifest, &root, path);
-    let held = |member: &str| Source::Held(root.join(member));
+    let held = |member: &str| CopyLocation::Present(root.join(member));
     let links = [
         ("relative", "data-v2", held("web/data-v2")),
         ("./up", "data-v2/sub/../../data-v2", held("web/data-v2")),
@@ -337,7 +337,7 @@ fn symlinks_in_a_copy_lead_to_the_copy_of_what_they_lead_to_on_the_host() {
         (
             "gone",
             "data-v3/x",
-            Source::Missing(root.join("web/data-v3/x")),
+            CopyLocation::Absent(root.join("web/data-v3/x")),
         ),
     ];
     for (name, target, found) in links {
@@ -348,7 +348,7 @@ fn symlinks_in_a_copy_lead_to_the_copy_of_what_they_lead_to_on_the_host() {
     }
     assert_eq!(
         find("/opt/stacks/web/absolute/sub/x"),
-        Source::Missing(root.join("web/data-v2/sub/x"))
+        CopyLocation::Absent(root.join("web/data-v2/sub/x"))
     );
     let outside = outside.to_str().unwrap();
     let out = root.join("web.binds/srv/media").display().to_string();
@@ -364,7 +364,7 @@ fn symlinks_in_a_copy_lead_to_the_copy_of_what_they_lead_to_on_the_host() {
     ] {
         symlink(target, root.join("web").join(name)).unwrap();
         for path in [name.to_owned(), format!("{name}/x")] {
-            let Source::Outside(why) = find(&format!("/opt/stacks/web/{path}")) else {
+            let CopyLocation::Outside(why) = find(&format!("/opt/stacks/web/{path}")) else {
                 panic!("{path}");
             };
             assert!(why.contains("symlink"), "{why}");
@@ -374,11 +374,11 @@ fn symlinks_in_a_copy_lead_to_the_copy_of_what_they_lead_to_on_the_host() {
                 not hold";
     assert_eq!(
         find("/opt/stacks/web/disk"),
-        Source::Outside(told.to_owned())
+        CopyLocation::Outside(told.to_owned())
     );
     assert_eq!(
         find("/etc"),
-        Source::Outside("the archive does not hold /etc".to_owned())
+        CopyLocation::Outside("the archive does not hold /etc".to_owned())
     );
     // The control: to Docker, some lead to what is not the copy.
     let real = |name: &str| fs::canonicalize(root.join("web").join(name));
@@ -396,11 +396,11 @@ fn no_directory_above_a_tree_leads_out_of_a_copy() {
     let manifest = manifest(&[], Value::Null);
     let find = |path: &str| find(&manifest, &root, path);
     let copy: PathBuf = root.join("web.binds/srv/media");
-    assert_eq!(find("/srv/media"), Source::Missing(copy));
+    assert_eq!(find("/srv/media"), CopyLocation::Absent(copy));
     // Nor a tree that is one.
     symlink(dir.join("outside"), root.join("web.binds")).unwrap();
     symlink(dir.join("outside"), root.join("web")).unwrap();
     for path in ["/srv/media", "/srv/media/x", "/opt/stacks/web"] {
-        assert!(matches!(find(path), Source::Outside(_)), "{path}");
+        assert!(matches!(find(path), CopyLocation::Outside(_)), "{path}");
     }
 }

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::extract::stretches;
-use super::pick::Only;
+use super::selection::Selection;
 use super::{Archive, normalise};
 use crate::archive::{Kind, Member, Reader};
 use crate::scan::{Exclude, Inventory, Node, Source, is_gone, scan};
@@ -28,7 +28,7 @@ const READ_BYTES: usize = 256 << 10;
 const NONE: u32 = u32::MAX;
 
 /// What a part of the archive is compared with.
-pub struct Place {
+pub struct HostTree {
     /// Member path of the part; empty for the whole archive.
     pub prefix: Vec<u8>,
     /// `None`: nothing is there.
@@ -123,11 +123,16 @@ fn aspect_text(aspect: &Aspect) -> String {
     }
 }
 
-/// Compares what `only` picks. Sockets, which no archive holds, are left out.
+/// Compares what `only` includes. Sockets, which no archive holds, are left out.
 ///
 /// # Errors
 /// When the archive, or what is there, cannot be read.
-pub fn diff(archive: &Archive, places: &[Place], only: &Only, cancel: &AtomicBool) -> Result<Diff> {
+pub fn diff(
+    archive: &Archive,
+    places: &[HostTree],
+    only: &Selection,
+    cancel: &AtomicBool,
+) -> Result<Diff> {
     let now = Now::scan(places, cancel)?;
     let count = now.inventory.entries.len();
     let mut comparison = Comparison {
@@ -152,7 +157,7 @@ pub fn diff(archive: &Archive, places: &[Place], only: &Only, cancel: &AtomicBoo
 
 /// What is there.
 struct Now<'a> {
-    places: &'a [Place],
+    places: &'a [HostTree],
     sources: Vec<Source>,
     /// Of each source the place it is.
     place_of: Vec<usize>,
@@ -161,7 +166,7 @@ struct Now<'a> {
 }
 
 impl<'a> Now<'a> {
-    fn scan(places: &'a [Place], cancel: &AtomicBool) -> Result<Now<'a>> {
+    fn scan(places: &'a [HostTree], cancel: &AtomicBool) -> Result<Now<'a>> {
         let mut now = Now {
             places,
             sources: Vec::new(),
@@ -236,7 +241,7 @@ fn shown(path: &[u8], is_directory: bool) -> String {
 
 struct Comparison<'a> {
     now: Now<'a>,
-    only: &'a Only,
+    only: &'a Selection,
     cancel: &'a AtomicBool,
     /// By what is there: the entry that is the same file in the archive, itself
     /// if it is no hard link there; `NONE` if it has no member.
@@ -264,13 +269,13 @@ impl Comparison<'_> {
 
     fn member(&mut self, member: Member, reader: &mut Reader<'_>) -> Result<()> {
         let path = normalise(&member.path)?;
-        if !self.now.covers(&path) || !self.only.picks(&path) {
+        if !self.now.covers(&path) || !self.only.includes(&path) {
             return Ok(());
         }
         let target = match member.kind {
             Kind::HardLink => {
                 let target = normalise(&member.link).context("the file it is a link to")?;
-                if !self.only.picks(&target) {
+                if !self.only.includes(&target) {
                     bail!(
                         "it is a hard link to {}, which is not among what is compared: name that, too",
                         display_path(&member.link)
@@ -492,7 +497,7 @@ impl Comparison<'_> {
                 (false, _) => Change::Added,
             };
             if change == Change::Added
-                && (self.implied.contains(&index) || !self.only.picks(&self.now.path(index)))
+                && (self.implied.contains(&index) || !self.only.includes(&self.now.path(index)))
             {
                 continue;
             }

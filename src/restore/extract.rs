@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{AtFlags, Dev, FileType, Mode, OFlags, makedev};
 use rustix::io::Errno;
 
-use super::metadata::{self, Lacks, Privilege};
+use super::metadata::{self, Privilege, Unrestored};
 use crate::archive::{Kind, Member, Reader};
 use crate::scan::{Extent, open_beneath};
 
@@ -41,23 +41,23 @@ pub struct Destination {
     pub name: Vec<u8>,
 }
 
-pub struct Options<'a> {
+pub struct ExtractOptions<'a> {
     /// Members that are extracted, by their normalised path.
     pub is_wanted: &'a dyn Fn(&[u8]) -> bool,
     /// Otherwise device nodes are refused.
     pub allow_devices: bool,
-    /// Attributes that this process has no right to set are told as lacks.
+    /// Attributes that this process has no right to set are reported as unrestored.
     /// Otherwise they are an error.
-    pub takes_refusals: bool,
+    pub tolerates_refusals: bool,
     pub cancel: &'a AtomicBool,
 }
 
 #[derive(Debug, Default)]
-pub struct Summary {
+pub struct ExtractSummary {
     pub member_count: u64,
     pub file_bytes: u64,
     /// What this file system or user could not be given.
-    pub lacks: Vec<String>,
+    pub unrestored: Vec<String>,
 }
 
 /// The components of a member's path, joined: without `./` and doubled slashes.
@@ -94,12 +94,12 @@ pub fn extract(
     reader: &mut Reader<'_>,
     file: Option<&File>,
     destinations: &[Destination],
-    options: &Options<'_>,
-) -> Result<Summary> {
+    options: &ExtractOptions<'_>,
+) -> Result<ExtractSummary> {
     let shared = Shared {
         file,
         privilege: Privilege::of_this_process(),
-        lacks: Lacks::new(options.takes_refusals),
+        unrestored: Unrestored::new(options.tolerates_refusals),
         failed: AtomicBool::new(false),
         error: Mutex::new(None),
     };
@@ -120,7 +120,7 @@ pub fn extract(
             by_path: HashMap::new(),
             parent: None,
             links: Vec::new(),
-            summary: Summary::default(),
+            summary: ExtractSummary::default(),
         };
         let result = extractor.members(reader);
         extractor.end_batch();
@@ -141,10 +141,10 @@ pub fn extract(
     extractor.link()?;
     extractor.finish_directories()?;
     let mut summary = extractor.summary;
-    summary.lacks = shared.lacks.into_named();
+    summary.unrestored = shared.unrestored.into_messages();
     if shared.privilege == Privilege::User {
         summary
-            .lacks
+            .unrestored
             .push("owners, set-user-id and set-group-id: only root may set them".to_owned());
     }
     Ok(summary)
@@ -159,7 +159,7 @@ fn thread_count() -> usize {
 struct Shared<'a> {
     file: Option<&'a File>,
     privilege: Privilege,
-    lacks: Lacks,
+    unrestored: Unrestored,
     failed: AtomicBool,
     error: Mutex<Option<anyhow::Error>>,
 }
@@ -196,7 +196,7 @@ struct Link {
 
 struct Extractor<'a> {
     destinations: &'a [Destination],
-    options: &'a Options<'a>,
+    options: &'a ExtractOptions<'a>,
     shared: &'a Shared<'a>,
     batch: Batch,
     /// `None` when all is handed over: then the workers end.
@@ -206,7 +206,7 @@ struct Extractor<'a> {
     /// The directory that something was last made in.
     parent: Option<(usize, Vec<u8>, Arc<OwnedFd>)>,
     links: Vec<Link>,
-    summary: Summary,
+    summary: ExtractSummary,
 }
 
 impl Extractor<'_> {
@@ -418,7 +418,7 @@ impl Extractor<'_> {
             }
             _ if privilege == Privilege::User => {
                 self.shared
-                    .lacks
+                    .unrestored
                     .add("device nodes: only root may make them".to_owned());
                 return Ok(());
             }
@@ -432,7 +432,13 @@ impl Extractor<'_> {
             }
         };
         made.map_err(twice)?;
-        metadata::apply_at(parent.as_fd(), name, member, privilege, &self.shared.lacks)
+        metadata::apply_at(
+            parent.as_fd(),
+            name,
+            member,
+            privilege,
+            &self.shared.unrestored,
+        )
     }
 
     fn link(&mut self) -> Result<()> {
@@ -471,7 +477,7 @@ impl Extractor<'_> {
                         fd.as_fd(),
                         member,
                         self.shared.privilege,
-                        &self.shared.lacks,
+                        &self.shared.unrestored,
                     ),
                     None => Ok(rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755))?),
                 }
@@ -545,7 +551,7 @@ impl Shared<'_> {
             file.set_len(job.member.file_bytes)
                 .context("set its size")?;
         }
-        metadata::apply(file.as_fd(), &job.member, self.privilege, &self.lacks)
+        metadata::apply(file.as_fd(), &job.member, self.privilege, &self.unrestored)
     }
 }
 

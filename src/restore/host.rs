@@ -7,24 +7,24 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::diff::Place;
+use super::diff::HostTree;
 use super::swap::Target;
 use crate::archive::{ImageOf, Manifest};
 use crate::config::plan::StackPlan;
 use crate::engine::{self, Volume};
 
 /// What a restore would replace, and what of it there is.
-pub fn places(manifest: &Manifest, stack: Option<&StackPlan>) -> Result<Vec<Place>> {
+pub fn host_trees(manifest: &Manifest, stack: Option<&StackPlan>) -> Result<Vec<HostTree>> {
     let dir = directory(manifest, stack)?;
     let present = engine::volumes(&volume_names(manifest))?;
     let missing = missing_volumes(manifest, &present)?;
     let volumes = by_name(&present);
     let targets = targets(manifest, &dir, &volumes)?;
-    let there = targets.into_iter().map(|target| Place {
+    let there = targets.into_iter().map(|target| HostTree {
         prefix: target.prefix.into_bytes(),
         path: Some(target.path).filter(|path| path.exists()),
     });
-    let missing = missing.iter().map(|volume| Place {
+    let missing = missing.iter().map(|volume| HostTree {
         prefix: format!("{}{}", volume_prefix(manifest), volume.name).into_bytes(),
         path: None,
     });
@@ -159,7 +159,7 @@ fn described(image: &ImageOf) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::restore::pick::frozen_manifest;
+    use crate::restore::selection::frozen_manifest;
 
     #[test]
     fn a_volume_goes_where_it_is_now_and_what_lies_in_one_place_goes_there_once() {

@@ -11,22 +11,22 @@ use rustix::io::Errno;
 
 use crate::archive::Member;
 
-/// How many lacks are named.
+/// How many messages are kept.
 const NAMED_COUNT: usize = 20;
 
 /// What could not be restored, and is not worth failing for.
 #[derive(Debug, Default)]
-pub struct Lacks {
+pub struct Unrestored {
     named: Mutex<Vec<String>>,
     /// What root may not set, for want of a capability, is one, too.
-    takes_refusals: bool,
+    tolerates_refusals: bool,
 }
 
-impl Lacks {
-    pub fn new(takes_refusals: bool) -> Lacks {
-        Lacks {
-            takes_refusals,
-            ..Lacks::default()
+impl Unrestored {
+    pub fn new(tolerates_refusals: bool) -> Unrestored {
+        Unrestored {
+            tolerates_refusals,
+            ..Unrestored::default()
         }
     }
 
@@ -40,7 +40,7 @@ impl Lacks {
         }
     }
 
-    pub fn into_named(self) -> Vec<String> {
+    pub fn into_messages(self) -> Vec<String> {
         self.named
             .into_inner()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -68,7 +68,7 @@ pub fn apply(
     fd: BorrowedFd<'_>,
     member: &Member,
     privilege: Privilege,
-    lacks: &Lacks,
+    unrestored: &Unrestored,
 ) -> Result<()> {
     let mut mode = member.mode;
     if privilege == Privilege::Root {
@@ -81,7 +81,7 @@ pub fn apply(
     rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).context("set its mode")?;
     for (name, value) in &member.attributes {
         let set = rustix::fs::fsetxattr(fd, &name[..], value, XattrFlags::empty());
-        attribute_result(set, name, member, privilege, lacks)?;
+        attribute_result(set, name, member, privilege, unrestored)?;
     }
     rustix::fs::futimens(fd, &times(member)).context("set its time")
 }
@@ -93,7 +93,7 @@ pub fn apply_at(
     name: &[u8],
     member: &Member,
     privilege: Privilege,
-    lacks: &Lacks,
+    unrestored: &Unrestored,
 ) -> Result<()> {
     let is_symlink = member.kind == crate::archive::Kind::Symlink;
     if privilege == Privilege::Root {
@@ -110,7 +110,7 @@ pub fn apply_at(
     path.extend_from_slice(name);
     for (attribute, value) in &member.attributes {
         let set = rustix::fs::lsetxattr(&path[..], &attribute[..], value, XattrFlags::empty());
-        attribute_result(set, attribute, member, privilege, lacks)?;
+        attribute_result(set, attribute, member, privilege, unrestored)?;
     }
     rustix::fs::utimensat(at, name, &times(member), AtFlags::SYMLINK_NOFOLLOW)
         .context("set its time")
@@ -139,24 +139,24 @@ fn attribute_result(
     name: &[u8],
     member: &Member,
     privilege: Privilege,
-    lacks: &Lacks,
+    unrestored: &Unrestored,
 ) -> Result<()> {
     let name = crate::sys::format::display_path(name);
     match result {
         Ok(()) => Ok(()),
         Err(Errno::OPNOTSUPP) => {
-            lacks.add(format!(
+            unrestored.add(format!(
                 "{name}: this file system does not keep it ({} has it)",
                 member.name()
             ));
             Ok(())
         }
         Err(Errno::PERM | Errno::ACCESS) if privilege == Privilege::User => {
-            lacks.add(format!("{name}: only root may set it"));
+            unrestored.add(format!("{name}: only root may set it"));
             Ok(())
         }
-        Err(Errno::PERM | Errno::ACCESS) if lacks.takes_refusals => {
-            lacks.add(format!(
+        Err(Errno::PERM | Errno::ACCESS) if unrestored.tolerates_refusals => {
+            unrestored.add(format!(
                 "{name}: only root with {} may set it",
                 capability(&name)
             ));

@@ -6,7 +6,7 @@ pub mod foreign;
 pub mod host;
 mod metadata;
 mod mounts;
-pub mod pick;
+pub mod selection;
 pub mod stack;
 pub mod swap;
 
@@ -20,8 +20,8 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags};
 
 use crate::archive::{self, Input, Kind, Reader};
-pub use extract::{Destination, Options, Summary, extract, normalise, within};
-use pick::Only;
+pub use extract::{Destination, ExtractOptions, ExtractSummary, extract, normalise, within};
+use selection::Selection;
 
 /// An archive to be read.
 pub enum Archive {
@@ -94,23 +94,23 @@ impl Archive {
     }
 }
 
-/// Unpacks what `only` picks into `dir`, which is made (mode 0700), or empty.
+/// Unpacks what `only` includes into `dir`, which is made (mode 0700), or empty.
 pub fn to_directory(
     archive: &Archive,
     dir: &Path,
-    only: &Only,
+    only: &Selection,
     allow_devices: bool,
     cancel: &AtomicBool,
-) -> Result<Summary> {
+) -> Result<ExtractSummary> {
     let destination = Destination {
         prefix: Vec::new(),
         parent: open_empty(dir)?,
         name: Vec::new(),
     };
-    let options = Options {
-        is_wanted: &|path| only.picks(path),
+    let options = ExtractOptions {
+        is_wanted: &|path| only.includes(path),
         allow_devices,
-        takes_refusals: true,
+        tolerates_refusals: true,
         cancel,
     };
     let mut reader = archive.reader()?;
@@ -133,12 +133,12 @@ fn is_at_the_end(reader: &mut Reader<'_>, archive: &Archive) -> Result<bool> {
 }
 
 /// What [`to_directory`] would write: the members' names, one a line.
-pub fn listing(archive: &Archive, only: &Only) -> Result<String> {
+pub fn listing(archive: &Archive, only: &Selection) -> Result<String> {
     let mut reader = archive.reader()?;
     let mut text = String::new();
     while let Some(member) = reader.next_member()? {
         let path = normalise(&member.path).with_context(|| member.name())?;
-        if only.picks(&path) {
+        if only.includes(&path) {
             let slash = if member.kind == Kind::Directory {
                 "/"
             } else {

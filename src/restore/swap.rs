@@ -24,7 +24,7 @@ const FORMAT_VERSION: u32 = 2;
 /// One restore under way.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Entry {
+pub struct RestoreEntry {
     pub format_version: u32,
     pub stack: String,
     /// `None` while only the restored compose file could tell it: no container
@@ -32,7 +32,7 @@ pub struct Entry {
     pub project: Option<String>,
     pub compose: ComposeProject,
     pub since: ZonedDateTime,
-    pub step: Step,
+    pub step: RestoreStep,
     pub targets: Vec<Target>,
     /// Volumes that were not there before.
     pub new_volumes: Vec<String>,
@@ -48,7 +48,7 @@ pub struct Entry {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Step {
+pub enum RestoreStep {
     /// Nothing is changed yet but beside the targets.
     Staging,
     /// Any number of targets may be exchanged, and containers made.
@@ -70,15 +70,15 @@ pub struct Target {
     pub new: Option<u64>,
 }
 
-impl Entry {
-    pub fn new(stack: &str, compose: ComposeProject, targets: Vec<Target>) -> Entry {
-        Entry {
+impl RestoreEntry {
+    pub fn new(stack: &str, compose: ComposeProject, targets: Vec<Target>) -> RestoreEntry {
+        RestoreEntry {
             format_version: FORMAT_VERSION,
             stack: stack.to_owned(),
             project: compose.name.clone(),
             compose,
             since: ZonedDateTime::now(),
-            step: Step::Staging,
+            step: RestoreStep::Staging,
             targets,
             new_volumes: Vec::new(),
             container_ids: Vec::new(),
@@ -151,7 +151,7 @@ fn path_of(state_dir: &Path, stack: &str) -> PathBuf {
 }
 
 /// Restores that were not finished, as far as they can be understood.
-pub fn found(state_dir: &Path) -> Result<Vec<(String, Result<Entry>)>> {
+pub fn found(state_dir: &Path) -> Result<Vec<(String, Result<RestoreEntry>)>> {
     let dir = state_dir.join("restore");
     let context = || format!("list {}", dir.display());
     let listing = match fs::read_dir(&dir) {
@@ -182,8 +182,8 @@ pub fn found(state_dir: &Path) -> Result<Vec<(String, Result<Entry>)>> {
     Ok(found)
 }
 
-fn read(path: &Path) -> Result<Entry> {
-    let entry: Entry = serde_json::from_slice(&fs::read(path)?)?;
+fn read(path: &Path) -> Result<RestoreEntry> {
+    let entry: RestoreEntry = serde_json::from_slice(&fs::read(path)?)?;
     if entry.format_version != FORMAT_VERSION {
         bail!(
             "its format is version {}, this program knows {FORMAT_VERSION}",
@@ -359,7 +359,7 @@ mod tests {
     use super::*;
 
     /// Three targets, the last of which was not there before.
-    fn scene(dir: &Path) -> Entry {
+    fn scene(dir: &Path) -> RestoreEntry {
         let targets = ["a", "b", "c"].map(|name| Target::new(name, &dir.join(name)));
         for target in &targets {
             if target.prefix != "c" {
@@ -376,14 +376,14 @@ mod tests {
             files: vec![],
             env_files: vec![],
         };
-        let mut entry = Entry::new("x", compose, targets.to_vec());
+        let mut entry = RestoreEntry::new("x", compose, targets.to_vec());
         for target in &mut entry.targets {
             target.note_new().unwrap();
         }
         entry
     }
 
-    fn contents(entry: &Entry) -> Vec<String> {
+    fn contents(entry: &RestoreEntry) -> Vec<String> {
         let read = |target: &Target| fs::read_to_string(target.path.join("content"));
         entry
             .targets
@@ -417,7 +417,7 @@ mod tests {
     fn an_exchange_is_whole_and_what_was_there_is_removed_or_kept() {
         for keep_old in [false, true] {
             let dir = tempfile::tempdir().unwrap();
-            let entry = Entry {
+            let entry = RestoreEntry {
                 keep_old,
                 ..scene(dir.path())
             };

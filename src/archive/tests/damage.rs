@@ -135,12 +135,12 @@ impl Archive {
 
     /// Those that this program does, until it comes to the damage.
     fn unpacked(&self, bytes: &[u8]) -> Vec<String> {
-        use crate::restore::{Archive, pick::Only, to_directory};
+        use crate::restore::{Archive, selection::Selection, to_directory};
         let out = tempfile::tempdir().unwrap();
         let damaged = self.dir.path().join("damaged.tar");
         fs::write(&damaged, bytes).unwrap();
         let archive = Archive::open(&damaged).unwrap();
-        let _ = to_directory(&archive, out.path(), &Only::default(), false, &GO_ON);
+        let _ = to_directory(&archive, out.path(), &Selection::default(), false, &GO_ON);
         self.files_in(out.path())
     }
 

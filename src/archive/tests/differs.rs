@@ -6,17 +6,17 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::tree::{Extent, build};
 use super::*;
-use crate::restore::diff::{Diff, Place, diff};
-use crate::restore::pick::Only;
+use crate::restore::diff::{Diff, HostTree, diff};
+use crate::restore::selection::Selection;
 use crate::restore::{Archive, to_directory};
 
 fn compare(archive: &Path, prefix: &str, path: &Path, only: &[&str]) -> anyhow::Result<Diff> {
-    let place = Place {
+    let place = HostTree {
         prefix: prefix.as_bytes().to_vec(),
         path: path.exists().then(|| path.to_owned()),
     };
     let only: Vec<String> = only.iter().map(|name| (*name).to_owned()).collect();
-    let only = Only::new(&only, None)?;
+    let only = Selection::new(&only, None)?;
     diff(&Archive::open(archive)?, &[place], &only, &GO_ON)
 }
 
@@ -43,7 +43,7 @@ fn nothing_differs_from_what_was_archived_or_restored() {
     to_directory(
         &Archive::open(&tar).unwrap(),
         &out,
-        &Only::default(),
+        &Selection::default(),
         true,
         &GO_ON,
     )

@@ -10,9 +10,9 @@ use super::forge::{
     Evil, REAL, any_edit, any_member, edited, evil, file, header, link, pax, write,
 };
 use super::*;
-use crate::restore::diff::{Place, diff};
-use crate::restore::pick::Only;
-use crate::restore::{Archive, Destination, Options, extract, to_directory};
+use crate::restore::diff::{HostTree, diff};
+use crate::restore::selection::Selection;
+use crate::restore::{Archive, Destination, ExtractOptions, extract, to_directory};
 
 /// A directory that must stay as it is, beside the one that is unpacked into.
 struct Trap {
@@ -37,7 +37,7 @@ impl Trap {
         let result = to_directory(
             &Archive::open(&archive)?,
             &out,
-            &Only::default(),
+            &Selection::default(),
             false,
             &GO_ON,
         );
@@ -50,7 +50,7 @@ impl Trap {
         assert_eq!(names, ["a.tar", "out", "outside"]);
         let is_whole = result
             .as_ref()
-            .is_ok_and(|summary| summary.lacks.is_empty());
+            .is_ok_and(|summary| summary.unrestored.is_empty());
         let acls = b"SCHILY.acl.";
         let has_acls = bytes.windows(acls.len()).any(|window| window == acls);
         assert_is_told_apart(&archive, &out, is_whole, has_acls);
@@ -64,12 +64,12 @@ impl Trap {
 
 /// What was restored differs in nothing; what was refused may be compared.
 fn assert_is_told_apart(archive: &Path, out: &Path, is_whole: bool, has_acls: bool) {
-    let place = Place {
+    let place = HostTree {
         prefix: Vec::new(),
         path: Some(out.to_owned()),
     };
     let archive = Archive::open(archive).unwrap();
-    let diff = diff(&archive, &[place], &Only::default(), &GO_ON);
+    let diff = diff(&archive, &[place], &Selection::default(), &GO_ON);
     if !is_whole {
         return;
     }
@@ -333,10 +333,10 @@ fn what_leads_outside_is_refused_by_name() {
 #[test]
 fn no_link_takes_the_place_of_a_tree() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
+    let options = ExtractOptions {
         is_wanted: &|_| true,
         allow_devices: true,
-        takes_refusals: true,
+        tolerates_refusals: true,
         cancel: &GO_ON,
     };
     let restore = |members: &[Evil]| {

@@ -4,17 +4,23 @@ use super::facts::{differences, facts};
 use super::tools::run;
 use super::tree::{Extent, build};
 use super::*;
-use crate::restore::pick::Only;
+use crate::restore::selection::Selection;
 use crate::restore::{Archive, to_directory};
 
-fn restore(archive: &Path, to: &Path) -> anyhow::Result<crate::restore::Summary> {
-    to_directory(&Archive::open(archive)?, to, &Only::default(), true, &GO_ON)
+fn restore(archive: &Path, to: &Path) -> anyhow::Result<crate::restore::ExtractSummary> {
+    to_directory(
+        &Archive::open(archive)?,
+        to,
+        &Selection::default(),
+        true,
+        &GO_ON,
+    )
 }
 
 /// The same, as from a pipe.
 fn restore_stream(archive: &Path, to: &Path) {
     use crate::archive::{Input, Reader};
-    use crate::restore::{Destination, Options, extract};
+    use crate::restore::{Destination, ExtractOptions, extract};
     fs::create_dir(to).unwrap();
     let mut reader = Reader::new(Input::Stream(Box::new(File::open(archive).unwrap()))).unwrap();
     let destination = Destination {
@@ -22,10 +28,10 @@ fn restore_stream(archive: &Path, to: &Path) {
         parent: File::open(to).unwrap().into(),
         name: Vec::new(),
     };
-    let options = Options {
+    let options = ExtractOptions {
         is_wanted: &|_| true,
         allow_devices: true,
-        takes_refusals: false,
+        tolerates_refusals: false,
         cancel: &GO_ON,
     };
     extract(&mut reader, None, &[destination], &options).unwrap();
@@ -45,7 +51,7 @@ fn round_trip(dir: &Path) {
     build(&tree, Extent::Full);
     archive(&tree, &dir.join("a.tar"));
     let summary = restore(&dir.join("a.tar"), &dir.join("out")).unwrap();
-    assert_eq!(summary.lacks, [""; 0]);
+    assert_eq!(summary.unrestored, [""; 0]);
     assert_same(&tree, &dir.join("out/stack"), &[]);
     restore_stream(&dir.join("a.tar"), &dir.join("stream"));
     assert_same(&tree, &dir.join("stream/stack"), &[]);
@@ -196,7 +202,7 @@ fn only_what_is_named_is_restored() {
     archive(&tree, &dir.path().join("a.tar"));
     let only = |names: &[&str], to: &str| {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let only = Only::new(&names, None).unwrap();
+        let only = Selection::new(&names, None).unwrap();
         let archive = Archive::open(&dir.path().join("a.tar")).unwrap();
         to_directory(&archive, &dir.path().join(to), &only, true, &GO_ON)
     };

@@ -22,8 +22,8 @@ use super::host::{
     by_name, directory, missing_images, missing_volumes, refuse_unless_exchangeable, targets,
     volume_names,
 };
-use super::swap::{self, Entry, Step};
-use super::{Archive, Destination, Options, extract};
+use super::swap::{self, RestoreEntry, RestoreStep};
+use super::{Archive, Destination, ExtractOptions, extract};
 use crate::archive::{ImageOf, Manifest, Sums};
 use crate::config::StopMethod;
 use crate::config::plan::StackPlan;
@@ -46,7 +46,7 @@ const STAND_IN_WARNINGS: [&str; 2] = [
 const LOAD_THEM: &str = "pull or load them, or give --no-start";
 
 /// What is known before anything is changed.
-pub struct Restore<'a> {
+pub struct RestorePlan<'a> {
     archive: &'a Archive,
     manifest: Manifest,
     state_dir: &'a Path,
@@ -63,10 +63,10 @@ pub struct Restore<'a> {
     idle: BTreeSet<String>,
     missing_volumes: Vec<Volume>,
     warnings: Vec<String>,
-    entry: Entry,
+    entry: RestoreEntry,
 }
 
-pub struct Wish<'a> {
+pub struct RestoreOptions<'a> {
     pub state_dir: &'a Path,
     pub allow_devices: bool,
     /// Otherwise data that is not as it was written replaces nothing.
@@ -87,20 +87,22 @@ pub struct Restored {
     pub member_count: u64,
     pub file_bytes: u64,
     /// What was there before, with `--keep-old`.
-    pub kept: Vec<PathBuf>,
-    pub lacks: Vec<String>,
+    #[serde(rename = "kept")]
+    pub old_paths: Vec<PathBuf>,
+    #[serde(rename = "lacks")]
+    pub unrestored: Vec<String>,
     pub warnings: Vec<String>,
 }
 
-impl<'a> Restore<'a> {
+impl<'a> RestorePlan<'a> {
     /// Looks at everything and changes nothing. `stack` is what the
     /// configuration says of it, if it does.
-    pub fn plan(
+    pub fn new(
         archive: &'a Archive,
         manifest: &Manifest,
         stack: Option<&StackPlan>,
-        wish: &Wish<'a>,
-    ) -> Result<Restore<'a>> {
+        options: &RestoreOptions<'a>,
+    ) -> Result<RestorePlan<'a>> {
         let compose = compose_project(manifest, stack)?;
         let containers = match &compose.name {
             Some(project) => engine::compose_containers(Some(project))?,
@@ -127,7 +129,7 @@ impl<'a> Restore<'a> {
         let missing = missing_images(manifest.images.iter().filter(of_made))?;
         if !missing.is_empty() {
             let said = images_are_missing(&missing);
-            ensure!(!wish.starts, "{said}; {LOAD_THEM}");
+            ensure!(!options.starts, "{said}; {LOAD_THEM}");
             warnings.push(said);
         }
         if let Some(mark) = (manifest.changed_count > 0).then_some(manifest.changed_count) {
@@ -152,24 +154,24 @@ impl<'a> Restore<'a> {
                 format!("{} is not in the archive and stays as it is", coverage.name)
             }),
         );
-        let mut entry = Entry::new(&manifest.stack, compose, targets);
-        entry.keep_old = wish.keep_old;
+        let mut entry = RestoreEntry::new(&manifest.stack, compose, targets);
+        entry.keep_old = options.keep_old;
         entry.new_volumes = missing_volumes
             .iter()
             .map(|volume| volume.name.clone())
             .collect();
         entry.note_containers(&containers);
         let (running, idle) = by_state(&containers);
-        let restore = Restore {
+        let restore = RestorePlan {
             archive,
             manifest: manifest.clone(),
-            state_dir: wish.state_dir,
+            state_dir: options.state_dir,
             signals: Signals::default(),
             stop_timeout: stack.and_then(|stack| stack.stop_timeout),
             start_timeout: stack.map_or(Duration::from_secs(180), |stack| stack.start_timeout),
-            allow_devices: wish.allow_devices,
-            allow_damaged: wish.allow_damaged,
-            starts: wish.starts,
+            allow_devices: options.allow_devices,
+            allow_damaged: options.allow_damaged,
+            starts: options.starts,
             running,
             idle,
             missing_volumes,
@@ -259,8 +261,8 @@ impl<'a> Restore<'a> {
             downtime_ms: downtime.as_millis() as u64,
             member_count: summary.member_count,
             file_bytes: summary.file_bytes,
-            kept,
-            lacks: summary.lacks,
+            old_paths: kept,
+            unrestored: summary.unrestored,
             warnings: self.warnings,
         })
     }
@@ -307,7 +309,10 @@ impl<'a> Restore<'a> {
         )
     }
 
-    fn attempt(&mut self, journal: &Journal) -> Result<(super::Summary, Vec<String>, Duration)> {
+    fn attempt(
+        &mut self,
+        journal: &Journal,
+    ) -> Result<(super::ExtractSummary, Vec<String>, Duration)> {
         self.create_volumes()?;
         let summary = self.unpack()?;
         if self.manifest.is_stand_in && self.starts {
@@ -318,7 +323,7 @@ impl<'a> Restore<'a> {
         self.stop(journal)?;
         self.refuse_what_is_held(&[])?;
         self.signals.check()?;
-        self.entry.step = Step::Swapping;
+        self.entry.step = RestoreStep::Swapping;
         self.entry.write(self.state_dir)?;
         self.entry.exchange()?;
         tracing::info!("exchanged");
@@ -328,8 +333,8 @@ impl<'a> Restore<'a> {
             Vec::new()
         };
         let downtime = down_since.elapsed();
-        let committed = Entry {
-            step: Step::Committed,
+        let committed = RestoreEntry {
+            step: RestoreStep::Committed,
             ..self.entry.clone()
         };
         committed.write(self.state_dir)?;
@@ -361,7 +366,7 @@ impl<'a> Restore<'a> {
         self.entry.write(self.state_dir)
     }
 
-    fn unpack(&mut self) -> Result<super::Summary> {
+    fn unpack(&mut self) -> Result<super::ExtractSummary> {
         tracing::info!("unpacking beside what is there");
         let mut destinations = Vec::new();
         for target in &self.entry.targets {
@@ -378,11 +383,11 @@ impl<'a> Restore<'a> {
                     .to_vec(),
             });
         }
-        let options = Options {
+        let options = ExtractOptions {
             is_wanted: &|_| true,
             allow_devices: self.allow_devices,
             // What was there goes: nothing may get lost.
-            takes_refusals: false,
+            tolerates_refusals: false,
             cancel: self.signals.flag(),
         };
         let mut reader = self.archive.reader()?;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{LOAD_THEM, Restore, images_are_missing};
+use super::{LOAD_THEM, RestorePlan, images_are_missing};
 use crate::archive::ImageOf;
 use crate::engine::{self, ComposeConfig, ComposeProject, Container, Status};
 use crate::restore::host::missing_images;
@@ -16,7 +16,7 @@ use crate::stack::lifecycle::{self, replicas};
 use crate::stack::running::{Before, WasRunning};
 use crate::stack::survey::find_project;
 
-impl Restore<'_> {
+impl RestorePlan<'_> {
     /// With an archive that does not tell, the compose file that is unpacked
     /// tells what will be started.
     ///

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::engine::{self, Container, Status};
-use crate::restore::swap::{self, Entry, Step};
+use crate::restore::swap::{self, RestoreEntry, RestoreStep};
 use crate::stack::journal::Journal;
 
 /// So long an Engine that is away is waited for, as it is for a start.
@@ -21,8 +21,8 @@ pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Resul
         let result = entry.and_then(|entry| {
             tracing::warn!(stack, step = ?entry.step, "a restore was killed");
             match entry.step {
-                Step::Committed => finish(&entry, journal, state_dir).map(drop),
-                Step::Staging | Step::Swapping => undo(&entry, state_dir),
+                RestoreStep::Committed => finish(&entry, journal, state_dir).map(drop),
+                RestoreStep::Staging | RestoreStep::Swapping => undo(&entry, state_dir),
             }
         });
         recovered.push((stack, result));
@@ -30,9 +30,9 @@ pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Resul
     Ok(recovered)
 }
 
-pub(super) fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
+pub(super) fn undo(entry: &RestoreEntry, state_dir: &Path) -> Result<()> {
     let containers = match (entry.step, &entry.project) {
-        (Step::Swapping, Some(project)) => engine::patiently(
+        (RestoreStep::Swapping, Some(project)) => engine::patiently(
             || engine::compose_containers(Some(project)),
             |away| away < ENGINE_LIMIT,
         )?,
@@ -64,7 +64,7 @@ fn stop(containers: &[Container]) -> Result<()> {
 /// the place of one with anonymous volumes, it first gives its place, and the
 /// volumes, to one as the file that is back describes it: once it is gone,
 /// they are nobody's.
-fn remove_new(entry: &Entry, containers: &[Container]) -> Result<()> {
+fn remove_new(entry: &RestoreEntry, containers: &[Container]) -> Result<()> {
     let (old, mut new): (Vec<&Container>, Vec<&Container>) = containers
         .iter()
         .partition(|c| entry.container_ids.contains(&c.id));
@@ -89,7 +89,11 @@ fn remove_new(entry: &Entry, containers: &[Container]) -> Result<()> {
     engine::remove_containers(&ids)
 }
 
-pub(super) fn finish(entry: &Entry, journal: &Journal, state_dir: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn finish(
+    entry: &RestoreEntry,
+    journal: &Journal,
+    state_dir: &Path,
+) -> Result<Vec<PathBuf>> {
     journal.remove(&entry.stack)?;
     let kept = entry.clean()?;
     entry.remove(state_dir)?;

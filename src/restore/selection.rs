@@ -10,22 +10,22 @@ use serde_json::Value;
 use super::normalise;
 use crate::archive::Manifest;
 
-/// Names of members and all beneath them, or of volumes. None picks everything.
+/// Names of members and all beneath them, or of volumes. None includes everything.
 #[derive(Debug, Default)]
-pub struct Only {
+pub struct Selection {
     names: Vec<Vec<u8>>,
     /// Positions of the names that picked something.
     found: RefCell<BTreeSet<usize>>,
 }
 
-impl Only {
+impl Selection {
     /// `names` may also be services, if there is a manifest to tell their
     /// volumes and binds.
     ///
     /// # Errors
     /// When a name can be none of a member, or a service has nothing that the
     /// archive holds.
-    pub fn new(names: &[String], manifest: Option<&Manifest>) -> Result<Only> {
+    pub fn new(names: &[String], manifest: Option<&Manifest>) -> Result<Selection> {
         let mut all = Vec::new();
         for name in names {
             match manifest.and_then(|manifest| of_service(manifest, name)) {
@@ -36,14 +36,14 @@ impl Only {
                 None => all.push(normalise(name.as_bytes())?),
             }
         }
-        Ok(Only {
+        Ok(Selection {
             names: all,
             found: RefCell::default(),
         })
     }
 
     /// `path` is normalised.
-    pub fn picks(&self, path: &[u8]) -> bool {
+    pub fn includes(&self, path: &[u8]) -> bool {
         if self.names.is_empty() {
             return true;
         }
@@ -55,13 +55,13 @@ impl Only {
         let in_volumes = slash
             .filter(|at| path[..*at].ends_with(b".volumes"))
             .map(|at| &path[at + 1..]);
-        let picks = |name: &Vec<u8>| {
+        let includes = |name: &Vec<u8>| {
             is_within(name, path) || in_volumes.is_some_and(|rest| is_within(name, rest))
         };
         let mut is_picked = false;
         // All of them: a name that another one holds, too, is found.
         for (at, name) in self.names.iter().enumerate() {
-            if picks(name) {
+            if includes(name) {
                 self.found.borrow_mut().insert(at);
                 is_picked = true;
             }
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_name_picks_a_member_what_is_beneath_it_and_a_volume() {
-        let only = Only::new(&["web/html".to_owned(), "web_data".to_owned()], None).unwrap();
+        let only = Selection::new(&["web/html".to_owned(), "web_data".to_owned()], None).unwrap();
         assert!(only.check_all_found().is_err());
         for path in [
             "web/html",
@@ -174,7 +174,7 @@ mod tests {
             "web.volumes/web_data",
             "web.volumes/web_data/x",
         ] {
-            assert!(only.picks(path.as_bytes()), "{path}");
+            assert!(only.includes(path.as_bytes()), "{path}");
         }
         for path in [
             "web",
@@ -183,14 +183,14 @@ mod tests {
             "web_dat",
             "other/web_data",
         ] {
-            assert!(!only.picks(path.as_bytes()), "{path}");
+            assert!(!only.includes(path.as_bytes()), "{path}");
         }
         only.check_all_found().unwrap();
-        assert!(Only::default().picks(b"anything"));
+        assert!(Selection::default().includes(b"anything"));
         // One name within another, and one twice.
         let names = ["web", "web/html", "web"].map(str::to_owned);
-        let nested = Only::new(&names, None).unwrap();
-        assert!(nested.picks(b"web/html/a"));
+        let nested = Selection::new(&names, None).unwrap();
+        assert!(nested.includes(b"web/html/a"));
         nested.check_all_found().unwrap();
     }
 
