@@ -60,11 +60,6 @@ pub struct Manifest {
     /// As `docker compose config --format json` printed it; `null` when the
     /// compose file could not be read.
     pub compose: Value,
-    /// Not read from an archive, but made up for one that has none: what ran,
-    /// and possibly the project, is only known when the restored compose file
-    /// can be read.
-    #[serde(skip)]
-    pub is_stand_in: bool,
 }
 
 /// The image that a service's container was made from.

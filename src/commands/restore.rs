@@ -11,10 +11,10 @@ use crate::cli::{Global, Restore};
 use crate::config::plan::Plan;
 use crate::outcome::ExitStatus;
 use crate::restore::diff::HostTree;
-use crate::restore::foreign::stand_in;
-use crate::restore::selection::{Selection, check_manifest};
+use crate::restore::foreign::guess;
+use crate::restore::selection::Selection;
 use crate::restore::stack::RestoreOptions;
-use crate::restore::{self as restores, Archive};
+use crate::restore::{self as restores, Archive, ArchiveFacts, check_manifest};
 use crate::store::{Store, StoredArchive};
 use crate::sys::format::human_bytes;
 use crate::sys::lock::{Lock, Work};
@@ -64,8 +64,8 @@ fn diff(
         }],
         None => {
             let plan = load_with(global, Absent::UseDefaults)?;
-            let manifest = told_or_made_up(options, &plan, archive, manifest)?;
-            restores::host::host_trees(&manifest, plan.stack(&manifest.stack))?
+            let facts = archive_facts(options, &plan, archive, manifest)?;
+            restores::host::host_trees(&facts, plan.stack(facts.stack()))?
         }
     };
     let signals = Signals::install()?;
@@ -88,8 +88,8 @@ fn restore_stack(
     manifest: Option<Manifest>,
 ) -> Result<ExitStatus> {
     let plan = load_with(global, Absent::UseDefaults)?;
-    let manifest = &told_or_made_up(options, &plan, archive, manifest)?;
-    let stack = plan.stack(&manifest.stack);
+    let facts = &archive_facts(options, &plan, archive, manifest)?;
+    let stack = plan.stack(facts.stack());
     let wish = RestoreOptions {
         state_dir: &plan.state_dir,
         allow_devices: options.allow_devices || is_in_store(options),
@@ -97,7 +97,7 @@ fn restore_stack(
         keep_old: options.keep_old,
         starts: !options.no_start,
     };
-    let look = || restores::stack::RestorePlan::new(archive, manifest, stack, &wish);
+    let look = || restores::stack::RestorePlan::new(archive, facts, stack, &wish);
     let shown = look()?.text();
     if options.dry_run {
         return print(&shown).map(|()| ExitStatus::Ok);
@@ -191,13 +191,14 @@ fn is_in_store(options: &Restore) -> bool {
     options.from.is_none() && is_of_stack(&options.what)
 }
 
-/// The archive's own manifest, or one made up for the stack that is named.
-fn told_or_made_up(
+/// Returns the archive's manifest, or guesses what it would say about the stack
+/// that is named.
+fn archive_facts(
     options: &Restore,
     plan: &Plan,
     archive: &Archive,
     manifest: Option<Manifest>,
-) -> Result<Manifest> {
+) -> Result<ArchiveFacts> {
     if options.from.is_some() {
         let is_stack = is_of_stack(&options.what) && !options.what.contains('@');
         ensure!(
@@ -215,7 +216,7 @@ fn told_or_made_up(
                 manifest.stack
             )
         }
-        (Some(manifest), _) => Ok(manifest),
+        (Some(manifest), _) => Ok(ArchiveFacts::Described(Box::new(manifest))),
         (None, Some(named)) => {
             let stack = plan.stack(named).with_context(|| {
                 format!(
@@ -224,7 +225,7 @@ fn told_or_made_up(
                     archive.name()
                 )
             })?;
-            stand_in(archive, stack)
+            guess(archive, stack).map(ArchiveFacts::Guessed)
         }
         (None, None) => bail!(
             "{} has no manifest that tells which stack it is of: name that (`restore STACK --from \

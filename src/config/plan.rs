@@ -14,6 +14,8 @@ use crate::engine::ComposeProject;
 use crate::scan::Exclude;
 
 const DEFAULT_START_TIMEOUT_SECS: u32 = 180;
+/// How long the start of a stack may take, unless its configuration says.
+pub const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(DEFAULT_START_TIMEOUT_SECS as u64);
 
 #[derive(Debug)]
 pub struct Plan {

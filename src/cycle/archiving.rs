@@ -393,7 +393,6 @@ impl Cycle<'_> {
                 .as_ref()
                 .map(|config| config.json.clone())
                 .unwrap_or_default(),
-            is_stand_in: false,
         }
     }
 }

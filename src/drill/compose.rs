@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::copy::CopyLocation;
 use crate::archive::Manifest;
 use crate::engine::Volume;
-use crate::restore::selection::tree_of;
+use crate::restore::tree_of;
 
 /// Fields of a service that are its container's own affair. Of the others, a
 /// few are rewritten, and all that Compose may ever learn beyond is left out.

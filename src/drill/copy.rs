@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use crate::archive::Manifest;
-use crate::restore::selection::tree_of;
+use crate::restore::tree_of;
 
 /// As many as Linux follows (`path_resolution(7)`).
 const LINKS_MAX: usize = 40;

@@ -1,25 +1,25 @@
-//! Archives of other programs: `tar -cf` of a stack's directory, as the script
-//! made them. Such an archive has no manifest, so one is made up, of what its
-//! headers tell and of what is there now.
+//! Archives without a manifest: `tar -cf` of a stack's directory, as the old
+//! script made them. What a restore needs to know is guessed from their headers,
+//! the configuration and the present stack.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use jiff::ZonedDateTime;
-use serde_json::Value;
 
-use super::{Archive, normalise, within};
-use crate::archive::{FORMAT_VERSION, Kind, Manifest};
+use super::archive::Archive;
+use super::facts::GuessedFacts;
+use super::member_path::{normalise, split, within};
+use crate::archive::Kind;
 use crate::config::plan::StackPlan;
-use crate::config::{Capture, StopMethod};
-use crate::engine;
+use crate::engine::{self, ComposeProject};
 use crate::outcome::{Coverage, MountKind};
 use crate::stack::survey::{self, Survey};
 use crate::sys::format::display_path;
 
-/// Where Compose looks (compose-spec, "Compose file").
+/// Names of the file that Compose looks for (compose-spec, "Compose file").
 const COMPOSE_FILES: [&str; 4] = [
     "compose.yaml",
     "compose.yml",
@@ -27,63 +27,48 @@ const COMPOSE_FILES: [&str; 4] = [
     "docker-compose.yml",
 ];
 
-/// A manifest for an archive that has none, as one of `stack`. Changes nothing.
+/// Guesses what a manifest would say about an archive of `stack`. Changes
+/// nothing.
 ///
 /// # Errors
-/// When it cannot be told what of the archive is the stack's directory, or
-/// which project the stack is now.
-pub fn stand_in(archive: &Archive, stack: &StackPlan) -> Result<Manifest> {
+/// When the archive is not in a file, when it is not clear which directory in it
+/// is the stack's, or which project the stack is now.
+pub fn guess(archive: &Archive, stack: &StackPlan) -> Result<GuessedFacts> {
     let Archive::File { file, .. } = archive else {
         bail!(
             "an archive without a manifest is read twice, before and while it replaces a stack: \
              save it to a file first"
         )
     };
-    let seen = look(archive, &compose_files(stack)).with_context(|| archive.name())?;
-    let root = seen
-        .root()
-        .with_context(|| format!("restore a stack from {}", archive.name()))?;
-    // What the compose file calls it is for the restored one to say.
+    let headers = Headers::read(archive, &compose_files(stack)).with_context(|| archive.name())?;
+    let root = headers
+        .stack_directory()
+        .with_context(|| format!("cannot restore a stack from {}", archive.name()))?;
+    // The name in the present compose file does not count: the one in the
+    // archive may have another.
     let project = survey::find_project(&stack.compose, None, &engine::compose_containers(None)?)?;
-    let metadata = file.metadata()?;
-    Ok(Manifest {
-        format_version: FORMAT_VERSION,
-        program_version: String::new(),
+    Ok(GuessedFacts {
         stack: stack.name.clone(),
-        project: project.unwrap_or_default(),
-        host: String::new(),
-        trees: BTreeMap::from([(root, stack.dir().display().to_string())]),
-        real_trees: BTreeMap::new(),
-        capture: Capture::Offline,
-        stop_method: StopMethod::Down,
-        files: Vec::new(),
-        env_files: Vec::new(),
-        captured: ZonedDateTime::try_from(metadata.modified()?)?,
-        downtime_ms: None,
-        running: Vec::new(),
-        replicas: BTreeMap::new(),
-        images: Vec::new(),
-        volumes: Vec::new(),
-        coverage: not_held(stack),
-        archive_bytes: metadata.len(),
-        content_bytes: seen.content_bytes,
-        member_count: seen.member_count,
-        socket_count: 0,
-        excluded_count: 0,
-        changed_count: 0,
-        changed: Vec::new(),
-        compose: Value::Null,
-        is_stand_in: true,
+        compose: ComposeProject {
+            name: project,
+            ..stack.compose.clone()
+        },
+        root,
+        modified: ZonedDateTime::try_from(file.metadata()?.modified()?)?,
+        not_archived: mounts_outside(stack),
     })
 }
 
-/// Volumes and binds outside the directory, as far as what is there tells them:
-/// a stack that is gone tells nothing.
-fn not_held(stack: &StackPlan) -> Vec<Coverage> {
+/// Returns the stack's mounts outside of its directory. Without containers and a
+/// compose file, none are known.
+fn mounts_outside(stack: &StackPlan) -> Vec<Coverage> {
     let survey = match Survey::of(stack) {
         Ok(survey) => survey,
         Err(error) => {
-            tracing::debug!(error = format!("{error:#}"), "nothing is there to look at");
+            tracing::debug!(
+                error = format!("{error:#}"),
+                "cannot list the stack's mounts"
+            );
             return Vec::new();
         }
     };
@@ -98,7 +83,8 @@ fn not_held(stack: &StackPlan) -> Vec<Coverage> {
     outside.collect()
 }
 
-/// Relative to the stack's directory; one of them must be in the archive.
+/// Paths of possible compose files, relative to the stack's directory. One of
+/// them must be in the archive.
 fn compose_files(stack: &StackPlan) -> Vec<Vec<u8>> {
     let configured = stack.compose.files.first().map(|file| {
         let file = stack.dir().join(file);
@@ -111,74 +97,71 @@ fn compose_files(stack: &StackPlan) -> Vec<Vec<u8>> {
     }
 }
 
-/// What an archive's headers tell. Paths are normalised.
+/// What the headers of an archive say. All paths are normalised.
 #[derive(Debug, Default)]
-struct Seen {
+struct Headers {
     directories: BTreeSet<Vec<u8>>,
-    /// Those that hold what is no directory.
+    /// Directories that contain something other than directories.
     filled: BTreeSet<Vec<u8>>,
-    /// Those that hold a compose file.
-    composed: BTreeSet<Vec<u8>>,
-    member_count: u64,
-    content_bytes: u64,
+    /// Directories that contain a compose file.
+    with_compose_file: BTreeSet<Vec<u8>>,
 }
 
-fn look(archive: &Archive, compose_files: &[Vec<u8>]) -> Result<Seen> {
-    let mut seen = Seen::default();
-    let mut reader = archive.reader()?;
-    while let Some(member) = reader.next_member()? {
-        let path = normalise(&member.path).with_context(|| member.name())?;
-        seen.add(path, member.kind == Kind::Directory, compose_files);
-        seen.member_count += 1;
-        seen.content_bytes += member.file_bytes;
+impl Headers {
+    fn read(archive: &Archive, compose_files: &[Vec<u8>]) -> Result<Headers> {
+        let mut headers = Headers::default();
+        let mut reader = archive.reader()?;
+        while let Some(member) = reader.next_member()? {
+            let path = normalise(&member.path).with_context(|| member.name())?;
+            headers.add(path, member.kind == Kind::Directory, compose_files);
+        }
+        Ok(headers)
     }
-    Ok(seen)
-}
 
-impl Seen {
     fn add(&mut self, path: Vec<u8>, is_directory: bool, compose_files: &[Vec<u8>]) {
         if is_directory {
             self.directories.insert(path);
             return;
         }
-        let holds = |file: &Vec<u8>| match path.strip_suffix(&file[..])? {
+        let parent_of = |file: &Vec<u8>| match path.strip_suffix(&file[..])? {
             b"" => Some(Vec::new()),
             dir => dir.strip_suffix(b"/").map(<[u8]>::to_vec),
         };
-        self.composed.extend(compose_files.iter().filter_map(holds));
-        let slash = path.iter().rposition(|byte| *byte == b'/');
-        let parent = &path[..slash.unwrap_or(0)];
+        self.with_compose_file
+            .extend(compose_files.iter().filter_map(parent_of));
+        let (parent, _) = split(&path);
         if !self.filled.contains(parent) {
             self.filled.insert(parent.to_vec());
         }
     }
 
-    /// Member path of the stack's directory: the one with a compose file that
-    /// all else is in. Empty if that is the whole archive (`tar -C DIR .`).
+    /// Returns the member path of the stack's directory: it has a compose file,
+    /// and everything else is beneath it. The path is empty if that is the whole
+    /// archive (`tar -C DIR .`).
     ///
     /// # Errors
-    /// When there is none, or more than one that could be meant.
-    fn root(&self) -> Result<String> {
+    /// When there is no such directory, or more than one.
+    fn stack_directory(&self) -> Result<String> {
         let depth = |dir: &Vec<u8>| match dir.is_empty() {
             true => 0,
             false => 1 + dir.iter().filter(|byte| **byte == b'/').count(),
         };
-        let Some(least) = self.composed.iter().map(depth).min() else {
+        let Some(least) = self.with_compose_file.iter().map(depth).min() else {
             bail!(
-                "it has no compose file, and so is none of a stack's directory: unpack it with \
-                 --to DIR"
+                "it has no compose file, so it is not an archive of a stack's directory: unpack it \
+                 with --to DIR"
             );
         };
         let outermost: Vec<&Vec<u8>> = self
-            .composed
+            .with_compose_file
             .iter()
             .filter(|dir| depth(dir) == least)
             .collect();
         let names: Vec<String> = outermost.iter().map(|dir| display_path(dir)).collect();
         let [root] = outermost[..] else {
             bail!(
-                "it has several directories with a compose file ({}), and it cannot be told which \
-                 is meant: unpack it with --to DIR",
+                "it has several directories with a compose file ({}), and it is not clear which one \
+                 is the stack's: unpack it with --to DIR",
                 names.join(", ")
             );
         };
@@ -195,13 +178,13 @@ impl Seen {
                 name => name,
             };
             bail!(
-                "beside the stack's directory {} it holds something in {outside}, which has no \
-                 place there: unpack it with --to DIR",
+                "it also holds something in {outside}, which is outside of the stack's directory \
+                 {}: unpack it with --to DIR",
                 names.join("")
             );
         }
         let root = String::from_utf8(root.clone()).ok();
-        ensure!(root.is_some(), "{} is no UTF-8", names.join(""));
+        ensure!(root.is_some(), "{} is not UTF-8", names.join(""));
         Ok(root.unwrap_or_default())
     }
 }
@@ -210,18 +193,18 @@ impl Seen {
 mod tests {
     use super::*;
 
-    fn root(members: &[&str]) -> Result<String> {
+    fn stack_directory(members: &[&str]) -> Result<String> {
         let files = COMPOSE_FILES.map(|name| name.as_bytes().to_vec());
-        let mut seen = Seen::default();
+        let mut headers = Headers::default();
         for member in members {
             let path = normalise(member.as_bytes())?;
-            seen.add(path, member.ends_with('/'), &files);
+            headers.add(path, member.ends_with('/'), &files);
         }
-        seen.root()
+        headers.stack_directory()
     }
 
     #[test]
-    fn the_stacks_directory_is_the_one_that_holds_a_compose_file_and_all_else() {
+    fn the_stacks_directory_has_a_compose_file_and_everything_else_beneath_it() {
         let good: [(&[&str], &str); 6] = [
             (
                 &["web/", "web/compose.yaml", "web/data/", "web/data/x"],
@@ -244,7 +227,7 @@ mod tests {
             ),
         ];
         for (members, expected) in good {
-            assert_eq!(root(members).unwrap(), expected, "{members:?}");
+            assert_eq!(stack_directory(members).unwrap(), expected, "{members:?}");
         }
         let bad: [(&[&str], &str); 8] = [
             (&[], "no compose file"),
@@ -260,7 +243,7 @@ mod tests {
             (&["a/compose.yaml", "notes"], "something in its top"),
         ];
         for (members, expected) in bad {
-            let error = format!("{:#}", root(members).unwrap_err());
+            let error = format!("{:#}", stack_directory(members).unwrap_err());
             assert!(error.contains(expected), "{members:?}: {error}");
         }
     }

@@ -1,71 +1,102 @@
-//! What of a host an archive's parts are: where each goes, and what is missing
-//! there. Changes nothing.
+//! Maps the trees of an archive to paths on this host. Changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 use super::diff::HostTree;
-use super::swap::Target;
-use crate::archive::{ImageOf, Manifest};
+use super::facts::ArchiveFacts;
+use super::target::Target;
+use crate::archive::Manifest;
 use crate::config::plan::StackPlan;
 use crate::engine::{self, Volume};
 
-/// What a restore would replace, and what of it there is.
-pub fn host_trees(manifest: &Manifest, stack: Option<&StackPlan>) -> Result<Vec<HostTree>> {
-    let dir = directory(manifest, stack)?;
-    let present = engine::volumes(&volume_names(manifest))?;
-    let missing = missing_volumes(manifest, &present)?;
-    let volumes = by_name(&present);
-    let targets = targets(manifest, &dir, &volumes)?;
-    let there = targets.into_iter().map(|target| HostTree {
+/// Returns the trees that a restore would replace or create.
+///
+/// # Errors
+/// When the Engine cannot be asked, or the archive lacks a description.
+pub fn host_trees(facts: &ArchiveFacts, stack: Option<&StackPlan>) -> Result<Vec<HostTree>> {
+    let dir = directory(facts, stack)?;
+    let volumes = HostVolumes::find(facts)?;
+    let targets = targets(facts, &dir, &volumes.present)?;
+    let replaced = targets.into_iter().map(|target| HostTree {
         prefix: target.prefix.into_bytes(),
         path: Some(target.path).filter(|path| path.exists()),
     });
-    let missing = missing.iter().map(|volume| HostTree {
-        prefix: format!("{}{}", volume_prefix(manifest), volume.name).into_bytes(),
+    let created = volumes.missing.iter().map(|volume| HostTree {
+        prefix: format!("{}{}", volume_prefix(facts.stack()), volume.name).into_bytes(),
         path: None,
     });
-    Ok(there.chain(missing).collect())
+    Ok(replaced.chain(created).collect())
 }
 
-/// The stack's: where it is configured to be, else where it was.
-pub(super) fn directory(manifest: &Manifest, stack: Option<&StackPlan>) -> Result<PathBuf> {
-    let recorded = match manifest.is_stand_in {
-        // Whatever it is called there.
-        true => manifest.trees.values().next(),
-        false => manifest.trees.get(&manifest.stack),
+/// Returns the path of the stack's directory: the configured one, or, if the
+/// stack is not configured, the one that the manifest has.
+pub(super) fn directory(facts: &ArchiveFacts, stack: Option<&StackPlan>) -> Result<PathBuf> {
+    let manifest = match facts {
+        ArchiveFacts::Described(manifest) => manifest,
+        ArchiveFacts::Guessed(guessed) => return Ok(guessed.compose.dir.clone()),
     };
-    let recorded = recorded.context("the archive does not hold the stack's directory")?;
+    let recorded = manifest
+        .trees
+        .get(&manifest.stack)
+        .context("the archive does not hold the stack's directory")?;
     Ok(stack.map_or_else(|| PathBuf::from(recorded), |stack| stack.dir().to_owned()))
 }
 
-pub(super) fn by_name(volumes: &[Volume]) -> BTreeMap<&str, &Volume> {
-    let volumes = volumes.iter();
-    volumes
-        .map(|volume| (volume.name.as_str(), volume))
-        .collect()
+/// The volumes that the archive has data of.
+pub(super) struct HostVolumes {
+    pub(super) present: Vec<Volume>,
+    /// Volumes that do not exist, as the manifest describes them.
+    pub(super) missing: Vec<Volume>,
 }
 
-/// What is exchanged while it is not mounted would be hidden by the mount.
-pub(super) fn refuse_unless_exchangeable(volume: &Volume) -> Result<()> {
+impl HostVolumes {
+    pub(super) fn find(facts: &ArchiveFacts) -> Result<HostVolumes> {
+        let (names, described) = match facts {
+            ArchiveFacts::Described(manifest) => (volume_names(manifest), &manifest.volumes[..]),
+            ArchiveFacts::Guessed(_) => (BTreeSet::new(), &[][..]),
+        };
+        let present = engine::volumes(&names)?;
+        let mut missing = Vec::new();
+        for name in names {
+            if present.iter().any(|volume| volume.name == name) {
+                continue;
+            }
+            let volume = described.iter().find(|volume| volume.name == name);
+            let context = || format!("the manifest does not describe volume {name}");
+            missing.push(volume.with_context(context)?.clone());
+        }
+        Ok(HostVolumes { present, missing })
+    }
+
+    pub(super) fn check_exchangeable(&self) -> Result<()> {
+        let mut volumes = self.present.iter().chain(&self.missing);
+        volumes.try_for_each(check_exchangeable)
+    }
+}
+
+/// Refuses volumes whose data is mounted by their driver. While such a volume is
+/// not mounted, the mount point is an empty directory; data that is put there
+/// would be hidden by the next mount.
+fn check_exchangeable(volume: &Volume) -> Result<()> {
     ensure!(
         volume.is_plain_local() || volume.bound().is_some() || volume.driver != "local",
-        "the data of volume {} is only there while it is mounted, and cannot be exchanged: unpack \
-         the archive with --to, and copy it into the running service",
+        "the data of volume {} can be reached only while it is mounted, and cannot be exchanged: \
+         unpack the archive with --to, and copy the data into the running service",
         volume.name
     );
     Ok(())
 }
 
-fn volume_prefix(manifest: &Manifest) -> String {
-    format!("{}.volumes/", manifest.stack)
+fn volume_prefix(stack: &str) -> String {
+    format!("{stack}.volumes/")
 }
 
-pub(super) fn volume_names(manifest: &Manifest) -> BTreeSet<String> {
-    let prefix = volume_prefix(manifest);
+fn volume_names(manifest: &Manifest) -> BTreeSet<String> {
+    let prefix = volume_prefix(&manifest.stack);
     let names = manifest
         .trees
         .keys()
@@ -73,49 +104,22 @@ pub(super) fn volume_names(manifest: &Manifest) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Those that the archive holds data of, as its manifest describes them.
-pub(super) fn missing_volumes(manifest: &Manifest, present: &[Volume]) -> Result<Vec<Volume>> {
-    let mut missing = Vec::new();
-    for name in volume_names(manifest) {
-        if present.iter().any(|volume| volume.name == name) {
-            continue;
-        }
-        let described = manifest.volumes.iter().find(|volume| volume.name == name);
-        missing.push(
-            described
-                .with_context(|| format!("the manifest does not describe volume {name}"))?
-                .clone(),
-        );
-    }
-    Ok(missing)
-}
-
-/// Where each tree goes; one within another, or at the same place, is part of that.
-pub(super) fn targets(
-    manifest: &Manifest,
-    dir: &Path,
-    volumes: &BTreeMap<&str, &Volume>,
-) -> Result<Vec<Target>> {
-    let volume_prefix = volume_prefix(manifest);
+/// Returns the path that each tree of the archive goes to. A tree within another
+/// one, or with the same path as another one, is left out: the other one
+/// contains its data. So are volumes that do not exist yet.
+pub(super) fn targets(facts: &ArchiveFacts, dir: &Path, present: &[Volume]) -> Result<Vec<Target>> {
+    let trees = match facts {
+        ArchiveFacts::Described(manifest) => described_trees(manifest, dir, present),
+        ArchiveFacts::Guessed(guessed) => vec![(&*guessed.root, dir.to_owned())],
+    };
     let mut targets = Vec::new();
-    for (prefix, path) in &manifest.trees {
-        let path = if *prefix == manifest.stack {
-            dir.to_owned()
-        } else if let Some(name) = prefix.strip_prefix(&volume_prefix) {
-            // One that is missing has no place yet.
-            let Some(volume) = volumes.get(name) else {
-                continue;
-            };
-            volume.bound().unwrap_or(&volume.mountpoint).to_owned()
-        } else {
-            PathBuf::from(path)
-        };
+    for (prefix, path) in trees {
         ensure!(
             path.is_absolute() && path.file_name().is_some(),
             "{} cannot be replaced",
             path.display()
         );
-        // An administrator may have made it a symlink: what it leads to is meant.
+        // An administrator may have replaced the directory by a symlink to it.
         let path = fs::canonicalize(&path).unwrap_or(path);
         targets.push(Target::new(prefix, &path));
     }
@@ -132,37 +136,37 @@ pub(super) fn targets(
     Ok(targets)
 }
 
-/// Those that are not there.
-pub(super) fn missing_images<'a>(
-    images: impl IntoIterator<Item = &'a ImageOf>,
-) -> Result<Vec<String>> {
-    let mut missing = Vec::new();
-    for image in images {
-        if engine::images(&BTreeSet::from([image.reference.clone()]))?.is_empty() {
-            missing.push(described(image));
-        }
+/// Member paths and paths on this host of the trees in a manifest.
+fn described_trees<'a>(
+    manifest: &'a Manifest,
+    dir: &Path,
+    present: &[Volume],
+) -> Vec<(&'a str, PathBuf)> {
+    let volume_prefix = volume_prefix(&manifest.stack);
+    let mut trees = Vec::new();
+    for (prefix, recorded) in &manifest.trees {
+        let path = if *prefix == manifest.stack {
+            dir.to_owned()
+        } else if let Some(name) = prefix.strip_prefix(&volume_prefix) {
+            let Some(volume) = present.iter().find(|volume| volume.name == name) else {
+                continue;
+            };
+            volume.bound().unwrap_or(&volume.mountpoint).to_owned()
+        } else {
+            PathBuf::from(recorded)
+        };
+        trees.push((&**prefix, path));
     }
-    missing.dedup();
-    Ok(missing)
-}
-
-/// By its digests it can be pulled as it was.
-fn described(image: &ImageOf) -> String {
-    let origin = match image.digests.as_slice() {
-        [] if image.id.is_empty() => String::new(),
-        [] => format!(" (built here, id {})", image.id),
-        digests => format!(" ({})", digests.join(", ")),
-    };
-    format!("{} of service {}{origin}", image.reference, image.service)
+    trees
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::restore::selection::frozen_manifest;
+    use crate::restore::trees::tests::frozen_manifest;
 
     #[test]
-    fn a_volume_goes_where_it_is_now_and_what_lies_in_one_place_goes_there_once() {
+    fn a_volume_goes_to_its_present_path_and_each_path_is_a_target_once() {
         let mut manifest = frozen_manifest();
         let dir = Path::new("/srv/frozen");
         manifest.trees = [
@@ -192,7 +196,8 @@ mod tests {
             volume("plain", serde_json::Value::Null),
             volume("repos", bound("/mnt/a/repos")),
         ];
-        let targets = targets(&manifest, dir, &by_name(&present)).unwrap();
+        let facts = ArchiveFacts::Described(Box::new(manifest));
+        let targets = targets(&facts, dir, &present).unwrap();
         let targets: Vec<(&str, &str)> = targets
             .iter()
             .map(|target| (&*target.prefix, target.path.to_str().unwrap()))
@@ -204,31 +209,5 @@ mod tests {
             ("frozen.volumes/plain", "/data/plain/_data"),
         ];
         assert_eq!(targets, expected);
-    }
-
-    #[test]
-    fn images_are_named_with_their_digests() {
-        let image = |id: &str, digests: &[&str]| ImageOf {
-            service: "db".to_owned(),
-            reference: "postgres:17".to_owned(),
-            id: id.to_owned(),
-            digests: digests.iter().map(|text| (*text).to_owned()).collect(),
-        };
-        let id = "sha256:1111";
-        let named = [
-            (id, &["postgres@sha256:2222"][..], " (postgres@sha256:2222)"),
-            (
-                id,
-                &["a@sha256:3", "b@sha256:3"],
-                " (a@sha256:3, b@sha256:3)",
-            ),
-            (id, &[], " (built here, id sha256:1111)"),
-            // As a compose file names it.
-            ("", &[], ""),
-        ];
-        for (id, digests, origin) in named {
-            let expected = format!("postgres:17 of service db{origin}");
-            assert_eq!(described(&image(id, digests)), expected);
-        }
     }
 }

@@ -1,34 +1,36 @@
-//! Which members are meant by the names on a command line.
+//! The members that the names on a command line select.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail};
 use serde_json::Value;
 
-use super::normalise;
+use super::member_path::{normalise, within};
+use super::trees::tree_of;
 use crate::archive::Manifest;
+use crate::sys::format::display_path;
 
-/// Names of members and all beneath them, or of volumes. None includes everything.
+/// Selects members by name, each with everything beneath it, and volumes by
+/// name. Without names, everything is selected.
 #[derive(Debug, Default)]
 pub struct Selection {
     names: Vec<Vec<u8>>,
-    /// Positions of the names that picked something.
+    /// Positions of the names that a member matched.
     found: RefCell<BTreeSet<usize>>,
 }
 
 impl Selection {
-    /// `names` may also be services, if there is a manifest to tell their
+    /// With a manifest, `names` may also be services, which select their
     /// volumes and binds.
     ///
     /// # Errors
-    /// When a name can be none of a member, or a service has nothing that the
-    /// archive holds.
+    /// When a name cannot be a member's, or the archive holds nothing of a
+    /// service.
     pub fn new(names: &[String], manifest: Option<&Manifest>) -> Result<Selection> {
         let mut all = Vec::new();
         for name in names {
-            match manifest.and_then(|manifest| of_service(manifest, name)) {
+            match manifest.and_then(|manifest| trees_of_service(manifest, name)) {
                 Some(trees) if trees.is_empty() => {
                     bail!("service {name} has no volume or bind that the archive holds")
                 }
@@ -42,55 +44,54 @@ impl Selection {
         })
     }
 
-    /// `path` is normalised.
+    /// Whether the member with the normalised path `path` is selected.
     pub fn includes(&self, path: &[u8]) -> bool {
         if self.names.is_empty() {
             return true;
         }
-        let is_within = |name: &[u8], path: &[u8]| {
-            let rest = path.strip_prefix(name);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-        };
         let slash = path.iter().position(|byte| *byte == b'/');
         let in_volumes = slash
             .filter(|at| path[..*at].ends_with(b".volumes"))
             .map(|at| &path[at + 1..]);
-        let includes = |name: &Vec<u8>| {
-            is_within(name, path) || in_volumes.is_some_and(|rest| is_within(name, rest))
+        let matches = |name: &[u8]| {
+            is_within(path, name) || in_volumes.is_some_and(|path| is_within(path, name))
         };
-        let mut is_picked = false;
-        // All of them: a name that another one holds, too, is found.
+        let mut is_included = false;
+        // All names are tried, because each of them must be found.
         for (at, name) in self.names.iter().enumerate() {
-            if includes(name) {
+            if matches(name) {
                 self.found.borrow_mut().insert(at);
-                is_picked = true;
+                is_included = true;
             }
         }
-        is_picked
+        is_included
     }
 
+    /// Checks that every name matched a member.
+    ///
     /// # Errors
-    /// Names what picked nothing.
+    /// Names the first one that matched none.
     pub fn check_all_found(&self) -> Result<()> {
         let found = self.found.borrow();
-        match self
-            .names
-            .iter()
-            .enumerate()
-            .find(|(at, _)| !found.contains(at))
-        {
+        let mut names = self.names.iter().enumerate();
+        match names.find(|(at, _)| !found.contains(at)) {
             Some((_, name)) => bail!(
-                "nothing in the archive is called {} (`list ARCHIVE` shows what is)",
-                crate::sys::format::display_path(name)
+                "nothing in the archive is called {} (`list ARCHIVE` shows all names)",
+                display_path(name)
             ),
             None => Ok(()),
         }
     }
 }
 
-/// Trees of the archive that a service mounts; `None` if there is no such
-/// service.
-fn of_service(manifest: &Manifest, service: &str) -> Option<Vec<String>> {
+/// Unlike [`within`], the empty name contains nothing but itself.
+fn is_within(path: &[u8], name: &[u8]) -> bool {
+    within(path, name).is_some_and(|rest| !name.is_empty() || rest.is_empty())
+}
+
+/// Returns the member paths of the trees that a service mounts, or `None` if
+/// the manifest has no such service.
+fn trees_of_service(manifest: &Manifest, service: &str) -> Option<Vec<String>> {
     let config = manifest.compose.get("services")?.get(service)?;
     let mounts = config.get("volumes").and_then(Value::as_array);
     let mut trees = BTreeSet::new();
@@ -103,61 +104,16 @@ fn of_service(manifest: &Manifest, service: &str) -> Option<Vec<String>> {
             .compose
             .get("volumes")
             .and_then(|volumes| volumes.get(source)?.get("name")?.as_str());
-        let wanted = match mount.get("type").and_then(Value::as_str) {
+        let tree = match mount.get("type").and_then(Value::as_str) {
             Some("volume") => format!("{}.volumes/{}", manifest.stack, volume.unwrap_or(source)),
             _ => {
                 trees.extend(tree_of(manifest, source));
                 continue;
             }
         };
-        trees.extend(manifest.trees.contains_key(&wanted).then_some(wanted));
+        trees.extend(manifest.trees.contains_key(&tree).then_some(tree));
     }
     Some(trees.into_iter().collect())
-}
-
-/// Member path of what was at `path` on the host.
-pub fn tree_of(manifest: &Manifest, path: &str) -> Option<String> {
-    let trees = manifest.trees.iter().chain(&manifest.real_trees);
-    let within = trees.filter_map(|(prefix, at)| {
-        let rest = Path::new(path).strip_prefix(at).ok()?.to_str()?;
-        let parts = [prefix.as_str(), rest].into_iter();
-        let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
-        Some((at.len(), parts.join("/")))
-    });
-    let (_, member) = within.max()?;
-    is_plain(&member).then_some(member)
-}
-
-/// # Errors
-/// When what a manifest says could lead anywhere: its stack names files, and
-/// its trees are paths in the archive.
-pub fn check_manifest(manifest: &Manifest) -> Result<()> {
-    let stack = &manifest.stack;
-    crate::config::plan::check_name(stack).context("the manifest's stack")?;
-    for tree in manifest.trees.keys().chain(manifest.real_trees.keys()) {
-        let rest = tree.strip_prefix(stack.as_str());
-        let is_ours = rest.is_some_and(|rest| {
-            rest.is_empty() || rest.starts_with(".volumes/") || rest.starts_with(".binds/")
-        });
-        ensure!(
-            is_ours && is_plain(tree),
-            "the manifest has a tree that is none of {stack}: {tree:?}"
-        );
-    }
-    Ok(())
-}
-
-fn is_plain(member: &str) -> bool {
-    normalise(member.as_bytes()).is_ok_and(|plain| plain == member.as_bytes())
-}
-
-#[cfg(test)]
-pub fn frozen_manifest() -> Manifest {
-    let file = include_bytes!("../../tests/archives/format-1.tar");
-    let mut archive = tempfile::tempfile().unwrap();
-    std::io::Write::write_all(&mut archive, file).unwrap();
-    let json = crate::archive::read_manifest(&archive).unwrap().unwrap();
-    serde_json::from_slice(&json).unwrap()
 }
 
 #[cfg(test)]
@@ -165,16 +121,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_picks_a_member_what_is_beneath_it_and_a_volume() {
-        let only = Selection::new(&["web/html".to_owned(), "web_data".to_owned()], None).unwrap();
-        assert!(only.check_all_found().is_err());
+    fn a_name_selects_a_member_everything_beneath_it_and_a_volume() {
+        let names = ["web/html", "web_data"].map(str::to_owned);
+        let selection = Selection::new(&names, None).unwrap();
+        assert!(selection.check_all_found().is_err());
         for path in [
             "web/html",
             "web/html/a",
             "web.volumes/web_data",
             "web.volumes/web_data/x",
         ] {
-            assert!(only.includes(path.as_bytes()), "{path}");
+            assert!(selection.includes(path.as_bytes()), "{path}");
         }
         for path in [
             "web",
@@ -183,56 +140,17 @@ mod tests {
             "web_dat",
             "other/web_data",
         ] {
-            assert!(!only.includes(path.as_bytes()), "{path}");
+            assert!(!selection.includes(path.as_bytes()), "{path}");
         }
-        only.check_all_found().unwrap();
+        selection.check_all_found().unwrap();
         assert!(Selection::default().includes(b"anything"));
-        // One name within another, and one twice.
-        let names = ["web", "web/html", "web"].map(str::to_owned);
-        let nested = Selection::new(&names, None).unwrap();
-        assert!(nested.includes(b"web/html/a"));
-        nested.check_all_found().unwrap();
     }
 
     #[test]
-    fn a_manifest_that_leads_elsewhere_is_refused() {
-        let good = frozen_manifest();
-        check_manifest(&good).unwrap();
-        for stack in ["", "..", "a/b", "../x"] {
-            let manifest = Manifest {
-                stack: stack.to_owned(),
-                ..good.clone()
-            };
-            assert!(check_manifest(&manifest).is_err(), "{stack}");
-        }
-        for tree in [
-            "/etc",
-            "..",
-            "frozen/../..",
-            "frozen.volumes/../x",
-            "other",
-            "frozenx",
-        ] {
-            let mut manifest = good.clone();
-            manifest.trees.insert(tree.to_owned(), "/etc".to_owned());
-            assert!(check_manifest(&manifest).is_err(), "{tree}");
-        }
-        let within = good.trees.get("frozen").unwrap().clone();
-        assert_eq!(
-            tree_of(&good, &format!("{within}/dir")).as_deref(),
-            Some("frozen/dir")
-        );
-        assert_eq!(tree_of(&good, &format!("{within}/../../etc")), None);
-        assert_eq!(tree_of(&good, "/etc"), None);
-        assert_eq!(tree_of(&good, &format!("{within}2")), None);
-        // By what a symlink leads to, too.
-        let mut linked = good.clone();
-        assert_eq!(tree_of(&linked, "/data/frozen/dir"), None);
-        let real = ("frozen".to_owned(), "/data/frozen".to_owned());
-        linked.real_trees.extend([real]);
-        check_manifest(&linked).unwrap();
-        for path in ["/data/frozen/dir", &format!("{within}/dir")] {
-            assert_eq!(tree_of(&linked, path).as_deref(), Some("frozen/dir"));
-        }
+    fn names_that_overlap_are_all_found() {
+        let names = ["web", "web/html", "web"].map(str::to_owned);
+        let selection = Selection::new(&names, None).unwrap();
+        assert!(selection.includes(b"web/html/a"));
+        selection.check_all_found().unwrap();
     }
 }

@@ -262,7 +262,7 @@ fn a_volume_that_is_only_there_while_mounted_is_not_restored_beneath_its_mount()
     output(&mut mounts.stack.compose(&["stop", "--timeout", "1"])).expect_status(0);
     let refused = restore().expect_status(1).stderr;
     let told = format!(
-        "the data of volume {} is only there while",
+        "the data of volume {} can be reached only while",
         mounts.volume("memory")
     );
     assert!(refused.contains(&told), "{refused}");

@@ -109,11 +109,11 @@ fn a_tar_of_the_directory_restores_it_in_place_and_says_what_it_lacks() {
         assert!(old.is_changed());
         let shown = old.restore_from(archive, &["--dry-run"]).expect_status(0);
         for said in [
-            "the archive has no manifest: what ran, and from which images, is not known",
-            "damaged data in it would not be noticed",
+            "the archive has no manifest: which services ran, and from which images, is not known",
+            "there is no sums file beside the archive",
             &format!("{volume} is not in the archive and stays as it is"),
             &format!("replaces  {}\n", old.stack.dir.display()),
-            "starts    what `up` starts of the restored compose file, but for what is down now: migrate\n",
+            "starts    what `docker compose up` starts with the restored compose file, except for services that are down now: migrate\n",
         ] {
             assert!(shown.stdout.contains(said), "{said}: {}", shown.stdout);
         }
@@ -206,7 +206,7 @@ fn a_stack_that_is_gone_is_started_from_a_tar_of_its_directory_as_up_does_it() {
     let starts = old.stack.read("log/starts");
     let starts: Vec<&str> = starts.lines().skip(3).collect();
     assert_eq!(starts, ["start", "migrate", "start"]);
-    let volume = format!("{}_kept was not there", old.stack.project);
+    let volume = format!("{}_kept did not exist", old.stack.project);
     assert!(restored.stderr.contains(&volume), "{}", restored.stderr);
     let app = old.stack.container("app");
     let rows = succeed("docker", ["exec", &app, "ls", "/data"]);
@@ -263,7 +263,7 @@ fn for_a_tar_that_cannot_be_started_nothing_is_stopped() {
     tar("services: [");
     fs::write(old.stack.dir.join("compose.yaml"), &compose).unwrap();
     let refused = old.restore_from(archive, &["--yes"]).expect_status(1);
-    let said = "look at what is unpacked";
+    let said = "cannot read the unpacked compose file";
     assert!(refused.stderr.contains(said), "{}", refused.stderr);
     assert_eq!(start_times(&old.stack), times);
     old.assert_no_traces("broken file");

@@ -368,7 +368,7 @@ fn no_link_takes_the_place_of_a_tree() {
         let (result, made) = restore(&members);
         let error = format!("{:#}", result.unwrap_err());
         assert!(
-            error.contains("web.volumes/data: a link takes the place"),
+            error.contains("web.volumes/data: the tree's root is a symlink"),
             "{error}"
         );
         assert!(made.is_none());

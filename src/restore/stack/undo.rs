@@ -1,4 +1,4 @@
-//! Undoing a restore that failed or was killed, or finishing one that was through.
+//! Undoes a restore that failed or was killed, or finishes one that succeeded.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,18 +6,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::config::plan::DEFAULT_START_TIMEOUT;
 use crate::engine::{self, Container, Status};
-use crate::restore::swap::{self, RestoreEntry, RestoreStep};
+use crate::restore::journal::{self as restore_journal, RestoreEntry, RestoreStep};
 use crate::stack::journal::Journal;
 
-/// So long an Engine that is away is waited for, as it is for a start.
-const ENGINE_LIMIT: Duration = Duration::from_secs(180);
-
-/// Ends what killed restores left: they are undone, or, if they were through,
-/// finished. Their stacks are started by the ordinary journal afterwards.
+/// Ends restores that were killed: undoes them, or finishes those that were
+/// committed. Returns the result for each stack. The caller starts the stacks
+/// from the ordinary journal afterwards.
+///
+/// # Errors
+/// When the restores' journal cannot be listed.
 pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Result<()>)>> {
     let mut recovered = Vec::new();
-    for (stack, entry) in swap::found(state_dir)? {
+    for (stack, entry) in restore_journal::found(state_dir)? {
         let result = entry.and_then(|entry| {
             tracing::warn!(stack, step = ?entry.step, "a restore was killed");
             match entry.step {
@@ -30,19 +32,20 @@ pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Resul
     Ok(recovered)
 }
 
+/// Puts the old data in place and removes what the restore has created.
 pub(super) fn undo(entry: &RestoreEntry, state_dir: &Path) -> Result<()> {
     let containers = match (entry.step, &entry.project) {
         (RestoreStep::Swapping, Some(project)) => engine::patiently(
             || engine::compose_containers(Some(project)),
-            |away| away < ENGINE_LIMIT,
+            |away| away < DEFAULT_START_TIMEOUT,
         )?,
         _ => Vec::new(),
     };
     stop(&containers)?;
     entry.undo()?;
-    remove_new(entry, &containers)?;
+    remove_new_containers(entry, &containers)?;
     for volume in &entry.new_volumes {
-        // An empty volume too many must keep no stack from being started.
+        // A superfluous empty volume must not keep the stack from being started.
         if let Err(error) = engine::remove_volume(volume) {
             tracing::warn!("{error:#}");
         }
@@ -60,15 +63,16 @@ fn stop(containers: &[Container]) -> Result<()> {
     }
 }
 
-/// Removes the containers that were not there before. Where one of them took
-/// the place of one with anonymous volumes, it first gives its place, and the
-/// volumes, to one as the file that is back describes it: once it is gone,
-/// they are nobody's.
-fn remove_new(entry: &RestoreEntry, containers: &[Container]) -> Result<()> {
+/// Removes the containers that the restore created.
+///
+/// A created container may have replaced one with anonymous volumes. Compose
+/// then replaces it first, by one that the old compose file describes, and so
+/// hands the volumes on. Removing it without a successor would orphan them.
+fn remove_new_containers(entry: &RestoreEntry, containers: &[Container]) -> Result<()> {
     let (old, mut new): (Vec<&Container>, Vec<&Container>) = containers
         .iter()
         .partition(|c| entry.container_ids.contains(&c.id));
-    let is_heir = |c: &&Container| {
+    let has_inherited = |c: &&Container| {
         entry.services_to_inherit.contains(&c.service)
             && !c.one_off
             && old
@@ -76,19 +80,21 @@ fn remove_new(entry: &RestoreEntry, containers: &[Container]) -> Result<()> {
                 .all(|o| (&o.service, o.number) != (&c.service, c.number))
     };
     let mut heirs: BTreeMap<String, usize> = BTreeMap::new();
-    for heir in new.iter().filter(|c| is_heir(c)) {
+    for heir in new.iter().filter(|c| has_inherited(c)) {
         *heirs.entry(heir.service.clone()).or_default() += 1;
     }
     if !heirs.is_empty() {
         let services: Vec<String> = heirs.keys().cloned().collect();
         let created = entry.compose.create(&services, &heirs);
-        created.context("let the former containers' anonymous volumes be inherited")?;
+        created.context("cannot create containers that inherit the anonymous volumes")?;
     }
     new.retain(|c| !heirs.contains_key(&c.service));
     let ids: Vec<String> = new.into_iter().map(|c| c.id.clone()).collect();
     engine::remove_containers(&ids)
 }
 
+/// Removes or keeps the old data, and both journal entries. Returns the paths of
+/// the data that was kept.
 pub(super) fn finish(
     entry: &RestoreEntry,
     journal: &Journal,

@@ -1,24 +1,25 @@
-//! Gives what was extracted its owner, mode, attributes and times: in this
-//! order, since a change of owner drops set-user-id and capabilities, and a
-//! change of mode changes the ACL's mask.
+//! Sets owner, mode, attributes and times of what was extracted, in this order:
+//! a change of owner drops set-user-id and capabilities, and a change of mode
+//! changes the mask of the ACL.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use crate::archive::Member;
+use crate::archive::{Kind, Member};
+use crate::sys::format::display_path;
 
-/// How many messages are kept.
-const NAMED_COUNT: usize = 20;
+/// Number of messages that are kept; there may be one for each member.
+const MESSAGE_COUNT: usize = 20;
 
-/// What could not be restored, and is not worth failing for.
+/// Collects messages on what could not be restored, but is no error.
 #[derive(Debug, Default)]
 pub struct Unrestored {
-    named: Mutex<Vec<String>>,
-    /// What root may not set, for want of a capability, is one, too.
+    messages: Mutex<Vec<String>>,
+    /// Whether attributes that root lacks a capability for are no error.
     tolerates_refusals: bool,
 }
 
@@ -30,24 +31,23 @@ impl Unrestored {
         }
     }
 
-    pub fn add(&self, lack: String) {
-        let mut named = self
-            .named
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if named.len() < NAMED_COUNT && !named.contains(&lack) {
-            named.push(lack);
+    pub fn add(&self, message: String) {
+        let mut messages = self.lock();
+        if messages.len() < MESSAGE_COUNT && !messages.contains(&message) {
+            messages.push(message);
         }
     }
 
-    pub fn into_messages(self) -> Vec<String> {
-        self.named
-            .into_inner()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    pub fn messages(&self) -> Vec<String> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Who extracts: only root can give files away.
+/// Whether this process runs as root, who alone can change owners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privilege {
     Root,
@@ -63,7 +63,7 @@ impl Privilege {
     }
 }
 
-/// Of a file or directory that is open.
+/// Sets the metadata of an open file or directory.
 pub fn apply(
     fd: BorrowedFd<'_>,
     member: &Member,
@@ -73,21 +73,22 @@ pub fn apply(
     let mut mode = member.mode;
     if privilege == Privilege::Root {
         let (uid, gid) = owner(member);
-        rustix::fs::fchown(fd, uid, gid).context("set its owner")?;
+        rustix::fs::fchown(fd, uid, gid).context("cannot set its owner")?;
     } else {
-        // These bits would speak for somebody else.
+        // Set-user-id and set-group-id would give the rights of this user instead of
+        // the owner's.
         mode &= 0o1777;
     }
-    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).context("set its mode")?;
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).context("cannot set its mode")?;
     for (name, value) in &member.attributes {
         let set = rustix::fs::fsetxattr(fd, &name[..], value, XattrFlags::empty());
         attribute_result(set, name, member, privilege, unrestored)?;
     }
-    rustix::fs::futimens(fd, &times(member)).context("set its time")
+    rustix::fs::futimens(fd, &times(member)).context("cannot set its time")
 }
 
-/// Of `name` in the directory `at`, which is no regular file or directory; a
-/// symlink is not followed.
+/// Sets the metadata of `name` in the directory `at`. It is a symlink, which is
+/// not followed, or a special file.
 pub fn apply_at(
     at: BorrowedFd<'_>,
     name: &[u8],
@@ -95,16 +96,17 @@ pub fn apply_at(
     privilege: Privilege,
     unrestored: &Unrestored,
 ) -> Result<()> {
-    let is_symlink = member.kind == crate::archive::Kind::Symlink;
+    let is_symlink = member.kind == Kind::Symlink;
     if privilege == Privilege::Root {
         let (uid, gid) = owner(member);
         rustix::fs::chownat(at, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-            .context("set its owner")?;
+            .context("cannot set its owner")?;
     }
     if !is_symlink {
-        // It was just made in a directory that only this program writes to.
+        // No symlink can have replaced it: only this program writes to the
+        // directory.
         let mode = Mode::from_raw_mode(member.mode);
-        rustix::fs::chmodat(at, name, mode, AtFlags::empty()).context("set its mode")?;
+        rustix::fs::chmodat(at, name, mode, AtFlags::empty()).context("cannot set its mode")?;
     }
     let mut path = format!("/proc/self/fd/{}/", at.as_fd().as_raw_fd()).into_bytes();
     path.extend_from_slice(name);
@@ -113,7 +115,7 @@ pub fn apply_at(
         attribute_result(set, attribute, member, privilege, unrestored)?;
     }
     rustix::fs::utimensat(at, name, &times(member), AtFlags::SYMLINK_NOFOLLOW)
-        .context("set its time")
+        .context("cannot set its time")
 }
 
 fn owner(member: &Member) -> (Option<Uid>, Option<Gid>) {
@@ -141,12 +143,12 @@ fn attribute_result(
     privilege: Privilege,
     unrestored: &Unrestored,
 ) -> Result<()> {
-    let name = crate::sys::format::display_path(name);
+    let name = display_path(name);
     match result {
         Ok(()) => Ok(()),
         Err(Errno::OPNOTSUPP) => {
             unrestored.add(format!(
-                "{name}: this file system does not keep it ({} has it)",
+                "{name}: this file system does not support it ({} has it)",
                 member.name()
             ));
             Ok(())
@@ -164,13 +166,13 @@ fn attribute_result(
         }
         Err(error @ (Errno::PERM | Errno::ACCESS)) => Err(error).with_context(|| {
             let capability = capability(&name);
-            format!("set its attribute {name} (this process needs {capability} for that)")
+            format!("cannot set its attribute {name} (this process needs {capability} for that)")
         }),
-        Err(error) => Err(error).with_context(|| format!("set its attribute {name}")),
+        Err(error) => Err(error).with_context(|| format!("cannot set its attribute {name}")),
     }
 }
 
-/// That setting an attribute needs (xattr(7), capabilities(7)).
+/// The capability that setting an attribute requires (xattr(7), capabilities(7)).
 fn capability(name: &str) -> &'static str {
     match name {
         "security.capability" => "CAP_SETFCAP",

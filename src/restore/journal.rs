@@ -1,0 +1,286 @@
+//! The journal of restores: one file for each stack whose restore is under way,
+//! on disk before anything is changed. With the inodes recorded in it, a restore
+//! that was killed at any point can be undone or finished.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use jiff::ZonedDateTime;
+use serde::{Deserialize, Serialize};
+
+use super::target::Target;
+use crate::engine::{ComposeProject, Container, Mount};
+use crate::sys::durable::{sync_dir, write_durably};
+
+const FORMAT_VERSION: u32 = 2;
+
+/// The journal entry of one restore.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RestoreEntry {
+    pub format_version: u32,
+    pub stack: String,
+    /// `None` as long as only the compose file in the archive has the name.
+    /// The restore has not created a container of the project then.
+    pub project: Option<String>,
+    pub compose: ComposeProject,
+    pub since: ZonedDateTime,
+    pub step: RestoreStep,
+    pub targets: Vec<Target>,
+    /// Names of volumes that the restore creates.
+    pub new_volumes: Vec<String>,
+    /// Ids of the containers that existed before the restore.
+    pub container_ids: Vec<String>,
+    /// Services with data in anonymous volumes. Compose hands these volumes on
+    /// only to the container that replaces the one they belong to.
+    #[serde(default)]
+    pub services_to_inherit: BTreeSet<String>,
+    /// Whether the old data is kept beside the new.
+    pub keep_old: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RestoreStep {
+    /// Only the staging directories beside the targets have been written to.
+    Staging,
+    /// Some targets may be exchanged, and containers created.
+    Swapping,
+    /// The restore succeeded: the new data stays.
+    Committed,
+}
+
+impl RestoreEntry {
+    pub fn new(stack: &str, compose: ComposeProject, targets: Vec<Target>) -> RestoreEntry {
+        RestoreEntry {
+            format_version: FORMAT_VERSION,
+            stack: stack.to_owned(),
+            project: compose.name.clone(),
+            compose,
+            since: ZonedDateTime::now(),
+            step: RestoreStep::Staging,
+            targets,
+            new_volumes: Vec::new(),
+            container_ids: Vec::new(),
+            services_to_inherit: BTreeSet::new(),
+            keep_old: false,
+        }
+    }
+
+    /// Records the containers of the stack that exist before the restore.
+    pub fn add_containers<'a>(&mut self, containers: impl IntoIterator<Item = &'a Container>) {
+        for container in containers {
+            self.container_ids.push(container.id.clone());
+            if !container.one_off && container.mounts.iter().any(Mount::is_anonymous) {
+                self.services_to_inherit.insert(container.service.clone());
+            }
+        }
+    }
+
+    /// Puts it on disk, in place of an older one of the same stack.
+    pub fn write(&self, state_dir: &Path) -> Result<()> {
+        let path = path_of(state_dir, &self.stack);
+        let dir = state_dir.join("restore");
+        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        let context = || format!("write the restore's journal {}", path.display());
+        write_durably(&path, &serde_json::to_vec_pretty(self)?).with_context(context)
+    }
+
+    pub fn remove(&self, state_dir: &Path) -> Result<()> {
+        let path = path_of(state_dir, &self.stack);
+        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        sync_dir(&state_dir.join("restore"))
+    }
+
+    /// Puts every unpacked tree in place.
+    pub fn exchange(&self) -> Result<()> {
+        self.targets.iter().try_for_each(Target::exchange)
+    }
+
+    /// Puts the old data in place again, and removes the unpacked trees. May be
+    /// called any number of times.
+    pub fn undo(&self) -> Result<()> {
+        for target in self.targets.iter().rev() {
+            target.exchange_back()?;
+        }
+        self.targets.iter().try_for_each(Target::remove_unpacked)
+    }
+
+    /// Removes the old data, or renames it if it is to be kept. Returns the
+    /// paths of the data that was kept.
+    pub fn clean(&self) -> Result<Vec<PathBuf>> {
+        let mut kept = Vec::new();
+        for target in &self.targets {
+            let old = match self.keep_old {
+                true => target.keep_old(&self.since)?,
+                false => None,
+            };
+            match old {
+                Some(path) => kept.push(path),
+                None => target.remove_staging()?,
+            }
+        }
+        Ok(kept)
+    }
+}
+
+fn path_of(state_dir: &Path, stack: &str) -> PathBuf {
+    state_dir.join("restore").join(format!("{stack}.json"))
+}
+
+/// Restores that were not finished, as far as they can be understood.
+pub fn found(state_dir: &Path) -> Result<Vec<(String, Result<RestoreEntry>)>> {
+    let dir = state_dir.join("restore");
+    let context = || format!("list {}", dir.display());
+    let listing = match fs::read_dir(&dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        listing => listing.with_context(context)?,
+    };
+    let mut found = Vec::new();
+    for item in listing {
+        let path = item.with_context(context)?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let Some(stack) = name.strip_suffix(".json") else {
+            continue;
+        };
+        let entry = read(&path).with_context(|| {
+            format!(
+                "understand the restore's journal {}: a restore was killed; see to the stack by \
+                 hand (what was there is beside its directory and volumes), then remove the file",
+                path.display()
+            )
+        });
+        found.push((stack.to_owned(), entry));
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
+}
+
+fn read(path: &Path) -> Result<RestoreEntry> {
+    let entry: RestoreEntry = serde_json::from_slice(&fs::read(path)?)?;
+    if entry.format_version != FORMAT_VERSION {
+        bail!(
+            "its format is version {}, this program knows {FORMAT_VERSION}",
+            entry.format_version
+        );
+    }
+    Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An entry with three targets. The last one has no old data.
+    fn scene(dir: &Path) -> RestoreEntry {
+        let targets = ["a", "b", "c"].map(|name| Target::new(name, &dir.join(name)));
+        for target in &targets {
+            if target.prefix != "c" {
+                fs::create_dir(&target.path).unwrap();
+                fs::write(target.path.join("content"), "old").unwrap();
+            }
+            target.check().unwrap();
+            fs::create_dir(target.staging()).unwrap();
+            fs::write(target.staging().join("content"), "new").unwrap();
+        }
+        let compose = ComposeProject {
+            dir: dir.to_owned(),
+            name: None,
+            files: vec![],
+            env_files: vec![],
+        };
+        let mut entry = RestoreEntry::new("x", compose, targets.to_vec());
+        for target in &mut entry.targets {
+            target.record_inode().unwrap();
+        }
+        entry
+    }
+
+    fn contents(entry: &RestoreEntry) -> Vec<String> {
+        let read = |target: &Target| fs::read_to_string(target.path.join("content"));
+        entry
+            .targets
+            .iter()
+            .map(|target| read(target).unwrap_or_else(|_| "none".to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn an_exchange_that_stopped_anywhere_is_undone_any_number_of_times() {
+        for exchanged in 0..=3 {
+            for undone in 0..=exchanged {
+                let dir = tempfile::tempdir().unwrap();
+                let entry = scene(dir.path());
+                for target in &entry.targets[..exchanged] {
+                    target.exchange().unwrap();
+                }
+                // The first undo was killed as well.
+                for target in entry.targets[..exchanged].iter().rev().take(undone) {
+                    target.exchange_back().unwrap();
+                }
+                entry.undo().unwrap();
+                assert_eq!(contents(&entry), ["old", "old", "none"]);
+                entry.undo().unwrap();
+                assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+            }
+        }
+    }
+
+    #[test]
+    fn old_data_is_removed_or_kept_after_an_exchange() {
+        for keep_old in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let entry = RestoreEntry {
+                keep_old,
+                ..scene(dir.path())
+            };
+            entry.exchange().unwrap();
+            assert_eq!(contents(&entry), ["new"; 3]);
+            let kept = entry.clean().unwrap();
+            assert_eq!(kept.len(), if keep_old { 2 } else { 0 });
+            for old in kept {
+                assert_eq!(fs::read_to_string(old.join("content")).unwrap(), "old");
+            }
+            assert_eq!(entry.clean().unwrap(), [""; 0].map(PathBuf::from));
+            assert_eq!(contents(&entry), ["new"; 3]);
+        }
+    }
+
+    #[test]
+    fn data_that_somebody_moved_to_the_staging_path_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let entry = scene(dir.path());
+        entry.exchange().unwrap();
+        // The new tree is moved away, so that only the old data is left.
+        fs::rename(dir.path().join("a"), dir.path().join("elsewhere")).unwrap();
+        let error = entry.undo().unwrap_err().to_string();
+        assert!(error.contains("is the unpacked tree"), "{error}");
+        let old = entry.targets[0].staging().join("content");
+        assert_eq!(fs::read_to_string(old).unwrap(), "old");
+    }
+
+    #[test]
+    fn a_damaged_entry_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(found(dir.path()).unwrap().is_empty());
+        let entry = scene(dir.path());
+        entry.write(dir.path()).unwrap();
+        let back = found(dir.path()).unwrap().pop().unwrap().1.unwrap();
+        assert_eq!(back.targets, entry.targets);
+        fs::write(path_of(dir.path(), "x"), "{}").unwrap();
+        let error = found(dir.path()).unwrap().pop().unwrap().1.unwrap_err();
+        assert!(
+            format!("{error:#}").contains("a restore was killed"),
+            "{error:#}"
+        );
+        entry.remove(dir.path()).unwrap();
+        assert!(found(dir.path()).unwrap().is_empty());
+    }
+}

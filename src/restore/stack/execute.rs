@@ -1,0 +1,322 @@
+//! Executes the plan of a restore, and undoes it if a step fails.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{Mode, OFlags};
+use serde::Serialize;
+
+use super::guessed;
+use super::plan::RestorePlan;
+use super::start::{ServicesToStart, start};
+use super::undo::{finish, undo};
+use crate::archive::Sums;
+use crate::engine;
+use crate::restore::archive::Archive;
+use crate::restore::extract::{Destination, ExtractOptions, ExtractSummary, extract};
+use crate::restore::facts::ArchiveFacts;
+use crate::restore::host::{self, HostVolumes};
+use crate::restore::journal::{self as restore_journal, RestoreEntry, RestoreStep};
+use crate::stack::journal::{self, Journal};
+use crate::stack::lifecycle;
+use crate::sys::signals::Signals;
+
+/// What a restore did.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    pub stack: String,
+    pub archive: String,
+    /// Services that were started.
+    pub services: Vec<String>,
+    pub downtime_ms: u64,
+    pub member_count: u64,
+    pub file_bytes: u64,
+    /// Paths of the old data, with `--keep-old`.
+    #[serde(rename = "kept")]
+    pub old_paths: Vec<PathBuf>,
+    /// Messages on what could not be restored.
+    #[serde(rename = "lacks")]
+    pub unrestored: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+/// Says about a failed restore that the stack, which ran before, is down.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StillDown(String);
+
+impl RestorePlan<'_> {
+    /// Restores the stack. The caller must hold the lock.
+    ///
+    /// # Errors
+    /// When a step failed. Everything is as before then, unless the message says
+    /// otherwise; the error contains [`StillDown`] if the stack could not be
+    /// started again.
+    pub fn run(self, signals: &Signals) -> Result<Restored> {
+        let mut execution = Execution {
+            journal: Journal::open(self.options.state_dir)?,
+            plan: self,
+            signals,
+        };
+        execution.check_no_leftovers()?;
+        if !execution.plan.options.allow_damaged {
+            execution.check_undamaged()?;
+        }
+        execution.write_entry()?;
+        let done = match execution.attempt() {
+            Ok(done) => done,
+            Err(error) => return Err(execution.give_up(error)),
+        };
+        let Execution { plan, journal, .. } = execution;
+        let old_paths = finish(&plan.entry, &journal, plan.options.state_dir)?;
+        Ok(Restored {
+            stack: plan.facts.stack().to_owned(),
+            archive: plan.archive.name(),
+            services: done.services,
+            downtime_ms: done.downtime.as_millis() as u64,
+            member_count: done.summary.member_count,
+            file_bytes: done.summary.file_bytes,
+            old_paths,
+            unrestored: done.summary.unrestored,
+            warnings: plan.warnings,
+        })
+    }
+}
+
+struct Execution<'a, 's> {
+    plan: RestorePlan<'a>,
+    journal: Journal,
+    signals: &'s Signals,
+}
+
+struct Done {
+    summary: ExtractSummary,
+    services: Vec<String>,
+    downtime: Duration,
+}
+
+impl Execution<'_, '_> {
+    fn check_no_leftovers(&self) -> Result<()> {
+        let stack = self.plan.facts.stack();
+        let of_run = self
+            .journal
+            .found()?
+            .iter()
+            .any(|found| found.stack == stack);
+        let of_restore = restore_journal::found(self.plan.options.state_dir)?
+            .iter()
+            .any(|(found, _)| found == stack);
+        if of_run || of_restore {
+            bail!(
+                "an interrupted run left {stack} stopped: run `docker-stack-backup recover` first"
+            );
+        }
+        Ok(())
+    }
+
+    /// Compares the archive with its sums file. Archives that were not verified
+    /// have none, and neither has standard input.
+    fn check_undamaged(&self) -> Result<()> {
+        let Archive::File { file, path } = self.plan.archive else {
+            return Ok(());
+        };
+        let damaged = match Sums::beside(path) {
+            None => return Ok(()),
+            Some(Ok(sums)) => sums.damaged(file, self.signals.flag())?,
+            Some(Err(error)) => {
+                tracing::warn!("cannot use the sums file beside the archive: {error:#}");
+                return Ok(());
+            }
+        };
+        let Some(first) = damaged.first() else {
+            return Ok(());
+        };
+        bail!(
+            "{} is damaged, and nothing was done: {first}{} (`verify` lists all damage and marks the \
+             archive, so that the newest good one is used; --allow-damaged restores it anyway)",
+            path.display(),
+            match damaged.len() {
+                1 => String::new(),
+                count => format!(" and {} more", count - 1),
+            }
+        )
+    }
+
+    fn write_entry(&self) -> Result<()> {
+        self.plan.entry.write(self.plan.options.state_dir)
+    }
+
+    fn attempt(&mut self) -> Result<Done> {
+        self.create_volumes()?;
+        let summary = self.unpack()?;
+        if matches!(self.plan.facts, ArchiveFacts::Guessed(_)) && self.plan.options.starts {
+            guessed::check_images(&self.plan)?;
+        }
+        self.signals.check()?;
+        let down_since = Instant::now();
+        self.stop()?;
+        self.plan.check_unused(&[])?;
+        self.signals.check()?;
+        self.plan.entry.step = RestoreStep::Swapping;
+        self.write_entry()?;
+        self.plan.entry.exchange()?;
+        tracing::info!("exchanged");
+        let services = match self.plan.options.starts {
+            true => self.start()?,
+            false => Vec::new(),
+        };
+        let downtime = down_since.elapsed();
+        let committed = RestoreEntry {
+            step: RestoreStep::Committed,
+            ..self.plan.entry.clone()
+        };
+        committed.write(self.plan.options.state_dir)?;
+        // Only now that this is on disk must nothing be undone any more.
+        self.plan.entry = committed;
+        Ok(Done {
+            summary,
+            services,
+            downtime,
+        })
+    }
+
+    /// Creates missing volumes. Their paths are known only afterwards: the
+    /// manifest may have been written on another host.
+    fn create_volumes(&mut self) -> Result<()> {
+        let plan = &mut self.plan;
+        if plan.missing_volumes.is_empty() {
+            return Ok(());
+        }
+        for volume in &plan.missing_volumes {
+            engine::create_volume(volume)?;
+        }
+        let volumes = HostVolumes::find(plan.facts)?;
+        if let Some(missing) = volumes.missing.first() {
+            bail!(
+                "the Engine does not have volume {}, which was just created",
+                missing.name
+            );
+        }
+        plan.entry.targets = host::targets(plan.facts, &plan.entry.compose.dir, &volumes.present)?;
+        for target in &plan.entry.targets {
+            target.check()?;
+        }
+        self.write_entry()
+    }
+
+    fn unpack(&mut self) -> Result<ExtractSummary> {
+        tracing::info!("unpacking beside the present data");
+        let plan = &mut self.plan;
+        let mut destinations = Vec::new();
+        for target in &plan.entry.targets {
+            let parent = target.parent();
+            fs::create_dir_all(parent)
+                .with_context(|| format!("cannot create {}", parent.display()))?;
+            destinations.push(Destination {
+                prefix: target.prefix.clone().into_bytes(),
+                parent: open_dir(parent)?,
+                name: target
+                    .staging()
+                    .file_name()
+                    .unwrap_or_default()
+                    .as_bytes()
+                    .to_vec(),
+            });
+        }
+        let options = ExtractOptions {
+            is_wanted: &|_| true,
+            allow_devices: plan.options.allow_devices,
+            // The old data is removed, so the new data must not lack anything.
+            tolerates_refusals: false,
+            cancel: self.signals.flag(),
+        };
+        let mut reader = plan.archive.reader()?;
+        let summary = extract(&mut reader, plan.archive.file(), &destinations, &options)
+            .with_context(|| plan.archive.name())?;
+        // Of several archives in a row, the first need not be the right one.
+        ensure!(
+            plan.archive.is_at_end(&mut reader)? || plan.options.allow_damaged,
+            "data follows the end of {}: give one archive alone (with `borg extract --stdout`, name \
+             the path of one file)",
+            plan.archive.name()
+        );
+        for (target, destination) in plan.entry.targets.iter_mut().zip(&destinations) {
+            target.record_inode()?;
+            rustix::fs::syncfs(&destination.parent).context("cannot sync the unpacked data")?;
+        }
+        Ok(summary)
+    }
+
+    fn stop(&self) -> Result<()> {
+        let running = &self.plan.running;
+        if running.is_empty() {
+            return Ok(());
+        }
+        let mut entry = self
+            .plan
+            .journal_entry(running.clone(), journal::Step::Stopping);
+        self.journal.write(&entry)?;
+        tracing::info!(services = entry.services().join(" "), "stopping");
+        lifecycle::stop(running, self.plan.stop_timeout, self.signals)?;
+        entry.step = journal::Step::Stopped;
+        self.journal.write(&entry)
+    }
+
+    /// Starts the services that ran when the archive was made, or, if that is
+    /// not known, those that the restored compose file starts.
+    fn start(&mut self) -> Result<Vec<String>> {
+        let services = match self.plan.facts {
+            ArchiveFacts::Described(manifest) => ServicesToStart {
+                names: manifest.running.clone(),
+                replicas: manifest.replicas.clone(),
+                compose: manifest.compose.clone(),
+            },
+            ArchiveFacts::Guessed(_) => guessed::read_restored_compose(&mut self.plan)
+                .context("cannot find out which services to start")?,
+        };
+        let warnings = start(&self.plan, &services, self.signals)?;
+        self.plan.warnings.extend(warnings);
+        Ok(services.names)
+    }
+
+    /// Undoes everything, and adds to the error whether that succeeded.
+    fn give_up(&self, error: anyhow::Error) -> anyhow::Error {
+        tracing::error!("{error:#}");
+        tracing::warn!("undoing the restore");
+        let undone = undo(&self.plan.entry, self.plan.options.state_dir)
+            .and_then(|()| self.start_what_was_stopped());
+        let Err(undo) = undone else {
+            return error.context("nothing was restored, all is as it was");
+        };
+        let message = format!(
+            "cannot undo the restore ({undo:#}); run `docker-stack-backup recover` when the cause is \
+             gone"
+        );
+        match self.plan.running.is_empty() {
+            true => error.context(message),
+            false => error.context(StillDown(message)),
+        }
+    }
+
+    fn start_what_was_stopped(&self) -> Result<()> {
+        let stack = self.plan.facts.stack();
+        let found = self.journal.found()?;
+        let Some(stopped) = found.into_iter().find(|found| found.stack == stack) else {
+            return Ok(());
+        };
+        lifecycle::start(&stopped.entry?, self.signals)?;
+        self.journal.remove(stack)
+    }
+}
+
+fn open_dir(path: &Path) -> Result<OwnedFd> {
+    // Not with O_PATH: the file system is synced through this handle.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .with_context(|| format!("cannot open {}", path.display()))
+}

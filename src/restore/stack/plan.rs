@@ -1,0 +1,305 @@
+//! What a restore of a stack will do. Changes nothing.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use jiff::ZonedDateTime;
+
+use super::images::{self, missing_images, with_dependencies};
+use crate::archive::{ImageOf, Manifest, Sums};
+use crate::config::StopMethod;
+use crate::config::plan::{DEFAULT_START_TIMEOUT, StackPlan};
+use crate::engine::{self, ComposeProject, Container, Volume};
+use crate::restore::archive::Archive;
+use crate::restore::facts::{ArchiveFacts, GuessedFacts};
+use crate::restore::host::{self, HostVolumes};
+use crate::restore::journal::RestoreEntry;
+use crate::stack::journal;
+use crate::stack::quiet;
+use crate::stack::running::WasRunning;
+
+/// What the user asked for.
+#[derive(Clone, Copy)]
+pub struct RestoreOptions<'a> {
+    pub state_dir: &'a Path,
+    pub allow_devices: bool,
+    /// Whether an archive with damaged data is restored. Otherwise nothing is
+    /// replaced by it.
+    pub allow_damaged: bool,
+    pub keep_old: bool,
+    /// Whether the restored services are started.
+    pub starts: bool,
+}
+
+/// All that is known before anything is changed.
+pub struct RestorePlan<'a> {
+    pub(super) archive: &'a Archive,
+    pub(super) facts: &'a ArchiveFacts,
+    pub(super) options: RestoreOptions<'a>,
+    pub(super) stop_timeout: Option<Duration>,
+    pub(super) start_timeout: Duration,
+    /// Containers that run now and will be stopped.
+    pub(super) running: Vec<WasRunning>,
+    /// Services whose containers are all down while others run.
+    pub(super) idle: BTreeSet<String>,
+    pub(super) missing_volumes: Vec<Volume>,
+    pub(super) warnings: Vec<String>,
+    pub(super) entry: RestoreEntry,
+}
+
+impl<'a> RestorePlan<'a> {
+    /// Makes the plan. `stack` is the stack's configuration, if there is any.
+    ///
+    /// # Errors
+    /// When the restore cannot succeed, as far as that can be seen before
+    /// anything is changed.
+    pub fn new(
+        archive: &'a Archive,
+        facts: &'a ArchiveFacts,
+        stack: Option<&StackPlan>,
+        options: &RestoreOptions<'a>,
+    ) -> Result<RestorePlan<'a>> {
+        let compose = compose_project(facts, stack)?;
+        let containers = match &compose.name {
+            Some(project) => engine::compose_containers(Some(project))?,
+            None => Vec::new(),
+        };
+        let volumes = HostVolumes::find(facts)?;
+        volumes.check_exchangeable()?;
+        let targets = host::targets(facts, &compose.dir, &volumes.present)?;
+        let mut warnings = match facts {
+            ArchiveFacts::Described(manifest) => described_warnings(manifest, options.starts)?,
+            ArchiveFacts::Guessed(guessed) => guessed_warnings(guessed, archive),
+        };
+        warnings.extend(
+            facts
+                .not_archived()
+                .map(|mount| format!("{} is not in the archive and stays as it is", mount.name)),
+        );
+        let mut entry = RestoreEntry::new(facts.stack(), compose, targets);
+        entry.keep_old = options.keep_old;
+        entry.new_volumes = volumes
+            .missing
+            .iter()
+            .map(|volume| volume.name.clone())
+            .collect();
+        entry.add_containers(&containers);
+        let (running, idle) = by_state(&containers);
+        let plan = RestorePlan {
+            archive,
+            facts,
+            options: *options,
+            stop_timeout: stack.and_then(|stack| stack.stop_timeout),
+            start_timeout: stack.map_or(DEFAULT_START_TIMEOUT, |stack| stack.start_timeout),
+            running,
+            idle,
+            missing_volumes: volumes.missing,
+            warnings,
+            entry,
+        };
+        for target in &plan.entry.targets {
+            target.check()?;
+        }
+        let own: Vec<&str> = plan.running.iter().map(|was| was.id.as_str()).collect();
+        plan.check_unused(&own)?;
+        Ok(plan)
+    }
+
+    /// Describes the plan, for the user to confirm.
+    pub fn text(&self) -> String {
+        let (captured, starts) = match self.facts {
+            ArchiveFacts::Described(manifest) => (
+                format!("captured {}", manifest.captured.strftime("%F %T")),
+                names(manifest.running.iter().map(String::as_str)),
+            ),
+            ArchiveFacts::Guessed(guessed) => (
+                format!("a file of {}", guessed.modified.strftime("%F %T")),
+                self.guessed_starts(),
+            ),
+        };
+        let mut text = format!(
+            "restore {} from {} ({captured})\n",
+            self.facts.stack(),
+            self.archive.name()
+        );
+        let mut line = |label: &str, value: &dyn std::fmt::Display| {
+            // Writing to a `String` cannot fail.
+            let _ = writeln!(text, "  {label:8}  {value}");
+        };
+        line(
+            "stops",
+            &names(self.running.iter().map(|was| was.name.as_str())),
+        );
+        for target in &self.entry.targets {
+            let verb = match target.path.exists() {
+                true => "replaces",
+                false => "creates",
+            };
+            line(verb, &target.path.display());
+        }
+        for volume in &self.missing_volumes {
+            line("creates", &format!("volume {}", volume.name));
+        }
+        match self.options.starts {
+            true => line("starts", &starts),
+            false => line("starts", &"nothing"),
+        }
+        for warning in &self.warnings {
+            line("warning", warning);
+        }
+        text
+    }
+
+    fn guessed_starts(&self) -> String {
+        let except = match self.idle.is_empty() {
+            true => String::new(),
+            false => format!(
+                ", except for services that are down now: {}",
+                names(self.idle.iter().map(String::as_str))
+            ),
+        };
+        format!("what `docker compose up` starts with the restored compose file{except}")
+    }
+
+    /// Refuses targets that are mounted into containers other than those with
+    /// the ids `own`. Such a container would go on with the old data, which the
+    /// restore removes.
+    pub(super) fn check_unused(&self, own: &[&str]) -> Result<()> {
+        let paths: Vec<PathBuf> = self
+            .entry
+            .targets
+            .iter()
+            .map(|target| target.path.clone())
+            .collect();
+        let who = quiet::Who::HoldsBut(own);
+        let users = quiet::container_writers(&engine::containers()?, &paths, who);
+        ensure!(
+            users.busy.is_empty(),
+            "the data to be replaced is in use, stop that first ({})",
+            users.busy.join("; ")
+        );
+        Ok(())
+    }
+
+    /// The entry of the ordinary journal for these containers of the stack.
+    pub(super) fn journal_entry(
+        &self,
+        containers: Vec<WasRunning>,
+        step: journal::Step,
+    ) -> journal::Entry {
+        journal::Entry {
+            format_version: journal::FORMAT_VERSION,
+            stack: self.facts.stack().to_owned(),
+            project: self.entry.project.clone().unwrap_or_default(),
+            compose: self.entry.compose.clone(),
+            stop_method: StopMethod::Stop,
+            stop_timeout_secs: self.stop_timeout.map(|timeout| timeout.as_secs()),
+            start_timeout_secs: self.start_timeout.as_secs(),
+            since: ZonedDateTime::now(),
+            step,
+            containers,
+        }
+    }
+}
+
+fn names<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    match names.collect::<Vec<_>>().join(" ") {
+        names if names.is_empty() => "nothing".to_owned(),
+        names => names,
+    }
+}
+
+/// # Errors
+/// When the services are to be started, and images for that are missing.
+fn described_warnings(manifest: &Manifest, starts: bool) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let services = with_dependencies(manifest.running.clone(), &manifest.compose);
+    let is_needed = |image: &&ImageOf| services.contains(&image.service);
+    if let Some(missing) = missing_images(manifest.images.iter().filter(is_needed))? {
+        ensure!(!starts, "{missing}; {}", images::ADVICE);
+        warnings.push(missing);
+    }
+    if manifest.changed_count > 0 {
+        warnings.push(format!(
+            "{} files changed while they were archived: {}",
+            manifest.changed_count,
+            manifest.changed.join(", ")
+        ));
+    }
+    if manifest.excluded_count > 0 {
+        warnings.push(format!(
+            "patterns excluded {} files and directories from the archive; those in the directories \
+             to be replaced are removed (--keep-old keeps them)",
+            manifest.excluded_count
+        ));
+    }
+    Ok(warnings)
+}
+
+fn guessed_warnings(guessed: &GuessedFacts, archive: &Archive) -> Vec<String> {
+    let mut warnings = vec![
+        "the archive has no manifest: which services ran, and from which images, is not known"
+            .to_owned(),
+        "the archive holds the stack's directory only: volumes, and binds outside of it, stay as \
+         they are; those that do not exist are created empty"
+            .to_owned(),
+    ];
+    warnings.extend(guessed.other_name().map(|name| {
+        format!(
+            "in the archive the directory is called {}: is it this stack's?",
+            name.display()
+        )
+    }));
+    if archive.path().and_then(Sums::beside).is_none() {
+        warnings.push("there is no sums file beside the archive: damage goes unnoticed".to_owned());
+    }
+    warnings
+}
+
+/// The Compose project as it is configured, or, if the stack is not configured,
+/// as the manifest has it.
+fn compose_project(facts: &ArchiveFacts, stack: Option<&StackPlan>) -> Result<ComposeProject> {
+    let recorded = |paths: &[String]| paths.iter().map(PathBuf::from).collect();
+    let dir = host::directory(facts, stack)?;
+    let compose = match (facts, stack) {
+        (ArchiveFacts::Guessed(guessed), _) => guessed.compose.clone(),
+        (ArchiveFacts::Described(manifest), stack) => ComposeProject {
+            name: Some(manifest.project.clone()).filter(|name| !name.is_empty()),
+            files: stack.map_or_else(
+                || recorded(&manifest.files),
+                |stack| stack.compose.files.clone(),
+            ),
+            env_files: stack.map_or_else(
+                || recorded(&manifest.env_files),
+                |stack| stack.compose.env_files.clone(),
+            ),
+            dir,
+        },
+    };
+    for file in compose.files.iter().chain(&compose.env_files) {
+        let path = compose.dir.join(file);
+        ensure!(
+            path.starts_with(&compose.dir) || path.exists(),
+            "{} does not exist, and is not in the archive: put it there first, or unpack with --to",
+            path.display()
+        );
+    }
+    Ok(compose)
+}
+
+/// Returns the running containers, and the services that have none of them. If
+/// nothing runs, no service is idle: none is to be treated differently.
+fn by_state(containers: &[Container]) -> (Vec<WasRunning>, BTreeSet<String>) {
+    let own = || containers.iter().filter(|c| !c.one_off);
+    let running: Vec<WasRunning> = own().filter_map(WasRunning::of).collect();
+    let is_idle = |c: &&Container| running.iter().all(|was| was.service != c.service);
+    let idle = own().filter(is_idle).map(|c| c.service.clone());
+    let idle = match running.is_empty() {
+        true => BTreeSet::new(),
+        false => idle.collect(),
+    };
+    (running, idle)
+}
