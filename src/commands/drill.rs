@@ -192,7 +192,7 @@ fn attempt(
             std::time::Duration::from_secs(START_TIMEOUT_SECS),
             |stack| stack.start_timeout,
         ),
-        command: command
+        check: command
             .split_first()
             .map(|(service, argv)| drills::DrillCheck { service, argv }),
     };

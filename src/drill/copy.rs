@@ -1,4 +1,5 @@
-//! Where the copy of a path of the host is, symlinks and all.
+//! Finds the copy of a path of the host in an unpacked archive, and resolves
+//! symlinks on the way.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,22 +8,26 @@ use std::path::{Component, Path, PathBuf};
 use crate::archive::Manifest;
 use crate::restore::tree_of;
 
-/// As many as Linux follows (`path_resolution(7)`).
+/// The number of symlinks that Linux follows in a path (`path_resolution(7)`).
 const LINKS_MAX: usize = 40;
 
+/// Where the copy of a path is.
 #[derive(Debug, PartialEq)]
 pub enum CopyLocation {
-    /// No symlink is in it, so Docker, which follows them, goes nowhere else.
+    /// The copy, as a path without symlinks. Docker follows symlinks in the
+    /// source of a bind, so with one it could mount something else.
     Present(PathBuf),
-    /// The same, but nothing is there.
+    /// The path that the copy would have; the archive does not have the file.
     Absent(PathBuf),
-    /// And why there is none.
+    /// The archive cannot have a copy, for this reason.
     Outside(String),
 }
 
-/// Of `path`, in what was unpacked into `root`. Symlinks lead as they would on
-/// the host, but to the copy of what they lead to there: the same symlink in
-/// the copy may lead to what is live. `root` must be nobody else's.
+/// Finds the copy of `path` in the archive that was unpacked into `root`.
+///
+/// A symlink leads to the copy of its target on the host. It must not be followed
+/// as it is: an absolute one leads to the live data. Nobody else may write to
+/// `root`.
 pub fn find(manifest: &Manifest, root: &Path, path: &str) -> CopyLocation {
     let outside = |at: &Path| {
         let at = at.display().to_string();
@@ -43,7 +48,8 @@ pub fn find(manifest: &Manifest, root: &Path, path: &str) -> CopyLocation {
             Some("..") => drop(at.pop()),
             _ => at.push(part),
         }
-        // Of what is above the trees, the path in the manifest is all that is known.
+        // Above the trees, nothing is in the copy. The paths in the manifest are
+        // right there.
         let Some(Ok(target)) = copy_of(&at).map(fs::read_link) else {
             continue;
         };
@@ -57,7 +63,7 @@ pub fn find(manifest: &Manifest, root: &Path, path: &str) -> CopyLocation {
     let Some(copy) = copy_of(&at) else {
         return outside(&at);
     };
-    // Whatever an archive made of the directories above a tree.
+    // The archive may have a symlink in place of a directory above a tree.
     let is_there = |path: &&Path| fs::symlink_metadata(path).is_ok();
     let there = copy.ancestors().find(is_there).unwrap_or(root);
     match fs::canonicalize(there) {
@@ -69,7 +75,7 @@ pub fn find(manifest: &Manifest, root: &Path, path: &str) -> CopyLocation {
     }
 }
 
-/// The last one first.
+/// Returns the components of a path, the last one first.
 fn parts(path: &Path) -> Vec<OsString> {
     let parts = path.components().rev();
     let parts = parts.filter(|part| *part != Component::CurDir);

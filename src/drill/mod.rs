@@ -1,13 +1,18 @@
-//! Proves that an archive can be restored: puts it into a throw-away project,
-//! with volumes and a directory of its own, nothing published and no way out,
-//! and waits until it is healthy. All of it is taken down again, by `recover`
-//! if the program is killed.
+//! Proves that an archive can be restored: unpacks it into a throw-away project
+//! with volumes and a directory of its own, without published ports and without
+//! a route to other networks, and waits until it is healthy. The project is taken
+//! down afterwards, by `recover` if the program is killed.
 
 mod compose;
 mod copy;
+mod resolved;
+mod secrets;
+mod service;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
@@ -20,15 +25,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::archive::Manifest;
-use crate::engine::{self, ComposeProject};
+use crate::engine::{self, ComposeProject, Volume};
 use crate::outcome::Drilled;
 use crate::restore::{Archive, Destination, ExtractOptions, extract};
 use crate::sys::signals::Signals;
 
-/// Begins the name of every throw-away project.
-const PREFIX: &str = "dsbdrill-";
+/// What the names of all throw-away projects begin with.
+const PROJECT_PREFIX: &str = "dsbdrill-";
 
-/// A command in a service's container that must succeed.
+/// A command that must succeed in a service's container.
 pub struct DrillCheck<'a> {
     pub service: &'a str,
     pub argv: &'a [String],
@@ -38,39 +43,41 @@ pub struct DrillOptions<'a> {
     pub state_dir: &'a Path,
     pub signals: &'a Signals,
     pub start_timeout: Duration,
-    pub command: Option<DrillCheck<'a>>,
+    pub check: Option<DrillCheck<'a>>,
 }
 
-/// Drills one archive. The lock must be held.
+/// Drills one archive. The caller must hold the lock.
 ///
 /// # Errors
-/// When the throw-away project could not be taken down, or nothing could be
-/// tried, or a signal came before it was up. That the stack does not come up is
-/// a problem in the result.
-pub fn drill(archive: &Archive, manifest: &Manifest, wish: &DrillOptions<'_>) -> Result<Drilled> {
+/// When the throw-away project could not be taken down, or a signal ended the
+/// drill early. If the stack does not come up, that is a problem in the result.
+pub fn drill(
+    archive: &Archive,
+    manifest: &Manifest,
+    options: &DrillOptions<'_>,
+) -> Result<Drilled> {
     let began = Instant::now();
-    let project = project_of(&manifest.stack);
-    let scratch = scratch_of(wish.state_dir, &manifest.stack);
-    // What a killed one left of the same stack.
-    take_down(&project, &scratch)?;
+    let project = Project::of(options.state_dir, &manifest.stack);
+    // A killed drill of the same stack may have left something.
+    project.take_down()?;
     let mut notes = Vec::new();
-    let result = attempt(archive, manifest, wish, &project, &scratch, &mut notes);
-    let taken_down = take_down(&project, &scratch);
-    let problems = match (result, taken_down) {
+    let result = attempt(archive, manifest, options, &project, &mut notes);
+    let taken_down = project.take_down();
+    let problem = match (result, taken_down) {
         (result, Ok(())) => result.err(),
         (Ok(()), Err(error)) => return Err(error),
         (Err(error), Err(second)) => return Err(second.context(format!("{error:#}"))),
     };
-    if problems.is_some() {
-        // That it ended early says nothing of the archive.
-        wish.signals.check()?;
+    if problem.is_some() {
+        // A drill that was interrupted says nothing about the archive.
+        options.signals.check()?;
     }
     Ok(Drilled {
         stack: manifest.stack.clone(),
         archive: archive.name(),
         services: manifest.running.clone(),
         duration_ms: began.elapsed().as_millis() as u64,
-        problems: problems
+        problems: problem
             .map(|error| format!("{error:#}"))
             .into_iter()
             .collect(),
@@ -79,126 +86,161 @@ pub fn drill(archive: &Archive, manifest: &Manifest, wish: &DrillOptions<'_>) ->
     })
 }
 
-/// Takes down what killed drills left; returns their stacks.
+/// Takes down the projects of killed drills. Returns the result for each stack.
+///
+/// # Errors
+/// When the directory of drills cannot be listed.
 pub fn recover(state_dir: &Path) -> Result<Vec<(String, Result<()>)>> {
     let dir = state_dir.join("drill");
+    let context = || format!("cannot list {}", dir.display());
     let listing = match fs::read_dir(&dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        listing => listing.with_context(|| format!("list {}", dir.display()))?,
+        listing => listing.with_context(context)?,
     };
     let mut recovered = Vec::new();
     for item in listing {
-        let name = item?.file_name();
+        let name = item.with_context(context)?.file_name();
         let Some(stack) = name.to_str() else { continue };
         tracing::warn!(stack, "a drill was killed, taking it down");
-        let result = take_down(&project_of(stack), &scratch_of(state_dir, stack));
+        let result = Project::of(state_dir, stack).take_down();
         recovered.push((stack.to_owned(), result));
     }
     Ok(recovered)
 }
 
-/// Compose allows lower-case letters, digits, - and _ only.
-fn project_of(stack: &str) -> String {
-    let plain = |c: char| match c.to_ascii_lowercase() {
-        c if c.is_ascii_alphanumeric() || c == '-' || c == '_' => c,
-        _ => '-',
-    };
-    format!("{PREFIX}{}", stack.chars().map(plain).collect::<String>())
+/// The throw-away project of a stack.
+struct Project {
+    /// Compose's name for it.
+    name: String,
+    /// Directory of its files. It exists as long as there may be something to
+    /// take down.
+    scratch: PathBuf,
 }
 
-/// Its being there says that there may be something to take down.
-fn scratch_of(state_dir: &Path, stack: &str) -> PathBuf {
-    state_dir.join("drill").join(stack)
-}
-
-fn take_down(project: &str, scratch: &Path) -> Result<()> {
-    if !scratch.exists() {
-        return Ok(());
+impl Project {
+    fn of(state_dir: &Path, stack: &str) -> Project {
+        // Compose allows only lower-case letters, digits, - and _.
+        let allowed = |c: char| match c.to_ascii_lowercase() {
+            c if c.is_ascii_alphanumeric() || c == '-' || c == '_' => c,
+            _ => '-',
+        };
+        let stack_part: String = stack.chars().map(allowed).collect();
+        Project {
+            name: format!("{PROJECT_PREFIX}{stack_part}"),
+            scratch: state_dir.join("drill").join(stack),
+        }
     }
-    engine::remove_project(project).with_context(|| format!("take down {project}"))?;
-    fs::remove_dir_all(scratch).with_context(|| format!("remove {}", scratch.display()))
+
+    /// Removes containers, networks, volumes and files. Does nothing if there are
+    /// none.
+    fn take_down(&self) -> Result<()> {
+        let scratch = &self.scratch;
+        if !scratch.exists() {
+            return Ok(());
+        }
+        engine::remove_project(&self.name)
+            .with_context(|| format!("cannot take down {}", self.name))?;
+        fs::remove_dir_all(scratch).with_context(|| format!("cannot remove {}", scratch.display()))
+    }
 }
 
 fn attempt(
     archive: &Archive,
     manifest: &Manifest,
-    wish: &DrillOptions<'_>,
-    project: &str,
-    scratch: &Path,
+    options: &DrillOptions<'_>,
+    project: &Project,
     notes: &mut Vec<String>,
 ) -> Result<()> {
     ensure!(
         !manifest.running.is_empty(),
         "nothing ran when the archive was made: there is nothing to start"
     );
-    let volumes = compose::volumes(manifest, project)?;
-    // No name in the archive leads to what else is in the scratch directory.
-    let unpacked = scratch.join("unpacked");
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&unpacked)
-        .with_context(|| format!("create {}", unpacked.display()))?;
-    let unpacked = fs::canonicalize(unpacked)?;
-    for volume in volumes.values() {
-        engine::create_volume(volume)?;
-    }
-    let names = volumes.values().map(|volume| volume.name.clone());
-    let made = engine::volumes(&names.collect())?;
-    let mut destinations = Vec::new();
-    for (tree, volume) in &volumes {
-        let made = made
-            .iter()
-            .find(|made| made.name == volume.name)
-            .context("a new volume is not there")?;
-        let parent = made
-            .mountpoint
-            .parent()
-            .context("a volume without a place")?;
-        let name = made.mountpoint.file_name().unwrap_or_default();
-        fs::remove_dir(&made.mountpoint)
-            .with_context(|| format!("empty volume {}", volume.name))?;
-        destinations.push(destination(tree, parent, name)?);
-    }
-    // After those that are part of it.
+    let volumes = volumes::volumes(manifest, &project.name)?;
+    let unpacked = create_unpack_dir(project)?;
+    let mut destinations = create_volumes(&volumes)?;
+    // The first matching destination counts, and this one matches all members.
     destinations.push(destination("", &unpacked, OsStr::new(""))?);
-    let options = ExtractOptions {
+    let extract_options = ExtractOptions {
         is_wanted: &|_| true,
         allow_devices: true,
         tolerates_refusals: true,
-        cancel: wish.signals.flag(),
+        cancel: options.signals.flag(),
     };
     let mut reader = archive.reader()?;
-    let summary = extract(&mut reader, archive.file(), &destinations, &options)
+    let summary = extract(&mut reader, archive.file(), &destinations, &extract_options)
         .with_context(|| archive.name())?;
-    let lacks = summary.unrestored.iter();
-    notes.extend(lacks.map(|lack| format!("not restored: {lack}")));
+    let unrestored = summary.unrestored.iter();
+    notes.extend(unrestored.map(|message| format!("not restored: {message}")));
     let copy = |path: &str| copy::find(manifest, &unpacked, path);
-    let (compose, lacks) = compose::compose(manifest, project, &copy)?;
-    notes.extend(lacks);
-    let file = scratch.join("compose.json");
+    let (compose, lacking) = compose::compose(manifest, &project.name, &copy)?;
+    notes.extend(lacking);
+    let file = project.scratch.join("compose.json");
     fs::write(&file, serde_json::to_vec_pretty(&compose)?)
-        .with_context(|| format!("write {}", file.display()))?;
-    let drilled = ComposeProject {
-        dir: scratch.to_owned(),
-        name: Some(project.to_owned()),
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    let compose = ComposeProject {
+        dir: project.scratch.clone(),
+        name: Some(project.name.clone()),
         files: vec![file],
         env_files: Vec::new(),
     };
-    wish.signals.check()?;
-    tracing::info!(project, services = manifest.running.join(" "), "starting");
-    drilled.up_drill(wish.start_timeout, wish.signals)?;
-    if let Some(command) = &wish.command {
-        drilled
-            .exec_drill(command.service, command.argv, wish.signals)
+    options.signals.check()?;
+    tracing::info!(
+        project = project.name,
+        services = manifest.running.join(" "),
+        "starting"
+    );
+    compose.up_drill(options.start_timeout, options.signals)?;
+    if let Some(check) = &options.check {
+        compose
+            .exec_drill(check.service, check.argv, options.signals)
             .context("the check command")?;
     }
     Ok(())
 }
 
+/// Creates the directory that the archive is unpacked into. It is beneath the
+/// scratch directory, so that no member has the path of another file in there.
+fn create_unpack_dir(project: &Project) -> Result<PathBuf> {
+    let dir = project.scratch.join("unpacked");
+    let context = || format!("cannot create {}", dir.display());
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&dir)
+        .with_context(context)?;
+    fs::canonicalize(&dir).with_context(context)
+}
+
+/// Creates volumes, by the member path of the tree that each is for. Returns them
+/// as destinations: the tree is unpacked in place of the volume's directory,
+/// which is removed for that.
+fn create_volumes(volumes: &BTreeMap<String, Volume>) -> Result<Vec<Destination>> {
+    for volume in volumes.values() {
+        engine::create_volume(volume)?;
+    }
+    let names = volumes.values().map(|volume| volume.name.clone());
+    let created = engine::volumes(&names.collect())?;
+    let mut destinations = Vec::new();
+    for (tree, volume) in volumes {
+        let mountpoint = created
+            .iter()
+            .find(|created| created.name == volume.name)
+            .map(|created| &created.mountpoint)
+            .with_context(|| format!("the Engine does not have the new volume {}", volume.name))?;
+        let parent = mountpoint
+            .parent()
+            .with_context(|| format!("volume {} has no directory", volume.name))?;
+        let name = mountpoint.file_name().unwrap_or_default();
+        fs::remove_dir(mountpoint)
+            .with_context(|| format!("cannot remove the empty {}", mountpoint.display()))?;
+        destinations.push(destination(tree, parent, name)?);
+    }
+    Ok(destinations)
+}
+
 fn destination(prefix: &str, parent: &Path, name: &OsStr) -> Result<Destination> {
     let handle: OwnedFd = File::open(parent)
-        .with_context(|| format!("open {}", parent.display()))?
+        .with_context(|| format!("cannot open {}", parent.display()))?
         .into();
     Ok(Destination {
         prefix: prefix.as_bytes().to_vec(),

@@ -1,5 +1,4 @@
-//! What a throw-away project is made of, where its files are, and what of a
-//! real stack's compose file is not in it.
+//! The compose file of a throw-away project, and the copies that it mounts.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::compose::{compose, volumes};
+use super::compose::compose;
 use super::copy::{CopyLocation, find};
+use super::volumes::volumes;
 use crate::archive::Manifest;
 
-/// Of a stack in /opt/stacks/web, which is /data/web.
+/// The manifest of a stack in /opt/stacks/web, which is a symlink to /data/web.
 fn manifest(running: &[&str], compose: Value) -> Manifest {
     serde_json::from_value(json!({
         "formatVersion": 1, "programVersion": "", "stack": "web", "project": "web", "host": "",
@@ -30,7 +30,7 @@ fn manifest(running: &[&str], compose: Value) -> Manifest {
     .unwrap()
 }
 
-/// As if every path of the stack's directory were a plain file.
+/// Pretends that the copy has most paths of the stack's directory.
 fn copy(path: &str) -> CopyLocation {
     match path.strip_prefix("/opt/stacks/web/") {
         Some("missing") => CopyLocation::Absent("/copy/missing".into()),
@@ -40,7 +40,8 @@ fn copy(path: &str) -> CopyLocation {
     }
 }
 
-/// A drilled service `app`, beside `peer`, which is drilled, too.
+/// Returns the drilled service `app`, and notes. `peer` is drilled, too; `down` is
+/// not.
 #[track_caller]
 fn drilled(app: Value) -> (Value, Vec<String>) {
     let services = json!({"app": app, "peer": {"image": "p"}, "down": {"image": "d"}});
@@ -54,8 +55,8 @@ fn drilled(app: Value) -> (Value, Vec<String>) {
 }
 
 #[test]
-fn what_another_project_could_notice_is_left_out() {
-    // Each with what is left of it, and whether that is told.
+fn fields_that_reach_beyond_the_container_are_left_out() {
+    // Field, value, rewritten value, and whether there is a note.
     let cases = [
         ("labels", json!({"traefik.enable": "true"}), None, false),
         ("label_file", json!(["./labels"]), None, false),
@@ -149,10 +150,10 @@ fn what_another_project_could_notice_is_left_out() {
         ("mac_address", json!("02:42:ac:11:00:02"), None, true),
         ("mem_limit", json!("1"), Some(json!("1")), false),
     ];
-    for (field, value, left, is_told) in cases {
+    for (field, value, left, has_note) in cases {
         let (service, notes) = drilled(json!({"image": "a", field: value}));
         assert_eq!(service.get(field), left.as_ref(), "{field}: {value}");
-        assert_eq!(!notes.is_empty(), is_told, "{field}: {value}: {notes:?}");
+        assert_eq!(!notes.is_empty(), has_note, "{field}: {value}: {notes:?}");
         let said = format!("service app: without its {field}");
         assert!(
             notes.iter().all(|note| note.starts_with(&said)),
@@ -162,7 +163,7 @@ fn what_another_project_could_notice_is_left_out() {
 }
 
 #[test]
-fn networks_are_internal_and_have_nothing_of_the_real_ones() {
+fn networks_are_internal_and_have_no_addresses() {
     let services = json!({"app": {"image": "a", "networks": {
         "proxy": {"aliases": ["www"], "ipv4_address": "172.18.0.2", "mac_address": "x"},
     }}});
@@ -183,16 +184,21 @@ fn networks_are_internal_and_have_nothing_of_the_real_ones() {
 }
 
 #[test]
-fn mounts_are_of_the_archive_or_not_there() {
+fn mounts_are_from_the_archive_or_empty_or_left_out() {
     let bind = |source: &str| json!({"type": "bind", "source": source, "target": "/t", "bind": {"propagation": "shared"}});
-    let of_copy = |path: &str| json!({"type": "bind", "source": path, "target": "/t", "bind": {}});
+    let bind_of_copy =
+        |path: &str| json!({"type": "bind", "source": path, "target": "/t", "bind": {}});
     let volume = |source: &str| json!({"type": "volume", "source": source, "target": "/t"});
     let tmpfs = json!({"type": "tmpfs", "target": "/t"});
     let cases = [
-        (bind("/opt/stacks/web/db"), Some(of_copy("/copy/db")), ""),
+        (
+            bind("/opt/stacks/web/db"),
+            Some(bind_of_copy("/copy/db")),
+            "",
+        ),
         (
             bind("/opt/stacks/web/missing"),
-            Some(of_copy("/copy/missing")),
+            Some(bind_of_copy("/copy/missing")),
             "empty at /t, the archive does not hold /opt/stacks/web/missing",
         ),
         (
@@ -251,7 +257,7 @@ fn mounts_are_of_the_archive_or_not_there() {
 }
 
 #[test]
-fn secrets_are_of_the_archive_or_of_the_machine_but_never_behind_a_symlink() {
+fn secrets_are_from_the_archive_or_the_machine_but_never_behind_a_symlink() {
     let secret = |file: &str| json!({"name": "web_x", "file": file, "labels": {"a": "b"}});
     let cases = [
         (
@@ -272,7 +278,7 @@ fn secrets_are_of_the_archive_or_of_the_machine_but_never_behind_a_symlink() {
         (
             secret("/run/secrets/x"),
             Some(json!({"file": "/run/secrets/x"})),
-            "secrets: x is this machine's own, the archive does not hold /run/secrets/x",
+            "secrets: x is the one of this machine, the archive does not hold /run/secrets/x",
         ),
         (
             json!({"external": true, "name": "x"}),
@@ -299,7 +305,7 @@ fn secrets_are_of_the_archive_or_of_the_machine_but_never_behind_a_symlink() {
 }
 
 #[test]
-fn a_service_that_was_built_has_the_image_that_it_was_built_to() {
+fn a_service_that_was_built_uses_its_built_image() {
     let config = json!({"services": {"built": {"build": {"context": "/x"}}}});
     let (compose, _) = compose(&manifest(&["built"], config), "p", &copy).unwrap();
     let service = &compose["services"]["built"];
@@ -310,7 +316,7 @@ fn a_service_that_was_built_has_the_image_that_it_was_built_to() {
 }
 
 #[test]
-fn symlinks_in_a_copy_lead_to_the_copy_of_what_they_lead_to_on_the_host() {
+fn symlinks_in_a_copy_lead_to_the_copies_of_their_targets() {
     let dir = tempfile::tempdir().unwrap();
     let outside = dir.path().join("outside");
     let root = dir.path().join("root");
@@ -357,7 +363,7 @@ fn symlinks_in_a_copy_lead_to_the_copy_of_what_they_lead_to_on_the_host() {
         ("outside", outside),
         ("dotdot", "../../outside"),
         ("root", "/"),
-        // As it may lie on this machine, where it is not the stack's.
+        // The path of the copy itself means nothing on the host.
         ("copy", &out),
         ("loop", "loop"),
         ("parent", ".."),
@@ -380,14 +386,14 @@ fn symlinks_in_a_copy_lead_to_the_copy_of_what_they_lead_to_on_the_host() {
         find("/etc"),
         CopyLocation::Outside("the archive does not hold /etc".to_owned())
     );
-    // The control: to Docker, some lead to what is not the copy.
+    // The control: followed as they are, some lead out of the copy.
     let real = |name: &str| fs::canonicalize(root.join("web").join(name));
     assert_eq!(real("outside").unwrap(), fs::canonicalize(outside).unwrap());
     assert_eq!(real("root").unwrap(), Path::new("/"));
 }
 
 #[test]
-fn no_directory_above_a_tree_leads_out_of_a_copy() {
+fn a_symlink_above_a_tree_does_not_lead_out_of_the_copy() {
     let dir = tempfile::tempdir().unwrap();
     let dir = fs::canonicalize(dir.path()).unwrap();
     fs::create_dir_all(dir.join("outside/srv/media")).unwrap();
@@ -397,7 +403,7 @@ fn no_directory_above_a_tree_leads_out_of_a_copy() {
     let find = |path: &str| find(&manifest, &root, path);
     let copy: PathBuf = root.join("web.binds/srv/media");
     assert_eq!(find("/srv/media"), CopyLocation::Absent(copy));
-    // Nor a tree that is one.
+    // A tree that is a symlink itself.
     symlink(dir.join("outside"), root.join("web.binds")).unwrap();
     symlink(dir.join("outside"), root.join("web")).unwrap();
     for path in ["/srv/media", "/srv/media/x", "/opt/stacks/web"] {
