@@ -1,4 +1,4 @@
-//! What is mounted where, as this process sees it.
+//! The mount points in the mount namespace of this process.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Mount points beneath `path`, which has no symlinks (proc_pid_mountinfo(5)).
+/// Returns the mount points beneath `path`, which must have no symlinks
+/// (proc_pid_mountinfo(5)).
 pub fn beneath(path: &Path) -> Result<Vec<PathBuf>> {
-    let table = fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    let table = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
     let mut points = points(&table);
     points.retain(|point| point != path && point.starts_with(path));
     Ok(points)
@@ -23,7 +24,8 @@ fn points(table: &[u8]) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Space, tab, newline and backslash are three octal digits there.
+/// Decodes a path: space, tab, newline and backslash are a backslash and three
+/// octal digits.
 fn unescaped(point: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(point.len());
     let mut rest = point;
@@ -45,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mount_points_are_read_whatever_they_are_called() {
+    fn mount_points_with_escaped_names_are_read() {
         let table = b"21 1 254:1 / / rw,relatime - ext4 /dev/vda1 rw\n\
             40 21 0:35 / /srv/my\\040stack/a\\134b\\011 rw shared:7 - tmpfs tmpfs rw\n\
             41 21 0:36 / /srv/\xfc rw - tmpfs tmpfs rw\n";
@@ -57,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_beneath_a_directory_counts() {
+    fn only_mount_points_beneath_the_directory_are_returned() {
         let beneath = |path: &str| beneath(Path::new(path)).unwrap();
         assert!(beneath("/").contains(&PathBuf::from("/proc")));
         assert!(!beneath("/proc").contains(&PathBuf::from("/proc")));
