@@ -169,7 +169,7 @@ impl Cycle<'_> {
         let stopped = record.phase(Phase::Stop, |_| {
             tracing::info!(services = entry.services().join(" "), "stopping");
             let stopped = self.stop(&entry);
-            if stopped.as_ref().err().is_none_or(engine::is_refusal) {
+            if stopped.as_ref().err().is_none_or(engine::was_refused) {
                 // So nothing is stopped that was not.
                 entry.step = Step::Stopped;
             }
@@ -311,7 +311,7 @@ impl Cycle<'_> {
     /// An Engine that is being restarted is waited for, as the start has to in
     /// any case: the archive may be good.
     fn patient_containers(&self) -> Result<Vec<Container>> {
-        engine::patiently(engine::containers, |away| {
+        engine::retry_while_unreachable(engine::containers, |away| {
             away < self.stack.start_timeout && self.context.signals.received().is_none()
         })
     }

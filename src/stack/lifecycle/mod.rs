@@ -42,7 +42,7 @@ pub fn stop_order(containers: &[WasRunning]) -> Vec<Vec<usize>> {
 /// Freezes the containers, all at once; those that were paused before are so
 /// already. There is no order: none of them notices.
 pub fn pause(containers: &[WasRunning]) -> Result<()> {
-    engine::all(engine::at_once(containers, |was| {
+    engine::combine_errors(engine::in_parallel(containers, |was| {
         engine::pause(&was.id).with_context(|| format!("pause {}", was.name))
     }))
 }

@@ -228,7 +228,7 @@ impl Start<'_> {
     fn start_all(&mut self, startable: &[usize], seen: &[Seen]) -> Duration {
         let entry = self.entry;
         let errors = &self.errors;
-        let results = engine::at_once(startable, |&i| {
+        let results = engine::in_parallel(startable, |&i| {
             let last_error = errors.get(&i).map(String::as_str);
             start_one(entry, i, &seen[i], last_error)
         });
@@ -324,7 +324,7 @@ fn start_one(entry: &Entry, i: usize, seen: &Seen, last_error: Option<&str>) -> 
         entry.compose.up(&was.service, replicas, existing)
     };
     match id {
-        Some(_) if last_error.is_some_and(engine::has_lost_its_peer) => up(Existing::Replace),
+        Some(_) if last_error.is_some_and(engine::needs_missing_container) => up(Existing::Replace),
         Some(id) if seen.state == State::Frozen => engine::unpause(id),
         Some(id) => engine::start(id),
         None => up(Existing::Keep),
