@@ -8,7 +8,7 @@
 
 mod start;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -66,20 +66,11 @@ pub fn stop(containers: &[WasRunning], grace: Option<Duration>, signals: &Signal
     Ok(())
 }
 
-/// How many of them each service has.
-pub fn replicas(containers: &[WasRunning]) -> BTreeMap<String, usize> {
-    let mut replicas = BTreeMap::new();
-    for was in containers {
-        *replicas.entry(was.service.clone()).or_default() += 1;
-    }
-    replicas
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::Dependency;
-    use crate::stack::running::Before;
+    use crate::stack::running::StateBefore;
 
     pub(super) fn was(service: &str, depends_on: &[(&str, &str)], joins: &[&str]) -> WasRunning {
         WasRunning {
@@ -98,7 +89,7 @@ mod tests {
                 .iter()
                 .map(|service| format!("id-{service}"))
                 .collect(),
-            before: Before::Running,
+            before: StateBefore::Running,
             stop_timeout_secs: 10,
         }
     }
