@@ -14,8 +14,8 @@ use crate::cycle::{self, Context};
 use crate::outcome::{
     FORMAT_VERSION, Failure, Phase, Recovered, RunOutcome, StackOutcome, StackStatus,
 };
+use crate::stack::driver;
 use crate::stack::journal::Journal;
-use crate::stack::lifecycle;
 use crate::store::Store;
 use crate::store::prune::prune;
 use crate::store::standing;
@@ -308,7 +308,7 @@ fn recover_all(state_dir: &Path, journal: &Journal, signals: &Signals) -> Result
         let result = found.entry.and_then(|entry| {
             let services = entry.services();
             tracing::warn!(services = services.join(" "), "left stopped, starting it");
-            lifecycle::start(&entry, signals)?;
+            driver::start(&entry, signals)?;
             journal.remove(&found.stack)?;
             Ok(services)
         });

@@ -19,7 +19,7 @@ use crate::cycle::precopy::{Drafted, PASS_FROM_BYTES, Precopy};
 use crate::engine::Container;
 use crate::outcome::{ArchiveOutcome, CaptureOutcome, Phase, StackOutcome};
 use crate::scan::{self, Inventory, SETTLED_AFTER};
-use crate::stack::lifecycle;
+use crate::stack::running;
 use crate::store::{ArchiveName, Beside, Partial};
 use crate::sys::durable;
 use crate::sys::format::human_bytes;
@@ -377,7 +377,7 @@ impl Cycle<'_> {
             captured: ZonedDateTime::now(),
             downtime_ms: None,
             running: survey.services(),
-            replicas: lifecycle::replicas(&survey.running),
+            replicas: running::replicas(&survey.running),
             images,
             volumes: survey.volumes.clone(),
             coverage: survey.coverage.clone(),

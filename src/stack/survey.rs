@@ -11,7 +11,7 @@ use crate::engine::{self, ComposeConfig, ComposeProject, Container, Image, Volum
 use crate::outcome::Coverage;
 use crate::scan::Source;
 use crate::stack::coverage::{self, Mounts, Tree};
-use crate::stack::running::{Before, WasRunning};
+use crate::stack::running::{StateBefore, WasRunning};
 use crate::sys::durable::real;
 
 /// What a stack is at this moment.
@@ -219,7 +219,9 @@ fn stop_method(
 
 /// The Engine pauses no container that waits for its restart.
 fn pause_or_stop(running: &[WasRunning], warnings: &mut Vec<String>) -> StopMethod {
-    let restarting = running.iter().find(|was| was.before == Before::Restarting);
+    let restarting = running
+        .iter()
+        .find(|was| was.before == StateBefore::Restarting);
     let Some(restarting) = restarting else {
         return StopMethod::Pause;
     };

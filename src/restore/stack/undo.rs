@@ -32,7 +32,7 @@ pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Resul
 
 pub(super) fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
     let containers = match (entry.step, &entry.project) {
-        (Step::Swapping, Some(project)) => engine::patiently(
+        (Step::Swapping, Some(project)) => engine::retry_while_unreachable(
             || engine::compose_containers(Some(project)),
             |away| away < ENGINE_LIMIT,
         )?,

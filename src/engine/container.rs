@@ -1,42 +1,46 @@
-//! What `docker inspect` and `docker compose config` print, reduced to what
-//! is used here.
+//! Containers, as `docker inspect` and the Engine's API describe them, reduced
+//! to what is used here.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::DEFAULT_STOP_TIMEOUT;
+use super::json::null_as_empty;
+use super::volume::is_generated_name;
 
-/// A container that Compose made (or, from `containers`, any other:
-/// then `project` and `service` are empty).
+/// Time between the stop signal and SIGKILL for a container that sets none
+/// (docker stop --time, compose stop_grace_period).
+const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A container. `project` and `service` are empty unless Compose made it.
 #[derive(Clone, Debug)]
 pub struct Container {
     pub id: String,
     pub name: String,
     pub project: String,
     pub service: String,
-    /// 1 for the first replica, as Compose numbers them.
+    /// Compose's number of the replica; the first is 1.
     pub number: u32,
-    /// Made by `docker compose run`: no service's own container.
+    /// Whether `docker compose run` made it, so that it is no replica.
     pub one_off: bool,
-    /// Directory that Compose was started in, as it was given.
+    /// Directory in which Compose was started, with symlinks as they were given.
     pub working_dir: PathBuf,
     pub status: Status,
-    /// When it was started last, as the Engine writes it.
+    /// Time of the last start, as the Engine writes it.
     pub started_at: String,
-    /// By its restart policy, since it was started last by anybody else.
+    /// How often its restart policy has started it since it was started
+    /// otherwise.
     pub restart_count: u64,
     pub exit_code: i64,
     pub oom_killed: bool,
     /// `None` when the container has no health check.
     pub health: Option<Health>,
-    /// By services of the same project.
+    /// Services of the same project that it depends on.
     pub depends_on: Vec<Dependency>,
-    /// Ids of containers whose network, IPC or PID namespace or volumes it uses.
+    /// Ids of the containers whose network, IPC or PID namespace or volumes it
+    /// uses.
     pub joins: Vec<String>,
     pub mounts: Vec<Mount>,
     pub stop_timeout: Duration,
@@ -44,15 +48,17 @@ pub struct Container {
     pub image_id: String,
 }
 
+/// What a container does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Running,
     Paused,
     Restarting,
-    /// Created, exited, dead or being removed.
+    /// It is created, exited, dead or being removed.
     Stopped,
 }
 
+/// Result of a container's health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
@@ -62,8 +68,8 @@ pub enum Health {
     None,
 }
 
-/// `depends_on` of the Compose specification, as its label on the container
-/// says it: `db:service_healthy:false`.
+/// An item of `depends_on` (Compose specification). Compose records it in a label
+/// of the container: `db:service_healthy:false`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Dependency {
@@ -72,19 +78,20 @@ pub struct Dependency {
     pub condition: String,
 }
 
+/// A mount of a container.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Mount {
     /// `bind`, `volume`, `tmpfs`, ...
     #[serde(rename = "Type")]
     pub kind: String,
-    /// Of a volume.
+    /// Name of the volume; empty for other kinds.
     #[serde(default)]
     pub name: String,
-    /// On the host.
+    /// Path on the host.
     #[serde(default)]
     pub source: PathBuf,
-    /// In the container.
+    /// Path in the container.
     #[serde(default)]
     pub destination: String,
     #[serde(rename = "RW", default)]
@@ -92,154 +99,14 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Of a volume that was named by the Engine, for a mount that names none.
+    /// Whether it mounts a volume whose name the Engine generated, because the
+    /// mount names no volume.
     pub fn is_anonymous(&self) -> bool {
-        self.kind == "volume" && is_made_up(&self.name)
+        self.kind == "volume" && is_generated_name(&self.name)
     }
 }
 
-/// As the Engine makes up names: 32 random bytes.
-fn is_made_up(name: &str) -> bool {
-    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// Read from the Engine, and written to and read from manifests.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Volume {
-    #[serde(alias = "Name")]
-    pub name: String,
-    #[serde(alias = "Driver")]
-    pub driver: String,
-    #[serde(alias = "Mountpoint")]
-    pub mountpoint: PathBuf,
-    #[serde(alias = "Labels", default, deserialize_with = "null_is_empty")]
-    pub labels: BTreeMap<String, String>,
-    #[serde(alias = "Options", default, deserialize_with = "null_is_empty")]
-    pub options: BTreeMap<String, String>,
-}
-
-impl Volume {
-    /// Named by the Engine, for a mount that names no volume.
-    pub fn is_anonymous(&self) -> bool {
-        self.labels.contains_key("com.docker.volume.anonymous") || is_made_up(&self.name)
-    }
-
-    /// The directory that its driver binds, by the options `o` and `device`.
-    pub fn bound(&self) -> Option<&Path> {
-        let options = self.options.get("o")?;
-        let is_bind = self.driver == "local" && options.split(',').any(|o| o == "bind");
-        self.options
-            .get("device")
-            .map(Path::new)
-            .filter(|_| is_bind)
-    }
-
-    /// Its data lies in a directory of this host at all times. Any other
-    /// volume (NFS, CIFS, a bind by `device`) is there only while mounted.
-    pub fn is_plain_local(&self) -> bool {
-        self.driver == "local" && !self.options.contains_key("device")
-    }
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Image {
-    pub id: String,
-    #[serde(default, deserialize_with = "null_is_empty")]
-    pub repo_digests: Vec<String>,
-}
-
-/// The resolved compose configuration.
-#[derive(Clone, Debug)]
-pub struct ComposeConfig {
-    pub name: String,
-    pub services: BTreeMap<String, ConfigService>,
-    pub volumes: BTreeMap<String, ConfigVolume>,
-    /// As Compose printed it, for the manifest.
-    pub json: Value,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct ConfigService {
-    /// Without one it is built, and named after project and service.
-    pub image: Option<String>,
-    scale: Option<usize>,
-    deploy: Option<Deploy>,
-    #[serde(default)]
-    pub volumes: Vec<ConfigMount>,
-    #[serde(default)]
-    pub post_start: Vec<Value>,
-    #[serde(default)]
-    pub pre_stop: Vec<Value>,
-    /// Without any, `up` starts it.
-    #[serde(default)]
-    pub profiles: Vec<String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Deploy {
-    replicas: Option<usize>,
-}
-
-impl ConfigService {
-    /// How many containers of it `up` starts.
-    pub fn replicas(&self) -> usize {
-        let of_deploy = self.deploy.as_ref().and_then(|deploy| deploy.replicas);
-        self.scale.or(of_deploy).unwrap_or(1)
-    }
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct ConfigMount {
-    #[serde(rename = "type")]
-    pub kind: String,
-    #[serde(default)]
-    pub source: String,
-    #[serde(default)]
-    pub target: String,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct ConfigVolume {
-    /// The volume's name for the Engine; the key is its name in the file.
-    pub name: String,
-    #[serde(default)]
-    pub external: bool,
-}
-
-impl ComposeConfig {
-    pub(super) fn from_json(json: Value) -> Result<ComposeConfig> {
-        #[derive(Deserialize)]
-        struct Known {
-            name: String,
-            #[serde(default, deserialize_with = "null_is_empty")]
-            services: BTreeMap<String, ConfigService>,
-            #[serde(default, deserialize_with = "null_is_empty")]
-            volumes: BTreeMap<String, ConfigVolume>,
-        }
-        let Known {
-            name,
-            services,
-            volumes,
-        } = Known::deserialize(&json).context("understand `docker compose config`")?;
-        Ok(ComposeConfig {
-            name,
-            services,
-            volumes,
-            json,
-        })
-    }
-}
-
-fn null_is_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
+/// A container in the Engine's own JSON.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct RawContainer {
@@ -251,7 +118,7 @@ pub(super) struct RawContainer {
     state: RawState,
     config: RawConfig,
     host_config: RawHostConfig,
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "null_as_empty")]
     mounts: Vec<Mount>,
 }
 
@@ -278,7 +145,7 @@ struct RawHealth {
 struct RawConfig {
     #[serde(default)]
     image: String,
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "null_as_empty")]
     labels: BTreeMap<String, String>,
     stop_timeout: Option<i64>,
 }
@@ -292,7 +159,7 @@ struct RawHostConfig {
     ipc_mode: String,
     #[serde(default)]
     pid_mode: String,
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "null_as_empty")]
     volumes_from: Vec<String>,
 }
 
@@ -309,7 +176,7 @@ impl From<RawContainer> for Container {
         let joined = [&host.network_mode, &host.ipc_mode, &host.pid_mode]
             .into_iter()
             .filter_map(|mode| mode.strip_prefix("container:"));
-        // volumes_from entries may carry a mode: `ID:ro`.
+        // Entries of volumes_from may have a mode: `ID:ro`.
         let donors = host
             .volumes_from
             .iter()
@@ -352,8 +219,8 @@ impl From<RawContainer> for Container {
 
 #[cfg(test)]
 impl Container {
-    /// As `docker inspect` prints it.
-    pub fn from_json(json: Value) -> Container {
+    /// Reads a container from the JSON that `docker inspect` prints.
+    pub fn from_json(json: serde_json::Value) -> Container {
         Container::from(RawContainer::deserialize(json).expect("a container"))
     }
 }
@@ -376,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn depends_on_label_is_read_in_its_long_and_short_form() {
+    fn a_depends_on_label_may_be_long_or_short() {
         let dependency = |service: &str, condition: &str| Dependency {
             service: service.to_owned(),
             condition: condition.to_owned(),

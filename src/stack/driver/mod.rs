@@ -8,7 +8,7 @@
 
 mod start;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -42,7 +42,7 @@ pub fn stop_order(containers: &[WasRunning]) -> Vec<Vec<usize>> {
 /// Freezes the containers, all at once; those that were paused before are so
 /// already. There is no order: none of them notices.
 pub fn pause(containers: &[WasRunning]) -> Result<()> {
-    engine::all(engine::at_once(containers, |was| {
+    engine::combine_errors(engine::in_parallel(containers, |was| {
         engine::pause(&was.id).with_context(|| format!("pause {}", was.name))
     }))
 }
@@ -66,20 +66,11 @@ pub fn stop(containers: &[WasRunning], grace: Option<Duration>, signals: &Signal
     Ok(())
 }
 
-/// How many of them each service has.
-pub fn replicas(containers: &[WasRunning]) -> BTreeMap<String, usize> {
-    let mut replicas = BTreeMap::new();
-    for was in containers {
-        *replicas.entry(was.service.clone()).or_default() += 1;
-    }
-    replicas
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::Dependency;
-    use crate::stack::running::Before;
+    use crate::stack::running::StateBefore;
 
     pub(super) fn was(service: &str, depends_on: &[(&str, &str)], joins: &[&str]) -> WasRunning {
         WasRunning {
@@ -98,7 +89,7 @@ mod tests {
                 .iter()
                 .map(|service| format!("id-{service}"))
                 .collect(),
-            before: Before::Running,
+            before: StateBefore::Running,
             stop_timeout_secs: 10,
         }
     }

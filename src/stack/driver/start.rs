@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::{pause, replicas, stop};
+use super::{pause, stop};
 use crate::config::StopMethod;
 use crate::engine::{self, Container, Existing, Health, Status};
-use crate::stack::journal::{Entry, Step};
-use crate::stack::running::{Before, WasRunning};
+use crate::stack::journal::{JournalEntry, StopProgress};
+use crate::stack::running::{StateBefore, WasRunning, replicas};
 use crate::sys::signals::Signals;
 
 /// Between two looks at the containers of a stack that is starting.
@@ -32,8 +32,8 @@ const START_ATTEMPTS: u32 = 3;
 ///
 /// # Errors
 /// Names each container that is not as it was, and why.
-pub fn start(entry: &Entry, signals: &Signals) -> Result<Vec<String>> {
-    if entry.step == Step::Stopping {
+pub fn start(entry: &JournalEntry, signals: &Signals) -> Result<Vec<String>> {
+    if entry.step == StopProgress::Stopping {
         // The start comes all the same: most likely it is the Engine that hangs.
         if let Err(error) = finish_stop(entry, signals) {
             tracing::warn!("stop once more, to be sure that no stop is under way: {error:#}");
@@ -46,7 +46,7 @@ pub fn start(entry: &Entry, signals: &Signals) -> Result<Vec<String>> {
 /// Engine, and would take down again what is started now. Stopping once more
 /// ends only when the containers have ended, whoever asked first. The same
 /// goes for a pause.
-fn finish_stop(entry: &Entry, signals: &Signals) -> Result<()> {
+fn finish_stop(entry: &JournalEntry, signals: &Signals) -> Result<()> {
     let limit = Duration::from_secs(entry.start_timeout_secs);
     let began = Instant::now();
     let present = loop {
@@ -78,7 +78,7 @@ fn finish_stop(entry: &Entry, signals: &Signals) -> Result<()> {
 
 /// One attempt to bring a stack back to what it was.
 struct Start<'a> {
-    entry: &'a Entry,
+    entry: &'a JournalEntry,
     signals: &'a Signals,
     deadline: Instant,
     /// By position in `entry.containers`, as is all that follows.
@@ -117,7 +117,7 @@ impl State {
 }
 
 impl Start<'_> {
-    fn new<'a>(entry: &'a Entry, signals: &'a Signals) -> Start<'a> {
+    fn new<'a>(entry: &'a JournalEntry, signals: &'a Signals) -> Start<'a> {
         Start {
             entry,
             signals,
@@ -186,7 +186,7 @@ impl Start<'_> {
     fn state(&self, i: usize, container: &Container) -> State {
         let before = self.entry.containers[i].before;
         let was_started = self.started.contains(&i);
-        if self.entry.stop_method == StopMethod::Pause && before != Before::Paused {
+        if self.entry.stop_method == StopMethod::Pause && before != StateBefore::Paused {
             match container.status {
                 Status::Paused => return State::Frozen,
                 Status::Running if !was_started => return State::AsBefore,
@@ -228,7 +228,7 @@ impl Start<'_> {
     fn start_all(&mut self, startable: &[usize], seen: &[Seen]) -> Duration {
         let entry = self.entry;
         let errors = &self.errors;
-        let results = engine::at_once(startable, |&i| {
+        let results = engine::in_parallel(startable, |&i| {
             let last_error = errors.get(&i).map(String::as_str);
             start_one(entry, i, &seen[i], last_error)
         });
@@ -261,7 +261,7 @@ impl Start<'_> {
     /// What had been paused runs by now, and is paused again.
     fn pause_again(&self, seen: &[Seen]) -> Result<()> {
         for (was, seen) in self.entry.containers.iter().zip(seen) {
-            if was.before == Before::Paused
+            if was.before == StateBefore::Paused
                 && let Some(id) = &seen.id
             {
                 engine::pause(id)?;
@@ -315,7 +315,7 @@ impl Start<'_> {
     }
 }
 
-fn start_one(entry: &Entry, i: usize, seen: &Seen, last_error: Option<&str>) -> Result<()> {
+fn start_one(entry: &JournalEntry, i: usize, seen: &Seen, last_error: Option<&str>) -> Result<()> {
     let was = &entry.containers[i];
     let id = seen.id.as_deref();
     tracing::debug!(container = was.name, "starting");
@@ -324,7 +324,7 @@ fn start_one(entry: &Entry, i: usize, seen: &Seen, last_error: Option<&str>) -> 
         entry.compose.up(&was.service, replicas, existing)
     };
     match id {
-        Some(_) if last_error.is_some_and(engine::has_lost_its_peer) => up(Existing::Replace),
+        Some(_) if last_error.is_some_and(engine::needs_missing_container) => up(Existing::Replace),
         Some(id) if seen.state == State::Frozen => engine::unpause(id),
         Some(id) => engine::start(id),
         None => up(Existing::Keep),
@@ -332,14 +332,14 @@ fn start_one(entry: &Entry, i: usize, seen: &Seen, last_error: Option<&str>) -> 
 }
 
 /// `was_started`: by this program, so that an exit code is of this start.
-fn state(before: Before, container: &Container, was_started: bool) -> State {
+fn state(before: StateBefore, container: &Container, was_started: bool) -> State {
     match container.status {
-        Status::Stopped if was_started && before == Before::Restarting => State::AsBefore,
+        Status::Stopped if was_started && before == StateBefore::Restarting => State::AsBefore,
         // A job may come to its end. What has a health check is no job.
         Status::Stopped
             if was_started
                 && container.exit_code == 0
-                && matches!(before, Before::Running | Before::Ended) =>
+                && matches!(before, StateBefore::Running | StateBefore::Ended) =>
         {
             State::Completed
         }
@@ -347,15 +347,17 @@ fn state(before: Before, container: &Container, was_started: bool) -> State {
             State::Down(format!("ended with exit status {}", container.exit_code))
         }
         Status::Stopped => State::Down("is not started".to_owned()),
-        _ if before == Before::Restarting => State::AsBefore,
+        _ if before == StateBefore::Restarting => State::AsBefore,
         Status::Restarting => State::Pending("keeps restarting".to_owned()),
-        Status::Paused if before == Before::Paused => State::AsBefore,
+        Status::Paused if before == StateBefore::Paused => State::AsBefore,
         Status::Paused => State::Pending("is paused".to_owned()),
-        Status::Running if before == Before::Healthy => match container.health {
+        Status::Running if before == StateBefore::Healthy => match container.health {
             None | Some(Health::Healthy | Health::None) => State::AsBefore,
             Some(health) => State::Pending(format!("is not healthy ({health:?})").to_lowercase()),
         },
-        Status::Running if before == Before::Ended => State::Pending("has not ended".to_owned()),
+        Status::Running if before == StateBefore::Ended => {
+            State::Pending("has not ended".to_owned())
+        }
         Status::Running => State::AsBefore,
     }
 }
@@ -401,18 +403,18 @@ mod tests {
                 "Config": {}, "HostConfig": {},
             }))
         };
-        let running = state(Before::Ended, &container("running", 0), true);
+        let running = state(StateBefore::Ended, &container("running", 0), true);
         let job = was("migrate", &[], &[]);
         let waits = was("api", &[("migrate", "service_completed_successfully")], &[]);
         assert!(matches!(running, State::Pending(_)), "{running:?}");
         assert!(!is_met(&waits, &job, &running));
-        let ended = state(Before::Ended, &container("exited", 0), true);
+        let ended = state(StateBefore::Ended, &container("exited", 0), true);
         assert_eq!(ended, State::Completed);
         assert!(is_met(&waits, &job, &ended));
-        let failed = state(Before::Ended, &container("exited", 1), true);
+        let failed = state(StateBefore::Ended, &container("exited", 1), true);
         assert!(matches!(failed, State::Down(_)), "{failed:?}");
         // The control: what only runs is not waited for.
-        let service = state(Before::Running, &container("running", 0), true);
+        let service = state(StateBefore::Running, &container("running", 0), true);
         assert_eq!(service, State::AsBefore);
     }
 }
