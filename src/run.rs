@@ -18,7 +18,7 @@ use crate::stack::journal::Journal;
 use crate::stack::lifecycle;
 use crate::store::Store;
 use crate::store::prune::prune;
-use crate::store::standing;
+use crate::store::{drill_results, health};
 use crate::sys::durable::write_durably;
 use crate::sys::lock::{Held, Lock, Work};
 use crate::sys::logging::Log;
@@ -98,18 +98,18 @@ fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<(
 /// After pruning: what is gone needs no warning.
 fn note_standing(plan: &Plan, store: &Store, outcome: &mut RunOutcome) {
     let now = ZonedDateTime::now();
-    let mut drills = standing::drills(&plan.state_dir).unwrap_or_else(|error| {
+    let mut drills = drill_results::last_drills(&plan.state_dir).unwrap_or_else(|error| {
         note(outcome, &error);
         BTreeMap::new()
     });
     for i in 0..outcome.stacks.len() {
         let name = outcome.stacks[i].stack.clone();
         outcome.stacks[i].drilled = drills.remove(&name);
-        match standing::damaged(store, &name) {
+        match health::damaged(store, &name) {
             Ok(damaged) => outcome.stacks[i].damaged = damaged,
             Err(error) => note(outcome, &error),
         }
-        for warning in standing::warnings(&outcome.stacks[i], &now) {
+        for warning in health::warnings(&outcome.stacks[i], &now) {
             tracing::warn!(stack = name, "{warning}");
             outcome.stacks[i].warnings.push(warning);
         }
@@ -119,7 +119,7 @@ fn note_standing(plan: &Plan, store: &Store, outcome: &mut RunOutcome) {
 /// A directory in the store that cannot be looked at is no reason not to back
 /// up the stacks that have nothing to do with it.
 fn remove_leftovers(store: &Store, outcome: &mut RunOutcome) {
-    match store.remove_partials(None) {
+    match store.remove_leftovers(None) {
         Ok(removed) => {
             for path in removed {
                 tracing::warn!(path = %path.display(), "removed what a killed run left");

@@ -22,7 +22,7 @@ use crate::restore::pick::Only;
 use crate::restore::{Archive, listing};
 use crate::store::checks::{Check, Checks};
 use crate::store::prune;
-use crate::store::{Beside, Store, StoredArchive};
+use crate::store::{Sidecar, Store, StoredArchive};
 use crate::sys::format::{human_bytes, human_duration};
 use crate::sys::lock::{Lock, Work};
 use crate::sys::signals::Signals;
@@ -288,14 +288,14 @@ fn verify_one(store: Option<&Store>, candidate: &Candidate, signals: &Signals) -
     let file = File::open(&path).with_context(context)?;
     let place = store.zip(candidate.stored.as_ref());
     let sums = match place {
-        Some((store, archive)) => store.read_beside(&archive.name, Beside::Sums)?,
+        Some((store, archive)) => store.read_sidecar(&archive.name, Sidecar::Sums)?,
         None => fs::read(path.with_extension("sums")).ok(),
     };
     let mut verified = verifying::verify(path.clone(), &file, sums.as_deref(), signals.flag())
         .with_context(context)?;
     if let Some((store, archive)) = place {
         if let Some(sums) = &verified.missing_sums {
-            store.write_beside(&archive.name, Beside::Sums, |out| sums.write(out))?;
+            store.write_sidecar(&archive.name, Sidecar::Sums, |out| sums.write(out))?;
             verified
                 .notes
                 .push("they were made now: from here on, damage is told by the file".to_owned());

@@ -16,7 +16,7 @@ use crate::report::{drills_subject, drills_text};
 use crate::restore::Archive;
 use crate::run as runs;
 use crate::store::checks::{Check, Checks};
-use crate::store::standing;
+use crate::store::drill_results::record_drill;
 use crate::store::{Store, StoredArchive};
 use crate::sys::format::human_duration;
 use crate::sys::lock::{Lock, Work};
@@ -210,7 +210,7 @@ fn note(plan: &Plan, archive: &StoredArchive, drilled: &Drilled) -> Result<()> {
     };
     checks.drilled = Some(check);
     checks.write(&store, &archive.name)?;
-    standing::note_drill(&plan.state_dir, &archive.name.stack, last)
+    record_drill(&plan.state_dir, &archive.name.stack, last)
 }
 
 fn text(drilled: &Drilled) -> String {

@@ -64,7 +64,7 @@ fn list_shows_what_is_there_and_what_is_wrong_with_it() {
     place.config(json!(["web"]), json!({}));
     let ended = output(&mut place.program(&["list"])).expect_status(1);
     assert!(
-        ended.stderr.contains("open backup directory"),
+        ended.stderr.contains("cannot open the backup directory"),
         "{}",
         ended.stderr
     );
