@@ -172,7 +172,7 @@ fn prune_removes_the_scripts_old_archives_and_nothing_foreign() {
     place.config(json!(["web"]), json!({"retention": null}));
     let ended = output(&mut place.program(&["prune"])).expect_status(0);
     assert!(
-        ended.stderr.contains("every archive is kept"),
+        ended.stderr.contains("nothing is pruned"),
         "{}",
         ended.stderr
     );
