@@ -3,6 +3,7 @@
 mod architecture;
 mod archives;
 mod cli;
+mod invariants;
 mod nixos;
 mod store;
 mod units;
