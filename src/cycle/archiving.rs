@@ -20,7 +20,7 @@ use crate::engine::Container;
 use crate::outcome::{ArchiveOutcome, CaptureOutcome, Phase, StackOutcome};
 use crate::scan::{self, Inventory, SETTLED_AFTER};
 use crate::stack::running;
-use crate::store::{ArchiveName, Beside, Partial};
+use crate::store::{ArchiveName, Partial, Sidecar};
 use crate::sys::durable;
 use crate::sys::format::human_bytes;
 use crate::sys::progress;
@@ -298,7 +298,7 @@ impl Cycle<'_> {
             (Some(sums), Some(name)) => {
                 self.context
                     .store
-                    .write_beside(&name, Beside::Sums, |out| sums.write(out))
+                    .write_sidecar(&name, Sidecar::Sums, |out| sums.write(out))
             }
             _ => Ok(()),
         }

@@ -1,18 +1,17 @@
-//! The commands about archives that are there: `list` and `verify`.
+//! `list`: the archives in the store, or the members of one archive.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use jiff::ZonedDateTime;
 use jiff::civil::DateTime;
 use serde::Serialize;
 
-use super::inspect::table;
-use super::restore::{is_path, manifest};
-use super::{load, print, print_json};
-use crate::archive::verify::{self as verifying, Verified};
+use super::find_archive::{self, is_path};
+use super::load::load;
+use super::output::{print, print_json, table};
 use crate::archive::{self, Manifest};
 use crate::cli::Global;
 use crate::config::StopMethod;
@@ -21,14 +20,10 @@ use crate::outcome::ExitStatus;
 use crate::restore::pick::Only;
 use crate::restore::{Archive, listing};
 use crate::store::checks::{Check, Checks};
-use crate::store::prune;
-use crate::store::{Beside, Store, StoredArchive};
+use crate::store::{Store, StoredArchive, prune};
 use crate::sys::format::{human_bytes, human_duration};
-use crate::sys::lock::{Lock, Work};
-use crate::sys::signals::Signals;
 
-/// An archive in the store, what its manifest says of it, and what else is
-/// known.
+/// An archive in the store, with what its manifest and its checks say.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ArchiveView {
@@ -41,14 +36,14 @@ struct ArchiveView {
     damaged: bool,
     verified: Option<Check>,
     drilled: Option<Check>,
-    /// Rules of retention that keep it, or why none does; empty for stacks
-    /// that are not configured.
+    /// The rules of retention that keep the archive, or why none does; empty if
+    /// the stack is not configured.
     retention: Vec<String>,
-    /// All that follows is `null` for archives of the script.
+    /// This and the following fields are `null` if there is no manifest.
     content_bytes: Option<u64>,
     downtime_ms: Option<u64>,
     changed_count: Option<u64>,
-    /// Made of a paused stack.
+    /// Whether the stack was paused, and not stopped, while it was archived.
     crash_consistent: Option<bool>,
     running: Option<Vec<String>>,
 }
@@ -88,7 +83,7 @@ impl ArchiveView {
                 "crash-consistent".to_owned()
             }
             (true, false, Some(0)) => String::new(),
-            (true, false, Some(count)) => format!("{count} files changed while read"),
+            (true, false, Some(count)) => format!("{count} files changed while they were read"),
         };
         let check = |check: &Option<Check>| match check {
             None => "-".to_owned(),
@@ -115,7 +110,7 @@ impl ArchiveView {
 fn read_manifest(archive: &StoredArchive) -> Result<Option<Manifest>> {
     let file = File::open(&archive.path)?;
     let json = archive::read_manifest(&file)?;
-    json.map(|json| serde_json::from_slice(&json).context("understand the manifest"))
+    json.map(|json| serde_json::from_slice(&json).context("cannot parse the manifest"))
         .transpose()
 }
 
@@ -179,148 +174,29 @@ pub fn list(global: &Global, what: &[String]) -> Result<ExitStatus> {
 
 fn list_members(archive: &str, names: &[String]) -> Result<ExitStatus> {
     let archive = Archive::open(Path::new(archive))?;
-    let manifest = manifest(&archive)?;
+    let manifest = find_archive::read_manifest(&archive)?;
     let only = Only::new(names, manifest.as_ref())?;
     print(&listing(&archive, &only)?).map(|()| ExitStatus::Ok)
 }
 
-/// By the archive's path.
+/// Returns the reasons of retention for each archive of a stack, by the
+/// archive's path.
 fn retention_reasons(
     plan: &Plan,
     store: &Store,
     stack: &str,
 ) -> Result<HashMap<PathBuf, Vec<String>>> {
-    let Some(policy) = &plan.retention else {
+    let Some(policy) = plan
+        .retention
+        .as_ref()
+        .filter(|_| plan.stack(stack).is_some())
+    else {
         return Ok(HashMap::new());
     };
-    if !plan
-        .stacks
-        .iter()
-        .any(|configured| configured.name == *stack)
-    {
-        return Ok(HashMap::new());
-    }
     let now = ZonedDateTime::now().datetime();
     let decisions = prune::decisions(store, policy, stack, now)?;
     Ok(decisions
         .into_iter()
         .map(|(archive, decision)| (archive.path, decision.reasons))
         .collect())
-}
-
-/// An archive to be verified; with its name if it is one in the store.
-struct Candidate {
-    path: PathBuf,
-    stored: Option<StoredArchive>,
-}
-
-pub fn verify(global: &Global, what: &[String]) -> Result<ExitStatus> {
-    let files_only = !what.is_empty() && what.iter().all(|name| is_path(name));
-    let (store, _lock) = match load(global) {
-        Ok(plan) => {
-            let lock = Lock::take(&plan.state_dir, Work::Verify)?;
-            (Store::open(&plan.backup_dir).ok(), Some(lock))
-        }
-        // A file needs no configuration.
-        Err(_) if files_only => (None, None),
-        Err(error) => return Err(error),
-    };
-    let signals = Signals::install()?;
-    let mut found = Vec::new();
-    for candidate in candidates(store.as_ref(), what)? {
-        signals.check()?;
-        let verified = verify_one(store.as_ref(), &candidate, &signals)?;
-        if !global.json {
-            print(&text(&verified))?;
-        }
-        found.push(verified);
-    }
-    if global.json {
-        print_json(&found)?;
-    }
-    Ok(
-        match found.iter().all(|verified| verified.problems.is_empty()) {
-            true => ExitStatus::Ok,
-            false => ExitStatus::Incomplete,
-        },
-    )
-}
-
-fn candidates(store: Option<&Store>, what: &[String]) -> Result<Vec<Candidate>> {
-    let of_stack = |stack: &str| -> Result<Vec<StoredArchive>> {
-        let store = store.context("there is no store yet")?;
-        store.list(stack)
-    };
-    let mut all = Vec::new();
-    let names = match what {
-        [] => store.context("there is no store yet")?.stacks()?,
-        names => names.to_vec(),
-    };
-    for name in &names {
-        if !is_path(name) {
-            let archives = of_stack(name)?;
-            if archives.is_empty() && !what.is_empty() {
-                bail!("there is no archive of a stack {name}");
-            }
-            all.extend(archives.into_iter().map(|archive| Candidate {
-                path: archive.path.clone(),
-                stored: Some(archive),
-            }));
-            continue;
-        }
-        let path = fs::canonicalize(name).with_context(|| format!("find {name}"))?;
-        let dir = path.parent().and_then(Path::file_name).unwrap_or_default();
-        let same = dir
-            .to_str()
-            .and_then(|stack| of_stack(stack).ok())
-            .unwrap_or_default();
-        let stored = same
-            .into_iter()
-            .find(|archive| fs::canonicalize(&archive.path).is_ok_and(|p| p == path));
-        all.push(Candidate { path, stored });
-    }
-    Ok(all)
-}
-
-fn verify_one(store: Option<&Store>, candidate: &Candidate, signals: &Signals) -> Result<Verified> {
-    let path = candidate.path.clone();
-    let context = || format!("verify {}", path.display());
-    let file = File::open(&path).with_context(context)?;
-    let place = store.zip(candidate.stored.as_ref());
-    let sums = match place {
-        Some((store, archive)) => store.read_beside(&archive.name, Beside::Sums)?,
-        None => fs::read(path.with_extension("sums")).ok(),
-    };
-    let mut verified = verifying::verify(path.clone(), &file, sums.as_deref(), signals.flag())
-        .with_context(context)?;
-    if let Some((store, archive)) = place {
-        if let Some(sums) = &verified.missing_sums {
-            store.write_beside(&archive.name, Beside::Sums, |out| sums.write(out))?;
-            verified
-                .notes
-                .push("they were made now: from here on, damage is told by the file".to_owned());
-        }
-        let mut checks = Checks::of(store, &archive.name).unwrap_or_default();
-        checks.verified = Some(Check::now(&verified.problems));
-        checks.write(store, &archive.name)?;
-    }
-    Ok(verified)
-}
-
-fn text(verified: &Verified) -> String {
-    let word = if verified.problems.is_empty() {
-        "ok     "
-    } else {
-        "DAMAGED"
-    };
-    let mut text = format!(
-        "{word} {} ({}, {} members)\n",
-        verified.path.display(),
-        human_bytes(verified.archive_bytes),
-        verified.member_count
-    );
-    for line in verified.problems.iter().chain(&verified.notes) {
-        text.push_str(&format!("        {line}\n"));
-    }
-    text
 }
