@@ -12,7 +12,7 @@ use crate::config::MailWhen;
 use crate::config::plan::{Plan, StackPlan};
 use crate::cycle::{self, Context};
 use crate::outcome::{
-    FORMAT_VERSION, Failure, Phase, Recovered, RunOutcome, StackOutcome, StackStatus,
+    FORMAT_VERSION, Failure, Phase, RecoveredStack, RunOutcome, StackOutcome, StackStatus,
 };
 use crate::stack::journal::Journal;
 use crate::stack::lifecycle;
@@ -20,7 +20,7 @@ use crate::store::Store;
 use crate::store::prune::prune;
 use crate::store::standing;
 use crate::sys::durable::write_durably;
-use crate::sys::lock::{Held, Lock, Work};
+use crate::sys::lock::{Lock, LockHeld, Operation};
 use crate::sys::logging::Log;
 use crate::sys::priority;
 use crate::sys::progress;
@@ -33,7 +33,7 @@ use crate::{drill, email, report, restore};
 /// Only when nothing could be attempted (another run holds the lock; all else
 /// that holds it is waited for); all other errors are in the outcome.
 pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
-    let _lock = Lock::wait(&plan.state_dir, Work::Run, signals)?;
+    let _lock = Lock::wait(&plan.state_dir, Operation::Run, signals)?;
     let mut outcome = begin(plan);
     match last_run(&plan.state_dir) {
         Ok(Some(last)) if is_unfinished(&last) => {
@@ -56,7 +56,7 @@ pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
 fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<()> {
     let journal = Journal::open(&plan.state_dir)?;
     outcome.recovered = recover_all(&plan.state_dir, &journal, signals)?;
-    priority::give_way();
+    priority::lower();
     let store = Store::create(&plan.backup_dir)?;
     remove_leftovers(&store, outcome);
     let host = outcome.host.clone();
@@ -72,7 +72,7 @@ fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<(
         }
         let span = tracing::info_span!("stack", stack = stack.name);
         let _entered = span.enter();
-        progress::stack(i + 1, plan.stacks.len(), &stack.name);
+        progress::begin_stack(i + 1, plan.stacks.len(), &stack.name);
         outcome.stacks[i] = match still_down(&outcome.recovered, stack) {
             Some(failed) => failed,
             None => cycle::back_up(&context, stack),
@@ -140,7 +140,7 @@ fn note(outcome: &mut RunOutcome, error: &anyhow::Error) {
 
 /// A stack that an earlier run left stopped and that does not start must not
 /// be journalled anew: what ran before would be forgotten.
-fn still_down(recovered: &[Recovered], stack: &StackPlan) -> Option<StackOutcome> {
+fn still_down(recovered: &[RecoveredStack], stack: &StackPlan) -> Option<StackOutcome> {
     let found = recovered
         .iter()
         .find(|recovered| recovered.stack == stack.name)?;
@@ -220,8 +220,8 @@ fn mail(plan: &Plan, outcome: &RunOutcome) -> Result<()> {
 /// When the lock cannot be taken, or the journal not be read.
 pub fn recover(plan: &Plan, log: &Log) -> Result<Option<RunOutcome>> {
     let signals = Signals::default();
-    let lock = match Lock::wait(&plan.state_dir, Work::Recover, &signals) {
-        Err(error) if error.downcast_ref().is_some_and(Held::has_recovered) => {
+    let lock = match Lock::wait(&plan.state_dir, Operation::Recover, &signals) {
+        Err(error) if error.downcast_ref().is_some_and(LockHeld::has_recovered) => {
             tracing::info!("{error:#}; it began by recovering");
             return Ok(None);
         }
@@ -278,7 +278,11 @@ fn is_unfinished(outcome: &RunOutcome) -> bool {
     outcome.finished.is_none()
 }
 
-fn recover_all(state_dir: &Path, journal: &Journal, signals: &Signals) -> Result<Vec<Recovered>> {
+fn recover_all(
+    state_dir: &Path,
+    journal: &Journal,
+    signals: &Signals,
+) -> Result<Vec<RecoveredStack>> {
     let mut recovered = Vec::new();
     let mut half_restored = Vec::new();
     let drills = drill::recover(state_dir)?
@@ -292,7 +296,7 @@ fn recover_all(state_dir: &Path, journal: &Journal, signals: &Signals) -> Result
         let Err(error) = result else { continue };
         tracing::error!("{error:#}");
         half_restored.push(stack.clone());
-        recovered.push(Recovered {
+        recovered.push(RecoveredStack {
             stack,
             services: Vec::new(),
             error: Some(format!("{error:#}")),
@@ -319,7 +323,7 @@ fn recover_all(state_dir: &Path, journal: &Journal, signals: &Signals) -> Result
                 (Vec::new(), Some(format!("{error:#}")))
             }
         };
-        recovered.push(Recovered {
+        recovered.push(RecoveredStack {
             stack: found.stack,
             services,
             error,
@@ -330,7 +334,7 @@ fn recover_all(state_dir: &Path, journal: &Journal, signals: &Signals) -> Result
 
 /// Drops the journal of a stack that was seen to by hand.
 pub fn forget(plan: &Plan, stack: &str) -> Result<()> {
-    let _lock = Lock::take(&plan.state_dir, Work::Recover)?;
+    let _lock = Lock::take(&plan.state_dir, Operation::Recover)?;
     let journal = Journal::open(&plan.state_dir)?;
     if !journal.found()?.iter().any(|found| found.stack == stack) {
         bail!("nothing is journalled of a stack `{stack}`");

@@ -24,7 +24,7 @@ use crate::store::checks::{Check, Checks};
 use crate::store::prune;
 use crate::store::{Beside, Store, StoredArchive};
 use crate::sys::format::{human_bytes, human_duration};
-use crate::sys::lock::{Lock, Work};
+use crate::sys::lock::{Lock, Operation};
 use crate::sys::signals::Signals;
 
 /// An archive in the store, what its manifest says of it, and what else is
@@ -218,7 +218,7 @@ pub fn verify(global: &Global, what: &[String]) -> Result<ExitStatus> {
     let files_only = !what.is_empty() && what.iter().all(|name| is_path(name));
     let (store, _lock) = match load(global) {
         Ok(plan) => {
-            let lock = Lock::take(&plan.state_dir, Work::Verify)?;
+            let lock = Lock::take(&plan.state_dir, Operation::Verify)?;
             (Store::open(&plan.backup_dir).ok(), Some(lock))
         }
         // A file needs no configuration.

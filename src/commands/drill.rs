@@ -10,7 +10,7 @@ use crate::config::MailWhen;
 use crate::config::plan::Plan;
 use crate::drill as drills;
 use crate::email;
-use crate::outcome::Drilled;
+use crate::outcome::DrillOutcome;
 use crate::outcome::{ExitStatus, LastDrill};
 use crate::report::{drills_subject, drills_text};
 use crate::restore::Archive;
@@ -19,7 +19,7 @@ use crate::store::checks::{Check, Checks};
 use crate::store::standing;
 use crate::store::{Store, StoredArchive};
 use crate::sys::format::human_duration;
-use crate::sys::lock::{Lock, Work};
+use crate::sys::lock::{Lock, Operation};
 use crate::sys::logging::Log;
 use crate::sys::signals::Signals;
 
@@ -55,7 +55,7 @@ pub fn drill(
     );
     let signals = Signals::install()?;
     start_log_file(&plan, log);
-    let lock = Lock::wait(&plan.state_dir, Work::Drill, &signals)?;
+    let lock = Lock::wait(&plan.state_dir, Operation::Drill, &signals)?;
     // A stack that is down must not wait until the drills are done.
     let recovered = runs::recover_first(&plan, log, &signals, &lock)?;
     let started = ZonedDateTime::now();
@@ -76,17 +76,17 @@ pub fn drill(
 fn drill_each(
     what: &[&str],
     signals: &Signals,
-    drill: impl Fn(&str) -> Result<Drilled>,
-    show: impl Fn(&Drilled) -> Result<()>,
-) -> Result<Vec<Drilled>> {
+    drill: impl Fn(&str) -> Result<DrillOutcome>,
+    show: impl Fn(&DrillOutcome) -> Result<()>,
+) -> Result<Vec<DrillOutcome>> {
     let mut all = Vec::new();
     for name in what {
         let drilled = match signals.received() {
-            Some(signal) => Drilled::interrupted(name, signal),
+            Some(signal) => DrillOutcome::interrupted(name, signal),
             None => drill(name).or_else(|error| match signals.received() {
                 Some(signal) => {
                     tracing::warn!("{error:#}");
-                    Ok(Drilled::interrupted(name, signal))
+                    Ok(DrillOutcome::interrupted(name, signal))
                 }
                 None => Err(error),
             })?,
@@ -103,7 +103,7 @@ fn drill_one(
     name: &str,
     command: &[String],
     signals: &Signals,
-) -> Result<Drilled> {
+) -> Result<DrillOutcome> {
     let stored = match is_path(name) || name == "-" {
         true => None,
         false => Some(in_store(plan, name)?),
@@ -127,37 +127,37 @@ fn failed(
     archive: String,
     error: &anyhow::Error,
     signals: &Signals,
-) -> Result<Drilled> {
+) -> Result<DrillOutcome> {
     signals.check()?;
     let stack = match is_path(name) {
         true => name,
         false => name.split('@').next().unwrap_or(name),
     };
-    Ok(Drilled::failed(stack, archive, format!("{error:#}")))
+    Ok(DrillOutcome::failed(stack, archive, format!("{error:#}")))
 }
 
-fn show(global: &Global, drilled: &Drilled) -> Result<()> {
+fn show(global: &Global, drilled: &DrillOutcome) -> Result<()> {
     match global.json {
         true => Ok(()),
         false => print(&text(drilled)),
     }
 }
 
-fn conclude(global: &Global, all: &[Drilled]) -> Result<ExitStatus> {
+fn conclude(global: &Global, all: &[DrillOutcome]) -> Result<ExitStatus> {
     if global.json {
         print_json(&all)?;
     }
-    Ok(match all.iter().all(Drilled::is_healthy) {
+    Ok(match all.iter().all(DrillOutcome::is_healthy) {
         true => ExitStatus::Ok,
         false => ExitStatus::Incomplete,
     })
 }
 
-fn mail(plan: &Plan, all: &[Drilled], started: &ZonedDateTime) -> Result<()> {
+fn mail(plan: &Plan, all: &[DrillOutcome], started: &ZonedDateTime) -> Result<()> {
     let Some(email) = &plan.email else {
         return Ok(());
     };
-    if email.when == MailWhen::Failure && all.iter().all(Drilled::is_healthy) {
+    if email.when == MailWhen::Failure && all.iter().all(DrillOutcome::is_healthy) {
         return Ok(());
     }
     let host = nix::unistd::gethostname().unwrap_or_default();
@@ -173,7 +173,7 @@ fn attempt(
     archive: &Archive,
     command: &[String],
     signals: &Signals,
-) -> Result<Drilled> {
+) -> Result<DrillOutcome> {
     let manifest = manifest(archive)?
         .context("only an archive in a file and with a manifest can be drilled")?;
     let stack = plan.stack(&manifest.stack);
@@ -199,7 +199,7 @@ fn attempt(
     drills::drill(archive, &manifest, &wish).with_context(|| format!("drill {}", manifest.stack))
 }
 
-fn note(plan: &Plan, archive: &StoredArchive, drilled: &Drilled) -> Result<()> {
+fn note(plan: &Plan, archive: &StoredArchive, drilled: &DrillOutcome) -> Result<()> {
     let store = Store::open(&plan.backup_dir)?;
     let mut checks = Checks::of(&store, &archive.name).unwrap_or_default();
     let check = Check::now(&drilled.problems);
@@ -213,7 +213,7 @@ fn note(plan: &Plan, archive: &StoredArchive, drilled: &Drilled) -> Result<()> {
     standing::note_drill(&plan.state_dir, &archive.name.stack, last)
 }
 
-fn text(drilled: &Drilled) -> String {
+fn text(drilled: &DrillOutcome) -> String {
     if let Some(signal) = &drilled.interrupted {
         return format!(
             "------  {}: not drilled, interrupted by {signal}\n",

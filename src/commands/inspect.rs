@@ -13,7 +13,7 @@ use crate::config::plan::{Plan, StackPlan};
 use crate::config::{Retention, StopMethod};
 use crate::email;
 use crate::engine;
-use crate::outcome::{Coverage, ExitStatus};
+use crate::outcome::{ExitStatus, MountCoverage};
 use crate::scan;
 use crate::stack::survey::Survey;
 use crate::store::Store;
@@ -129,7 +129,7 @@ struct StackView {
     running: Vec<String>,
     content_bytes: u64,
     member_count: u64,
-    coverage: Vec<Coverage>,
+    coverage: Vec<MountCoverage>,
     warnings: Vec<String>,
 }
 

@@ -17,11 +17,11 @@ use serde::Serialize;
 
 use crate::cli::{Cli, Global};
 use crate::config::plan::Plan;
-use crate::config::{Config, DEFAULT_STATE_DIR, Retention, Stack, StackFields};
+use crate::config::{Config, DEFAULT_STATE_DIR, Retention, Stack, StackOptions};
 use crate::outcome::{ExitStatus, PrunedStack, RunOutcome};
 use crate::store::Store;
 use crate::sys::format::human_bytes;
-use crate::sys::lock::{Lock, Work};
+use crate::sys::lock::{Lock, Operation};
 use crate::sys::logging::Log;
 use crate::sys::progress;
 use crate::sys::signals::Signals;
@@ -70,9 +70,9 @@ fn load_with(global: &Global, absent: Absent) -> Result<Plan> {
     }
     for dir in &global.stack_dirs {
         let path = Some(resolve(dir)?);
-        config.stacks.push(Stack(StackFields {
+        config.stacks.push(Stack(StackOptions {
             path,
-            ..StackFields::default()
+            ..StackOptions::default()
         }));
     }
     if let Some(dir) = &global.backup_dir {
@@ -216,7 +216,7 @@ pub fn prune(global: &Global, stacks: &[String], dry_run: bool) -> Result<ExitSt
     if dry_run {
         return inspect::prune_dry_run(global, &plan, policy, now);
     }
-    let _lock = Lock::take(&plan.state_dir, Work::Prune)?;
+    let _lock = Lock::take(&plan.state_dir, Operation::Prune)?;
     let store = Store::open(&plan.backup_dir)?;
     let pruned: Vec<PrunedStack> = plan
         .stacks

@@ -17,7 +17,7 @@ use crate::restore::stack::Wish;
 use crate::restore::{self as restores, Archive};
 use crate::store::{Store, StoredArchive};
 use crate::sys::format::human_bytes;
-use crate::sys::lock::{Lock, Work};
+use crate::sys::lock::{Lock, Operation};
 use crate::sys::signals::Signals;
 
 pub fn restore(global: &Global, options: &Restore) -> Result<ExitStatus> {
@@ -105,7 +105,7 @@ fn restore_stack(
     // Before the lock is taken: a run that is due waits for who holds it, and an
     // answer may never come.
     confirm(options, &shown)?;
-    let _lock = Lock::take(&plan.state_dir, Work::Restore)?;
+    let _lock = Lock::take(&plan.state_dir, Operation::Restore)?;
     let planned = look()?;
     ensure!(
         planned.text() == shown,

@@ -89,7 +89,7 @@ impl ComposeProject {
         ];
         self.compose(args)
             .limit(limit + ENGINE_SLACK * 2)
-            .until(signals)
+            .interruptible_by(signals)
             .output()?
             .check()
             .map(drop)
@@ -102,7 +102,7 @@ impl ComposeProject {
             .chain(argv.iter().map(String::as_str));
         self.compose(args)
             .limit(ENGINE_SLACK * 10)
-            .until(signals)
+            .interruptible_by(signals)
             .output()?
             .check()
             .map(drop)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::Capture;
 use crate::outcome::{
-    ArchiveOutcome, CaptureOutcome, Coverage, MountKind, PrunedStack, RunOutcome, StackOutcome,
+    ArchiveOutcome, CaptureOutcome, MountCoverage, MountKind, PrunedStack, RunOutcome, StackOutcome,
 };
 use crate::sys::format::{Text, ascii, ascii_path, count, human_bytes, human_duration, list_names};
 
@@ -97,7 +97,7 @@ pub fn covered(text: &mut Text, run: &RunOutcome) {
     }
 }
 
-fn mount_name(mount: &Coverage) -> String {
+fn mount_name(mount: &MountCoverage) -> String {
     let kind = match mount.kind {
         MountKind::Directory => "directory",
         MountKind::Volume => "volume",

@@ -3,18 +3,18 @@
 use jiff::ZonedDateTime;
 
 use super::headline::{NAME_COUNT, subject_of};
-use crate::outcome::Drilled;
+use crate::outcome::DrillOutcome;
 use crate::sys::format::{Text, ascii, count, human_duration, list_names};
 
 /// `[tag] DRILL SUCCESS: 3 stacks came up healthy`,
 /// `[tag] DRILL FAILURE: web not healthy; 2 of 3 stacks came up healthy`,
 /// `[tag] DRILL INTERRUPTED (SIGTERM): db, web not drilled; 1 of 3 stacks came up healthy`.
-pub fn drills_subject(drills: &[Drilled], tag: &str) -> String {
+pub fn drills_subject(drills: &[DrillOutcome], tag: &str) -> String {
     subject_of(tag, headline(drills))
 }
 
-fn headline(drills: &[Drilled]) -> String {
-    let names = |is_wanted: fn(&Drilled) -> bool| -> Vec<String> {
+fn headline(drills: &[DrillOutcome]) -> String {
+    let names = |is_wanted: fn(&DrillOutcome) -> bool| -> Vec<String> {
         let wanted = drills.iter().filter(|drilled| is_wanted(drilled));
         wanted.map(|drilled| ascii(&drilled.stack)).collect()
     };
@@ -43,7 +43,7 @@ fn headline(drills: &[Drilled]) -> String {
 }
 
 /// Printable ASCII of at most 72 columns.
-pub fn drills_text(drills: &[Drilled], host: &str, started: &ZonedDateTime) -> String {
+pub fn drills_text(drills: &[DrillOutcome], host: &str, started: &ZonedDateTime) -> String {
     let mut text = Text::default();
     text.line("", &headline(drills));
     let started = started.strftime("%Y-%m-%d %H:%M:%S %:z");
@@ -85,8 +85,8 @@ mod tests {
 
     use super::*;
 
-    fn drilled(stack: &str, problems: &[&str]) -> Drilled {
-        Drilled {
+    fn drilled(stack: &str, problems: &[&str]) -> DrillOutcome {
+        DrillOutcome {
             stack: stack.to_owned(),
             archive: format!("/mnt/backup/{stack}/{stack}_20261101_030000.tar"),
             services: vec!["app".to_owned(), "db".to_owned()],
@@ -106,7 +106,7 @@ mod tests {
             "w\u{e9}b",
             &["service db is unhealthy after 180 s"],
         ));
-        all.push(Drilled::failed(
+        all.push(DrillOutcome::failed(
             "new",
             String::new(),
             "there is no archive of a stack new".to_owned(),
@@ -136,8 +136,8 @@ mod tests {
     fn a_mail_of_drills_that_were_interrupted_tells_what_was_done() {
         let mut all = vec![
             drilled("immich", &[]),
-            Drilled::interrupted("web", "SIGTERM"),
-            Drilled::interrupted("new", "SIGTERM"),
+            DrillOutcome::interrupted("web", "SIGTERM"),
+            DrillOutcome::interrupted("new", "SIGTERM"),
         ];
         assert_snapshot!(drills_subject(&all, ""), @"DRILL INTERRUPTED (SIGTERM): web, new not drilled; 1 of 3 stacks came up healthy");
         all[0].problems = vec!["service db is unhealthy after 180 s".to_owned()];

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use crate::engine::{Container, Status};
 use crate::scan::Inventory;
-use crate::sys::durable::real;
+use crate::sys::paths::without_symlinks;
 
 /// The Engine's word for a container that was never started.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -59,7 +59,7 @@ impl Who<'_> {
 /// Containers, of any project, that mount one of `paths`: writable, unless
 /// `who` says otherwise.
 pub fn container_writers(containers: &[Container], paths: &[PathBuf], who: Who<'_>) -> Writers {
-    let captured: Vec<PathBuf> = paths.iter().map(|path| real(path)).collect();
+    let captured: Vec<PathBuf> = paths.iter().map(|path| without_symlinks(path)).collect();
     // A volume that is a bind by its driver has another path than its device,
     // but is the same directory.
     let directories: Vec<_> = captured.iter().filter_map(|path| directory(path)).collect();
@@ -71,7 +71,7 @@ pub fn container_writers(containers: &[Container], paths: &[PathBuf], who: Who<'
             if !counts || mount.source.as_os_str().is_empty() {
                 continue;
             }
-            let source = real(&mount.source);
+            let source = without_symlinks(&mount.source);
             let of = match container.project.as_str() {
                 "" => String::new(),
                 project => format!(" of project {project}"),

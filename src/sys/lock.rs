@@ -30,7 +30,7 @@ const HOLDER_LOOKS: u32 = 10;
 
 /// What the lock is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Work {
+pub enum Operation {
     Run,
     Drill,
     Restore,
@@ -39,45 +39,45 @@ pub enum Work {
     Recover,
 }
 
-impl Work {
-    const ALL: [Work; 6] = [
-        Work::Run,
-        Work::Drill,
-        Work::Restore,
-        Work::Verify,
-        Work::Prune,
-        Work::Recover,
+impl Operation {
+    const ALL: [Operation; 6] = [
+        Operation::Run,
+        Operation::Drill,
+        Operation::Restore,
+        Operation::Verify,
+        Operation::Prune,
+        Operation::Recover,
     ];
 
     fn name(self) -> &'static str {
         match self {
-            Work::Run => "run",
-            Work::Drill => "drill",
-            Work::Restore => "restore",
-            Work::Verify => "verify",
-            Work::Prune => "prune",
-            Work::Recover => "recover",
+            Operation::Run => "run",
+            Operation::Drill => "drill",
+            Operation::Restore => "restore",
+            Operation::Verify => "verify",
+            Operation::Prune => "prune",
+            Operation::Recover => "recover",
         }
     }
 
     /// Its holder began by starting what was left stopped.
     fn has_recovered(self) -> bool {
-        matches!(self, Work::Run | Work::Drill)
+        matches!(self, Operation::Run | Operation::Drill)
     }
 
     /// What nobody sits in front of waits for all but its like: a run that is
     /// due at night is not to be gone without for a `verify`. Who waits holds
     /// nothing.
-    fn waits_for(self, holder: Work) -> bool {
+    fn waits_for(self, holder: Operation) -> bool {
         match self {
-            Work::Run | Work::Drill => self != holder,
-            Work::Recover => !holder.has_recovered(),
-            Work::Restore | Work::Verify | Work::Prune => false,
+            Operation::Run | Operation::Drill => self != holder,
+            Operation::Recover => !holder.has_recovered(),
+            Operation::Restore | Operation::Verify | Operation::Prune => false,
         }
     }
 }
 
-/// Held until dropped.
+/// LockHeld until dropped.
 #[derive(Debug)]
 #[allow(dead_code, reason = "held for their drops")]
 pub struct Lock {
@@ -87,20 +87,20 @@ pub struct Lock {
 
 /// Why the lock could not be taken.
 #[derive(Debug)]
-pub struct Held {
+pub struct LockHeld {
     path: PathBuf,
     /// `None` if it does not say who it is.
-    holder: Option<(u32, Work)>,
+    holder: Option<(u32, Operation)>,
 }
 
-impl Held {
+impl LockHeld {
     /// Whether there is nothing to do for `recover`.
     pub fn has_recovered(&self) -> bool {
         self.holder.is_some_and(|(_, work)| work.has_recovered())
     }
 }
 
-impl fmt::Display for Held {
+impl fmt::Display for LockHeld {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         match self.holder {
@@ -114,15 +114,15 @@ impl fmt::Display for Held {
     }
 }
 
-impl std::error::Error for Held {}
+impl std::error::Error for LockHeld {}
 
 impl Lock {
     /// Creates the state directory (mode 0700) where it is missing. Who takes
     /// the lock for a run or a drill must begin by recovering.
     ///
     /// # Errors
-    /// A [`Held`] when another command holds it; the message says which.
-    pub fn take(state_dir: &Path, work: Work) -> Result<Lock> {
+    /// A [`LockHeld`] when another command holds it; the message says which.
+    pub fn take(state_dir: &Path, work: Operation) -> Result<Lock> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -142,7 +142,7 @@ impl Lock {
             }
             Err((mut file, Errno::EWOULDBLOCK)) => {
                 let holder = holder(&mut file);
-                Err(Held { path, holder }.into())
+                Err(LockHeld { path, holder }.into())
             }
             Err((_, errno)) => {
                 Err(anyhow!(errno)).with_context(|| format!("lock {}", path.display()))
@@ -155,14 +155,16 @@ impl Lock {
     ///
     /// # Errors
     /// As [`Lock::take`]; and when a signal ends the wait.
-    pub fn wait(state_dir: &Path, work: Work, signals: &Signals) -> Result<Lock> {
+    pub fn wait(state_dir: &Path, work: Operation, signals: &Signals) -> Result<Lock> {
         let mut is_told = false;
         loop {
             let error = match Lock::take(state_dir, work) {
                 Ok(lock) => return Ok(lock),
                 Err(error) => error,
             };
-            let holder = error.downcast_ref::<Held>().and_then(|held| held.holder);
+            let holder = error
+                .downcast_ref::<LockHeld>()
+                .and_then(|held| held.holder);
             let Some((pid, holder)) = holder.filter(|(_, holder)| work.waits_for(*holder)) else {
                 return Err(error);
             };
@@ -178,7 +180,7 @@ impl Lock {
 
 /// Who says in the lock's file that he holds it, and still runs; what a killed
 /// one has left there does not count.
-fn holder(file: &mut File) -> Option<(u32, Work)> {
+fn holder(file: &mut File) -> Option<(u32, Operation)> {
     for look in 0..HOLDER_LOOKS {
         if look > 0 {
             thread::sleep(LOOK);
@@ -186,7 +188,9 @@ fn holder(file: &mut File) -> Option<(u32, Work)> {
         let mut text = String::new();
         let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
         let said = text.split_once(' ').and_then(|(pid, name)| {
-            let work = Work::ALL.into_iter().find(|work| work.name() == name)?;
+            let work = Operation::ALL
+                .into_iter()
+                .find(|work| work.name() == name)?;
             Some((pid.parse().ok()?, work))
         });
         if let Some((pid, _)) = said
@@ -249,24 +253,26 @@ mod tests {
     fn a_second_run_is_refused_until_the_first_has_ended() {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = dir.path().join("state");
-        let first = Lock::take(&state_dir, Work::Run).unwrap();
-        let message = Lock::take(&state_dir, Work::Run).unwrap_err().to_string();
+        let first = Lock::take(&state_dir, Operation::Run).unwrap();
+        let message = Lock::take(&state_dir, Operation::Run)
+            .unwrap_err()
+            .to_string();
         let expected = format!("a run is under way (process {}", std::process::id());
         assert!(message.starts_with(&expected), "{message}");
         drop(first);
-        Lock::take(&state_dir, Work::Run).unwrap();
+        Lock::take(&state_dir, Operation::Run).unwrap();
     }
 
     #[test]
     fn what_has_a_timer_waits_for_all_but_its_like_and_what_is_typed_for_nothing() {
-        use Work::*;
+        use Operation::*;
         let waits = |work| match work {
             Run => vec![Drill, Restore, Verify, Prune, Recover],
             Drill => vec![Run, Restore, Verify, Prune, Recover],
             Recover => vec![Restore, Verify, Prune, Recover],
             Restore | Verify | Prune => vec![],
         };
-        let pairs = Work::ALL.map(|work| Work::ALL.map(|holder| (work, holder)));
+        let pairs = Operation::ALL.map(|work| Operation::ALL.map(|holder| (work, holder)));
         thread::scope(|scope| {
             for (work, holder) in pairs.into_iter().flatten() {
                 let is_waited_for = waits(work).contains(&holder);
@@ -275,7 +281,7 @@ mod tests {
         });
     }
 
-    fn assert_waits(work: Work, holder: Work, is_waited_for: bool) {
+    fn assert_waits(work: Operation, holder: Operation, is_waited_for: bool) {
         let dir = tempfile::tempdir().unwrap();
         let first = Lock::take(dir.path(), holder).unwrap();
         let (sender, receiver) = channel();
@@ -300,9 +306,14 @@ mod tests {
     #[test]
     fn what_a_killed_holder_wrote_does_not_count() {
         let dir = tempfile::tempdir().unwrap();
-        let _held = Lock::take(dir.path(), Work::Run).unwrap();
-        let refusal = || Lock::take(dir.path(), Work::Prune).unwrap_err();
-        let has_recovered = || refusal().downcast_ref::<Held>().unwrap().has_recovered();
+        let _held = Lock::take(dir.path(), Operation::Run).unwrap();
+        let refusal = || Lock::take(dir.path(), Operation::Prune).unwrap_err();
+        let has_recovered = || {
+            refusal()
+                .downcast_ref::<LockHeld>()
+                .unwrap()
+                .has_recovered()
+        };
         // The control.
         assert!(has_recovered());
         // No process has a number as great (proc_sys_kernel(5), pid_max).

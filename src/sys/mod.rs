@@ -5,6 +5,7 @@ pub mod durable;
 pub mod format;
 pub mod lock;
 pub mod logging;
+pub mod paths;
 pub mod priority;
 pub mod process;
 pub mod progress;

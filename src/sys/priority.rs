@@ -19,7 +19,7 @@ enum IoClass {
 }
 
 /// From now on, everything else goes first.
-pub fn give_way() {
+pub fn lower() {
     // Only root can take it back (setpriority(2)), and an urgent phase that
     // cannot be would make a stack's downtime long.
     if setpriority_process(None, URGENT - 1).is_ok() {
@@ -31,17 +31,17 @@ pub fn give_way() {
 /// A phase in which a stack is down; when it is dropped, everything else goes
 /// first again.
 #[must_use]
-pub struct Urgent(());
+pub struct RaisedPriority(());
 
-pub fn urgent() -> Urgent {
+pub fn raise() -> RaisedPriority {
     set_nice(URGENT);
     set_io_class(IoClass::None);
-    Urgent(())
+    RaisedPriority(())
 }
 
-impl Drop for Urgent {
+impl Drop for RaisedPriority {
     fn drop(&mut self) {
-        give_way();
+        lower();
     }
 }
 
@@ -96,10 +96,10 @@ mod tests {
     fn what_is_urgent_is_so_until_it_ends_for_this_thread_and_its_children() {
         let idle = ("19".to_owned(), "idle".to_owned());
         thread::spawn(move || {
-            give_way();
+            lower();
             assert_eq!(of_a_child(), idle);
             {
-                let _urgent = urgent();
+                let _urgent = raise();
                 let (nice, io) = of_a_child();
                 assert_eq!(nice, "0");
                 assert!(io.starts_with("none"), "{io}");

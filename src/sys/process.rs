@@ -126,7 +126,7 @@ impl Program {
 
     /// When an end is asked for, the program's group is, too (SIGTERM), and
     /// killed if it does not comply.
-    pub fn until(mut self, signals: &Signals) -> Program {
+    pub fn interruptible_by(mut self, signals: &Signals) -> Program {
         self.signals = signals.clone();
         self
     }
@@ -298,7 +298,7 @@ mod tests {
                     }
                     signals.note(Signal::SIGTERM as i32);
                 });
-                program.until(&signals).output().unwrap()
+                program.interruptible_by(&signals).output().unwrap()
             });
             (output.exit, began.elapsed())
         };
@@ -312,7 +312,10 @@ mod tests {
         assert_eq!(exit, Exit::Interrupted);
         assert!((GRACE..GRACE * 2).contains(&took), "{took:?}");
         // The control.
-        let output = sh("exit 0").until(&Signals::default()).output().unwrap();
+        let output = sh("exit 0")
+            .interruptible_by(&Signals::default())
+            .output()
+            .unwrap();
         assert_eq!(output.exit, Exit::Success);
     }
 

@@ -42,13 +42,13 @@ struct Archive {
 }
 
 /// Shows the line until dropped.
-pub struct Shown {
+pub struct ProgressLine {
     ends: Arc<AtomicBool>,
     drawer: Option<JoinHandle<()>>,
 }
 
 /// Shows the line, if stderr is a terminal that can erase one.
-pub fn show() -> Option<Shown> {
+pub fn show() -> Option<ProgressLine> {
     let is_dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
     if !io::stderr().is_terminal() || is_dumb {
         return None;
@@ -62,13 +62,13 @@ pub fn show() -> Option<Shown> {
             thread::park_timeout(TICK);
         }
     };
-    Some(Shown {
+    Some(ProgressLine {
         ends,
         drawer: Some(thread::spawn(draw)),
     })
 }
 
-impl Drop for Shown {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::Relaxed);
         if let Some(drawer) = self.drawer.take() {
@@ -80,7 +80,7 @@ impl Drop for Shown {
     }
 }
 
-pub fn stack(number: usize, count: usize, name: &str) {
+pub fn begin_stack(number: usize, count: usize, name: &str) {
     change(|now| {
         *now = Now {
             number,
@@ -92,7 +92,7 @@ pub fn stack(number: usize, count: usize, name: &str) {
 }
 
 /// A phase begins; the archive of the one before is no longer shown.
-pub fn phase(name: &'static str) {
+pub fn begin_phase(name: &'static str) {
     change(|now| {
         now.phase = Some(name);
         now.archive = None;
@@ -100,12 +100,12 @@ pub fn phase(name: &'static str) {
 }
 
 /// From here on, or no longer, the stack is down.
-pub fn down(since: Option<Instant>) {
+pub fn set_down_since(since: Option<Instant>) {
     change(|now| now.down_since = since);
 }
 
 /// An archive of this length is begun.
-pub fn archive(bytes: u64, members: u64) {
+pub fn begin_archive(bytes: u64, members: u64) {
     WRITTEN.store(0, Ordering::Relaxed);
     let since = Instant::now();
     change(|now| {
@@ -118,7 +118,7 @@ pub fn archive(bytes: u64, members: u64) {
 }
 
 /// So much more of it is written.
-pub fn wrote(bytes: u64) {
+pub fn add_written_bytes(bytes: u64) {
     WRITTEN.fetch_add(bytes, Ordering::Relaxed);
 }
 

@@ -60,7 +60,7 @@ impl Signals {
     }
 
     /// An end was asked for more than once.
-    pub fn is_pressed(&self) -> bool {
+    pub fn is_repeated(&self) -> bool {
         self.0.count.load(Ordering::Relaxed) > 1
     }
 

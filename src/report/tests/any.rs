@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::outcome::Recovered;
+use crate::outcome::RecoveredStack;
 use crate::sys::format::WIDTH;
 
 fn any_text() -> impl Strategy<Value = String> {
@@ -68,7 +68,7 @@ fn any_stack() -> impl Strategy<Value = StackOutcome> {
                     phases: times.into_iter().map(time).collect(),
                     coverage: mounts
                         .into_iter()
-                        .map(|(name, archived, reason)| Coverage {
+                        .map(|(name, archived, reason)| MountCoverage {
                             kind: MountKind::Bind,
                             used_by: vec![name.clone()],
                             name,
@@ -106,7 +106,7 @@ fn any_run() -> impl Strategy<Value = RunOutcome> {
                 program_version: name.clone(),
                 finished: finished.then(|| time("04:00:00")),
                 interrupted,
-                recovered: vec![Recovered {
+                recovered: vec![RecoveredStack {
                     stack: name.clone(),
                     services: texts.clone(),
                     error: error.clone(),

@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 
 use super::*;
-use crate::outcome::Recovered;
+use crate::outcome::RecoveredStack;
 
 #[test]
 fn the_run_was_interrupted() {
@@ -84,7 +84,7 @@ fn the_run_is_unfinished() {
 fn stacks_were_recovered() {
     let mut run = run(vec![ok("immich", 11 * GIB)]);
     run.store = None;
-    run.recovered = vec![Recovered {
+    run.recovered = vec![RecoveredStack {
         stack: "immich".to_owned(),
         services: vec!["server".to_owned(), "database".to_owned()],
         error: None,
@@ -116,7 +116,7 @@ fn stacks_were_recovered() {
     docker-stack-backup 0.1.0
     ");
 
-    run.recovered.push(Recovered {
+    run.recovered.push(RecoveredStack {
         stack: "paperless".to_owned(),
         services: vec!["web".to_owned()],
         error: Some("start services: image is gone".to_owned()),

@@ -4,7 +4,7 @@ use jiff::ZonedDateTime;
 
 use super::*;
 use crate::outcome::{
-    ArchiveOutcome, Coverage, FORMAT_VERSION, Failure, LastDrill, MountKind, Phase, PhaseTime,
+    ArchiveOutcome, FORMAT_VERSION, Failure, LastDrill, MountCoverage, MountKind, Phase, PhaseTime,
     PrunedStack, RemovedArchive, RunOutcome, StackOutcome, StackStatus, StoreUsage,
 };
 
@@ -119,8 +119,8 @@ fn not_run(stack: &str) -> StackOutcome {
 }
 
 /// Archived unless there is a reason.
-fn mount(kind: MountKind, name: &str, reason: Option<&str>) -> Coverage {
-    Coverage {
+fn mount(kind: MountKind, name: &str, reason: Option<&str>) -> MountCoverage {
+    MountCoverage {
         kind,
         name: name.to_owned(),
         used_by: vec!["server:/data".to_owned()],
