@@ -221,7 +221,7 @@ fn mail(plan: &Plan, outcome: &RunOutcome) -> Result<()> {
 pub fn recover(plan: &Plan, log: &Log) -> Result<Option<RunOutcome>> {
     let signals = Signals::default();
     let lock = match Lock::wait(&plan.state_dir, Operation::Recover, &signals) {
-        Err(error) if error.downcast_ref().is_some_and(LockHeld::has_recovered) => {
+        Err(error) if error.downcast_ref().is_some_and(LockHeld::holder_recovers) => {
             tracing::info!("{error:#}; it began by recovering");
             return Ok(None);
         }
