@@ -51,7 +51,7 @@ fn an_interrupted_program_gets_sigterm_and_later_sigkill() {
                 while !runs.exists() && began.elapsed() < SIGTERM_GRACE {
                     thread::sleep(POLL_INTERVAL);
                 }
-                signals.note(Signal::SIGTERM as i32);
+                signals.record(Signal::SIGTERM as i32);
             });
             program.interruptible_by(&signals).output().unwrap()
         });
