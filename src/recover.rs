@@ -6,11 +6,11 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 
 use crate::config::plan::Plan;
-use crate::outcome::{Recovered, RunOutcome};
-use crate::stack::journal::Journal;
+use crate::outcome::{RecoveredStack, RunOutcome};
 use crate::stack::driver;
+use crate::stack::journal::Journal;
 use crate::store::Store;
-use crate::sys::lock::{Held, Lock, Work};
+use crate::sys::lock::{Lock, LockHeld, Operation};
 use crate::sys::logging::Log;
 use crate::sys::signals::Signals;
 use crate::{drill, last_run, restore};
@@ -23,8 +23,8 @@ use crate::{drill, last_run, restore};
 /// When the lock cannot be taken, or the journal cannot be read.
 pub fn recover(plan: &Plan, log: &Log) -> Result<Option<RunOutcome>> {
     let signals = Signals::default();
-    let lock = match Lock::wait(&plan.state_dir, Work::Recover, &signals) {
-        Err(error) if error.downcast_ref().is_some_and(Held::has_recovered) => {
+    let lock = match Lock::wait(&plan.state_dir, Operation::Recover, &signals) {
+        Err(error) if error.downcast_ref().is_some_and(LockHeld::holder_recovers) => {
             tracing::info!("{error:#}; it has recovered already");
             return Ok(None);
         }
@@ -84,7 +84,7 @@ pub fn recover_stacks(
     state_dir: &Path,
     journal: &Journal,
     signals: &Signals,
-) -> Result<Vec<Recovered>> {
+) -> Result<Vec<RecoveredStack>> {
     let mut recovered = Vec::new();
     let mut half_restored = Vec::new();
     let drills = drill::recover(state_dir)?
@@ -98,7 +98,7 @@ pub fn recover_stacks(
         let Err(error) = result else { continue };
         tracing::error!("{error:#}");
         half_restored.push(stack.clone());
-        recovered.push(Recovered {
+        recovered.push(RecoveredStack {
             stack,
             services: Vec::new(),
             error: Some(format!("{error:#}")),
@@ -125,7 +125,7 @@ pub fn recover_stacks(
                 (Vec::new(), Some(format!("{error:#}")))
             }
         };
-        recovered.push(Recovered {
+        recovered.push(RecoveredStack {
             stack: found.stack,
             services,
             error,
@@ -153,7 +153,7 @@ pub fn remove_leftovers(store: &Store, outcome: &mut RunOutcome) {
 /// # Errors
 /// When the lock cannot be taken, or the journal has no entry for the stack.
 pub fn forget(plan: &Plan, stack: &str) -> Result<()> {
-    let _lock = Lock::take(&plan.state_dir, Work::Recover)?;
+    let _lock = Lock::take(&plan.state_dir, Operation::Recover)?;
     let journal = Journal::open(&plan.state_dir)?;
     if !journal.found()?.iter().any(|found| found.stack == stack) {
         bail!("the journal has no entry for a stack `{stack}`");

@@ -8,12 +8,12 @@ use jiff::ZonedDateTime;
 use crate::config::plan::{Plan, StackPlan};
 use crate::cycle::{self, Context};
 use crate::last_run;
-use crate::outcome::{Failure, Phase, Recovered, RunOutcome, StackOutcome, StackStatus};
+use crate::outcome::{Failure, Phase, RecoveredStack, RunOutcome, StackOutcome, StackStatus};
 use crate::recover::{recover_stacks, remove_leftovers};
 use crate::stack::journal::Journal;
 use crate::store::prune::prune;
 use crate::store::{Store, drill_results, health};
-use crate::sys::lock::{Lock, Work};
+use crate::sys::lock::{Lock, Operation};
 use crate::sys::logging::Log;
 use crate::sys::priority;
 use crate::sys::progress;
@@ -26,7 +26,7 @@ use crate::sys::signals::Signals;
 /// other commands that hold it are waited for.) All other errors are in the
 /// outcome.
 pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
-    let _lock = Lock::wait(&plan.state_dir, Work::Run, signals)?;
+    let _lock = Lock::wait(&plan.state_dir, Operation::Run, signals)?;
     let mut outcome = last_run::begin(plan);
     match last_run::read(&plan.state_dir) {
         Ok(Some(last)) if last_run::is_unfinished(&last) => {
@@ -49,7 +49,7 @@ pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
 fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<()> {
     let journal = Journal::open(&plan.state_dir)?;
     outcome.recovered = recover_stacks(&plan.state_dir, &journal, signals)?;
-    priority::give_way();
+    priority::lower();
     let store = Store::create(&plan.backup_dir)?;
     remove_leftovers(&store, outcome);
     let host = outcome.host.clone();
@@ -65,7 +65,7 @@ fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<(
         }
         let span = tracing::info_span!("stack", stack = stack.name);
         let _entered = span.enter();
-        progress::stack(i + 1, plan.stacks.len(), &stack.name);
+        progress::begin_stack(i + 1, plan.stacks.len(), &stack.name);
         outcome.stacks[i] = match still_down(&outcome.recovered, stack) {
             Some(failed) => failed,
             None => cycle::back_up(&context, stack),
@@ -113,7 +113,7 @@ fn add_health(plan: &Plan, store: &Store, outcome: &mut RunOutcome) {
 /// Returns the outcome of a stack that an earlier run left stopped and that
 /// could not be started. Such a stack is not backed up: a new journal entry
 /// would replace the old one, which names the containers that ran.
-fn still_down(recovered: &[Recovered], stack: &StackPlan) -> Option<StackOutcome> {
+fn still_down(recovered: &[RecoveredStack], stack: &StackPlan) -> Option<StackOutcome> {
     let found = recovered
         .iter()
         .find(|recovered| recovered.stack == stack.name)?;

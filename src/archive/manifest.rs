@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::config::{Capture, StopMethod};
 use crate::engine::Volume;
-use crate::outcome::Coverage;
+use crate::outcome::MountCoverage;
 
 /// Version of the archive format, see `docs/archive-format.md`.
 pub const FORMAT_VERSION: u32 = 1;
@@ -46,7 +46,7 @@ pub struct Manifest {
     pub replicas: BTreeMap<String, usize>,
     pub images: Vec<ImageOf>,
     pub volumes: Vec<Volume>,
-    pub coverage: Vec<Coverage>,
+    pub coverage: Vec<MountCoverage>,
     /// Length of the archive file: one that is shorter was cut.
     pub archive_bytes: u64,
     pub content_bytes: u64,

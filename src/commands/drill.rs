@@ -13,7 +13,7 @@ use crate::config::MailWhen;
 use crate::config::plan::{DEFAULT_START_TIMEOUT, Plan};
 use crate::drill as drills;
 use crate::email;
-use crate::outcome::{Drilled, ExitStatus, LastDrill};
+use crate::outcome::{DrillOutcome, ExitStatus, LastDrill};
 use crate::recover::recover_locked;
 use crate::report::{drills_subject, drills_text};
 use crate::restore::Archive;
@@ -21,7 +21,7 @@ use crate::store::checks::{Check, Checks};
 use crate::store::drill_results::record_drill;
 use crate::store::{Store, StoredArchive};
 use crate::sys::format::human_duration;
-use crate::sys::lock::{Lock, Work};
+use crate::sys::lock::{Lock, Operation};
 use crate::sys::logging::Log;
 use crate::sys::signals::Signals;
 
@@ -55,7 +55,7 @@ pub fn drill(
     );
     let signals = Signals::install()?;
     start_log_file(&plan, log);
-    let lock = Lock::wait(&plan.state_dir, Work::Drill, &signals)?;
+    let lock = Lock::wait(&plan.state_dir, Operation::Drill, &signals)?;
     // A stack that a killed run left down must not stay down until the drills
     // have ended.
     let recovered = recover_locked(&plan, log, &signals, &lock)?;
@@ -78,17 +78,17 @@ pub fn drill(
 fn drill_each(
     what: &[&str],
     signals: &Signals,
-    drill: impl Fn(&str) -> Result<Drilled>,
-    show: impl Fn(&Drilled) -> Result<()>,
-) -> Result<Vec<Drilled>> {
+    drill: impl Fn(&str) -> Result<DrillOutcome>,
+    show: impl Fn(&DrillOutcome) -> Result<()>,
+) -> Result<Vec<DrillOutcome>> {
     let mut results = Vec::new();
     for name in what {
         let drilled = match signals.received() {
-            Some(signal) => Drilled::interrupted(name, signal),
+            Some(signal) => DrillOutcome::interrupted(name, signal),
             None => drill(name).or_else(|error| match signals.received() {
                 Some(signal) => {
                     tracing::warn!("{error:#}");
-                    Ok(Drilled::interrupted(name, signal))
+                    Ok(DrillOutcome::interrupted(name, signal))
                 }
                 None => Err(error),
             })?,
@@ -105,7 +105,7 @@ fn drill_one(
     name: &str,
     command: &[String],
     signals: &Signals,
-) -> Result<Drilled> {
+) -> Result<DrillOutcome> {
     let stored = match is_path(name) || name == "-" {
         true => None,
         false => Some(find_in_store(plan, name)?),
@@ -132,37 +132,37 @@ fn failed(
     archive: String,
     error: &anyhow::Error,
     signals: &Signals,
-) -> Result<Drilled> {
+) -> Result<DrillOutcome> {
     signals.check()?;
     let stack = match is_path(name) {
         true => name,
         false => name.split('@').next().unwrap_or(name),
     };
-    Ok(Drilled::failed(stack, archive, format!("{error:#}")))
+    Ok(DrillOutcome::failed(stack, archive, format!("{error:#}")))
 }
 
-fn show(global: &Global, drilled: &Drilled) -> Result<()> {
+fn show(global: &Global, drilled: &DrillOutcome) -> Result<()> {
     match global.json {
         true => Ok(()),
         false => print(&text(drilled)),
     }
 }
 
-fn conclude(global: &Global, results: &[Drilled]) -> Result<ExitStatus> {
+fn conclude(global: &Global, results: &[DrillOutcome]) -> Result<ExitStatus> {
     if global.json {
         print_json(&results)?;
     }
-    Ok(match results.iter().all(Drilled::is_healthy) {
+    Ok(match results.iter().all(DrillOutcome::is_healthy) {
         true => ExitStatus::Ok,
         false => ExitStatus::Incomplete,
     })
 }
 
-fn mail(plan: &Plan, results: &[Drilled], started: &ZonedDateTime) -> Result<()> {
+fn mail(plan: &Plan, results: &[DrillOutcome], started: &ZonedDateTime) -> Result<()> {
     let Some(email) = &plan.email else {
         return Ok(());
     };
-    if email.when == MailWhen::Failure && results.iter().all(Drilled::is_healthy) {
+    if email.when == MailWhen::Failure && results.iter().all(DrillOutcome::is_healthy) {
         return Ok(());
     }
     let host = nix::unistd::gethostname().unwrap_or_default();
@@ -178,7 +178,7 @@ fn attempt(
     archive: &Archive,
     command: &[String],
     signals: &Signals,
-) -> Result<Drilled> {
+) -> Result<DrillOutcome> {
     let manifest = read_manifest(archive)?.context("cannot drill an archive without a manifest")?;
     let stack = plan.stack(&manifest.stack);
     let configured = stack
@@ -202,7 +202,7 @@ fn attempt(
 }
 
 /// Notes the result beside the archive, and as the last drill of its stack.
-fn record(plan: &Plan, archive: &StoredArchive, drilled: &Drilled) -> Result<()> {
+fn record(plan: &Plan, archive: &StoredArchive, drilled: &DrillOutcome) -> Result<()> {
     let store = Store::open(&plan.backup_dir)?;
     let mut checks = Checks::of(&store, &archive.name).unwrap_or_default();
     let check = Check::now(&drilled.problems);
@@ -216,7 +216,7 @@ fn record(plan: &Plan, archive: &StoredArchive, drilled: &Drilled) -> Result<()>
     record_drill(&plan.state_dir, &archive.name.stack, last)
 }
 
-fn text(drilled: &Drilled) -> String {
+fn text(drilled: &DrillOutcome) -> String {
     if let Some(signal) = &drilled.interrupted {
         return format!(
             "------  {}: not drilled, interrupted by {signal}\n",

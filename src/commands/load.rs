@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cli::Global;
 use crate::config::plan::Plan;
-use crate::config::{Config, DEFAULT_STATE_DIR, Stack, StackFields};
+use crate::config::{Config, DEFAULT_STATE_DIR, Stack, StackOptions};
 
 const DEFAULT_CONFIG: &str = "/etc/docker-stack-backup/config.json";
 
@@ -48,9 +48,9 @@ pub fn load_or_default(global: &Global) -> Result<Plan> {
     }
     for dir in &global.stack_dirs {
         let path = Some(resolve(dir)?);
-        config.stacks.push(Stack(StackFields {
+        config.stacks.push(Stack(StackOptions {
             path,
-            ..StackFields::default()
+            ..StackOptions::default()
         }));
     }
     if let Some(dir) = &global.backup_dir {

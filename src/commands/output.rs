@@ -34,7 +34,7 @@ pub fn show_outcome(global: &Global, outcome: &RunOutcome) -> ExitStatus {
     } else if global.quiet {
         Ok(())
     } else {
-        print(&report::text(&RunOutcome {
+        print(&report::run_text(&RunOutcome {
             log: Vec::new(),
             ..outcome.clone()
         }))

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::config::StopMethod;
 use crate::config::plan::StackPlan;
-use crate::outcome::Coverage;
+use crate::outcome::MountCoverage;
 use crate::scan;
 use crate::stack::survey::Survey;
 use crate::sys::format::human_bytes;
@@ -25,7 +25,7 @@ pub struct StackPreview {
     pub running: Vec<String>,
     pub content_bytes: u64,
     pub member_count: u64,
-    pub coverage: Vec<Coverage>,
+    pub coverage: Vec<MountCoverage>,
     pub warnings: Vec<String>,
 }
 

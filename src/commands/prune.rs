@@ -17,7 +17,7 @@ use crate::outcome::{ExitStatus, PrunedStack};
 use crate::store::prune::{decisions, prune as prune_stack};
 use crate::store::{Store, StoredArchive, retention::Decision};
 use crate::sys::format::human_bytes;
-use crate::sys::lock::{Lock, Work};
+use crate::sys::lock::{Lock, Operation};
 
 pub fn prune(global: &Global, stacks: &[String], dry_run: bool) -> Result<ExitStatus> {
     let mut plan = load(global)?;
@@ -30,7 +30,7 @@ pub fn prune(global: &Global, stacks: &[String], dry_run: bool) -> Result<ExitSt
     if dry_run {
         return show_decisions(global, &plan, policy, now);
     }
-    let _lock = Lock::take(&plan.state_dir, Work::Prune)?;
+    let _lock = Lock::take(&plan.state_dir, Operation::Prune)?;
     let store = Store::open(&plan.backup_dir)?;
     let pruned: Vec<PrunedStack> = plan
         .stacks

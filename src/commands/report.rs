@@ -16,7 +16,7 @@ pub fn report(global: &Global, mail_test: bool) -> Result<ExitStatus> {
             bail!("cannot send a test mail: no `email` is configured")
         };
         let body = match &last {
-            Some(outcome) => reports::text(outcome),
+            Some(outcome) => reports::run_text(outcome),
             None => "There was no run yet.\n".to_owned(),
         };
         email::send(
@@ -33,7 +33,7 @@ pub fn report(global: &Global, mail_test: bool) -> Result<ExitStatus> {
     if global.json {
         print_json(&outcome)?;
     } else {
-        print(&reports::text(&outcome))?;
+        print(&reports::run_text(&outcome))?;
     }
     Ok(ExitStatus::Ok)
 }

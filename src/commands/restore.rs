@@ -18,7 +18,7 @@ use crate::restore::pick::Only;
 use crate::restore::stack::Wish;
 use crate::restore::{self as restores, Archive};
 use crate::sys::format::human_bytes;
-use crate::sys::lock::{Lock, Work};
+use crate::sys::lock::{Lock, Operation};
 use crate::sys::signals::Signals;
 
 pub fn restore(global: &Global, args: &RestoreArgs) -> Result<ExitStatus> {
@@ -106,7 +106,7 @@ fn restore_stack(
     // The lock is not taken yet: the answer may never come, and a run that is
     // due waits for the lock.
     confirm(args, &shown)?;
-    let _lock = Lock::take(&plan.state_dir, Work::Restore)?;
+    let _lock = Lock::take(&plan.state_dir, Operation::Restore)?;
     let planned = look()?;
     ensure!(
         planned.text() == shown,

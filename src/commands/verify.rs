@@ -14,7 +14,7 @@ use crate::outcome::ExitStatus;
 use crate::store::checks::{Check, Checks};
 use crate::store::{Sidecar, Store, StoredArchive};
 use crate::sys::format::human_bytes;
-use crate::sys::lock::{Lock, Work};
+use crate::sys::lock::{Lock, Operation};
 use crate::sys::signals::Signals;
 
 /// An archive to be verified.
@@ -28,7 +28,7 @@ pub fn verify(global: &Global, what: &[String]) -> Result<ExitStatus> {
     let files_only = !what.is_empty() && what.iter().all(|name| is_path(name));
     let (store, _lock) = match load(global) {
         Ok(plan) => {
-            let lock = Lock::take(&plan.state_dir, Work::Verify)?;
+            let lock = Lock::take(&plan.state_dir, Operation::Verify)?;
             (Store::open(&plan.backup_dir).ok(), Some(lock))
         }
         // Files can be verified without a configuration.

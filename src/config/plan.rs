@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::config::{
-    Capture, Config, Email, OnBusy, Retention, Stack, StackFields, StopMethod, Verify, email,
+    Capture, Config, Email, OnBusy, Retention, Stack, StackOptions, StopMethod, Verify, email,
 };
 use crate::engine::ComposeProject;
 use crate::scan::Exclude;
@@ -75,7 +75,7 @@ impl Plan {
         if let Err(error) = check_options(&defaults) {
             problems.push(format!("`defaults`: {error:#}"));
             // No stack is to be blamed for it.
-            defaults = StackFields::default();
+            defaults = StackOptions::default();
         }
         problems.extend(own_fields(&defaults).map(|field| {
             format!("`defaults.{field}`: cannot be a default, set it for each stack")
@@ -143,7 +143,7 @@ impl Plan {
 }
 
 /// Options that a stack may have of its own or from the defaults.
-fn check_options(options: &StackFields) -> Result<()> {
+fn check_options(options: &StackOptions) -> Result<()> {
     Exclude::new(&options.exclude).context("`exclude`")?;
     Exclude::new(&options.unshared).context("`unshared`")?;
     ensure!(
@@ -155,7 +155,7 @@ fn check_options(options: &StackFields) -> Result<()> {
 }
 
 /// Those that are set of the fields that make no sense for several stacks.
-fn own_fields(defaults: &StackFields) -> impl Iterator<Item = &'static str> {
+fn own_fields(defaults: &StackOptions) -> impl Iterator<Item = &'static str> {
     let fields = [
         ("name", defaults.name.is_some()),
         ("path", defaults.path.is_some()),
@@ -169,7 +169,7 @@ fn own_fields(defaults: &StackFields) -> impl Iterator<Item = &'static str> {
     set.map(|(field, _)| field)
 }
 
-fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Result<StackPlan> {
+fn plan_stack(own: StackOptions, defaults: &StackOptions, base_dir: &Path) -> Result<StackPlan> {
     let name = match (&own.name, &own.path) {
         (Some(name), _) => name.clone(),
         (None, Some(path)) => match path.file_name().and_then(|name| name.to_str()) {

@@ -21,8 +21,8 @@ use crate::outcome::{ArchiveOutcome, CaptureOutcome, Phase, StackOutcome};
 use crate::scan::{self, Inventory, SETTLED_AFTER};
 use crate::stack::running;
 use crate::store::{ArchiveName, Partial, Sidecar};
-use crate::sys::durable;
 use crate::sys::format::human_bytes;
+use crate::sys::paths;
 use crate::sys::progress;
 
 /// Room beyond the archive's own length that must be free: what may be added
@@ -186,7 +186,7 @@ impl Cycle<'_> {
         let now = ZonedDateTime::now().datetime();
         let partial = self.context.store.create_partial(&self.stack.name, now)?;
         tracing::info!(archive = human_bytes(layout.archive_bytes()), "archiving");
-        progress::archive(layout.archive_bytes(), inventory.member_count());
+        progress::begin_archive(layout.archive_bytes(), inventory.member_count());
         let reading = Reading {
             sources: &self.sources,
             cancel: self.context.signals.flag(),
@@ -360,7 +360,7 @@ impl Cycle<'_> {
                 .collect()
         };
         let trees = by_prefix(&Path::to_owned);
-        let mut real_trees = by_prefix(&durable::real);
+        let mut real_trees = by_prefix(&paths::without_symlinks);
         real_trees.retain(|prefix, path| trees[prefix] != *path);
         Manifest {
             format_version: archive::FORMAT_VERSION,

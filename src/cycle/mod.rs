@@ -163,9 +163,9 @@ impl Cycle<'_> {
             self.context.signals.check()?;
             self.context.journal.write(&entry)
         })?;
-        let _urgent = priority::urgent();
+        let _urgent = priority::raise();
         let began = Instant::now();
-        progress::down(Some(began));
+        progress::set_down_since(Some(began));
         let stopped = record.phase(Phase::Stop, |_| {
             tracing::info!(services = entry.services().join(" "), "stopping");
             let stopped = self.stop(&entry);
@@ -193,7 +193,7 @@ impl Cycle<'_> {
         record.outcome.downtime_ms = Some(downtime.as_millis() as u64);
         match started {
             Some(()) => {
-                progress::down(None);
+                progress::set_down_since(None);
                 tracing::info!(downtime_ms = downtime.as_millis() as u64, "up again");
             }
             None => record.outcome.status = StackStatus::Down,

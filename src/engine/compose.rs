@@ -184,7 +184,7 @@ impl ComposeProject {
         ];
         self.command(args)
             .limit(limit + ENGINE_SLACK * 2)
-            .until(signals)
+            .interruptible_by(signals)
             .output()?
             .check()
             .map(drop)
@@ -200,7 +200,7 @@ impl ComposeProject {
             .chain(argv.iter().map(String::as_str));
         self.command(args)
             .limit(ENGINE_SLACK * 10)
-            .until(signals)
+            .interruptible_by(signals)
             .output()?
             .check()
             .map(drop)

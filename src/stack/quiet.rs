@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use crate::engine::{Container, Status};
 use crate::scan::Inventory;
-use crate::sys::durable::real;
+use crate::sys::paths::without_symlinks;
 
 /// The Engine's word for a container that was never started.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -69,7 +69,7 @@ pub fn container_writers(
     paths: &[PathBuf],
     filter: WriterFilter<'_>,
 ) -> Writers {
-    let captured: Vec<PathBuf> = paths.iter().map(|path| real(path)).collect();
+    let captured: Vec<PathBuf> = paths.iter().map(|path| without_symlinks(path)).collect();
     // A volume that is a bind by its driver has another path than its device,
     // but is the same directory.
     let directories: Vec<_> = captured.iter().filter_map(|path| directory(path)).collect();
@@ -81,7 +81,7 @@ pub fn container_writers(
             if !counts || mount.source.as_os_str().is_empty() {
                 continue;
             }
-            let source = real(&mount.source);
+            let source = without_symlinks(&mount.source);
             let of = match container.project.as_str() {
                 "" => String::new(),
                 project => format!(" of project {project}"),

@@ -52,7 +52,7 @@ fn finish_stop(entry: &JournalEntry, signals: &Signals) -> Result<()> {
     let present = loop {
         match engine::compose_containers(Some(&entry.project)) {
             Ok(present) => break present,
-            Err(error) if began.elapsed() > limit || signals.is_pressed() => return Err(error),
+            Err(error) if began.elapsed() > limit || signals.is_repeated() => return Err(error),
             Err(_) => thread::sleep(RETRY),
         }
     };
@@ -164,7 +164,7 @@ impl Start<'_> {
     }
 
     fn is_late(&self) -> bool {
-        Instant::now() > self.deadline || self.signals.is_pressed()
+        Instant::now() > self.deadline || self.signals.is_repeated()
     }
 
     fn look(&self, present: &[Container]) -> Vec<Seen> {
@@ -291,7 +291,7 @@ impl Start<'_> {
     }
 
     fn complaint(&self, seen: &[Seen]) -> String {
-        let when = match self.signals.is_pressed() {
+        let when = match self.signals.is_repeated() {
             true => "when a second signal ended the wait".to_owned(),
             false => format!("after {} s", self.entry.start_timeout_secs),
         };
