@@ -44,7 +44,7 @@ pub struct Manifest {
     /// How many containers of each of them ran.
     #[serde(default)]
     pub replicas: BTreeMap<String, usize>,
-    pub images: Vec<ImageOf>,
+    pub images: Vec<ServiceImage>,
     pub volumes: Vec<Volume>,
     pub coverage: Vec<Coverage>,
     /// Length of the archive file: one that is shorter was cut.
@@ -70,7 +70,7 @@ pub struct Manifest {
 /// The image that a service's container was made from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ImageOf {
+pub struct ServiceImage {
     pub service: String,
     pub reference: String,
     pub id: String,

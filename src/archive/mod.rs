@@ -13,10 +13,10 @@ pub mod verify;
 pub mod write;
 
 pub use draft::{Draft, Update};
-pub use manifest::{FORMAT_VERSION, ImageOf, Manifest};
+pub use manifest::{FORMAT_VERSION, Manifest, ServiceImage};
 pub use manifest_read::{is_complete, read_manifest, read_manifest_of_stream};
 pub use sums::Sums;
 pub use tar::reader::{Input, Kind, Member, Reader};
 pub use write::layout::{Layout, ManifestSlot};
-pub use write::reading::{Reading, Sharing};
+pub use write::options::{ReadOptions, ShareOptions};
 pub use write::{WriteSummary, write_manifest, write_members};

@@ -90,7 +90,7 @@ impl Sums {
     }
 
     /// Of the archive at `path`; `None` if there are none.
-    pub fn beside(path: &Path) -> Option<Result<Sums>> {
+    pub fn read_sidecar(path: &Path) -> Option<Result<Sums>> {
         match std::fs::read_to_string(path.with_extension("sums")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             text => Some(text.map_err(Into::into).and_then(|text| Sums::parse(&text))),

@@ -153,7 +153,7 @@ struct Recorded {
 ///
 /// # Errors
 /// When what was written is no good archive.
-pub fn written(verify: Verify, file: &File, cancel: &AtomicBool) -> Result<Option<Sums>> {
+pub fn read_back(verify: Verify, file: &File, cancel: &AtomicBool) -> Result<Option<Sums>> {
     match verify {
         Verify::None => Ok(None),
         Verify::Structure => structure(file, &mut 0).map(|()| None),

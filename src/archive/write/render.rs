@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::archive::tar::ALIGNMENT_BYTES;
 use crate::archive::tar::encode::{Scratch, render_entry, stored_bytes};
 use crate::archive::write::layout::Layout;
-use crate::archive::write::reading::Reading;
+use crate::archive::write::options::ReadOptions;
 use crate::archive::write::share::share_blocks;
 use crate::scan::mutation::mutated;
 use crate::scan::{
@@ -31,7 +31,7 @@ pub(crate) type Changed = Mutex<BTreeSet<usize>>;
 pub(crate) struct Renderer<'a> {
     layout: &'a Layout,
     inventory: &'a Inventory,
-    reading: Reading<'a>,
+    reading: ReadOptions<'a>,
     changed: &'a Changed,
     scratch: Scratch,
     header: Vec<u8>,
@@ -46,7 +46,7 @@ impl<'a> Renderer<'a> {
     pub(crate) fn new(
         layout: &'a Layout,
         inventory: &'a Inventory,
-        reading: Reading<'a>,
+        reading: ReadOptions<'a>,
         changed: &'a Changed,
     ) -> Renderer<'a> {
         Renderer {
