@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::archive::tar::BLOCK_BYTES;
-use crate::archive::tar::reader::{Input, Reader};
+use crate::archive::tar::{Input, Reader};
 use crate::sys::format::display_path;
 
 const FIRST_LINE: &str = "docker-stack-backup sums 1";

@@ -21,7 +21,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::archive::tar::ALIGNED_FROM_BYTES;
-use crate::archive::tar::encode::stored_bytes;
+use crate::archive::tar::entry_head::stored_bytes;
 use crate::archive::write::block_hashes::Compared;
 use crate::archive::write::kept::{subtract, total_bytes};
 use crate::archive::write::layout::Layout;
