@@ -24,7 +24,7 @@ use super::host::{
 };
 use super::swap::{self, Entry, Step};
 use super::{Archive, Destination, Options, extract};
-use crate::archive::{ImageOf, Manifest, Sums};
+use crate::archive::{Manifest, ServiceImage, Sums};
 use crate::config::StopMethod;
 use crate::config::plan::StackPlan;
 use crate::engine::{self, ComposeProject, Container, Volume};
@@ -117,13 +117,13 @@ impl<'a> Restore<'a> {
         if manifest.is_stand_in {
             warnings.extend(STAND_IN_WARNINGS.map(str::to_owned));
             warnings.extend(other_name(manifest, &compose.dir));
-            if archive.path().and_then(Sums::beside).is_none() {
+            if archive.path().and_then(Sums::read_sidecar).is_none() {
                 let said = "it has no sums: damaged data in it would not be noticed";
                 warnings.push(said.to_owned());
             }
         }
         let made = start::with_dependencies(manifest.running.clone(), &manifest.compose);
-        let of_made = |image: &&ImageOf| made.contains(&image.service);
+        let of_made = |image: &&ServiceImage| made.contains(&image.service);
         let missing = missing_images(manifest.images.iter().filter(of_made))?;
         if !missing.is_empty() {
             let said = images_are_missing(&missing);
@@ -285,7 +285,7 @@ impl<'a> Restore<'a> {
         let Archive::File { file, path } = self.archive else {
             return Ok(());
         };
-        let damaged = match Sums::beside(path) {
+        let damaged = match Sums::read_sidecar(path) {
             None => return Ok(()),
             Some(Ok(sums)) => sums.damaged(file, self.signals.flag())?,
             Some(Err(error)) => {

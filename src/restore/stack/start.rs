@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{LOAD_THEM, Restore, images_are_missing};
-use crate::archive::ImageOf;
+use crate::archive::ServiceImage;
 use crate::engine::{self, ComposeConfig, ComposeProject, Container, Status};
 use crate::restore::host::missing_images;
 use crate::stack::driver;
@@ -34,7 +34,7 @@ impl Restore<'_> {
             .context("look at what is unpacked")?;
         let image = |service: String| {
             let of_file = config.services.get(&service)?.image.clone();
-            Some(ImageOf {
+            Some(ServiceImage {
                 reference: of_file.unwrap_or_else(|| format!("{project}-{service}")),
                 service,
                 id: String::new(),
@@ -42,7 +42,7 @@ impl Restore<'_> {
             })
         };
         let services = with_dependencies(self.services_of(&config), &config.json);
-        let images: Vec<ImageOf> = services.into_iter().filter_map(image).collect();
+        let images: Vec<ServiceImage> = services.into_iter().filter_map(image).collect();
         let missing = missing_images(&images)?;
         ensure!(
             missing.is_empty(),

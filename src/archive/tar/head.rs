@@ -1,29 +1,32 @@
+//! What precedes a member's data: headers, pax records, the map of a sparse
+//! file.
+
 use tar::{EntryType, Header};
 
 use crate::archive::tar::pax::{attribute_keyword, push_comment, push_record, push_time};
 use crate::archive::tar::ustar::{fits_link, fits_name, pad, push_pax_header, set_link, set_name};
-use crate::archive::tar::{ALIGNED_FROM_BYTES, ALIGNMENT_BYTES, BLOCK_BYTES, acl};
-use crate::scan::{Extent, Inventory, Node};
+use crate::archive::tar::{ALIGNMENT_BYTES, BLOCK_BYTES, acl};
+use crate::scan::Extent;
 
-/// Largest size, and largest time, that eleven octal digits can say.
+/// Largest size or time that eleven octal digits can express.
 const OCTAL_11_MAX: u64 = 0o77_777_777_777;
 
-/// Largest user or group id that seven octal digits can say.
+/// Largest user or group id that seven octal digits can express.
 const OCTAL_7_MAX: u32 = 0o7_777_777;
 
-/// One member's metadata, and the buffers to render it with, so that nothing
-/// is allocated for most members.
+/// Buffers that are used again for each member, so that most members allocate
+/// nothing.
 #[derive(Default)]
-pub(crate) struct Scratch {
-    path: Vec<u8>,
-    link: Vec<u8>,
+pub(crate) struct HeadBuffers {
+    pub(super) path: Vec<u8>,
+    pub(super) link: Vec<u8>,
     records: Vec<u8>,
     map: Vec<u8>,
 }
 
-/// A member as its header tells it.
-pub(crate) struct Member<'a> {
-    /// With a trailing slash if it is a directory.
+/// The metadata of a member, which precedes its data.
+pub(crate) struct MemberHead<'a> {
+    /// With a slash at its end if it is a directory.
     pub(crate) path: &'a [u8],
     pub(crate) kind: EntryType,
     /// Permission bits.
@@ -40,126 +43,27 @@ pub(crate) struct Member<'a> {
     pub(crate) stored_bytes: u64,
     /// Size and extents of a sparse file.
     pub(crate) sparse: Option<(u64, &'a [Extent])>,
-    /// Whether the data is to begin at a multiple of [`ALIGNMENT_BYTES`].
+    /// Whether the data must begin at a multiple of [`ALIGNMENT_BYTES`].
     pub(crate) is_aligned: bool,
 }
 
-/// Bytes of file data that the archive holds for an entry.
-pub(crate) fn stored_bytes(inventory: &Inventory, node: Node) -> u64 {
-    match node {
-        Node::File { bytes, .. } => inventory.extents(node).map_or(bytes, |extents| {
-            extents.last().map_or(0, |last| last.stored + last.bytes)
-        }),
-        _ => 0,
-    }
-}
-
-/// Renders everything of a member before its data (headers, sparse map) for
-/// the place `offset` in the archive.
-pub(crate) fn render_entry(
-    inventory: &Inventory,
-    index: usize,
-    offset: u64,
-    scratch: &mut Scratch,
-    out: &mut Vec<u8>,
-) {
-    with_member(inventory, index, scratch, |member, attributes, scratch| {
-        member.render(offset, attributes, scratch, out);
-    });
-}
-
-/// How many bytes [`render_entry`] appends. Much cheaper.
-pub(crate) fn head_bytes(
-    inventory: &Inventory,
-    index: usize,
-    offset: u64,
-    scratch: &mut Scratch,
-) -> u64 {
-    with_member(inventory, index, scratch, |member, attributes, scratch| {
-        member.head_bytes(offset, attributes, scratch)
-    })
-}
-
-/// Calls `act` with an entry's member, and its attributes.
-fn with_member<'a, T>(
-    inventory: &'a Inventory,
-    index: usize,
-    scratch: &mut Scratch,
-    act: impl FnOnce(&Member<'_>, &mut dyn Iterator<Item = (&'a [u8], &'a [u8])>, &mut Scratch) -> T,
-) -> T {
-    let entry = inventory.entries[index];
-    let mut path = std::mem::take(&mut scratch.path);
-    let mut link = std::mem::take(&mut scratch.link);
-    inventory.member_path(index, &mut path);
-    link.clear();
-    let mut device = (0, 0);
-    let kind = match entry.node {
-        Node::Directory => EntryType::Directory,
-        Node::File { .. } => EntryType::Regular,
-        Node::HardLink { first } => {
-            inventory.member_path(first as usize, &mut link);
-            EntryType::Link
-        }
-        Node::Symlink { .. } => {
-            link.extend_from_slice(inventory.symlink_target(entry.node));
-            EntryType::Symlink
-        }
-        Node::Fifo => EntryType::Fifo,
-        Node::CharDevice { major, minor } => {
-            device = (major, minor);
-            EntryType::Char
-        }
-        Node::BlockDevice { major, minor } => {
-            device = (major, minor);
-            EntryType::Block
-        }
-    };
-    let bytes = match entry.node {
-        Node::File { bytes, .. } => bytes,
-        _ => 0,
-    };
-    let stored_bytes = stored_bytes(inventory, entry.node);
-    let member = Member {
-        path: &path,
-        kind,
-        mode: entry.mode,
-        uid: entry.uid,
-        gid: entry.gid,
-        mtime_s: entry.mtime_s,
-        mtime_ns: entry.mtime_ns,
-        link: &link,
-        device,
-        stored_bytes,
-        sparse: inventory.extents(entry.node).map(|list| (bytes, list)),
-        is_aligned: stored_bytes >= ALIGNED_FROM_BYTES,
-    };
-    // A further link has the attributes of the first.
-    let done = match kind {
-        EntryType::Link => act(&member, &mut std::iter::empty(), scratch),
-        _ => act(&member, &mut inventory.attributes(&entry), scratch),
-    };
-    scratch.path = path;
-    scratch.link = link;
-    done
-}
-
-impl Member<'_> {
-    /// Appends what comes before the data to `out`.
+impl MemberHead<'_> {
+    /// Appends the head to `out`, as it is at `offset` in the archive.
     pub(crate) fn render<'a>(
         &self,
         offset: u64,
         attributes: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-        scratch: &mut Scratch,
+        buffers: &mut HeadBuffers,
         out: &mut Vec<u8>,
     ) {
-        let size = self.prepare(offset, attributes, scratch);
-        let Scratch { records, map, .. } = scratch;
+        let size = self.prepare(offset, attributes, buffers);
+        let HeadBuffers { records, map, .. } = buffers;
         if !records.is_empty() {
             push_pax_header(self.base_name(), records, out);
         }
         let mut header = Header::new_ustar();
         if self.sparse.is_some() {
-            // Seen by readers that do not know the format.
+            // Readers that do not know the sparse format use this name.
             let name = [b"GNUSparseFile.0/", self.base_name()].concat();
             set_name(&mut header, &name);
         } else {
@@ -171,30 +75,30 @@ impl Member<'_> {
         out.extend_from_slice(map);
     }
 
-    /// How many bytes [`render`](Member::render) appends.
-    fn head_bytes<'a>(
+    /// How many bytes [`render`](MemberHead::render) appends.
+    pub(super) fn bytes<'a>(
         &self,
         offset: u64,
         attributes: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-        scratch: &mut Scratch,
+        buffers: &mut HeadBuffers,
     ) -> u64 {
-        self.prepare(offset, attributes, scratch);
-        let pax_bytes = match scratch.records.len() as u64 {
+        self.prepare(offset, attributes, buffers);
+        let pax_bytes = match buffers.records.len() as u64 {
             0 => 0,
             bytes => BLOCK_BYTES + bytes.next_multiple_of(BLOCK_BYTES),
         };
-        pax_bytes + BLOCK_BYTES + scratch.map.len() as u64
+        pax_bytes + BLOCK_BYTES + buffers.map.len() as u64
     }
 
-    /// Fills in the records and the sparse map. Returns the size that the header
-    /// is to tell.
+    /// Fills `buffers` with the records and the sparse map. Returns the size for
+    /// the header.
     fn prepare<'a>(
         &self,
         offset: u64,
         attributes: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-        scratch: &mut Scratch,
+        buffers: &mut HeadBuffers,
     ) -> u64 {
-        let Scratch { records, map, .. } = scratch;
+        let HeadBuffers { records, map, .. } = buffers;
         records.clear();
         map.clear();
         if let Some((_, extents)) = self.sparse {
@@ -208,7 +112,8 @@ impl Member<'_> {
         size
     }
 
-    /// Fills `records` with what ustar cannot say, always in this order.
+    /// Fills `records` with everything that ustar cannot express, always in this
+    /// order.
     fn records<'a>(
         &self,
         size: u64,
@@ -220,8 +125,9 @@ impl Member<'_> {
         if (has_long_name && std::str::from_utf8(self.path).is_err())
             || (has_long_link && std::str::from_utf8(self.link).is_err())
         {
-            // Or bsdtar complains of names that are not UTF-8, and fails at the
-            // end. GNU tar warns that it does not know it, and succeeds.
+            // Without it, bsdtar complains about names that are not UTF-8 and
+            // fails at the end. GNU tar warns that it does not know the keyword,
+            // and succeeds.
             push_record(records, b"hdrcharset", b"BINARY");
         }
         if let Some((bytes, _)) = self.sparse {
@@ -265,9 +171,9 @@ impl Member<'_> {
         }
     }
 
-    /// Fills in everything of `header` but the names. What does not fit in
-    /// octal is in the records, and here in base 256, as GNU tar has it, for
-    /// readers that know no records.
+    /// Fills in everything of `header` except the names. A number that does not
+    /// fit in octal is in the records, and here in base 256, as GNU tar writes
+    /// it, for readers that ignore records.
     fn numbers(&self, header: &mut Header, size: u64) {
         header.set_entry_type(self.kind);
         header.set_mode(self.mode.into());
@@ -282,10 +188,10 @@ impl Member<'_> {
         header.set_cksum();
     }
 
-    /// The map that precedes the data of a sparse file, padded to a block: the
-    /// number of entries, then offset and length of each, one number a line
-    /// (GNU tar manual, "PAX Format, Version 1.0"). As GNU tar does, an empty
-    /// entry at the end tells the size if the file ends with a hole.
+    /// Fills `map` with the map that precedes the data of a sparse file, padded
+    /// to a block: the number of entries, then offset and length of each, one
+    /// number a line (GNU tar manual, "PAX Format, Version 1.0"). If the file
+    /// ends with a hole, an empty entry at the end holds its size, as in GNU tar.
     fn sparse_map(&self, extents: &[Extent], map: &mut Vec<u8>) {
         use std::io::Write;
         let bytes = self.sparse.map_or(0, |(bytes, _)| bytes);
@@ -302,7 +208,8 @@ impl Member<'_> {
         pad(map);
     }
 
-    /// The last component, cut to what a short header has room for.
+    /// The last component of the path, cut to a length that leaves room for a
+    /// prefix in the name field.
     fn base_name(&self) -> &[u8] {
         let path = self.path.strip_suffix(b"/").unwrap_or(self.path);
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
@@ -310,8 +217,8 @@ impl Member<'_> {
     }
 }
 
-/// Adds a `comment` to `records` if the data would not begin at a multiple of
-/// [`ALIGNMENT_BYTES`] otherwise.
+/// Adds a `comment` to `records`, if one is needed for the data to begin at a
+/// multiple of [`ALIGNMENT_BYTES`].
 fn align(offset: u64, map_bytes: u64, records: &mut Vec<u8>) {
     let blocks = records.len().div_ceil(BLOCK_BYTES as usize) as u64;
     let has_records = u64::from(!records.is_empty());
@@ -321,7 +228,7 @@ fn align(offset: u64, map_bytes: u64, records: &mut Vec<u8>) {
         return;
     }
     if records.is_empty() {
-        // The first record also costs a header of its own.
+        // The first record also needs an extended header.
         if missing_blocks == 1 {
             missing_blocks += ALIGNMENT_BYTES / BLOCK_BYTES;
         }

@@ -1,39 +1,40 @@
-//! One 512-byte header of a tar file: what its fields say, nothing trusted.
+//! One 512-byte header of a tar file. Its fields are parsed, and none is trusted.
 
 use anyhow::{Result, bail, ensure};
 
 use crate::archive::tar::BLOCK_BYTES;
 
-/// As many extents as a sparse header itself has room for.
+/// Room for extents in a sparse header itself.
 const SPARSE_IN_HEADER: usize = 4;
-/// And as one that continues it.
+/// Room for extents in a block that continues a sparse header.
 const SPARSE_IN_EXTENSION: usize = 21;
 
-pub(crate) type Block = [u8; BLOCK_BYTES as usize];
-
-/// The header of a member, or of what belongs to the next one.
-pub(crate) struct Header<'a>(&'a Block);
+pub(super) type TarBlock = [u8; BLOCK_BYTES as usize];
 
 /// Offset and length of each extent of a sparse file.
-pub(crate) type Pairs = Vec<(u64, u64)>;
+pub(super) type SparseMap = Vec<(u64, u64)>;
 
-impl<'a> Header<'a> {
+/// A member's header, or an extended header.
+pub(super) struct Header(TarBlock);
+
+impl Header {
     /// # Errors
-    /// When the checksum is wrong: the block is no header, or damaged.
-    pub(crate) fn new(block: &'a Block) -> Result<Header<'a>> {
-        // Some old programs summed signed bytes.
-        let is_sum = |byte: usize| (148..156).contains(&byte);
+    /// When the checksum is wrong: the block is damaged, or is not a header.
+    pub(super) fn new(block: TarBlock) -> Result<Header> {
+        // Some old programs added up signed bytes.
+        let is_checksum = |byte: usize| (148..156).contains(&byte);
         let bytes = || block.iter().enumerate();
-        let value = |(at, byte): (usize, &u8)| if is_sum(at) { b' ' } else { *byte };
+        let value = |(at, byte): (usize, &u8)| if is_checksum(at) { b' ' } else { *byte };
         let unsigned: i64 = bytes().map(value).map(i64::from).sum();
         let signed: i64 = bytes().map(value).map(|b| i64::from(b.cast_signed())).sum();
         match number(&block[148..156]) {
             Some(sum) if sum == unsigned || sum == signed => Ok(Header(block)),
-            _ => bail!("its header's checksum is wrong"),
+            _ => bail!("the header's checksum is wrong"),
         }
     }
 
-    pub(crate) fn kind(&self) -> u8 {
+    /// The type flag: `0` for a regular file, `x` for an extended header.
+    pub(super) fn kind(&self) -> u8 {
         self.0[156]
     }
 
@@ -45,7 +46,7 @@ impl<'a> Header<'a> {
         &self.0[257..265] == b"ustar  \0"
     }
 
-    pub(crate) fn path(&self) -> Vec<u8> {
+    pub(super) fn path(&self) -> Vec<u8> {
         let name = text(&self.0[..100]);
         let prefix = text(&self.0[345..500]);
         if self.is_posix() && !prefix.is_empty() {
@@ -54,31 +55,31 @@ impl<'a> Header<'a> {
         name.to_vec()
     }
 
-    pub(crate) fn link(&self) -> Vec<u8> {
+    pub(super) fn link(&self) -> Vec<u8> {
         text(&self.0[157..257]).to_vec()
     }
 
-    pub(crate) fn mode(&self) -> Result<u32> {
+    pub(super) fn mode(&self) -> Result<u32> {
         Ok(self.unsigned(100, 8, "mode")? as u32 & 0o7777)
     }
 
-    pub(crate) fn uid(&self) -> Result<u64> {
+    pub(super) fn uid(&self) -> Result<u64> {
         self.unsigned(108, 8, "uid")
     }
 
-    pub(crate) fn gid(&self) -> Result<u64> {
+    pub(super) fn gid(&self) -> Result<u64> {
         self.unsigned(116, 8, "gid")
     }
 
-    pub(crate) fn size(&self) -> Result<u64> {
+    pub(super) fn size(&self) -> Result<u64> {
         self.unsigned(124, 12, "size")
     }
 
-    pub(crate) fn mtime(&self) -> Result<i64> {
+    pub(super) fn mtime(&self) -> Result<i64> {
         self.signed(136, 12, "mtime")
     }
 
-    pub(crate) fn device(&self) -> Result<(u32, u32)> {
+    pub(super) fn device(&self) -> Result<(u32, u32)> {
         if !self.is_posix() && !self.is_gnu() {
             return Ok((0, 0));
         }
@@ -86,11 +87,13 @@ impl<'a> Header<'a> {
         Ok((part(329, "devmajor")?, part(337, "devminor")?))
     }
 
-    /// Of type `S` (GNU tar manual, "Old GNU Format"): offset and length of
-    /// each extent, whether more follow in extension blocks, and the file's
-    /// size.
-    pub(crate) fn old_sparse(&self) -> Result<(Pairs, bool, u64)> {
-        ensure!(self.is_gnu(), "a sparse member without GNU tar's mark");
+    /// Parses a header of type `S` (GNU tar manual, "Old GNU Format"): the map,
+    /// whether it continues in extension blocks, and the file's size.
+    pub(super) fn old_sparse(&self) -> Result<(SparseMap, bool, u64)> {
+        ensure!(
+            self.is_gnu(),
+            "its header is sparse but not in the GNU format"
+        );
         let size = self.unsigned(483, 12, "realsize")?;
         let extents = sparse_extents(&self.0[386..], SPARSE_IN_HEADER)?;
         Ok((extents, self.0[482] != 0, size))
@@ -99,7 +102,7 @@ impl<'a> Header<'a> {
     fn signed(&self, at: usize, bytes: usize, what: &str) -> Result<i64> {
         match number(&self.0[at..at + bytes]) {
             Some(number) => Ok(number),
-            None => bail!("its {what} is no number"),
+            None => bail!("its {what} is not a number"),
         }
     }
 
@@ -111,15 +114,15 @@ impl<'a> Header<'a> {
     }
 }
 
-/// The extents in a block that continues a sparse header, and whether yet
-/// another follows.
-pub(crate) fn sparse_extension(block: &Block) -> Result<(Pairs, bool)> {
+/// Parses a block that continues a sparse header: its part of the map, and
+/// whether another block follows.
+pub(super) fn sparse_extension(block: &TarBlock) -> Result<(SparseMap, bool)> {
     let extents = sparse_extents(block, SPARSE_IN_EXTENSION)?;
     Ok((extents, block[504] != 0))
 }
 
-/// An entry of all zeros ends the list early.
-fn sparse_extents(fields: &[u8], count: usize) -> Result<Pairs> {
+/// Parses at most `count` entries; an empty one ends the list.
+fn sparse_extents(fields: &[u8], count: usize) -> Result<SparseMap> {
     let mut extents = Vec::new();
     for entry in fields.chunks_exact(24).take(count) {
         if entry[0] == 0 && entry[12] == 0 {
@@ -134,14 +137,15 @@ fn sparse_extents(fields: &[u8], count: usize) -> Result<Pairs> {
     Ok(extents)
 }
 
-/// Up to the first NUL.
+/// The part before the first NUL.
 fn text(field: &[u8]) -> &[u8] {
     let end = field.iter().position(|byte| *byte == 0);
     &field[..end.unwrap_or(field.len())]
 }
 
-/// Octal digits between spaces or NULs, empty being 0; or base 256 with the
-/// highest bit set, in two's complement (GNU tar manual, "Extensions").
+/// Parses a number: octal digits between spaces or NULs, where an empty field is
+/// 0; or base 256 in two's complement if the highest bit is set (GNU tar manual,
+/// "Extensions").
 fn number(field: &[u8]) -> Option<i64> {
     if field[0] & 0x80 != 0 {
         let is_negative = field[0] & 0x40 != 0;

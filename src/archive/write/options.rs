@@ -6,7 +6,7 @@ use crate::scan::{Exclude, Source};
 
 /// What is archived, and how it is read.
 #[derive(Clone, Copy)]
-pub struct Reading<'a> {
+pub struct ReadOptions<'a> {
     /// Those that the inventory is of.
     pub sources: &'a [Source],
     /// Fail with `interrupted` soon after this is set.
@@ -14,17 +14,17 @@ pub struct Reading<'a> {
     /// Others may be at work in the sources.
     pub is_live: bool,
     /// Whether blocks may be shared with the sources at all.
-    pub share: Option<Sharing<'a>>,
+    pub share: Option<ShareOptions<'a>>,
 }
 
 /// Which files share their blocks with the archive.
 #[derive(Clone, Copy)]
-pub struct Sharing<'a> {
+pub struct ShareOptions<'a> {
     /// Those that do not.
     pub unshared: &'a Exclude,
     /// While others are at work, files of this many bytes and more that changed
     /// lately are left out: each write to a shared block would take it to
     /// another place, and a file in many places takes long to share when it
     /// counts, while they wait.
-    pub later_from_bytes: u64,
+    pub deferred_from_bytes: u64,
 }
