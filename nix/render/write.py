@@ -15,7 +15,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 # Their Nix examples are evaluated; those marked "nix flake" are no modules.
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "nixos.md"]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Made from the module, and so of no use to check it.
+DOCUMENTS.remove(ROOT / "docs" / "nixos-options.md")
 PREFIX = "services.docker-stack-backup."
 HEAD = """# Options of the NixOS module
 
@@ -38,11 +40,13 @@ def sources() -> str:
 
 
 def examples() -> Iterator[tuple[str, str]]:
-    """File name and content of each module that the documentation shows."""
+    """File name and content of each module that the documentation and examples/ show."""
     for document in DOCUMENTS:
         blocks = re.findall(r"^```nix\n(.*?)^```$", document.read_text(), re.M | re.S)
         for number, block in enumerate(blocks, 1):
             yield f"{document.stem}-{number}.nix", block
+    for file in sorted((ROOT / "examples").glob("*.nix")):
+        yield f"example-{file.name}", file.read_text()
 
 
 def write_scenario(into: Path, files: dict[str, dict[str, Any]]) -> None:
