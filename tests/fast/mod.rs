@@ -3,6 +3,7 @@
 mod architecture;
 mod archives;
 mod cli;
+mod documents;
 mod nixos;
 mod store;
 mod units;
