@@ -4,6 +4,7 @@ mod architecture;
 mod archives;
 mod cli;
 mod documents;
+mod invariants;
 mod nixos;
 mod store;
 mod units;
