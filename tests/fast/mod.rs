@@ -3,6 +3,7 @@
 mod architecture;
 mod archives;
 mod cli;
+mod documents;
 mod invariants;
 mod nixos;
 mod store;
