@@ -26,7 +26,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::archive::Manifest;
 use crate::engine::{self, ComposeProject, Volume};
-use crate::outcome::Drilled;
+use crate::outcome::DrillOutcome;
 use crate::restore::{Archive, Destination, ExtractOptions, extract};
 use crate::sys::signals::Signals;
 
@@ -55,7 +55,7 @@ pub fn drill(
     archive: &Archive,
     manifest: &Manifest,
     options: &DrillOptions<'_>,
-) -> Result<Drilled> {
+) -> Result<DrillOutcome> {
     let began = Instant::now();
     let project = Project::of(options.state_dir, &manifest.stack);
     // A killed drill of the same stack may have left something.
@@ -72,7 +72,7 @@ pub fn drill(
         // A drill that was interrupted says nothing about the archive.
         options.signals.check()?;
     }
-    Ok(Drilled {
+    Ok(DrillOutcome {
         stack: manifest.stack.clone(),
         archive: archive.name(),
         services: manifest.running.clone(),
@@ -189,10 +189,10 @@ fn attempt(
         services = manifest.running.join(" "),
         "starting"
     );
-    compose.up_drill(options.start_timeout, options.signals)?;
+    compose.up_and_wait(options.start_timeout, options.signals)?;
     if let Some(check) = &options.check {
         compose
-            .exec_drill(check.service, check.argv, options.signals)
+            .exec(check.service, check.argv, options.signals)
             .context("the check command")?;
     }
     Ok(())

@@ -43,7 +43,7 @@ impl Archive {
     /// # Errors
     /// When that cannot be read, or is not the beginning of an archive.
     pub fn stdin() -> Result<Archive> {
-        let (manifest, head) = archive::read_manifest_of_stream(std::io::stdin().lock())
+        let (manifest, head) = archive::read_manifest_of_stream(std::io::stdin())
             .context("cannot read the archive on standard input")?;
         Ok(Archive::Stdin { head, manifest })
     }

@@ -6,7 +6,7 @@ use jiff::ZonedDateTime;
 
 use crate::archive::Manifest;
 use crate::engine::ComposeProject;
-use crate::outcome::Coverage;
+use crate::outcome::MountCoverage;
 
 /// What is known about the stack in an archive.
 pub enum ArchiveFacts {
@@ -29,7 +29,7 @@ pub struct GuessedFacts {
     /// When the archive file was last modified.
     pub modified: ZonedDateTime,
     /// The stack's volumes and its binds outside of its directory.
-    pub not_archived: Vec<Coverage>,
+    pub not_archived: Vec<MountCoverage>,
 }
 
 impl ArchiveFacts {
@@ -41,7 +41,7 @@ impl ArchiveFacts {
     }
 
     /// Mounts of the stack that stay as they are.
-    pub(super) fn not_archived(&self) -> impl Iterator<Item = &Coverage> {
+    pub(super) fn not_archived(&self) -> impl Iterator<Item = &MountCoverage> {
         let coverage = match self {
             ArchiveFacts::Described(manifest) => &manifest.coverage,
             ArchiveFacts::Guessed(guessed) => &guessed.not_archived,

@@ -15,7 +15,7 @@ use super::member_path::{normalise, split, within};
 use crate::archive::Kind;
 use crate::config::plan::StackPlan;
 use crate::engine::{self, ComposeProject};
-use crate::outcome::{Coverage, MountKind};
+use crate::outcome::{MountCoverage, MountKind};
 use crate::stack::survey::{self, Survey};
 use crate::sys::format::display_path;
 
@@ -61,7 +61,7 @@ pub fn guess(archive: &Archive, stack: &StackPlan) -> Result<GuessedFacts> {
 
 /// Returns the stack's mounts outside of its directory. Without containers and a
 /// compose file, none are known.
-fn mounts_outside(stack: &StackPlan) -> Vec<Coverage> {
+fn mounts_outside(stack: &StackPlan) -> Vec<MountCoverage> {
     let survey = match Survey::of(stack) {
         Ok(survey) => survey,
         Err(error) => {
@@ -76,7 +76,7 @@ fn mounts_outside(stack: &StackPlan) -> Vec<Coverage> {
         .coverage
         .into_iter()
         .filter(|coverage| coverage.kind != MountKind::Directory);
-    let outside = outside.map(|coverage| Coverage {
+    let outside = outside.map(|coverage| MountCoverage {
         archived: false,
         ..coverage
     });

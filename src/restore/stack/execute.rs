@@ -21,8 +21,8 @@ use crate::restore::extract::{Destination, ExtractOptions, ExtractSummary, extra
 use crate::restore::facts::ArchiveFacts;
 use crate::restore::host::{self, HostVolumes};
 use crate::restore::journal::{self as restore_journal, RestoreEntry, RestoreStep};
+use crate::stack::driver;
 use crate::stack::journal::{self, Journal};
-use crate::stack::lifecycle;
 use crate::sys::signals::Signals;
 
 /// What a restore did.
@@ -125,7 +125,7 @@ impl Execution<'_, '_> {
         let Archive::File { file, path } = self.plan.archive else {
             return Ok(());
         };
-        let damaged = match Sums::beside(path) {
+        let damaged = match Sums::read_sidecar(path) {
             None => return Ok(()),
             Some(Ok(sums)) => sums.damaged(file, self.signals.flag())?,
             Some(Err(error)) => {
@@ -259,11 +259,11 @@ impl Execution<'_, '_> {
         }
         let mut entry = self
             .plan
-            .journal_entry(running.clone(), journal::Step::Stopping);
+            .journal_entry(running.clone(), journal::StopProgress::Stopping);
         self.journal.write(&entry)?;
         tracing::info!(services = entry.services().join(" "), "stopping");
-        lifecycle::stop(running, self.plan.stop_timeout, self.signals)?;
-        entry.step = journal::Step::Stopped;
+        driver::stop(running, self.plan.stop_timeout, self.signals)?;
+        entry.step = journal::StopProgress::Stopped;
         self.journal.write(&entry)
     }
 
@@ -309,7 +309,7 @@ impl Execution<'_, '_> {
         let Some(stopped) = found.into_iter().find(|found| found.stack == stack) else {
             return Ok(());
         };
-        lifecycle::start(&stopped.entry?, self.signals)?;
+        driver::start(&stopped.entry?, self.signals)?;
         self.journal.remove(stack)
     }
 }

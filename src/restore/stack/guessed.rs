@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail};
 use super::images::{self, missing_images, with_dependencies};
 use super::plan::RestorePlan;
 use super::start::ServicesToStart;
-use crate::archive::ImageOf;
+use crate::archive::ServiceImage;
 use crate::engine::{self, ComposeConfig, ComposeProject};
-use crate::stack::lifecycle::replicas;
+use crate::stack::running::replicas;
 use crate::stack::survey::find_project;
 
 /// Checks, from the unpacked compose file, that the images of all services to
@@ -31,7 +31,7 @@ pub(super) fn check_images(plan: &RestorePlan<'_>) -> Result<()> {
         .context("cannot read the unpacked compose file")?;
     let image = |service: String| {
         let reference = config.services.get(&service)?.image.clone();
-        Some(ImageOf {
+        Some(ServiceImage {
             reference: reference.unwrap_or_else(|| format!("{project}-{service}")),
             service,
             id: String::new(),
@@ -39,7 +39,7 @@ pub(super) fn check_images(plan: &RestorePlan<'_>) -> Result<()> {
         })
     };
     let services = with_dependencies(services_to_start(plan, &config), &config.json);
-    let images: Vec<ImageOf> = services.into_iter().filter_map(image).collect();
+    let images: Vec<ServiceImage> = services.into_iter().filter_map(image).collect();
     if let Some(missing) = missing_images(&images)? {
         bail!("{missing}; {}", images::ADVICE);
     }

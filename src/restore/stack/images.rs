@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::archive::ImageOf;
+use crate::archive::ServiceImage;
 use crate::engine;
 
 /// What to do about missing images.
@@ -17,7 +17,7 @@ pub(super) const ADVICE: &str = "pull or load them, or give --no-start";
 /// # Errors
 /// When the Engine cannot be asked.
 pub(super) fn missing_images<'a>(
-    images: impl IntoIterator<Item = &'a ImageOf>,
+    images: impl IntoIterator<Item = &'a ServiceImage>,
 ) -> Result<Option<String>> {
     let mut missing = Vec::new();
     for image in images {
@@ -36,7 +36,7 @@ pub(super) fn missing_images<'a>(
 }
 
 /// Names an image with its digests, by which exactly this image can be pulled.
-fn described(image: &ImageOf) -> String {
+fn described(image: &ServiceImage) -> String {
     let origin = match image.digests.as_slice() {
         [] if image.id.is_empty() => String::new(),
         [] => format!(" (built here, id {})", image.id),
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn images_are_named_with_their_digests() {
-        let image = |id: &str, digests: &[&str]| ImageOf {
+        let image = |id: &str, digests: &[&str]| ServiceImage {
             service: "db".to_owned(),
             reference: "postgres:17".to_owned(),
             id: id.to_owned(),

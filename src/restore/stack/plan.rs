@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use jiff::ZonedDateTime;
 
 use super::images::{self, missing_images, with_dependencies};
-use crate::archive::{ImageOf, Manifest, Sums};
+use crate::archive::{Manifest, ServiceImage, Sums};
 use crate::config::StopMethod;
 use crate::config::plan::{DEFAULT_START_TIMEOUT, StackPlan};
 use crate::engine::{self, ComposeProject, Container, Volume};
@@ -174,8 +174,8 @@ impl<'a> RestorePlan<'a> {
             .iter()
             .map(|target| target.path.clone())
             .collect();
-        let who = quiet::Who::HoldsBut(own);
-        let users = quiet::container_writers(&engine::containers()?, &paths, who);
+        let filter = quiet::WriterFilter::HoldingExcept(own);
+        let users = quiet::container_writers(&engine::containers()?, &paths, filter);
         ensure!(
             users.busy.is_empty(),
             "the data to be replaced is in use, stop that first ({})",
@@ -188,9 +188,9 @@ impl<'a> RestorePlan<'a> {
     pub(super) fn journal_entry(
         &self,
         containers: Vec<WasRunning>,
-        step: journal::Step,
-    ) -> journal::Entry {
-        journal::Entry {
+        step: journal::StopProgress,
+    ) -> journal::JournalEntry {
+        journal::JournalEntry {
             format_version: journal::FORMAT_VERSION,
             stack: self.facts.stack().to_owned(),
             project: self.entry.project.clone().unwrap_or_default(),
@@ -217,7 +217,7 @@ fn names<'n>(names: impl Iterator<Item = &'n str>) -> String {
 fn described_warnings(manifest: &Manifest, starts: bool) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let services = with_dependencies(manifest.running.clone(), &manifest.compose);
-    let is_needed = |image: &&ImageOf| services.contains(&image.service);
+    let is_needed = |image: &&ServiceImage| services.contains(&image.service);
     if let Some(missing) = missing_images(manifest.images.iter().filter(is_needed))? {
         ensure!(!starts, "{missing}; {}", images::ADVICE);
         warnings.push(missing);
@@ -253,7 +253,7 @@ fn guessed_warnings(guessed: &GuessedFacts, archive: &Archive) -> Vec<String> {
             name.display()
         )
     }));
-    if archive.path().and_then(Sums::beside).is_none() {
+    if archive.path().and_then(Sums::read_sidecar).is_none() {
         warnings.push("there is no sums file beside the archive: damage goes unnoticed".to_owned());
     }
     warnings

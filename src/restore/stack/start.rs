@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::plan::RestorePlan;
 use crate::engine::{self, Container, Health, Status};
+use crate::stack::driver;
 use crate::stack::journal;
-use crate::stack::lifecycle;
-use crate::stack::running::{Before, WasRunning};
+use crate::stack::running::{StateBefore, WasRunning};
 use crate::sys::signals::Signals;
 
 /// The services that a restore starts.
@@ -54,14 +54,14 @@ pub(super) fn start(
         );
     }
     tracing::info!(services = names.join(" "), "starting");
-    let mut entry = plan.journal_entry(started.clone(), journal::Step::Stopped);
-    let mut warnings = lifecycle::start(&entry, signals)?;
+    let mut entry = plan.journal_entry(started.clone(), journal::StopProgress::Stopped);
+    let mut warnings = driver::start(&entry, signals)?;
     // The Engine shows the health check of an image only for running containers.
     let containers = engine::compose_containers(Some(project))?;
     for was in &mut started {
         let health = was.find(&containers).and_then(|c| c.health);
         if health.is_some_and(|health| health != Health::None) {
-            was.before = Before::Healthy;
+            was.before = StateBefore::Healthy;
         }
     }
     // A job that has ended must not run twice.
@@ -70,7 +70,7 @@ pub(super) fn start(
             .is_none_or(|c| c.status != Status::Stopped || c.exit_code != 0)
     });
     entry.containers = started;
-    warnings.extend(lifecycle::start(&entry, signals)?);
+    warnings.extend(driver::start(&entry, signals)?);
     Ok(warnings)
 }
 
@@ -92,9 +92,9 @@ fn as_running(container: &Container, compose: &Value) -> WasRunning {
     let services = compose.get("services").and_then(Value::as_object);
     let is_job = services.is_some_and(|services| services.values().any(waits_for_end));
     let before = match has_check() {
-        Some(true) => Before::Healthy,
-        _ if is_job => Before::Ended,
-        _ => Before::Running,
+        Some(true) => StateBefore::Healthy,
+        _ if is_job => StateBefore::Ended,
+        _ => StateBefore::Running,
     };
-    WasRunning::to_be(container, before)
+    WasRunning::with_state(container, before)
 }

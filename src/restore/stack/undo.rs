@@ -35,7 +35,7 @@ pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Resul
 /// Puts the old data in place and removes what the restore has created.
 pub(super) fn undo(entry: &RestoreEntry, state_dir: &Path) -> Result<()> {
     let containers = match (entry.step, &entry.project) {
-        (RestoreStep::Swapping, Some(project)) => engine::patiently(
+        (RestoreStep::Swapping, Some(project)) => engine::retry_while_unreachable(
             || engine::compose_containers(Some(project)),
             |away| away < DEFAULT_START_TIMEOUT,
         )?,
