@@ -86,6 +86,7 @@ const HOST_CAPABILITIES: [&str; 6] = [
     "SYS_TIME",
 ];
 
+/// What the rewriting of all services shares.
 pub struct Rewriting<'a> {
     pub manifest: &'a Manifest,
     pub project: &'a str,
@@ -102,6 +103,7 @@ pub struct Rewriting<'a> {
 }
 
 impl Rewriting<'_> {
+    /// Returns the rewritten service, which the compose file calls `name`.
     pub fn service(&mut self, name: &str, config: &Map<String, Value>) -> Map<String, Value> {
         let mut service = Map::new();
         for (field, value) in config {
@@ -109,8 +111,8 @@ impl Rewriting<'_> {
                 service.insert(field.clone(), value);
             }
         }
-        // A service that was built has no image in the configuration. Its image
-        // has a name, too.
+        // The configuration of a service that is built need not name an image. The
+        // manifest has the name that Compose gave the built image.
         let mut images = self.manifest.images.iter();
         if !service.contains_key("image")
             && let Some(image) = images.find(|image| image.service == name)
