@@ -272,7 +272,9 @@ impl Cycle<'_> {
     fn stop(&self, entry: &JournalEntry) -> Result<()> {
         let grace = self.stack.stop_timeout;
         match entry.stop_method {
-            StopMethod::Stop => driver::stop(&self.survey.running, grace, self.context.signals),
+            StopMethod::Stop => {
+                driver::stop_in_order(&self.survey.running, grace, self.context.signals)
+            }
             StopMethod::Pause => driver::pause(&self.survey.running),
             StopMethod::Down => {
                 // Chains are stopped one after the other: their grace adds up.

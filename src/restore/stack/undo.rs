@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::engine::{self, Container, Status};
+use crate::engine::{self, Container};
 use crate::restore::swap::{self, Entry, Step};
+use crate::stack::driver;
 use crate::stack::journal::Journal;
 
 /// So long an Engine that is away is waited for, as it is for a start.
@@ -38,7 +39,7 @@ pub(super) fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
         )?,
         _ => Vec::new(),
     };
-    stop(&containers)?;
+    driver::stop_at_once(&containers)?;
     entry.undo()?;
     remove_new(entry, &containers)?;
     for volume in &entry.new_volumes {
@@ -48,16 +49,6 @@ pub(super) fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
         }
     }
     entry.remove(state_dir)
-}
-
-fn stop(containers: &[Container]) -> Result<()> {
-    let running = containers.iter().filter(|c| c.status != Status::Stopped);
-    let (ids, timeouts): (Vec<String>, Vec<Duration>) =
-        running.map(|c| (c.id.clone(), c.stop_timeout)).unzip();
-    match timeouts.into_iter().max() {
-        Some(longest) => engine::stop(&ids, None, longest),
-        None => Ok(()),
-    }
 }
 
 /// Removes the containers that were not there before. Where one of them took
