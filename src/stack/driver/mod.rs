@@ -24,7 +24,7 @@ use crate::stack::running::{StateBefore, WasRunning};
 use crate::stack::survey::Survey;
 use crate::sys::signals::Signals;
 pub use start::start;
-pub use stop::{pause, stop_at_once, stop_in_order};
+pub use stop::{stop_at_once, stop_in_order};
 
 /// Stops what a survey found running, by the survey's stop method. `grace`
 /// overrides the containers' own stop timeouts.
@@ -35,7 +35,7 @@ pub use stop::{pause, stop_at_once, stop_in_order};
 pub fn stop(survey: &Survey, grace: Option<Duration>, signals: &Signals) -> Result<()> {
     match survey.stop_method {
         StopMethod::Stop => stop_in_order(&survey.running, grace, signals),
-        StopMethod::Pause => pause(&survey.running),
+        StopMethod::Pause => stop::pause(&survey.running),
         StopMethod::Down => {
             // Compose stops a chain of dependencies one after the other, so the
             // stop timeouts add up.

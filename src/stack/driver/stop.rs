@@ -72,7 +72,7 @@ pub fn stop_at_once(containers: &[Container]) -> Result<()> {
 
 /// Pauses the containers, all at once. They need no order, because none of them
 /// notices. Containers that were paused before stay paused.
-pub fn pause(containers: &[WasRunning]) -> Result<()> {
+pub(super) fn pause(containers: &[WasRunning]) -> Result<()> {
     engine::combine_errors(engine::in_parallel(containers, |was| {
         engine::pause(&was.id).with_context(|| format!("cannot pause {}", was.name))
     }))
