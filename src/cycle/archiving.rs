@@ -15,7 +15,7 @@ use crate::archive::{
     self, ImageOf, Layout, Manifest, ManifestSlot, Reading, Sharing, Sums, Update, WriteSummary,
 };
 use crate::config::{Capture, OnBusy, Verify};
-use crate::cycle::precopy::{Drafted, PASS_FROM_BYTES, Precopy};
+use crate::cycle::precopy::{PASS_FROM_BYTES, Precopy, StoredDraft};
 use crate::engine::Container;
 use crate::outcome::{ArchiveOutcome, CaptureOutcome, Phase, StackOutcome};
 use crate::scan::{self, Inventory, SETTLED_AFTER};
@@ -41,7 +41,7 @@ const MANIFEST_SLACK_BYTES: usize = 8 << 10;
 /// How the data is read, and what was written of it while the stack was down.
 pub(super) enum Method {
     /// Still to be put together.
-    Precopy(Box<Drafted>, Option<Box<Update>>),
+    Precopy(Box<StoredDraft>, Option<Box<Update>>),
     /// Why not otherwise, unless it was asked for.
     Offline(Option<String>, Option<(Partial, Layout)>),
 }
@@ -105,8 +105,8 @@ impl Cycle<'_> {
                 let reason = "no file system of this stack tells of every change";
                 return Ok(self.offline(outcome, reason.to_owned()));
             };
-            if drafted.untrusted_bytes > 0 {
-                let bytes = human_bytes(drafted.untrusted_bytes);
+            if drafted.untracked_bytes > 0 {
+                let bytes = human_bytes(drafted.untracked_bytes);
                 warn(outcome, format!("{bytes} are on a file system that does not tell of every change: read while down"));
             }
             Ok(Method::Precopy(Box::new(drafted), None))
@@ -248,7 +248,7 @@ impl Cycle<'_> {
         let (partial, layout) = match method {
             Method::Offline(_, Some(whole)) => whole,
             Method::Precopy(drafted, Some(update)) => {
-                let finish = |precopy: &Precopy<'_>| precopy.finish(*drafted, *update);
+                let finish = |precopy: &Precopy<'_>| precopy.assemble(*drafted, *update);
                 let finished = self.precopy(&manifest, finish)?;
                 if let Some(capture) = &mut outcome.capture {
                     capture.shared_bytes =

@@ -143,7 +143,7 @@ impl Cycle<'_> {
     fn refuse_replaced(&self, counts: impl Fn(&Source) -> bool) -> Result<()> {
         let counted = self.sources.iter().filter(|source| counts(source));
         for source in counted {
-            if !source.is(&Source::open(&*source.prefix, &source.path)?) {
+            if !source.is_same(&Source::open(&*source.prefix, &source.path)?) {
                 bail!("{} was replaced meanwhile", source.path.display());
             }
         }

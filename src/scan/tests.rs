@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::attributes::{AttributeReader, AttributeSets};
 use super::exclude::CACHEDIR_SIGNATURE;
-use super::walk::BATCH_COUNT;
+use super::queue::BATCH_COUNT;
 use super::*;
 use crate::sys::format::display_path;
 
@@ -48,7 +48,7 @@ fn scan_paths(dir: &Path, patterns: &[&str], exclude_caches: bool) -> (Vec<Strin
 }
 
 #[test]
-fn patterns_are_those_of_gitignore() {
+fn patterns_work_as_in_gitignore() {
     let dir = tree(&[
         "a.log",
         "keep.log",
@@ -96,7 +96,7 @@ fn patterns_are_those_of_gitignore() {
 }
 
 #[test]
-fn patterns_count_from_the_root_of_each_source() {
+fn patterns_are_relative_to_the_root_of_each_source() {
     let dir = tree(&["one/data/x", "two/data/y"]);
     let open = |name: &str| Source::open(name, dir.path().join(name)).unwrap();
     let inventory = scan_with(&[open("one"), open("two")], &["/data"], false);
@@ -113,7 +113,7 @@ fn a_pattern_that_does_not_parse_is_named() {
 }
 
 #[test]
-fn of_a_tagged_cache_only_the_tag_is_kept_if_asked() {
+fn only_the_tag_of_a_tagged_cache_is_archived_if_configured() {
     let dir = tree(&[
         "cache/a",
         "cache/sub/b",
@@ -144,7 +144,7 @@ fn of_a_tagged_cache_only_the_tag_is_kept_if_asked() {
 }
 
 #[test]
-fn sources_may_be_symlinks_single_files_and_sockets() {
+fn a_source_may_be_a_symlink_a_single_file_or_a_socket() {
     let dir = tree(&["real/file", "single"]);
     symlink("real", dir.path().join("link")).unwrap();
     symlink("single", dir.path().join("link to single")).unwrap();
@@ -160,7 +160,7 @@ fn sources_may_be_symlinks_single_files_and_sockets() {
     assert_eq!(inventory.socket_count(), 1);
     let in_sources: Vec<_> = (0..3).map(|index| inventory.source_of(index)).collect();
     assert_eq!(in_sources, [0, 0, 2]);
-    // What the handle leads to stays the same when the path does not.
+    // The handle leads to the same file after a rename.
     fs::rename(dir.path().join("single"), dir.path().join("moved")).unwrap();
     let mut start = [0; 6];
     sources[2]
@@ -172,7 +172,7 @@ fn sources_may_be_symlinks_single_files_and_sockets() {
 }
 
 #[test]
-fn a_member_path_must_be_plain_and_the_source_must_exist() {
+fn a_source_needs_a_plain_member_path_and_an_existing_tree() {
     for prefix in ["", "/a", "a/", "a//b", "../a", "a/.", "a\0b"] {
         assert!(Source::open(prefix, "/").is_err(), "{prefix:?}");
     }
@@ -180,7 +180,7 @@ fn a_member_path_must_be_plain_and_the_source_must_exist() {
     let error = Source::open("a", "/nowhere/at/all").unwrap_err();
     assert_eq!(
         format!("{error:#}"),
-        "open /nowhere/at/all: No such file or directory (os error 2)"
+        "cannot open /nowhere/at/all: No such file or directory (os error 2)"
     );
 }
 
@@ -263,10 +263,8 @@ fn an_inventory_stays_small() {
     assert!(size_of::<Entry>() <= 80, "{}", size_of::<Entry>());
 }
 
-/// The order of the archive, and attributes of the right file, however many
-/// threads have listed how many directories.
 #[test]
-fn many_directories_are_put_together_as_one_listing_would_have_them() {
+fn entries_are_in_the_order_of_the_archive_with_their_own_attributes() {
     let dir = tempfile::tempdir().unwrap();
     for outer in 0..40 {
         for inner in ["a", "b/deep/deeper", "c"] {
@@ -275,7 +273,7 @@ fn many_directories_are_put_together_as_one_listing_would_have_them() {
             for file in 0..100 {
                 fs::write(path.join(format!("{file}")), b"").unwrap();
             }
-            // A symlink has the same name in every directory.
+            // The symlinks of all directories have the same name.
             symlink(format!("{outer}/{inner}"), path.join("link")).unwrap();
             xattr::set(path.join("7"), "user.of", inner.as_bytes()).unwrap();
         }
@@ -309,10 +307,10 @@ fn many_directories_are_put_together_as_one_listing_would_have_them() {
     }
 }
 
-/// Where a thread may not have a working directory of its own (a container's
-/// seccomp filter), it must not change that of all the others.
+/// A container's seccomp filter may forbid a working directory of the thread's
+/// own. Then the working directory of all other threads must not change.
 #[test]
-fn attributes_are_read_with_and_without_a_working_directory_of_ones_own() {
+fn attributes_are_read_with_and_without_a_working_directory_of_the_thread() {
     let dir = tree(&["a"]);
     xattr::set(dir.path().join("a"), "user.of", b"a").unwrap();
     symlink("a", dir.path().join("link")).unwrap();
@@ -338,7 +336,7 @@ fn attributes_are_read_with_and_without_a_working_directory_of_ones_own() {
 }
 
 #[test]
-fn attributes_of_any_length_are_kept() {
+fn attributes_of_any_length_are_read() {
     let dir = tree(&["short", "values", "names"]);
     let set = |file: &str, name: &str, value: &[u8]| {
         xattr::set(dir.path().join(file), name, value).unwrap();
@@ -366,7 +364,7 @@ fn attributes_of_any_length_are_kept() {
 }
 
 #[test]
-fn files_with_the_same_attributes_share_them() {
+fn equal_sets_of_attributes_are_stored_once() {
     let dir = tree(&["a", "b", "c"]);
     for name in ["a", "b", "c"] {
         xattr::set(dir.path().join(name), "user.same", b"value").unwrap();
@@ -401,7 +399,7 @@ fn mount_points_are_crossed() {
 }
 
 #[test]
-fn of_a_file_with_very_many_extents_small_holes_become_data() {
+fn small_holes_become_data_in_a_file_with_very_many_extents() {
     let extents: Vec<_> = (0..10)
         .map(|i| Extent {
             offset: i * 8192,
@@ -433,7 +431,7 @@ fn of_a_file_with_very_many_extents_small_holes_become_data() {
 }
 
 #[test]
-fn holes_are_only_worth_it_from_64_kib_on() {
+fn holes_of_less_than_64_kib_are_stored_as_zeros() {
     let dir = tempfile::tempdir().unwrap();
     let file = File::create_new(dir.path().join("file")).unwrap();
     let extents = |size| {
@@ -461,14 +459,14 @@ fn paths_are_shown_on_one_line() {
 
 #[test]
 #[ignore = "needs root; run scripts/test"]
-fn the_names_under_which_xfs_keeps_acls_are_left_out() {
+fn the_names_that_xfs_gives_to_acls_are_left_out() {
     assert!(
         nix::unistd::geteuid().is_root(),
         "this test sets trusted attributes: run it as root"
     );
     let dir = tree(&["a"]);
     for name in ["trusted.SGI_ACL_FILE", "trusted.SGI_OTHER"] {
-        // XFS itself takes only real ACLs under its own name.
+        // XFS accepts only real ACLs under its own name.
         let set = xattr::set(dir.path().join("a"), name, b"value");
         assert!(set.is_ok() || name == "trusted.SGI_ACL_FILE");
     }
