@@ -10,7 +10,7 @@ use jiff::ZonedDateTime;
 
 use crate::config::MailWhen;
 use crate::config::plan::{Plan, StackPlan};
-use crate::cycle::{self, Context};
+use crate::cycle::{self, RunContext};
 use crate::outcome::{
     FORMAT_VERSION, Failure, Phase, Recovered, RunOutcome, StackOutcome, StackStatus,
 };
@@ -60,7 +60,7 @@ fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<(
     let store = Store::create(&plan.backup_dir)?;
     remove_leftovers(&store, outcome);
     let host = outcome.host.clone();
-    let context = Context {
+    let context = RunContext {
         store: &store,
         journal: &journal,
         signals,
