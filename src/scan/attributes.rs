@@ -76,7 +76,7 @@ const XATTR_BYTES_USUAL: usize = 256;
 pub(crate) struct AttributeReader<'a> {
     sets: &'a AttributeSets,
     /// Whether the working directory is this thread's own.
-    is_apart: bool,
+    has_own_directory: bool,
     /// The prefix for the directory, and then the name of a file.
     path: Vec<u8>,
     prefix_bytes: usize,
@@ -88,7 +88,7 @@ impl<'a> AttributeReader<'a> {
     pub(crate) fn new(sets: &'a AttributeSets) -> AttributeReader<'a> {
         AttributeReader {
             sets,
-            is_apart: false,
+            has_own_directory: false,
             path: Vec::new(),
             prefix_bytes: 0,
             names: vec![0; XATTR_BYTES_USUAL],
@@ -97,15 +97,15 @@ impl<'a> AttributeReader<'a> {
     }
 
     /// Gives this thread a working directory of its own, until it ends.
-    pub(crate) fn set_apart(&mut self) {
-        self.is_apart = unshare(CloneFlags::CLONE_FS).is_ok();
+    pub(crate) fn unshare_working_directory(&mut self) {
+        self.has_own_directory = unshare(CloneFlags::CLONE_FS).is_ok();
     }
 
     /// Makes [`read`](AttributeReader::read) look up names in `directory`, which
     /// must stay open meanwhile.
     pub(crate) fn enter(&mut self, directory: BorrowedFd<'_>) {
         self.path.clear();
-        if !(self.is_apart && rustix::process::fchdir(directory).is_ok()) {
+        if !(self.has_own_directory && rustix::process::fchdir(directory).is_ok()) {
             // Writing to a `Vec` cannot fail.
             let _ = write!(self.path, "/proc/self/fd/{}/", directory.as_raw_fd());
         }

@@ -67,9 +67,10 @@ impl<'a> DirectoryReader<'a> {
         }
     }
 
-    /// Makes reading faster, in a thread that ends with the scan.
-    pub(crate) fn set_apart(&mut self) {
-        self.attributes.set_apart();
+    /// Makes reading faster, in a thread that ends with the scan. See
+    /// [`AttributeReader::unshare_working_directory`].
+    pub(crate) fn unshare_working_directory(&mut self) {
+        self.attributes.unshare_working_directory();
     }
 
     /// Returns a listing that holds only a source's root, under the source's
@@ -113,7 +114,7 @@ impl<'a> DirectoryReader<'a> {
         let names = self
             .names(&directory, &mut listing.names)
             .with_context(|| cannot_read(source, rel))?;
-        let is_cache = self.state.exclude_caches && is_cache(&directory, &listing, &names);
+        let is_cache = self.state.exclude_caches && has_cache_tag(&directory, &listing, &names);
         self.attributes.enter(directory.as_fd());
         listing.entries.reserve_exact(names.len());
         let mut name = Vec::new();
@@ -273,7 +274,7 @@ fn span_of(names: &[u8], (start, len): (u32, u16)) -> &[u8] {
 }
 
 /// Whether the directory holds a valid `CACHEDIR.TAG`.
-fn is_cache(directory: &OwnedFd, listing: &DirectoryListing, names: &[(u32, u16)]) -> bool {
+fn has_cache_tag(directory: &OwnedFd, listing: &DirectoryListing, names: &[(u32, u16)]) -> bool {
     let has_tag = names
         .binary_search_by(|span| span_of(&listing.names, *span).cmp(CACHEDIR_TAG))
         .is_ok();

@@ -69,7 +69,7 @@ impl Queue {
     /// Does jobs until there are none. Several threads run this.
     pub(crate) fn run_jobs(&self, sources: &[Source], state: &ScanState<'_>, cancel: &AtomicBool) {
         let mut reader = DirectoryReader::new(state, cancel);
-        reader.set_apart();
+        reader.unshare_working_directory();
         let mut work = self.lock();
         while !work.ended {
             let Some(job) = work.jobs.pop() else {
