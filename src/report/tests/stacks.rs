@@ -97,7 +97,7 @@ fn failures_come_first_in_the_report() {
         StackStatus::Failed,
         &[(
             Phase::Archive,
-            "write archive /mnt/backup/immich/immich_20261123_030000.tar.partial: \
+            "cannot write /mnt/backup/immich/immich_20261123_030000.tar.partial: \
              No space left on device (os error 28)",
         )],
     );
@@ -113,7 +113,7 @@ fn failures_come_first_in_the_report() {
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
     FAILURES
-      immich: archive: write archive
+      immich: archive: cannot write
         /mnt/backup/immich/immich_20261123_030000.tar.partial: No space left
         on device (os error 28)
       paperless: prune: remove archive /mnt/backup/paperless/x.tar:
