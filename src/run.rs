@@ -206,8 +206,8 @@ fn mail(plan: &Plan, outcome: &RunOutcome) -> Result<()> {
     if email.when == MailWhen::Failure && outcome.is_all_well() {
         return Ok(());
     }
-    let subject = report::subject(outcome, &email.subject_tag);
-    email::send(email, &subject, &report::text(outcome)).context("mail the report")?;
+    let subject = report::run_subject(outcome, &email.subject_tag);
+    email::send(email, &subject, &report::run_text(outcome)).context("mail the report")?;
     tracing::info!(to = email.to.join(" "), "report mailed");
     Ok(())
 }

@@ -179,7 +179,7 @@ fn show(global: &Global, outcome: &RunOutcome) -> ExitStatus {
     } else if global.quiet {
         Ok(())
     } else {
-        print(&reports::text(&RunOutcome {
+        print(&reports::run_text(&RunOutcome {
             log: Vec::new(),
             ..outcome.clone()
         }))
@@ -275,7 +275,7 @@ pub fn report(global: &Global, mail_test: bool) -> Result<ExitStatus> {
             bail!("no `email` is configured")
         };
         let body = match &last {
-            Some(outcome) => reports::text(outcome),
+            Some(outcome) => reports::run_text(outcome),
             None => "There was no run yet.\n".to_owned(),
         };
         email::send(
@@ -292,7 +292,7 @@ pub fn report(global: &Global, mail_test: bool) -> Result<ExitStatus> {
     if global.json {
         print_json(&outcome)?;
     } else {
-        print(&reports::text(&outcome))?;
+        print(&reports::run_text(&outcome))?;
     }
     Ok(ExitStatus::Ok)
 }

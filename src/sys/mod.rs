@@ -1,5 +1,5 @@
 //! This process and its host: other programs, the lock, signals, logs, the
-//! progress line, files that last, text for people. Nothing here knows backups.
+//! progress line, durable writes, text for people. Nothing here knows backups.
 
 pub mod durable;
 pub mod format;

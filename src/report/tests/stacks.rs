@@ -1,11 +1,11 @@
-//! What came of the stacks.
+//! Stacks that were backed up, failed or stayed down.
 
 use insta::assert_snapshot;
 
 use super::*;
 
 #[test]
-fn all_is_well() {
+fn a_successful_run_lists_archives_coverage_retention_and_phases() {
     let mut run = run(three());
     let immich = &mut run.stacks[0];
     immich.coverage.extend([
@@ -13,7 +13,7 @@ fn all_is_well() {
         mount(
             MountKind::Bind,
             "/mnt/photos",
-            Some("bind outside the stack's directory, not named in extraPaths"),
+            Some("outside the stack's directory: add it to includeBinds to have it archived"),
         ),
     ]);
     if let Some(archive) = &mut immich.archive {
@@ -28,13 +28,13 @@ fn all_is_well() {
         pruned("paperless", &[]),
     ];
     run.log = vec![
-        "03:00:00 INFO  run: backup begins stack_count=3".to_owned(),
+        "03:00:00 INFO  run: backup started stacks=3".to_owned(),
         "03:00:12 INFO  stack: services stopped stack=immich services=server,database \
          duration_ms=10377"
             .to_owned(),
     ];
-    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] SUCCESS: 3 stacks backed up, 12.0 GiB");
-    assert_snapshot!(text(&run), @"
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] SUCCESS: 3 stacks backed up, 12.0 GiB");
+    assert_snapshot!(run_text(&run), @"
     SUCCESS: 3 stacks backed up, 12.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
@@ -54,8 +54,8 @@ fn all_is_well() {
         12.0 GiB  in total
 
     NOT IN THE ARCHIVES
-      immich: bind /mnt/photos (used by server:/data): bind outside the
-        stack's directory, not named in extraPaths
+      immich: bind mount /mnt/photos (used by server:/data): outside the
+        stack's directory: add it to includeBinds to have it archived
 
     IN THE ARCHIVES
       immich: directory /srv/stacks/immich, volume immich_database
@@ -73,12 +73,15 @@ fn all_is_well() {
       file system: 1.2 TiB of 3.6 TiB used (33 %), 2.4 TiB available
 
     PHASES
-      immich       plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
-      paperless    plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
-      vaultwarden  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
+      immich       plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
+      paperless    plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
+      vaultwarden  plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
 
     LOG
     03:00:00 INFO  run: backup begins stack_count=3
@@ -90,24 +93,24 @@ fn all_is_well() {
 }
 
 #[test]
-fn one_stack_failed() {
+fn failures_come_first_in_the_report() {
     let mut run = run(three());
     run.stacks[0] = failed(
         "immich",
         StackStatus::Failed,
         &[(
             Phase::Archive,
-            "write archive /mnt/backup/immich/immich_20261123_030000.tar.partial: \
+            "cannot write the archive /mnt/backup/immich/immich_20261123_030000.tar.partial: \
              No space left on device (os error 28)",
         )],
     );
     run.pruned = vec![PrunedStack {
-        error: Some("remove archive /mnt/backup/paperless/x.tar: Input/output error".to_owned()),
+        error: Some("cannot remove the archive /mnt/backup/paperless/x.tar: Input/output error".to_owned()),
         ..pruned("paperless", &[])
     }];
-    run.errors = vec!["write metrics: Permission denied (os error 13)".to_owned()];
-    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] FAILURE: immich not backed up; paperless not pruned; 1 other error; 2 of 3 stacks backed up, 1.0 GiB");
-    assert_snapshot!(text(&run), @"
+    run.errors = vec!["cannot write metrics: Permission denied (os error 13)".to_owned()];
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] FAILURE: immich not backed up; paperless not pruned; 1 other error; 2 of 3 stacks backed up, 1.0 GiB");
+    assert_snapshot!(run_text(&run), @"
     FAILURE: immich not backed up; paperless not pruned; 1 other error; 2 of
       3 stacks backed up, 1.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
@@ -138,42 +141,45 @@ fn one_stack_failed() {
       vaultwarden: directory /srv/stacks/vaultwarden
 
     RETENTION: 0 archives removed, 0 B freed, 28 kept
-      paperless: 28 kept, 0 removed, NOT PRUNED FULLY
+      paperless: 28 kept, 0 removed, NOT FULLY PRUNED
 
     STORE /mnt/backup
       84 archives, 340.0 GiB
       file system: 1.2 TiB of 3.6 TiB used (33 %), 2.4 TiB available
 
     PHASES
-      immich       plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
-      paperless    plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
-      vaultwarden  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
+      immich       plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
+      paperless    plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
+      vaultwarden  plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
 
     docker-stack-backup 0.1.0
     ");
 }
 
 #[test]
-fn one_stack_is_down() {
+fn a_stack_that_is_down_is_the_first_failure() {
     let mut run = run(three());
     run.stacks[1] = StackOutcome {
         status: StackStatus::Down,
         failures: vec![Failure {
             phase: Phase::Start,
-            message: "wait for services: database is unhealthy after 120 s".to_owned(),
+            message: "database is unhealthy after 120 s".to_owned(),
         }],
         ..ok("paperless", GIB)
     };
     run.stacks[2] = failed(
         "vaultwarden",
         StackStatus::Failed,
-        &[(Phase::Plan, "read compose file: no such file")],
+        &[(Phase::Plan, "cannot read the compose file: no such file")],
     );
-    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] FAILURE: paperless IS DOWN; vaultwarden not backed up; 2 of 3 stacks backed up, 12.0 GiB");
-    assert_snapshot!(text(&run), @"
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] FAILURE: paperless IS DOWN; vaultwarden not backed up; 2 of 3 stacks backed up, 12.0 GiB");
+    assert_snapshot!(run_text(&run), @"
     FAILURE: paperless IS DOWN; vaultwarden not backed up; 2 of 3 stacks
       backed up, 12.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
@@ -206,12 +212,15 @@ fn one_stack_is_down() {
       file system: 1.2 TiB of 3.6 TiB used (33 %), 2.4 TiB available
 
     PHASES
-      immich       plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
-      paperless    plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
-      vaultwarden  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
+      immich       plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
+      paperless    plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
+      vaultwarden  plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
 
     docker-stack-backup 0.1.0
     ");

@@ -1,4 +1,4 @@
-//! What else is to be told of stacks that were backed up.
+//! Warnings, drills and unusual names.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::outcome::DamagedArchive;
 
 #[test]
-fn there_are_warnings() {
+fn warnings_are_listed_and_counted_in_the_subject() {
     let mut run = run(vec![ok("immich", 11 * GIB), ok("paperless", GIB)]);
     run.store = None;
     run.stacks[0].warnings = vec![
@@ -21,8 +21,8 @@ fn there_are_warnings() {
     if let Some(archive) = &mut run.stacks[0].archive {
         archive.changed_count = 2;
     }
-    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] SUCCESS (2 warnings): 2 stacks backed up, 12.0 GiB");
-    assert_snapshot!(text(&run), @"
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] SUCCESS (2 warnings): 2 stacks backed up, 12.0 GiB");
+    assert_snapshot!(run_text(&run), @"
     SUCCESS (2 warnings): 2 stacks backed up, 12.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
@@ -49,9 +49,9 @@ fn there_are_warnings() {
       paperless: directory /srv/stacks/paperless
 
     PHASES
-      immich     plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+      immich     plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet check 0.1 s,
                  archive 3 min 5 s, start 20.1 s, finish 4.0 s
-      paperless  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+      paperless  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet check 0.1 s,
                  archive 3 min 5 s, start 20.1 s, finish 4.0 s
 
     docker-stack-backup 0.1.0
@@ -59,7 +59,7 @@ fn there_are_warnings() {
 }
 
 #[test]
-fn stacks_were_drilled() {
+fn the_last_drill_of_each_stack_is_listed() {
     let mut run = run(three());
     run.store = None;
     let names: Vec<String> = run.stacks.iter().map(|stack| stack.stack.clone()).collect();
@@ -75,7 +75,7 @@ fn stacks_were_drilled() {
         stack.coverage.clear();
         stack.phases.clear();
     }
-    assert_snapshot!(text(&run), @"
+    assert_snapshot!(run_text(&run), @"
     SUCCESS (2 warnings): 3 stacks backed up, 12.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
@@ -111,7 +111,7 @@ fn stacks_were_drilled() {
 }
 
 #[test]
-fn names_are_not_ascii_or_long() {
+fn names_are_escaped_and_long_ones_wrapped() {
     let long = "a-stack-with-quite-a-long-name-that-has-no-room";
     let mut run = run(vec![ok("b\u{fc}cher", GIB), ok(long, 5 * GIB)]);
     run.host = "h\u{f6}st\r\nBcc: x@example.org".to_owned();
@@ -119,8 +119,8 @@ fn names_are_not_ascii_or_long() {
     if let Some(archive) = &mut run.stacks[1].archive {
         archive.path = PathBuf::from("/mnt/backup").join("deep/".repeat(30) + "a.tar");
     }
-    assert_snapshot!(subject(&run, "b\u{fc}cher\r\nBcc: x@example.org"), @r"[b\u{fc}cher\r\nBcc: x@example.org] SUCCESS (1 warning): 2 stacks backed up, 6.0 GiB");
-    assert_snapshot!(text(&run), @r"
+    assert_snapshot!(run_subject(&run, "b\u{fc}cher\r\nBcc: x@example.org"), @r"[b\u{fc}cher\r\nBcc: x@example.org] SUCCESS (1 warning): 2 stacks backed up, 6.0 GiB");
+    assert_snapshot!(run_text(&run), @r"
     SUCCESS (1 warning): 2 stacks backed up, 6.0 GiB
     h\u{f6}st\r\nBcc: x@example.org, 2026-11-23 03:00:00 +01:00, took 12 min
       41 s
@@ -154,10 +154,10 @@ fn names_are_not_ascii_or_long() {
 
     PHASES
       b\u{fc}cher           plan 0.3 s, measure 1.2 s, stop 10.4 s,
-                            quiet 0.1 s, archive 3 min 5 s, start 20.1 s,
-                            finish 4.0 s
+                            quiet check 0.1 s, archive 3 min 5 s,
+                            start 20.1 s, finish 4.0 s
       a-stack-with-quite-a-long-name-that-has-no-room  plan 0.3 s,
-                            measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+                            measure 1.2 s, stop 10.4 s, quiet check 0.1 s,
                             archive 3 min 5 s, start 20.1 s, finish 4.0 s
 
     docker-stack-backup 0.1.0

@@ -1,30 +1,31 @@
-//! The report: what went wrong first, then what was done, then the log.
+//! The report of a run: first what went wrong, then what was done, then the log.
 
 use jiff::ZonedDateTime;
 
 use super::details::{self, sum};
 use super::headline::headline;
+use super::page::{Page, WIDTH};
 use crate::outcome::{ArchiveOutcome, Failure, RunOutcome, StackOutcome, StackStatus};
-use crate::sys::format::{Text, WIDTH, ascii, human_bytes, human_duration};
+use crate::sys::format::{ascii, human_bytes, human_duration};
 
-/// The whole report: printable ASCII and newlines, at most 72 columns.
-pub fn text(run: &RunOutcome) -> String {
-    let mut text = Text::default();
-    text.line("", &headline(run));
-    text.line("", &when_and_where(run));
-    failures(&mut text, run);
-    warnings(&mut text, run);
-    recovered(&mut text, run);
-    stacks(&mut text, run);
-    details::archives(&mut text, run);
-    details::not_covered(&mut text, run);
-    details::covered(&mut text, run);
-    details::drills(&mut text, run);
-    details::retention(&mut text, run);
-    details::store(&mut text, run);
-    details::phases(&mut text, run);
-    log(&mut text, run);
-    text.finish()
+/// Returns the whole report: printable ASCII and newlines, at most 72 columns.
+pub fn run_text(run: &RunOutcome) -> String {
+    let mut page = Page::default();
+    page.line("", &headline(run));
+    page.line("", &when_and_where(run));
+    failures(&mut page, run);
+    warnings(&mut page, run);
+    recovered(&mut page, run);
+    stacks(&mut page, run);
+    details::archives(&mut page, run);
+    details::not_covered(&mut page, run);
+    details::covered(&mut page, run);
+    details::drills(&mut page, run);
+    details::retention(&mut page, run);
+    details::store(&mut page, run);
+    details::phases(&mut page, run);
+    log(&mut page, run);
+    page.finish()
 }
 
 fn when_and_where(run: &RunOutcome) -> String {
@@ -43,13 +44,13 @@ fn duration_ms(started: &ZonedDateTime, finished: &ZonedDateTime) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(0)
 }
 
-fn failures(text: &mut Text, run: &RunOutcome) {
+fn failures(page: &mut Page, run: &RunOutcome) {
     let lines = failure_lines(run);
     if !lines.is_empty() {
-        text.section("FAILURES");
+        page.section("FAILURES");
     }
     for line in lines {
-        text.line("  ", &line);
+        page.line("  ", &line);
     }
 }
 
@@ -63,7 +64,7 @@ fn failure_lines(run: &RunOutcome) -> Vec<String> {
         lines.push(is_down_line(&stack.stack, &stack.services));
         lines.extend(stack_failure_lines(stack));
     }
-    for stack in run.recovered.iter() {
+    for stack in &run.recovered {
         if let Some(error) = &stack.error {
             lines.push(is_down_line(&stack.stack, &stack.services));
             lines.push(format!("{}: recover: {error}", stack.stack));
@@ -76,7 +77,7 @@ fn failure_lines(run: &RunOutcome) -> Vec<String> {
         }
     }
     if let Some(reason) = &run.interrupted {
-        lines.push(format!("interrupted: {reason}"));
+        lines.push(format!("the run was interrupted: {reason}"));
     }
     let not_run = others.iter().filter(|s| s.status == StackStatus::NotRun);
     let not_run: Vec<&str> = not_run.map(|stack| stack.stack.as_str()).collect();
@@ -109,30 +110,31 @@ fn stack_failure_lines(stack: &StackOutcome) -> Vec<String> {
     stack.failures.iter().map(line).collect()
 }
 
-fn warnings(text: &mut Text, run: &RunOutcome) {
+fn warnings(page: &mut Page, run: &RunOutcome) {
     if run.stacks.iter().any(|stack| !stack.warnings.is_empty()) {
-        text.section("WARNINGS");
+        page.section("WARNINGS");
     }
     for stack in &run.stacks {
         for warning in &stack.warnings {
-            text.line("  ", &format!("{}: {warning}", stack.stack));
+            page.line("  ", &format!("{}: {warning}", stack.stack));
         }
     }
 }
 
-fn recovered(text: &mut Text, run: &RunOutcome) {
+fn recovered(page: &mut Page, run: &RunOutcome) {
     let up: Vec<_> = run.recovered.iter().filter(|s| s.error.is_none()).collect();
     if !up.is_empty() {
-        text.section("RECOVERED (left stopped by an interrupted run, started again now)");
+        page.section("RECOVERED (left stopped by an interrupted run, started again now)");
     }
     for stack in up {
         let services = stack.services.join(", ");
-        text.line("  ", &format!("{}: {services}", stack.stack));
+        page.line("  ", &format!("{}: {services}", stack.stack));
     }
 }
 
-/// One row a stack. A name too long for its column gets a line of its own.
-fn stacks(text: &mut Text, run: &RunOutcome) {
+/// Adds a table with a row for each stack. A name that is too long for its column
+/// has a line of its own.
+fn stacks(page: &mut Page, run: &RunOutcome) {
     if run.stacks.is_empty() {
         return;
     }
@@ -145,18 +147,18 @@ fn stacks(text: &mut Text, run: &RunOutcome) {
     let figures: usize = (1..6).map(|column| width(column) + 2).sum();
     let name_width = width(0).min(WIDTH.saturating_sub(figures + 2));
 
-    text.section("STACKS");
+    page.section("STACKS");
     for row in &rows {
         let mut name = row[0].as_str();
         if name.len() > name_width {
-            text.line("  ", name);
+            page.line("  ", name);
             name = "";
         }
         let mut line = format!("  {name:name_width$}  {:1$}", row[1], width(1));
         for (column, cell) in row.iter().enumerate().skip(2) {
             line += &format!("  {cell:>0$}", width(column));
         }
-        text.line("", &line);
+        page.line("", &line);
     }
 }
 
@@ -179,14 +181,14 @@ fn stack_row(stack: &StackOutcome) -> [String; 6] {
     ]
 }
 
-fn log(text: &mut Text, run: &RunOutcome) {
+fn log(page: &mut Page, run: &RunOutcome) {
     if !run.log.is_empty() {
-        text.section("LOG");
+        page.section("LOG");
     }
     for line in &run.log {
-        text.item("", 4, line);
+        page.item("", 4, line);
     }
-    text.section(&format!(
+    page.section(&format!(
         "{} {}",
         env!("CARGO_PKG_NAME"),
         run.program_version
