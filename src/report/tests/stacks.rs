@@ -105,7 +105,9 @@ fn failures_come_first_in_the_report() {
         )],
     );
     run.pruned = vec![PrunedStack {
-        error: Some("cannot remove the archive /mnt/backup/paperless/x.tar: Input/output error".to_owned()),
+        error: Some(
+            "cannot remove the archive /mnt/backup/paperless/x.tar: Input/output error".to_owned(),
+        ),
         ..pruned("paperless", &[])
     }];
     run.errors = vec!["cannot write metrics: Permission denied (os error 13)".to_owned()];
