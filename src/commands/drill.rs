@@ -6,8 +6,8 @@ use jiff::ZonedDateTime;
 use super::restore::{find, in_store, is_path, manifest};
 use super::{Absent, load, load_with, print, print_json, recovery_status, start_log_file};
 use crate::cli::Global;
-use crate::config::MailWhen;
 use crate::config::plan::Plan;
+use crate::config::{DEFAULT_START_TIMEOUT, MailWhen};
 use crate::drill as drills;
 use crate::email;
 use crate::outcome::DrillOutcome;
@@ -22,9 +22,6 @@ use crate::sys::format::human_duration;
 use crate::sys::lock::{Lock, Operation};
 use crate::sys::logging::Log;
 use crate::sys::signals::Signals;
-
-/// Where a stack's configuration does not say.
-const START_TIMEOUT_SECS: u64 = 180;
 
 /// Of what is named, or else of each configured stack the newest good archive.
 /// Whatever comes of one, the others are drilled. What came of all stacks is
@@ -188,10 +185,7 @@ fn attempt(
     let wish = drills::Wish {
         state_dir: &plan.state_dir,
         signals,
-        start_timeout: stack.map_or(
-            std::time::Duration::from_secs(START_TIMEOUT_SECS),
-            |stack| stack.start_timeout,
-        ),
+        start_timeout: stack.map_or(DEFAULT_START_TIMEOUT, |stack| stack.start_timeout),
         command: command
             .split_first()
             .map(|(service, argv)| drills::Command { service, argv }),

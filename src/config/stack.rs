@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// `startTimeout` of a stack that does not set it, in seconds.
-pub const DEFAULT_START_TIMEOUT_SECS: u32 = 180;
+/// `startTimeout` of a stack that does not set it.
+pub const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(180);
 /// `share` of a stack that does not set it.
 pub const DEFAULT_SHARE: bool = true;
 /// `excludeCaches` of a stack that does not set it.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::config::stack::{
-    Capture, DEFAULT_EXCLUDE_CACHES, DEFAULT_SHARE, DEFAULT_START_TIMEOUT_SECS, OnBusy,
-    StackOptions, StopMethod, Verify,
+    Capture, DEFAULT_EXCLUDE_CACHES, DEFAULT_SHARE, DEFAULT_START_TIMEOUT, OnBusy, StackOptions,
+    StopMethod, Verify,
 };
 use crate::engine::ComposeProject;
 use crate::scan::Exclude;
@@ -64,10 +64,8 @@ impl StackPlan {
         if own.drill_check.len() == 1 {
             bail!("`drillCheck`: a service needs a command after it");
         }
-        let start_timeout = own
-            .start_timeout
-            .or(defaults.start_timeout)
-            .unwrap_or(DEFAULT_START_TIMEOUT_SECS);
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let start_timeout = own.start_timeout.or(defaults.start_timeout);
         let stop_timeout = own.stop_timeout.or(defaults.stop_timeout);
         let patterns = [defaults.exclude.clone(), own.exclude].concat();
         Ok(StackPlan {
@@ -91,8 +89,8 @@ impl StackPlan {
                 .context("`unshared`")?,
             capture: own.capture.or(defaults.capture).unwrap_or_default(),
             stop_method: own.stop_method.or(defaults.stop_method).unwrap_or_default(),
-            stop_timeout: stop_timeout.map(|secs| Duration::from_secs(secs.into())),
-            start_timeout: Duration::from_secs(start_timeout.into()),
+            stop_timeout: stop_timeout.map(seconds),
+            start_timeout: start_timeout.map_or(DEFAULT_START_TIMEOUT, seconds),
             on_busy: own.on_busy.or(defaults.on_busy).unwrap_or_default(),
             verify: own.verify.or(defaults.verify).unwrap_or_default(),
             drill_check: own.drill_check,
@@ -111,8 +109,8 @@ pub(super) fn check_options(options: &StackOptions) -> Result<()> {
     Exclude::new(&options.unshared).context("`unshared`")?;
     ensure!(
         options.start_timeout != Some(0),
-        "`startTimeout`: 0 leaves no time to start; set a number of seconds, or omit it for \
-         {DEFAULT_START_TIMEOUT_SECS}"
+        "`startTimeout`: 0 leaves no time to start; set a number of seconds, or omit it for {}",
+        DEFAULT_START_TIMEOUT.as_secs()
     );
     Ok(())
 }

@@ -25,8 +25,8 @@ use super::host::{
 use super::swap::{self, Entry, Step};
 use super::{Archive, Destination, Options, extract};
 use crate::archive::{ImageOf, Manifest, Sums};
-use crate::config::StopMethod;
 use crate::config::plan::StackPlan;
+use crate::config::{DEFAULT_START_TIMEOUT, StopMethod};
 use crate::engine::{self, ComposeProject, Container, Volume};
 use crate::stack::journal::{self, Journal};
 use crate::stack::lifecycle;
@@ -166,7 +166,7 @@ impl<'a> Restore<'a> {
             state_dir: wish.state_dir,
             signals: Signals::default(),
             stop_timeout: stack.and_then(|stack| stack.stop_timeout),
-            start_timeout: stack.map_or(Duration::from_secs(180), |stack| stack.start_timeout),
+            start_timeout: stack.map_or(DEFAULT_START_TIMEOUT, |stack| stack.start_timeout),
             allow_devices: wish.allow_devices,
             allow_damaged: wish.allow_damaged,
             starts: wish.starts,
