@@ -128,7 +128,7 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
 
     FAILURES
       paperless IS DOWN (web); start it with `docker-stack-backup recover`
-      paperless: recover: start services: image is gone
+      paperless: recover: cannot start server: image is gone
 
     RECOVERED (left stopped by an interrupted run, started again now)
       immich: server, database

@@ -84,7 +84,7 @@ fn a_successful_run_lists_archives_coverage_retention_and_phases() {
                    finish 4.0 s
 
     LOG
-    03:00:00 INFO  run: backup begins stack_count=3
+    03:00:00 INFO  run: backup started stacks=3
     03:00:12 INFO  stack: services stopped stack=immich
         services=server,database duration_ms=10377
 
@@ -118,12 +118,12 @@ fn failures_come_first_in_the_report() {
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
     FAILURES
-      immich: archive: write archive
+      immich: archive: cannot write the archive
         /mnt/backup/immich/immich_20261123_030000.tar.partial: No space left
         on device (os error 28)
-      paperless: prune: remove archive /mnt/backup/paperless/x.tar:
-        Input/output error
-      write metrics: Permission denied (os error 13)
+      paperless: prune: cannot remove the archive
+        /mnt/backup/paperless/x.tar: Input/output error
+      cannot write metrics: Permission denied (os error 13)
 
     STACKS
       stack        status  archive     content  downtime    duration
@@ -189,8 +189,8 @@ fn a_stack_that_is_down_is_the_first_failure() {
     FAILURES
       paperless IS DOWN (server, database); start it with
         `docker-stack-backup recover`
-      paperless: start: wait for services: database is unhealthy after 120 s
-      vaultwarden: plan: read compose file: no such file
+      paperless: start: database is unhealthy after 120 s
+      vaultwarden: plan: cannot read the compose file: no such file
 
     STACKS
       stack        status   archive     content  downtime    duration
