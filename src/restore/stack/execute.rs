@@ -262,7 +262,7 @@ impl Execution<'_, '_> {
             .journal_entry(running.clone(), journal::StopProgress::Stopping);
         self.journal.write(&entry)?;
         tracing::info!(services = entry.services().join(" "), "stopping");
-        driver::stop(running, self.plan.stop_timeout, self.signals)?;
+        driver::stop_in_order(running, self.plan.stop_timeout, self.signals)?;
         entry.step = journal::StopProgress::Stopped;
         self.journal.write(&entry)
     }

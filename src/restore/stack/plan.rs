@@ -10,8 +10,8 @@ use jiff::ZonedDateTime;
 
 use super::images::{self, missing_images, with_dependencies};
 use crate::archive::{Manifest, ServiceImage, Sums};
-use crate::config::StopMethod;
-use crate::config::plan::{DEFAULT_START_TIMEOUT, StackPlan};
+use crate::config::plan::StackPlan;
+use crate::config::{DEFAULT_START_TIMEOUT, StopMethod};
 use crate::engine::{self, ComposeProject, Container, Volume};
 use crate::restore::archive::Archive;
 use crate::restore::facts::{ArchiveFacts, GuessedFacts};

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::config::plan::DEFAULT_START_TIMEOUT;
-use crate::engine::{self, Container, Status};
+use crate::config::DEFAULT_START_TIMEOUT;
+use crate::engine::{self, Container};
 use crate::restore::journal::{self as restore_journal, RestoreEntry, RestoreStep};
+use crate::stack::driver;
 use crate::stack::journal::Journal;
 
 /// Ends restores that were killed: undoes them, or finishes those that were
@@ -41,7 +41,7 @@ pub(super) fn undo(entry: &RestoreEntry, state_dir: &Path) -> Result<()> {
         )?,
         _ => Vec::new(),
     };
-    stop(&containers)?;
+    driver::stop_at_once(&containers)?;
     entry.undo()?;
     remove_new_containers(entry, &containers)?;
     for volume in &entry.new_volumes {
@@ -51,16 +51,6 @@ pub(super) fn undo(entry: &RestoreEntry, state_dir: &Path) -> Result<()> {
         }
     }
     entry.remove(state_dir)
-}
-
-fn stop(containers: &[Container]) -> Result<()> {
-    let running = containers.iter().filter(|c| c.status != Status::Stopped);
-    let (ids, timeouts): (Vec<String>, Vec<Duration>) =
-        running.map(|c| (c.id.clone(), c.stop_timeout)).unzip();
-    match timeouts.into_iter().max() {
-        Some(longest) => engine::stop(&ids, None, longest),
-        None => Ok(()),
-    }
 }
 
 /// Removes the containers that the restore created.
