@@ -38,7 +38,7 @@ impl Archive {
         let manifest = format!(r#"{{"archiveBytes":{},"memberCount":5}}"#, good.len());
         write_manifest(&layout, &out, manifest.as_bytes()).unwrap();
         let file = File::open(&path).unwrap();
-        let sums = text_of(&Sums::of(&file, &GO_ON).unwrap());
+        let sums = text_of(&Sums::compute(&file, &GO_ON).unwrap());
         let mut reader = Reader::new(Input::File(&file)).unwrap();
         let mut members = Vec::new();
         while let Some(member) = reader.next_member().unwrap() {
@@ -228,7 +228,7 @@ fn damage_is_found_wherever_it_is_and_what_can_still_be_had_is_told() {
     assert_found(&verified, "bytes", "append");
     let appended = [&archive.good[..], b"more"].concat();
     let verified = archive.verify(&appended, Some(&archive.sums));
-    assert_found(&verified, "follows its end", "append more");
+    assert_found(&verified, "follows the end", "append more");
     assert_eq!(archive.unpacked(&appended).len(), 4);
 }
 
@@ -257,7 +257,7 @@ fn without_sums_the_structure_is_checked() {
         // None are made of what is damaged.
         assert_eq!(verified.missing_sums, None, "{what}");
         if what == "cut" {
-            let told = "the first 3 members can be had";
+            let told = "the first 3 members can be unpacked";
             let notes = &verified.notes;
             assert!(notes.iter().any(|note| note.starts_with(told)), "{notes:?}");
         }

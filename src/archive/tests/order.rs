@@ -189,7 +189,7 @@ fn all_that_follows_the_manifest_stays_where_it_is() {
     let error = write_manifest(&layout, &out, &[&longest[..], b"7"].concat()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "manifest of 7680 bytes does not fit in 7679"
+        "the manifest has 7680 bytes; only 7679 are reserved for it"
     );
 }
 
