@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::archive::tar::{BLOCK_BYTES, Input, Kind, Reader};
 use crate::config::{Capture, StopMethod};
 use crate::engine::Volume;
-use crate::outcome::Coverage;
+use crate::outcome::MountCoverage;
 
 /// Version of the archive format, see `docs/archive-format.md`.
 pub const FORMAT_VERSION: u32 = 1;
@@ -60,7 +60,7 @@ pub struct Manifest {
     pub replicas: BTreeMap<String, usize>,
     pub images: Vec<ServiceImage>,
     pub volumes: Vec<Volume>,
-    pub coverage: Vec<Coverage>,
+    pub coverage: Vec<MountCoverage>,
     /// Length of the archive file. A shorter file is truncated.
     pub archive_bytes: u64,
     /// Sum of the sizes of the regular files, holes included.

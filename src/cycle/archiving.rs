@@ -20,10 +20,10 @@ use crate::cycle::precopy::{Drafted, PASS_FROM_BYTES, Precopy};
 use crate::engine::Container;
 use crate::outcome::{ArchiveOutcome, CaptureOutcome, Phase, StackOutcome};
 use crate::scan::{self, Inventory, SETTLED_AFTER};
-use crate::stack::lifecycle;
-use crate::store::{ArchiveName, Beside, Partial};
-use crate::sys::durable;
+use crate::stack::running;
+use crate::store::{ArchiveName, Partial, Sidecar};
 use crate::sys::format::human_bytes;
+use crate::sys::paths;
 use crate::sys::progress;
 
 /// Room beyond the archive's own length that must be free: what may be added
@@ -187,7 +187,7 @@ impl Cycle<'_> {
         let now = ZonedDateTime::now().datetime();
         let partial = self.context.store.create_partial(&self.stack.name, now)?;
         tracing::info!(archive = human_bytes(layout.archive_bytes()), "archiving");
-        progress::archive(layout.archive_bytes(), inventory.member_count());
+        progress::begin_archive(layout.archive_bytes(), inventory.member_count());
         let reading = ReadOptions {
             sources: &self.sources,
             cancel: self.context.signals.flag(),
@@ -299,7 +299,7 @@ impl Cycle<'_> {
             (Some(sums), Some(name)) => {
                 self.context
                     .store
-                    .write_beside(&name, Beside::Sums, |out| sums.write(out))
+                    .write_sidecar(&name, Sidecar::Sums, |out| sums.write(out))
             }
             _ => Ok(()),
         }
@@ -361,7 +361,7 @@ impl Cycle<'_> {
                 .collect()
         };
         let trees = by_prefix(&Path::to_owned);
-        let mut real_trees = by_prefix(&durable::real);
+        let mut real_trees = by_prefix(&paths::without_symlinks);
         real_trees.retain(|prefix, path| trees[prefix] != *path);
         Manifest {
             format_version: archive::FORMAT_VERSION,
@@ -378,7 +378,7 @@ impl Cycle<'_> {
             captured: ZonedDateTime::now(),
             downtime_ms: None,
             running: survey.services(),
-            replicas: lifecycle::replicas(&survey.running),
+            replicas: running::replicas(&survey.running),
             images,
             volumes: survey.volumes.clone(),
             coverage: survey.coverage.clone(),

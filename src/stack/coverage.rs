@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::config::plan::StackPlan;
 use crate::engine::{ComposeConfig, ComposeProject, Container, Volume};
-use crate::outcome::{Coverage, MountKind};
-use crate::sys::durable::real;
+use crate::outcome::{MountCoverage, MountKind};
+use crate::sys::paths::without_symlinks;
 
 /// A tree to be archived: its member path and where it is on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,14 +91,14 @@ pub fn decide(
     project: &str,
     mounts: &Mounts,
     volumes: &[Volume],
-) -> Result<(Vec<Tree>, Vec<Coverage>)> {
+) -> Result<(Vec<Tree>, Vec<MountCoverage>)> {
     let dir = fs::canonicalize(stack.dir())
         .with_context(|| format!("find the stack's directory {}", stack.dir().display()))?;
     let mut trees = vec![Tree {
         prefix: stack.name.clone(),
         path: stack.dir().to_owned(),
     }];
-    let mut coverage = vec![Coverage {
+    let mut coverage = vec![MountCoverage {
         kind: MountKind::Directory,
         name: stack.dir().display().to_string(),
         used_by: Vec::new(),
@@ -148,10 +148,13 @@ pub fn decide(
 /// Files that Compose reads and that lie in none of the trees: without them a
 /// restored stack cannot be started.
 pub fn files_outside(compose: &ComposeProject, trees: &[Tree]) -> Vec<String> {
-    let roots: Vec<PathBuf> = trees.iter().map(|tree| real(&tree.path)).collect();
+    let roots: Vec<PathBuf> = trees
+        .iter()
+        .map(|tree| without_symlinks(&tree.path))
+        .collect();
     let files = compose.files.iter().chain(&compose.env_files);
     files
-        .map(|file| real(&compose.dir.join(file)))
+        .map(|file| without_symlinks(&compose.dir.join(file)))
         .filter(|file| !roots.iter().any(|root| file.starts_with(root)))
         .map(|file| {
             format!(
@@ -181,8 +184,13 @@ pub fn missing_volumes(stack: &StackPlan, mounts: &Mounts, volumes: &[Volume]) -
 /// A directory to archive, or why there is none.
 type Decision = Result<PathBuf, String>;
 
-fn entry(kind: MountKind, name: &str, users: &BTreeSet<String>, decision: Decision) -> Coverage {
-    Coverage {
+fn entry(
+    kind: MountKind,
+    name: &str,
+    users: &BTreeSet<String>,
+    decision: Decision,
+) -> MountCoverage {
+    MountCoverage {
         kind,
         name: name.to_owned(),
         used_by: users.iter().cloned().collect(),

@@ -23,7 +23,7 @@ const SUFFIX: &str = ".json";
 /// Why and how one stack was stopped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Entry {
+pub struct JournalEntry {
     pub format_version: u32,
     pub stack: String,
     /// Compose's name for the stack, as on its containers' labels.
@@ -33,20 +33,20 @@ pub struct Entry {
     pub stop_timeout_secs: Option<u64>,
     pub start_timeout_secs: u64,
     pub since: ZonedDateTime,
-    pub step: Step,
+    pub step: StopProgress,
     pub containers: Vec<WasRunning>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Step {
+pub enum StopProgress {
     /// A stop may still be under way in the Engine, though its client is gone.
     Stopping,
     /// No stop is under way any more.
     Stopped,
 }
 
-impl Entry {
+impl JournalEntry {
     /// Service names, each once, in order.
     pub fn services(&self) -> Vec<String> {
         let mut services: Vec<String> = self
@@ -62,9 +62,9 @@ impl Entry {
 
 /// The journal of one stack, as it was left.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundEntry {
     pub stack: String,
-    pub entry: Result<Entry>,
+    pub entry: Result<JournalEntry>,
 }
 
 pub struct Journal {
@@ -84,7 +84,7 @@ impl Journal {
 
     /// Puts an entry on disk, in place of an older one of the same stack.
     /// When this returns, it outlives a power cut.
-    pub fn write(&self, entry: &Entry) -> Result<()> {
+    pub fn write(&self, entry: &JournalEntry) -> Result<()> {
         let path = self.path(&entry.stack);
         write_durably(&path, &serde_json::to_vec_pretty(entry)?)
             .with_context(|| format!("write the journal {}", path.display()))
@@ -108,7 +108,7 @@ impl Journal {
     /// When the directory cannot be read. A file that cannot be understood is
     /// an error of its own, which says what to do: it may be all that is known
     /// of a stack that is down.
-    pub fn found(&self) -> Result<Vec<Found>> {
+    pub fn found(&self) -> Result<Vec<FoundEntry>> {
         let context = || format!("list {}", self.dir.display());
         let mut found = Vec::new();
         for item in fs::read_dir(&self.dir).with_context(context)? {
@@ -129,7 +129,7 @@ impl Journal {
                     path.display()
                 )
             });
-            found.push(Found {
+            found.push(FoundEntry {
                 stack: stack.to_owned(),
                 entry,
             });
@@ -143,8 +143,8 @@ impl Journal {
     }
 }
 
-fn read_entry(path: &Path) -> Result<Entry> {
-    let entry: Entry = serde_json::from_slice(&fs::read(path)?)?;
+fn read_entry(path: &Path) -> Result<JournalEntry> {
+    let entry: JournalEntry = serde_json::from_slice(&fs::read(path)?)?;
     if entry.format_version != FORMAT_VERSION {
         bail!(
             "its format is version {}, this program knows {FORMAT_VERSION}",
@@ -158,8 +158,8 @@ fn read_entry(path: &Path) -> Result<Entry> {
 mod tests {
     use super::*;
 
-    fn entry(stack: &str) -> Entry {
-        Entry {
+    fn entry(stack: &str) -> JournalEntry {
+        JournalEntry {
             format_version: FORMAT_VERSION,
             stack: stack.to_owned(),
             project: stack.to_owned(),
@@ -173,7 +173,7 @@ mod tests {
             stop_timeout_secs: None,
             start_timeout_secs: 180,
             since: ZonedDateTime::now(),
-            step: Step::Stopping,
+            step: StopProgress::Stopping,
             containers: vec![],
         }
     }
@@ -186,8 +186,8 @@ mod tests {
         journal.write(&entry("web")).unwrap();
         journal.write(&entry("db")).unwrap();
         journal
-            .write(&Entry {
-                step: Step::Stopped,
+            .write(&JournalEntry {
+                step: StopProgress::Stopped,
                 ..entry("db")
             })
             .unwrap();
@@ -196,7 +196,13 @@ mod tests {
             .iter()
             .map(|f| (&*f.stack, f.entry.as_ref().unwrap().step))
             .collect();
-        assert_eq!(seen, [("db", Step::Stopped), ("web", Step::Stopping)]);
+        assert_eq!(
+            seen,
+            [
+                ("db", StopProgress::Stopped),
+                ("web", StopProgress::Stopping)
+            ]
+        );
         journal.remove("db").unwrap();
         journal.remove("db").unwrap();
         assert_eq!(journal.found().unwrap().len(), 1);

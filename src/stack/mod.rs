@@ -2,8 +2,8 @@
 //! it, and how it is stopped and started.
 
 pub mod coverage;
+pub mod driver;
 pub mod journal;
-pub mod lifecycle;
 pub mod quiet;
 pub mod running;
 pub mod survey;

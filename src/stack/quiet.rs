@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use crate::engine::{Container, Status};
 use crate::scan::Inventory;
-use crate::sys::durable::real;
+use crate::sys::paths::without_symlinks;
 
 /// The Engine's word for a container that was never started.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -27,27 +27,33 @@ pub struct Writers {
 
 /// Which containers count as writers, if they mount the data writable.
 #[derive(Clone, Copy)]
-pub enum Who<'a> {
+pub enum WriterFilter<'a> {
     /// Those that run, but for those of these ids.
-    RunsBut(&'a [&'a str]),
+    RunningExcept(&'a [&'a str]),
     /// Those that run, or were started since this earlier look.
-    RanSince(&'a [Container]),
+    StartedSince(&'a [Container]),
     /// Those that have it mounted, be it read-only or while they are paused:
     /// when it is exchanged, they keep what was there before. But for those of
     /// these ids.
-    HoldsBut(&'a [&'a str]),
+    HoldingExcept(&'a [&'a str]),
 }
 
-impl Who<'_> {
+impl WriterFilter<'_> {
     /// What to say of such a container.
     fn verb(self, container: &Container) -> Option<&'static str> {
         let runs = matches!(container.status, Status::Running | Status::Restarting);
         match self {
-            Who::RunsBut(own) | Who::HoldsBut(own) if own.contains(&container.id.as_str()) => None,
+            WriterFilter::RunningExcept(own) | WriterFilter::HoldingExcept(own)
+                if own.contains(&container.id.as_str()) =>
+            {
+                None
+            }
             _ if runs => Some("runs"),
-            Who::RunsBut(_) => None,
-            Who::HoldsBut(_) => (container.status == Status::Paused).then_some("is paused"),
-            Who::RanSince(before) => {
+            WriterFilter::RunningExcept(_) => None,
+            WriterFilter::HoldingExcept(_) => {
+                (container.status == Status::Paused).then_some("is paused")
+            }
+            WriterFilter::StartedSince(before) => {
                 let was = before.iter().find(|was| was.id == container.id);
                 let started_at = was.map_or(NEVER, |was| &was.started_at);
                 (container.started_at != started_at).then_some("ran meanwhile")
@@ -57,21 +63,25 @@ impl Who<'_> {
 }
 
 /// Containers, of any project, that mount one of `paths`: writable, unless
-/// `who` says otherwise.
-pub fn container_writers(containers: &[Container], paths: &[PathBuf], who: Who<'_>) -> Writers {
-    let captured: Vec<PathBuf> = paths.iter().map(|path| real(path)).collect();
+/// `filter` says otherwise.
+pub fn container_writers(
+    containers: &[Container],
+    paths: &[PathBuf],
+    filter: WriterFilter<'_>,
+) -> Writers {
+    let captured: Vec<PathBuf> = paths.iter().map(|path| without_symlinks(path)).collect();
     // A volume that is a bind by its driver has another path than its device,
     // but is the same directory.
     let directories: Vec<_> = captured.iter().filter_map(|path| directory(path)).collect();
     let mut writers = Writers::default();
-    let counted = containers.iter().filter_map(|c| Some((c, who.verb(c)?)));
+    let counted = containers.iter().filter_map(|c| Some((c, filter.verb(c)?)));
     for (container, verb) in counted {
         for mount in &container.mounts {
-            let counts = mount.writable || matches!(who, Who::HoldsBut(_));
+            let counts = mount.writable || matches!(filter, WriterFilter::HoldingExcept(_));
             if !counts || mount.source.as_os_str().is_empty() {
                 continue;
             }
-            let source = real(&mount.source);
+            let source = without_symlinks(&mount.source);
             let of = match container.project.as_str() {
                 "" => String::new(),
                 project => format!(" of project {project}"),
@@ -191,18 +201,27 @@ mod tests {
                 "Mounts": [{"Type": "bind", "Source": dir.path(), "RW": writable}],
             }))
         };
-        let found = |status: &str, writable: bool, who: Who| {
+        let found = |status: &str, writable: bool, filter: WriterFilter| {
             let paths = [dir.path().to_owned()];
-            !container_writers(&[container(status, writable)], &paths, who)
+            !container_writers(&[container(status, writable)], &paths, filter)
                 .busy
                 .is_empty()
         };
         for status in ["running", "restarting", "paused"] {
-            assert!(found(status, false, Who::HoldsBut(&[])), "{status}");
-            assert!(found(status, true, Who::HoldsBut(&[])), "{status}");
-            assert!(!found(status, false, Who::RunsBut(&[])), "{status}");
+            assert!(
+                found(status, false, WriterFilter::HoldingExcept(&[])),
+                "{status}"
+            );
+            assert!(
+                found(status, true, WriterFilter::HoldingExcept(&[])),
+                "{status}"
+            );
+            assert!(
+                !found(status, false, WriterFilter::RunningExcept(&[])),
+                "{status}"
+            );
         }
-        assert!(!found("exited", true, Who::HoldsBut(&[])));
+        assert!(!found("exited", true, WriterFilter::HoldingExcept(&[])));
     }
 
     #[test]
@@ -221,8 +240,8 @@ mod tests {
         let before = [container("exited", early)];
         let count = |now: Container, before: &[Container]| {
             let paths = [dir.path().to_owned()];
-            let who = Who::RanSince(before);
-            container_writers(&[now], &paths, who).busy.len()
+            let filter = WriterFilter::StartedSince(before);
+            container_writers(&[now], &paths, filter).busy.len()
         };
         assert_eq!(count(container("exited", late), &before), 1);
         assert_eq!(count(container("exited", late), &[]), 1, "it is new");

@@ -1,5 +1,7 @@
 //! What ran before a stop, so that exactly that is started again.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +19,7 @@ pub struct WasRunning {
     pub number: u32,
     pub depends_on: Vec<Dependency>,
     pub joins: Vec<String>,
-    pub before: Before,
+    pub before: StateBefore,
     pub stop_timeout_secs: u64,
 }
 
@@ -25,7 +27,7 @@ pub struct WasRunning {
 /// confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Before {
+pub enum StateBefore {
     /// It has a health check that did not fail: started when healthy.
     Healthy,
     /// No health check, or one that failed: started when it runs.
@@ -42,19 +44,19 @@ impl WasRunning {
     pub fn of(container: &Container) -> Option<WasRunning> {
         let before = match (container.status, container.health) {
             (Status::Stopped, _) => return None,
-            (Status::Paused, _) => Before::Paused,
-            (Status::Restarting, _) => Before::Restarting,
+            (Status::Paused, _) => StateBefore::Paused,
+            (Status::Restarting, _) => StateBefore::Restarting,
             (Status::Running, _) if is_between_restarts(container, Timestamp::now()) => {
-                Before::Restarting
+                StateBefore::Restarting
             }
-            (Status::Running, Some(Health::Healthy | Health::Starting)) => Before::Healthy,
-            (Status::Running, _) => Before::Running,
+            (Status::Running, Some(Health::Healthy | Health::Starting)) => StateBefore::Healthy,
+            (Status::Running, _) => StateBefore::Running,
         };
-        Some(WasRunning::to_be(container, before))
+        Some(WasRunning::with_state(container, before))
     }
 
     /// A container that is to be as `before` says.
-    pub fn to_be(container: &Container, before: Before) -> WasRunning {
+    pub fn with_state(container: &Container, before: StateBefore) -> WasRunning {
         WasRunning {
             id: container.id.clone(),
             name: container.name.clone(),
@@ -86,6 +88,15 @@ impl WasRunning {
             && (self.joins.contains(&other.id)
                 || self.depends_on.iter().any(|d| d.service == other.service))
     }
+}
+
+/// Counts the containers of each service.
+pub fn replicas(containers: &[WasRunning]) -> BTreeMap<String, usize> {
+    let mut replicas = BTreeMap::new();
+    for was in containers {
+        *replicas.entry(was.service.clone()).or_default() += 1;
+    }
+    replicas
 }
 
 /// Whether it runs only until it ends again. A container that has run for ten

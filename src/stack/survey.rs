@@ -8,11 +8,11 @@ use anyhow::{Result, bail};
 use crate::config::StopMethod;
 use crate::config::plan::StackPlan;
 use crate::engine::{self, ComposeConfig, ComposeProject, Container, Image, Volume};
-use crate::outcome::Coverage;
+use crate::outcome::MountCoverage;
 use crate::scan::Source;
 use crate::stack::coverage::{self, Mounts, Tree};
-use crate::stack::running::{Before, WasRunning};
-use crate::sys::durable::real;
+use crate::stack::running::{StateBefore, WasRunning};
+use crate::sys::paths::without_symlinks;
 
 /// What a stack is at this moment.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct Survey {
     pub trees: Vec<Tree>,
     pub volumes: Vec<Volume>,
     pub images: Vec<Image>,
-    pub coverage: Vec<Coverage>,
+    pub coverage: Vec<MountCoverage>,
     pub warnings: Vec<String>,
 }
 
@@ -141,8 +141,8 @@ pub fn find_project(
     if let Some(name) = &compose.name {
         return Ok(Some(name.clone()));
     }
-    let dir = real(&compose.dir);
-    let from_here = |c: &&Container| real(&c.working_dir) == dir && !c.one_off;
+    let dir = without_symlinks(&compose.dir);
+    let from_here = |c: &&Container| without_symlinks(&c.working_dir) == dir && !c.one_off;
     let names = |containers: &mut dyn Iterator<Item = &Container>| -> BTreeSet<String> {
         containers.map(|c| c.project.clone()).collect()
     };
@@ -170,7 +170,7 @@ pub fn find_project(
     let stranger = everywhere
         .iter()
         .filter(|c| c.project == project && runs(c))
-        .find(|c| real(&c.working_dir) != dir);
+        .find(|c| without_symlinks(&c.working_dir) != dir);
     if let Some(stranger) = stranger {
         bail!(
             "project {project} runs from {}, not from {}: set `project` to say that it is the \
@@ -219,7 +219,9 @@ fn stop_method(
 
 /// The Engine pauses no container that waits for its restart.
 fn pause_or_stop(running: &[WasRunning], warnings: &mut Vec<String>) -> StopMethod {
-    let restarting = running.iter().find(|was| was.before == Before::Restarting);
+    let restarting = running
+        .iter()
+        .find(|was| was.before == StateBefore::Restarting);
     let Some(restarting) = restarting else {
         return StopMethod::Pause;
     };

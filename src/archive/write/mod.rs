@@ -166,7 +166,7 @@ fn write_windows(
                 }
             }
         }
-        progress::wrote(end - start);
+        progress::add_written_bytes(end - start);
     }
     Ok(())
 }

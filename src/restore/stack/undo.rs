@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::config::plan::DEFAULT_START_TIMEOUT;
 use crate::engine::{self, Container, Status};
 use crate::restore::swap::{self, Entry, Step};
 use crate::stack::journal::Journal;
-
-/// So long an Engine that is away is waited for, as it is for a start.
-const ENGINE_LIMIT: Duration = Duration::from_secs(180);
 
 /// Ends what killed restores left: they are undone, or, if they were through,
 /// finished. Their stacks are started by the ordinary journal afterwards.
@@ -32,9 +30,9 @@ pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Resul
 
 pub(super) fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
     let containers = match (entry.step, &entry.project) {
-        (Step::Swapping, Some(project)) => engine::patiently(
+        (Step::Swapping, Some(project)) => engine::retry_while_unreachable(
             || engine::compose_containers(Some(project)),
-            |away| away < ENGINE_LIMIT,
+            |away| away < DEFAULT_START_TIMEOUT,
         )?,
         _ => Vec::new(),
     };
