@@ -63,11 +63,11 @@ pub fn verify(
     match parsed {
         None => verified
             .notes
-            .push("no checksums (.sums) lie beside it: only its structure was checked".to_owned()),
+            .push("it has no .sums file: only its structure was checked".to_owned()),
         Some(Err(error)) => {
             let note = format!(
-                "the .sums file beside it cannot be used ({error:#}): only the structure was checked \
-                 (remove that file, and verify makes a new one)"
+                "its .sums file cannot be used ({error:#}): only the structure was checked \
+                 (remove the file, and verify creates a new one)"
             );
             verified.notes.push(note);
         }

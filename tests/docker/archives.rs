@@ -69,7 +69,10 @@ fn frozen_archives_are_restored_by_plain_tar_as_documented() {
     let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/restore.md");
     let document = fs::read_to_string(document).unwrap();
     let command = "tar -xpf \"$archive\" --xattrs --xattrs-include='*' --acls --numeric-owner -C";
-    assert!(document.contains(command), "docs/restore.md no longer says so");
+    assert!(
+        document.contains(command),
+        "docs/restore.md no longer says so"
+    );
     let dir = tempfile::tempdir().unwrap();
     let script = format!("{command} . frozen");
     let mut sh = Command::new("sh");
