@@ -96,6 +96,7 @@ impl Sums {
         }
     }
 
+    /// Members with the manifest.
     pub fn member_count(&self) -> usize {
         self.members.len()
     }
@@ -200,7 +201,7 @@ impl Sums {
 }
 
 impl MemberSum {
-    // The numbers in a sidecar are not checked, so sums of them may overflow.
+    // The numbers in a sidecar are not checked, so adding them may overflow.
 
     fn data_start(&self) -> u64 {
         self.start.saturating_add(self.head_bytes)

@@ -262,6 +262,7 @@ impl Update {
         self.compared.iter().any(ComparedFile::has_draft)
     }
 
+    /// The layout of the later archive.
     pub fn into_layout(self) -> Layout {
         self.layout
     }
@@ -309,6 +310,7 @@ impl Update {
         total_bytes(&self.contended)
     }
 
+    /// What happened in [`write`](Update::write).
     pub fn summary(&self) -> &WriteSummary {
         &self.written.summary
     }

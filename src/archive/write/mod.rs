@@ -69,6 +69,7 @@ pub fn write_members(
     Ok(write_ranges(layout, inventory, options, out, &[all], &[])?.summary)
 }
 
+/// What was written of some ranges of an archive.
 #[derive(Default)]
 pub struct WriteResult {
     pub summary: WriteSummary,

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::scan::{Exclude, Source};
 
+/// The sources of an archive, and how they are read.
 #[derive(Clone, Copy)]
 pub struct ReadOptions<'a> {
     /// The sources of the inventory.
