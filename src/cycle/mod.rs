@@ -20,13 +20,12 @@ use self::record::{Record, warn};
 use crate::archive::Manifest;
 use crate::config::StopMethod;
 use crate::config::plan::StackPlan;
-use crate::engine::{self, Container, Status};
+use crate::engine::Container;
 use crate::outcome::{Phase, StackOutcome, StackStatus};
 use crate::scan::Source;
 use crate::stack::driver;
 use crate::stack::journal::{self, Journal, JournalEntry, StopProgress};
 use crate::stack::quiet::{self, WriterFilter};
-use crate::stack::running::{StateBefore, WasRunning};
 use crate::stack::survey::Survey;
 use crate::store::Store;
 use crate::sys::priority;
@@ -168,8 +167,8 @@ impl Cycle<'_> {
         progress::set_down_since(Some(began));
         let stopped = record.phase(Phase::Stop, |_| {
             tracing::info!(services = entry.services().join(" "), "stopping");
-            let stopped = self.stop(&entry);
-            if stopped.as_ref().err().is_none_or(engine::was_refused) {
+            let stopped = self.stop();
+            if stopped.as_ref().err().is_none_or(driver::was_refused) {
                 // So nothing is stopped that was not.
                 entry.step = StopProgress::Stopped;
             }
@@ -234,23 +233,8 @@ impl Cycle<'_> {
     /// may fail shortly after its start was confirmed. The inner error is of
     /// the forgetting.
     fn close_journal(&self) -> Result<Result<()>> {
-        let mut containers = self.patient_containers()?;
-        // Other projects have services of the same names.
-        containers.retain(|container| container.project == self.survey.project);
-        let has_failed = |was: &&WasRunning| {
-            let now = was.find(&containers);
-            now.is_none_or(|now| match now.status {
-                _ if was.before == StateBefore::Restarting => false,
-                Status::Stopped => now.exit_code != 0,
-                Status::Restarting => true,
-                Status::Running | Status::Paused => false,
-            })
-        };
-        let failed = self.survey.running.iter().filter(has_failed);
-        let failed: Vec<&str> = failed.map(|was| was.name.as_str()).collect();
-        if !failed.is_empty() {
-            bail!("{} started, but ended soon after", failed.join(", "));
-        }
+        let limit = self.stack.start_timeout;
+        driver::confirm(&self.survey, limit, self.context.signals)?;
         Ok(self.context.journal.remove(&self.stack.name))
     }
 
@@ -269,21 +253,8 @@ impl Cycle<'_> {
         }
     }
 
-    fn stop(&self, entry: &JournalEntry) -> Result<()> {
-        let grace = self.stack.stop_timeout;
-        match entry.stop_method {
-            StopMethod::Stop => driver::stop(&self.survey.running, grace, self.context.signals),
-            StopMethod::Pause => driver::pause(&self.survey.running),
-            StopMethod::Down => {
-                // Chains are stopped one after the other: their grace adds up.
-                let longest = self
-                    .survey
-                    .containers
-                    .iter()
-                    .map(|c| grace.unwrap_or(c.stop_timeout));
-                self.survey.compose.down(grace, longest.sum())
-            }
-        }
+    fn stop(&self) -> Result<()> {
+        driver::stop(&self.survey, self.stack.stop_timeout, self.context.signals)
     }
 
     /// The archive will be crash-consistent, no more.
@@ -311,9 +282,7 @@ impl Cycle<'_> {
     /// An Engine that is being restarted is waited for, as the start has to in
     /// any case: the archive may be good.
     fn patient_containers(&self) -> Result<Vec<Container>> {
-        engine::retry_while_unreachable(engine::containers, |away| {
-            away < self.stack.start_timeout && self.context.signals.received().is_none()
-        })
+        driver::containers(self.stack.start_timeout, self.context.signals)
     }
 
     fn paths(&self) -> Vec<PathBuf> {

@@ -1,4 +1,5 @@
-//! What ran before a stop, so that exactly that is started again.
+//! The containers that ran before a stop, so that exactly these are started
+//! again.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,8 @@ use crate::engine::{Container, Dependency, Health, Status};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WasRunning {
-    /// Good while the container exists; `service` and `number` name its
-    /// successor when it was made anew.
+    /// Valid while the container exists. If Compose recreates it, `service` and
+    /// `number` identify the new one.
     pub id: String,
     pub name: String,
     pub service: String,
@@ -23,24 +24,27 @@ pub struct WasRunning {
     pub stop_timeout_secs: u64,
 }
 
-/// What "as it was before" means for a container, and so when its start is
-/// confirmed.
+/// The state of a container before the stop. Its start is confirmed when it is
+/// in that state again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum StateBefore {
-    /// It has a health check that did not fail: started when healthy.
+    /// It has a health check that did not fail. Its start is confirmed when it is
+    /// healthy.
     Healthy,
-    /// No health check, or one that failed: started when it runs.
+    /// It has no health check, or one that failed. Its start is confirmed when it
+    /// runs.
     Running,
     Paused,
-    /// It was in a restart loop: nothing more than the start can be asked of it.
+    /// It was in a restart loop. A start is all that can be expected of it.
     Restarting,
-    /// A job that others wait for: started when it has ended without an error.
+    /// It is a job that others wait for. Its start is confirmed when it has ended
+    /// without an error.
     Ended,
 }
 
 impl WasRunning {
-    /// `None` for a container that does not run.
+    /// Records a container that runs; `None` if it does not run.
     pub fn of(container: &Container) -> Option<WasRunning> {
         let before = match (container.status, container.health) {
             (Status::Stopped, _) => return None,
@@ -55,7 +59,7 @@ impl WasRunning {
         Some(WasRunning::with_state(container, before))
     }
 
-    /// A container that is to be as `before` says.
+    /// Records a container and the state that it is to reach.
     pub fn with_state(container: &Container, before: StateBefore) -> WasRunning {
         WasRunning {
             id: container.id.clone(),
@@ -69,24 +73,54 @@ impl WasRunning {
         }
     }
 
-    fn is(&self, container: &Container) -> bool {
+    fn matches(&self, container: &Container) -> bool {
         self.id == container.id
             || (self.service == container.service
                 && self.number == container.number
                 && !container.one_off)
     }
 
-    /// The container this was, or the one that took its place. `containers` are
-    /// those of the project.
+    /// Finds the same container, or the one that has replaced it. `containers`
+    /// must be of the same project, because other projects may have services of
+    /// the same names.
     pub fn find<'a>(&self, containers: &'a [Container]) -> Option<&'a Container> {
         let by_id = containers.iter().find(|c| c.id == self.id);
-        by_id.or_else(|| containers.iter().find(|c| self.is(c)))
+        by_id.or_else(|| containers.iter().find(|c| self.matches(c)))
     }
 
+    /// Whether the other container must be up before this one, because of a
+    /// dependency between their services or a shared namespace.
     pub fn needs(&self, other: &WasRunning) -> bool {
         self.id != other.id
             && (self.joins.contains(&other.id)
                 || self.depends_on.iter().any(|d| d.service == other.service))
+    }
+}
+
+#[cfg(test)]
+impl WasRunning {
+    /// A running container that depends on services, each with a condition, and
+    /// joins a namespace of other services.
+    pub fn example(service: &str, depends_on: &[(&str, &str)], joins: &[&str]) -> WasRunning {
+        WasRunning {
+            id: format!("id-{service}"),
+            name: format!("p-{service}-1"),
+            service: service.to_owned(),
+            number: 1,
+            depends_on: depends_on
+                .iter()
+                .map(|(service, condition)| Dependency {
+                    service: (*service).to_owned(),
+                    condition: (*condition).to_owned(),
+                })
+                .collect(),
+            joins: joins
+                .iter()
+                .map(|service| format!("id-{service}"))
+                .collect(),
+            before: StateBefore::Running,
+            stop_timeout_secs: 10,
+        }
     }
 }
 
@@ -99,9 +133,9 @@ pub fn replicas(containers: &[WasRunning]) -> BTreeMap<String, usize> {
     replicas
 }
 
-/// Whether it runs only until it ends again. A container that has run for ten
-/// seconds is no longer taken for one that keeps ending (Docker's restart
-/// manager does the same).
+/// Whether a running container is in a restart loop. A container that has run
+/// for ten seconds is no longer taken for one that keeps ending; Docker's restart
+/// manager has the same limit.
 fn is_between_restarts(container: &Container, now: Timestamp) -> bool {
     let started: Option<Timestamp> = container.started_at.parse().ok();
     container.restart_count > 0
@@ -113,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container_that_keeps_ending_is_known_while_it_runs_for_a_moment() {
+    fn a_restart_loop_is_recognised_while_the_container_runs_for_a_moment() {
         let started: Timestamp = "2026-11-24T03:00:00.5Z".parse().unwrap();
         let container = |restart_count: u64| {
             Container::from_json(serde_json::json!({

@@ -409,7 +409,7 @@ impl<'a> Restore<'a> {
         let mut entry = self.journal_entry(self.running.clone(), journal::StopProgress::Stopping);
         journal.write(&entry)?;
         tracing::info!(services = entry.services().join(" "), "stopping");
-        driver::stop(&self.running, self.stop_timeout, &self.signals)?;
+        driver::stop_in_order(&self.running, self.stop_timeout, &self.signals)?;
         entry.step = journal::StopProgress::Stopped;
         journal.write(&entry)
     }

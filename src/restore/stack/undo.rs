@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::config::plan::DEFAULT_START_TIMEOUT;
-use crate::engine::{self, Container, Status};
+use crate::engine::{self, Container};
 use crate::restore::swap::{self, Entry, Step};
+use crate::stack::driver;
 use crate::stack::journal::Journal;
 
 /// Ends what killed restores left: they are undone, or, if they were through,
@@ -36,7 +36,7 @@ pub(super) fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
         )?,
         _ => Vec::new(),
     };
-    stop(&containers)?;
+    driver::stop_at_once(&containers)?;
     entry.undo()?;
     remove_new(entry, &containers)?;
     for volume in &entry.new_volumes {
@@ -46,16 +46,6 @@ pub(super) fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
         }
     }
     entry.remove(state_dir)
-}
-
-fn stop(containers: &[Container]) -> Result<()> {
-    let running = containers.iter().filter(|c| c.status != Status::Stopped);
-    let (ids, timeouts): (Vec<String>, Vec<Duration>) =
-        running.map(|c| (c.id.clone(), c.stop_timeout)).unzip();
-    match timeouts.into_iter().max() {
-        Some(longest) => engine::stop(&ids, None, longest),
-        None => Ok(()),
-    }
 }
 
 /// Removes the containers that were not there before. Where one of them took

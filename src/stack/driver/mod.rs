@@ -1,143 +1,89 @@
-//! Stopping what runs and starting exactly that again, in dependency order.
+//! How a stack is stopped, started and looked at again. There is one driver,
+//! Compose on a Docker Engine. Backup, restore and recovery use the functions of
+//! this module and do not know how they work. A [survey](Survey) is the first
+//! look at a stack.
 //!
-//! The order is taken from the containers themselves (the label Compose puts
-//! there, shared namespaces, `volumes_from`), so it is known when the compose
+//! The order of containers is taken from the containers (the label that Compose
+//! sets, shared namespaces, `volumes_from`), so it is known even if the compose
 //! file no longer parses. Containers are started one by one rather than by
-//! `docker compose start`, which would also start what a service depends on
-//! and so run a finished one-shot service again.
+//! `docker compose start`, which would also start what a service depends on, and
+//! so run a finished one-shot service again.
 
 mod start;
+mod start_state;
+mod stop;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 
-use crate::engine;
-use crate::stack::running::WasRunning;
+use crate::config::StopMethod;
+pub use crate::engine::was_refused;
+use crate::engine::{self, Container, Status};
+use crate::stack::running::{StateBefore, WasRunning};
+use crate::stack::survey::Survey;
 use crate::sys::signals::Signals;
 pub use start::start;
+pub use stop::{stop_at_once, stop_in_order};
 
-/// Positions of the containers, grouped so that each group needs only groups
-/// after it: the order in which they are stopped. Members of a cycle, which
-/// Compose refuses but labels of two compose files may add up to, share a group.
-pub fn stop_order(containers: &[WasRunning]) -> Vec<Vec<usize>> {
-    let mut left: BTreeSet<usize> = (0..containers.len()).collect();
-    let mut order = Vec::new();
-    while !left.is_empty() {
-        let is_needed = |&i: &usize| {
-            left.iter()
-                .any(|&other| containers[other].needs(&containers[i]))
-        };
-        let mut group: Vec<usize> = left.iter().copied().filter(|i| !is_needed(i)).collect();
-        if group.is_empty() {
-            group = left.iter().copied().collect();
+/// Stops what a survey found running, by the survey's stop method. `grace`
+/// overrides the containers' own stop timeouts.
+///
+/// # Errors
+/// When anything was not stopped. If the error is a [refusal](was_refused), no
+/// stop is under way any more.
+pub fn stop(survey: &Survey, grace: Option<Duration>, signals: &Signals) -> Result<()> {
+    match survey.stop_method {
+        StopMethod::Stop => stop_in_order(&survey.running, grace, signals),
+        StopMethod::Pause => stop::pause(&survey.running),
+        StopMethod::Down => {
+            // Compose stops a chain of dependencies one after the other, so the
+            // stop timeouts add up.
+            let containers = survey.containers.iter();
+            let longest_stop = containers.map(|c| grace.unwrap_or(c.stop_timeout)).sum();
+            survey.compose.down(grace, longest_stop)
         }
-        left.retain(|i| !group.contains(i));
-        order.push(group);
     }
-    order
 }
 
-/// Freezes the containers, all at once; those that were paused before are so
-/// already. There is no order: none of them notices.
-pub fn pause(containers: &[WasRunning]) -> Result<()> {
-    engine::combine_errors(engine::in_parallel(containers, |was| {
-        engine::pause(&was.id).with_context(|| format!("pause {}", was.name))
-    }))
-}
-
-/// Stops the containers, dependants first. `grace` overrides their own stop
-/// timeouts. No further group is stopped once an end is asked for; when this
-/// returns `Ok`, no stop is under way.
-pub fn stop(containers: &[WasRunning], grace: Option<Duration>, signals: &Signals) -> Result<()> {
-    for group in stop_order(containers) {
-        if signals.received().is_some() {
-            break;
-        }
-        let group: Vec<&WasRunning> = group.into_iter().map(|i| &containers[i]).collect();
-        let ids: Vec<String> = group.iter().map(|c| c.id.clone()).collect();
-        let own = group.iter().map(|c| c.stop_timeout_secs).max().unwrap_or(0);
-        let longest = grace.unwrap_or(Duration::from_secs(own));
-        let names: Vec<&str> = group.iter().map(|c| c.name.as_str()).collect();
-        tracing::debug!(containers = names.join(" "), "stopping");
-        engine::stop(&ids, grace, longest)?;
+/// Checks that nothing has failed since its start was confirmed: a container may
+/// end soon after that. An Engine that is away is waited for, as by
+/// [`containers`].
+///
+/// # Errors
+/// When anything that the survey found running has failed since, or the Engine
+/// does not answer.
+pub fn confirm(survey: &Survey, limit: Duration, signals: &Signals) -> Result<()> {
+    let list = || engine::compose_containers(Some(&survey.project));
+    let containers = wait_for_engine(list, limit, signals)?;
+    let has_failed = |was: &&WasRunning| {
+        let now = was.find(&containers);
+        now.is_none_or(|now| match now.status {
+            _ if was.before == StateBefore::Restarting => false,
+            Status::Stopped => now.exit_code != 0,
+            Status::Restarting => true,
+            Status::Running | Status::Paused => false,
+        })
+    };
+    let failed = survey.running.iter().filter(has_failed);
+    let failed: Vec<&str> = failed.map(|was| was.name.as_str()).collect();
+    if !failed.is_empty() {
+        bail!("{} started, but ended soon after", failed.join(", "));
     }
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::Dependency;
-    use crate::stack::running::StateBefore;
+/// Lists every container of the Engine. If the Engine is away, for example
+/// because it is being restarted, it is waited for, at most for `limit` and until
+/// a signal asks the program to end.
+pub fn containers(limit: Duration, signals: &Signals) -> Result<Vec<Container>> {
+    wait_for_engine(engine::containers, limit, signals)
+}
 
-    pub(super) fn was(service: &str, depends_on: &[(&str, &str)], joins: &[&str]) -> WasRunning {
-        WasRunning {
-            id: format!("id-{service}"),
-            name: format!("p-{service}-1"),
-            service: service.to_owned(),
-            number: 1,
-            depends_on: depends_on
-                .iter()
-                .map(|(service, condition)| Dependency {
-                    service: (*service).to_owned(),
-                    condition: (*condition).to_owned(),
-                })
-                .collect(),
-            joins: joins
-                .iter()
-                .map(|service| format!("id-{service}"))
-                .collect(),
-            before: StateBefore::Running,
-            stop_timeout_secs: 10,
-        }
-    }
-
-    fn names(containers: &[WasRunning]) -> Vec<Vec<&str>> {
-        stop_order(containers)
-            .into_iter()
-            .map(|group| {
-                group
-                    .into_iter()
-                    .map(|i| containers[i].service.as_str())
-                    .collect()
-            })
-            .collect()
-    }
-
-    #[test]
-    fn dependants_stop_before_what_they_need() {
-        let chain = [
-            was("db", &[], &[]),
-            was("api", &[("db", "service_healthy")], &[]),
-            was("front", &[("api", "service_started")], &[]),
-            was("sidecar", &[], &["api"]),
-            was("alone", &[], &[]),
-        ];
-        assert_eq!(
-            names(&chain),
-            [vec!["front", "sidecar", "alone"], vec!["api"], vec!["db"]]
-        );
-    }
-
-    #[test]
-    fn a_dependency_that_does_not_run_does_not_count() {
-        let app = [was(
-            "app",
-            &[("migrate", "service_completed_successfully")],
-            &[],
-        )];
-        assert_eq!(names(&app), [["app"]]);
-    }
-
-    #[test]
-    fn a_cycle_is_stopped_together() {
-        let cycle = [
-            was("a", &[("b", "service_started")], &[]),
-            was("b", &[("a", "service_started")], &[]),
-            was("top", &[("a", "service_started")], &[]),
-        ];
-        assert_eq!(names(&cycle), [vec!["top"], vec!["a", "b"]]);
-    }
+fn wait_for_engine<T>(
+    request: impl Fn() -> Result<T>,
+    limit: Duration,
+    signals: &Signals,
+) -> Result<T> {
+    engine::retry_while_unreachable(request, |away| away < limit && signals.received().is_none())
 }

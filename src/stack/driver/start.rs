@@ -1,5 +1,5 @@
-//! Starting what was stopped: one look at the containers after another, until
-//! each is as it was.
+//! Starting what was stopped: looks at the containers again and again, and starts
+//! what may be started, until each container is as it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
@@ -7,45 +7,49 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::{pause, stop};
+use super::start_state::{StartState, dependency_is_met, start_state};
+use super::stop::{pause, stop_in_order};
 use crate::config::StopMethod;
-use crate::engine::{self, Container, Existing, Health, Status};
+use crate::engine::{self, Container, Existing, Status};
 use crate::stack::journal::{JournalEntry, StopProgress};
 use crate::stack::running::{StateBefore, WasRunning, replicas};
 use crate::sys::signals::Signals;
 
-/// Between two looks at the containers of a stack that is starting.
-const LOOK: Duration = Duration::from_millis(25);
-/// Between two looks while the Engine does not answer, or a start failed.
-const RETRY: Duration = Duration::from_secs(1);
-/// How often a container that fails to start, or ends at once, is started.
+/// Pause between two looks at containers that are starting.
+const LOOK_PAUSE: Duration = Duration::from_millis(25);
+/// Pause before another look after the Engine did not answer, or a start failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Number of times that a container is started which fails to start, or ends at
+/// once.
 const START_ATTEMPTS: u32 = 3;
 
-/// Starts what an entry names and waits until all of it is as it was before,
-/// or the entry's limit is over. May be called again at any time: what runs is
-/// left alone, unless a stop may still be under way. A daemon that is away is
-/// waited for. A signal changes nothing of this, but with a second one nothing
-/// is waited for any more: everything is started, and what is not confirmed at
-/// that moment is an error, so that the entry stays for `recover`.
+/// Starts the containers of a journal entry, and waits until each is as it was
+/// before the stop, or the entry's time limit has passed. This is idempotent: a
+/// container that runs is left alone, unless a stop may still be under way. An
+/// Engine that is away is waited for.
 ///
-/// Returns what is worth a warning although the start is confirmed.
+/// One signal does not interrupt the start. A second one ends all waiting:
+/// everything is started, and what is not confirmed at that moment is an error,
+/// so that the entry stays for `recover`.
+///
+/// Returns warnings about containers whose start is confirmed nevertheless.
 ///
 /// # Errors
-/// Names each container that is not as it was, and why.
+/// Names each container that is not as it was, with the reason.
 pub fn start(entry: &JournalEntry, signals: &Signals) -> Result<Vec<String>> {
     if entry.step == StopProgress::Stopping {
-        // The start comes all the same: most likely it is the Engine that hangs.
+        // The start is attempted all the same: most likely the Engine hangs.
         if let Err(error) = finish_stop(entry, signals) {
-            tracing::warn!("stop once more, to be sure that no stop is under way: {error:#}");
+            tracing::warn!("cannot make sure that no stop is under way: {error:#}");
         }
     }
     Start::new(entry, signals).run()
 }
 
-/// A stop that was under way when its program was killed goes on in the
-/// Engine, and would take down again what is started now. Stopping once more
-/// ends only when the containers have ended, whoever asked first. The same
-/// goes for a pause.
+/// Stops, or pauses, the containers once more. A stop that was under way when
+/// this program was killed goes on in the Engine, and would stop again what is
+/// started now. The second stop returns only when the containers have ended, so
+/// the first one is over by then.
 fn finish_stop(entry: &JournalEntry, signals: &Signals) -> Result<()> {
     let limit = Duration::from_secs(entry.start_timeout_secs);
     let began = Instant::now();
@@ -53,7 +57,7 @@ fn finish_stop(entry: &JournalEntry, signals: &Signals) -> Result<()> {
         match engine::compose_containers(Some(&entry.project)) {
             Ok(present) => break present,
             Err(error) if began.elapsed() > limit || signals.is_repeated() => return Err(error),
-            Err(_) => thread::sleep(RETRY),
+            Err(_) => thread::sleep(RETRY_PAUSE),
         }
     };
     let still_there: Vec<WasRunning> = entry
@@ -69,51 +73,34 @@ fn finish_stop(entry: &JournalEntry, signals: &Signals) -> Result<()> {
     if entry.stop_method == StopMethod::Pause {
         return pause(&still_there);
     }
-    stop(
+    stop_in_order(
         &still_there,
         entry.stop_timeout_secs.map(Duration::from_secs),
         &Signals::default(),
     )
 }
 
-/// One attempt to bring a stack back to what it was.
+/// The start of a stack. Containers are identified by their position in
+/// `entry.containers`.
 struct Start<'a> {
     entry: &'a JournalEntry,
     signals: &'a Signals,
     deadline: Instant,
-    /// By position in `entry.containers`, as is all that follows.
     attempts: BTreeMap<usize, u32>,
-    /// Those whose start the Engine reported as done.
+    /// Containers whose start the Engine has confirmed.
     started: BTreeSet<usize>,
+    /// The last error of each container.
     errors: BTreeMap<usize, String>,
-    /// What can be started is started, even if what it needs is not up: half
-    /// a stack is better than none.
+    /// Whether containers are started although their dependencies are not up:
+    /// half a stack is better than none.
     ignores_dependencies: bool,
 }
 
-/// One container as seen now.
+/// A container, as it was found by one look.
 struct Seen {
+    /// `None` if there is no such container.
     id: Option<String>,
-    state: State,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
-    AsBefore,
-    /// Running, but not as it was: not healthy yet, for one.
-    Pending(String),
-    /// Does not run; a start would help.
-    Down(String),
-    /// Paused by this program.
-    Frozen,
-    /// Ran to its end without an error after this program started it.
-    Completed,
-}
-
-impl State {
-    fn is_confirmed(&self) -> bool {
-        matches!(self, State::AsBefore | State::Completed)
-    }
+    state: StartState,
 }
 
 impl Start<'_> {
@@ -134,11 +121,14 @@ impl Start<'_> {
             let seen = match engine::compose_containers(Some(&self.entry.project)) {
                 Ok(present) => self.look(&present),
                 Err(error) if self.is_late() => {
-                    return Err(error.context("look at the containers"));
+                    return Err(error.context("cannot look at the containers"));
                 }
                 Err(error) => {
-                    tracing::warn!(error = format!("{error:#}"), "the Docker Engine is away");
-                    thread::sleep(RETRY);
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "the Docker Engine does not answer, waiting for it"
+                    );
+                    thread::sleep(RETRY_PAUSE);
                     continue;
                 }
             };
@@ -150,10 +140,10 @@ impl Start<'_> {
             let is_stuck = startable.is_empty()
                 && !seen
                     .iter()
-                    .any(|seen| matches!(seen.state, State::Pending(_)));
+                    .any(|seen| matches!(seen.state, StartState::Pending(_)));
             if self.is_late() || is_stuck {
                 if self.ignores_dependencies {
-                    bail!(self.complaint(&seen));
+                    bail!(self.failure(&seen));
                 }
                 self.ignores_dependencies = true;
                 startable = self.startable(&seen);
@@ -163,6 +153,7 @@ impl Start<'_> {
         }
     }
 
+    /// Whether waiting is over.
     fn is_late(&self) -> bool {
         Instant::now() > self.deadline || self.signals.is_repeated()
     }
@@ -171,7 +162,7 @@ impl Start<'_> {
         let look = |(i, was): (usize, &WasRunning)| match was.find(present) {
             None => Seen {
                 id: None,
-                state: State::Down("has no container".to_owned()),
+                state: StartState::Down("has no container".to_owned()),
             },
             Some(container) => Seen {
                 id: Some(container.id.clone()),
@@ -181,36 +172,37 @@ impl Start<'_> {
         self.entry.containers.iter().enumerate().map(look).collect()
     }
 
-    /// A container that was only frozen is as before as soon as it runs: its
-    /// health is told anew with the next check, which may be long.
-    fn state(&self, i: usize, container: &Container) -> State {
+    /// Returns the state of a container. One that was only paused counts as
+    /// started as soon as it runs: it may be long until the next check tells its
+    /// health.
+    fn state(&self, i: usize, container: &Container) -> StartState {
         let before = self.entry.containers[i].before;
         let was_started = self.started.contains(&i);
         if self.entry.stop_method == StopMethod::Pause && before != StateBefore::Paused {
             match container.status {
-                Status::Paused => return State::Frozen,
-                Status::Running if !was_started => return State::AsBefore,
+                Status::Paused => return StartState::Paused,
+                Status::Running if !was_started => return StartState::AsBefore,
                 _ => {}
             }
         }
-        state(before, container, was_started)
+        start_state(before, container, was_started)
     }
 
-    /// Those that are down, whose dependencies are met, and for which there is
-    /// an attempt left. Containers that have to be made anew are made by
-    /// service, so only the first of each service is among them.
+    /// Returns the containers that are down, whose dependencies are met, and that
+    /// have an attempt left. Missing containers are recreated by service, so only
+    /// the first one of each service is returned.
     fn startable(&self, seen: &[Seen]) -> Vec<usize> {
         let containers = &self.entry.containers;
-        let mut made_anew = BTreeSet::new();
+        let mut recreated = BTreeSet::new();
         (0..containers.len())
-            .filter(|&i| matches!(seen[i].state, State::Down(_) | State::Frozen))
+            .filter(|&i| matches!(seen[i].state, StartState::Down(_) | StartState::Paused))
             .filter(|i| self.attempts.get(i).copied().unwrap_or(0) < START_ATTEMPTS)
             .filter(|&i| {
-                seen[i].state == State::Frozen
+                seen[i].state == StartState::Paused
                     || self.ignores_dependencies
                     || self.dependencies_are_met(i, seen)
             })
-            .filter(|&i| seen[i].id.is_some() || made_anew.insert(&containers[i].service))
+            .filter(|&i| seen[i].id.is_some() || recreated.insert(&containers[i].service))
             .collect()
     }
 
@@ -221,10 +213,10 @@ impl Start<'_> {
             .iter()
             .zip(seen)
             .filter(|(needed, _)| dependant.needs(needed))
-            .all(|(needed, seen)| is_met(dependant, needed, &seen.state))
+            .all(|(needed, seen)| dependency_is_met(dependant, needed, &seen.state))
     }
 
-    /// Returns how long to wait before the next look.
+    /// Starts containers, all at once, and returns the pause before the next look.
     fn start_all(&mut self, startable: &[usize], seen: &[Seen]) -> Duration {
         let entry = self.entry;
         let errors = &self.errors;
@@ -233,14 +225,14 @@ impl Start<'_> {
             start_one(entry, i, &seen[i], last_error)
         });
         let mut pause = if startable.is_empty() {
-            LOOK
+            LOOK_PAUSE
         } else {
             Duration::ZERO
         };
         for (&i, result) in startable.iter().zip(results) {
             let error = match result {
                 Ok(()) => {
-                    if seen[i].state != State::Frozen {
+                    if seen[i].state != StartState::Paused {
                         self.started.insert(i);
                     }
                     *self.attempts.entry(i).or_default() += 1;
@@ -248,8 +240,8 @@ impl Start<'_> {
                 }
                 Err(error) => error,
             };
-            // The reason for a refusal needs time to pass.
-            pause = RETRY;
+            // The cause of the error may go away with time.
+            pause = RETRY_PAUSE;
             if !engine::is_unreachable(&error) {
                 *self.attempts.entry(i).or_default() += 1;
             }
@@ -258,7 +250,7 @@ impl Start<'_> {
         pause
     }
 
-    /// What had been paused runs by now, and is paused again.
+    /// Pauses again the containers that had been paused before the stop.
     fn pause_again(&self, seen: &[Seen]) -> Result<()> {
         for (was, seen) in self.entry.containers.iter().zip(seen) {
             if was.before == StateBefore::Paused
@@ -270,10 +262,11 @@ impl Start<'_> {
         Ok(())
     }
 
+    /// Warns of each container that has ended after it was started.
     fn warnings(&self, seen: &[Seen]) -> Vec<String> {
         let pairs = self.entry.containers.iter().zip(seen);
         pairs
-            .filter(|(_, seen)| seen.state == State::Completed)
+            .filter(|(_, seen)| seen.state == StartState::Completed)
             .map(|(was, _)| {
                 format!(
                     "{} was started again and has ended (exit status 0)",
@@ -290,17 +283,18 @@ impl Start<'_> {
         }
     }
 
-    fn complaint(&self, seen: &[Seen]) -> String {
+    /// Says of each container that is not as it was why, with the end of its log.
+    fn failure(&self, seen: &[Seen]) -> String {
         let when = match self.signals.is_repeated() {
             true => "when a second signal ended the wait".to_owned(),
             false => format!("after {} s", self.entry.start_timeout_secs),
         };
-        let complaint = |(i, (was, seen)): (usize, (&WasRunning, &Seen))| {
+        let failure = |(i, (was, seen)): (usize, (&WasRunning, &Seen))| {
             let reason = match &seen.state {
-                State::AsBefore | State::Completed => return None,
-                State::Pending(reason) => format!("{reason} {when}"),
-                State::Down(reason) => self.with_error(i, reason),
-                State::Frozen => self.with_error(i, "is still paused"),
+                StartState::AsBefore | StartState::Completed => return None,
+                StartState::Pending(reason) => format!("{reason} {when}"),
+                StartState::Down(reason) => self.with_error(i, reason),
+                StartState::Paused => self.with_error(i, "is still paused"),
             };
             let log = seen
                 .id
@@ -311,7 +305,7 @@ impl Start<'_> {
             Some(format!("{} {reason}{log}", was.name))
         };
         let pairs = self.entry.containers.iter().zip(seen).enumerate();
-        pairs.filter_map(complaint).collect::<Vec<_>>().join("; ")
+        pairs.filter_map(failure).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -325,96 +319,8 @@ fn start_one(entry: &JournalEntry, i: usize, seen: &Seen, last_error: Option<&st
     };
     match id {
         Some(_) if last_error.is_some_and(engine::needs_missing_container) => up(Existing::Replace),
-        Some(id) if seen.state == State::Frozen => engine::unpause(id),
+        Some(id) if seen.state == StartState::Paused => engine::unpause(id),
         Some(id) => engine::start(id),
         None => up(Existing::Keep),
-    }
-}
-
-/// `was_started`: by this program, so that an exit code is of this start.
-fn state(before: StateBefore, container: &Container, was_started: bool) -> State {
-    match container.status {
-        Status::Stopped if was_started && before == StateBefore::Restarting => State::AsBefore,
-        // A job may come to its end. What has a health check is no job.
-        Status::Stopped
-            if was_started
-                && container.exit_code == 0
-                && matches!(before, StateBefore::Running | StateBefore::Ended) =>
-        {
-            State::Completed
-        }
-        Status::Stopped if was_started => {
-            State::Down(format!("ended with exit status {}", container.exit_code))
-        }
-        Status::Stopped => State::Down("is not started".to_owned()),
-        _ if before == StateBefore::Restarting => State::AsBefore,
-        Status::Restarting => State::Pending("keeps restarting".to_owned()),
-        Status::Paused if before == StateBefore::Paused => State::AsBefore,
-        Status::Paused => State::Pending("is paused".to_owned()),
-        Status::Running if before == StateBefore::Healthy => match container.health {
-            None | Some(Health::Healthy | Health::None) => State::AsBefore,
-            Some(health) => State::Pending(format!("is not healthy ({health:?})").to_lowercase()),
-        },
-        Status::Running if before == StateBefore::Ended => {
-            State::Pending("has not ended".to_owned())
-        }
-        Status::Running => State::AsBefore,
-    }
-}
-
-/// `dependant` may start, as far as `needed` goes. A namespace can be joined,
-/// and `service_started` is met, as soon as the other runs.
-fn is_met(dependant: &WasRunning, needed: &WasRunning, state: &State) -> bool {
-    let waits = dependant
-        .depends_on
-        .iter()
-        .any(|d| d.service == needed.service && d.condition != "service_started");
-    match state {
-        State::AsBefore | State::Completed => true,
-        State::Pending(_) => !waits,
-        State::Down(_) | State::Frozen => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::was;
-    use super::*;
-
-    #[test]
-    fn a_start_waits_for_health_only_where_it_was_asked_to() {
-        let db = was("db", &[], &[]);
-        let patient = was("api", &[("db", "service_healthy")], &[]);
-        let hasty = was("api", &[("db", "service_started")], &[]);
-        let pending = State::Pending("is not healthy (starting)".to_owned());
-        let down = State::Down("is not started".to_owned());
-        assert!(!is_met(&patient, &db, &pending));
-        assert!(is_met(&hasty, &db, &pending));
-        assert!(!is_met(&hasty, &db, &down));
-        assert!(is_met(&patient, &db, &State::AsBefore));
-    }
-
-    #[test]
-    fn a_job_that_others_wait_for_is_started_when_it_has_ended() {
-        let container = |status: &str, exit_code: i64| {
-            Container::from_json(serde_json::json!({
-                "Id": "id", "Name": "/p-migrate-1", "Image": "",
-                "State": {"Status": status, "ExitCode": exit_code},
-                "Config": {}, "HostConfig": {},
-            }))
-        };
-        let running = state(StateBefore::Ended, &container("running", 0), true);
-        let job = was("migrate", &[], &[]);
-        let waits = was("api", &[("migrate", "service_completed_successfully")], &[]);
-        assert!(matches!(running, State::Pending(_)), "{running:?}");
-        assert!(!is_met(&waits, &job, &running));
-        let ended = state(StateBefore::Ended, &container("exited", 0), true);
-        assert_eq!(ended, State::Completed);
-        assert!(is_met(&waits, &job, &ended));
-        let failed = state(StateBefore::Ended, &container("exited", 1), true);
-        assert!(matches!(failed, State::Down(_)), "{failed:?}");
-        // The control: what only runs is not waited for.
-        let service = state(StateBefore::Running, &container("running", 0), true);
-        assert_eq!(service, State::AsBefore);
     }
 }

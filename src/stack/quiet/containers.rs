@@ -1,45 +1,41 @@
-//! Proof that a stopped stack's data is not being written to.
+//! Containers that mount a stack's data.
 
-use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use rustix::fs::{AtFlags, CWD, StatxFlags};
-
 use crate::engine::{Container, Status};
-use crate::scan::Inventory;
 use crate::sys::paths::without_symlinks;
 
-/// The Engine's word for a container that was never started.
+/// The time of the last start, as the Engine writes it for a container that was
+/// never started.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
-/// What was found, in words.
+/// Descriptions of the containers that mount the data.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Writers {
-    /// Can write, or does: the data must not be taken for consistent.
+    /// Containers that mount the data itself, so that it may be inconsistent.
     pub busy: Vec<String>,
-    /// Could reach the data through a mount of something above it, as
-    /// managers of many stacks do; no reason not to go on.
+    /// Containers that mount a directory above the data, as managers of many
+    /// stacks do. They are no reason to fail.
     pub possible: Vec<String>,
 }
 
-/// Which containers count as writers, if they mount the data writable.
+/// Which containers count, if they mount the data.
 #[derive(Clone, Copy)]
 pub enum WriterFilter<'a> {
-    /// Those that run, but for those of these ids.
+    /// Containers that mount the data writable and run, except these ids.
     RunningExcept(&'a [&'a str]),
-    /// Those that run, or were started since this earlier look.
+    /// Containers that mount the data writable, and run or have been started
+    /// since this earlier look.
     StartedSince(&'a [Container]),
-    /// Those that have it mounted, be it read-only or while they are paused:
-    /// when it is exchanged, they keep what was there before. But for those of
-    /// these ids.
+    /// Containers that mount the data, even read-only, and run or are paused,
+    /// except these ids. When the data is exchanged, they keep the old data.
     HoldingExcept(&'a [&'a str]),
 }
 
 impl WriterFilter<'_> {
-    /// What to say of such a container.
+    /// Returns a verb phrase for a container that counts.
     fn verb(self, container: &Container) -> Option<&'static str> {
         let runs = matches!(container.status, Status::Running | Status::Restarting);
         match self {
@@ -62,17 +58,17 @@ impl WriterFilter<'_> {
     }
 }
 
-/// Containers, of any project, that mount one of `paths`: writable, unless
-/// `filter` says otherwise.
+/// Finds the containers, of any project, that mount one of `paths` or something
+/// in it, as far as they count by `filter`.
 pub fn container_writers(
     containers: &[Container],
     paths: &[PathBuf],
     filter: WriterFilter<'_>,
 ) -> Writers {
     let captured: Vec<PathBuf> = paths.iter().map(|path| without_symlinks(path)).collect();
-    // A volume that is a bind by its driver has another path than its device,
-    // but is the same directory.
-    let directories: Vec<_> = captured.iter().filter_map(|path| directory(path)).collect();
+    // A volume whose driver binds a directory has another path than that
+    // directory, but the same inode.
+    let identities: Vec<_> = captured.iter().filter_map(|path| identity(path)).collect();
     let mut writers = Writers::default();
     let counted = containers.iter().filter_map(|c| Some((c, filter.verb(c)?)));
     for (container, verb) in counted {
@@ -92,7 +88,7 @@ pub fn container_writers(
                 mount.source.display(),
                 if mount.writable { " writable" } else { "" }
             );
-            let is_same = directory(&source).is_some_and(|source| directories.contains(&source));
+            let is_same = identity(&source).is_some_and(|source| identities.contains(&source));
             if is_same || captured.iter().any(|path| source.starts_with(path)) {
                 writers.busy.push(found);
             } else if captured.iter().any(|path| path.starts_with(&source)) {
@@ -103,87 +99,10 @@ pub fn container_writers(
     writers
 }
 
-/// Device and inode.
-fn directory(path: &Path) -> Option<(u64, u64)> {
+/// Returns device and inode.
+fn identity(path: &Path) -> Option<(u64, u64)> {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
-}
-
-/// Processes that have one of the inventory's files open for writing, but for
-/// those of the paused containers whose ids are in `frozen`: they cannot write.
-/// A process is a container's by its cgroup, which is what is frozen.
-///
-/// Open files are compared by device and inode, since a path means something
-/// else in every mount namespace.
-pub fn process_writers(inventory: &Inventory, frozen: &[&str]) -> Result<Vec<String>> {
-    let mut open: HashMap<(u64, u64), Vec<u32>> = HashMap::new();
-    for process in fs::read_dir("/proc").context("list /proc")?.flatten() {
-        let Some(pid) = process
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        let is_frozen = || {
-            let cgroup = fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
-            frozen.iter().any(|id| cgroup.contains(id))
-        };
-        if !frozen.is_empty() && is_frozen() {
-            continue;
-        }
-        // A process that is gone, or not ours to look at, has no files here.
-        let Ok(files) = fs::read_dir(process.path().join("fd")) else {
-            continue;
-        };
-        for file in files.flatten() {
-            let info = process.path().join("fdinfo").join(file.file_name());
-            if is_writable(&info)
-                && let Some(id) = identity(&file.path())
-            {
-                open.entry(id).or_default().push(pid);
-            }
-        }
-    }
-    let wanted: HashSet<(u64, u64)> = open.keys().copied().collect();
-    let mut found: Vec<String> = Vec::new();
-    for (dev, ino, path) in inventory.find_files(&wanted) {
-        for pid in &open[&(dev, ino)] {
-            let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            let line = format!(
-                "process {pid} ({}) has {path} open for writing",
-                command.trim_end()
-            );
-            if !found.contains(&line) {
-                found.push(line);
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// By the octal `flags:` of /proc/PID/fdinfo/FD (proc_pid_fdinfo(5)).
-fn is_writable(info: &Path) -> bool {
-    let Ok(info) = fs::read_to_string(info) else {
-        return false;
-    };
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
-    flags.is_some_and(|flags| flags & 0o3 != 0)
-}
-
-/// Device and inode of an open regular file. A network file system that hangs
-/// is not asked.
-fn identity(fd: &Path) -> Option<(u64, u64)> {
-    let link = fs::read_link(fd).ok()?;
-    if !link.is_absolute() {
-        return None;
-    }
-    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    let stat = rustix::fs::statx(CWD, fd, flags, StatxFlags::BASIC_STATS).ok()?;
-    let is_file = u32::from(stat.stx_mode) & 0o170_000 == 0o100_000;
-    let dev = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
-    is_file.then_some((dev, stat.stx_ino))
 }
 
 #[cfg(test)]
@@ -191,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_only_reads_or_is_paused_holds_what_it_mounts() {
+    fn a_container_that_only_reads_or_is_paused_holds_what_it_mounts() {
         let dir = tempfile::tempdir().unwrap();
         let container = |status: &str, writable: bool| -> Container {
             Container::from_json(serde_json::json!({
@@ -225,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_ran_between_two_looks_is_found_by_its_start() {
+    fn a_container_that_ran_between_two_looks_is_found_by_its_start_time() {
         let dir = tempfile::tempdir().unwrap();
         let container = |status: &str, started_at: &str| -> Container {
             Container::from_json(serde_json::json!({
