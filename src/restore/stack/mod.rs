@@ -288,7 +288,7 @@ impl<'a> Restore<'a> {
         };
         let damaged = match Sums::read_sidecar(path) {
             None => return Ok(()),
-            Some(Ok(sums)) => sums.damaged(file, self.signals.flag())?,
+            Some(Ok(sums)) => sums.find_damage(file, self.signals.flag())?,
             Some(Err(error)) => {
                 tracing::warn!("the sums beside the archive cannot be used: {error:#}");
                 return Ok(());
