@@ -26,7 +26,7 @@ pub struct RunOutcome {
     /// later `recover` found it unfinished.
     pub interrupted: Option<String>,
     /// Stacks an earlier, interrupted run had left stopped.
-    pub recovered: Vec<Recovered>,
+    pub recovered: Vec<RecoveredStack>,
     pub stacks: Vec<StackOutcome>,
     pub pruned: Vec<PrunedStack>,
     pub store: Option<StoreUsage>,
@@ -57,7 +57,7 @@ pub struct StackOutcome {
     #[serde(default)]
     pub capture: Option<CaptureOutcome>,
     pub phases: Vec<PhaseTime>,
-    pub coverage: Vec<Coverage>,
+    pub coverage: Vec<MountCoverage>,
     /// The last drill of any archive of the stack, before the run.
     #[serde(default)]
     pub drilled: Option<LastDrill>,
@@ -206,7 +206,7 @@ pub struct CaptureOutcome {
 /// One place where a stack keeps data, and whether the archive holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Coverage {
+pub struct MountCoverage {
     pub kind: MountKind,
     /// A volume's name or a path on the host.
     pub name: String,
@@ -227,7 +227,7 @@ pub enum MountKind {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Recovered {
+pub struct RecoveredStack {
     pub stack: String,
     pub services: Vec<String>,
     /// Why the stack is still down; `None` when it is up again.
@@ -311,7 +311,7 @@ impl RunOutcome {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Drilled {
+pub struct DrillOutcome {
     pub stack: String,
     /// Empty if there is none.
     pub archive: String,
@@ -326,10 +326,10 @@ pub struct Drilled {
     pub notes: Vec<String>,
 }
 
-impl Drilled {
+impl DrillOutcome {
     /// What could not even be tried.
-    pub fn failed(stack: &str, archive: String, problem: String) -> Drilled {
-        Drilled {
+    pub fn failed(stack: &str, archive: String, problem: String) -> DrillOutcome {
+        DrillOutcome {
             stack: stack.to_owned(),
             archive,
             services: Vec::new(),
@@ -341,11 +341,11 @@ impl Drilled {
     }
 
     /// One that did not come to its end, or whose turn did not come.
-    pub fn interrupted(stack: &str, signal: &str) -> Drilled {
-        Drilled {
+    pub fn interrupted(stack: &str, signal: &str) -> DrillOutcome {
+        DrillOutcome {
             problems: Vec::new(),
             interrupted: Some(signal.to_owned()),
-            ..Drilled::failed(stack, String::new(), String::new())
+            ..DrillOutcome::failed(stack, String::new(), String::new())
         }
     }
 
@@ -383,7 +383,7 @@ mod tests {
         let mut warned = run.clone();
         warned.stacks[0].warnings.push("it is damaged".to_owned());
         let mut recovered = run.clone();
-        recovered.recovered.push(Recovered {
+        recovered.recovered.push(RecoveredStack {
             stack: "web".to_owned(),
             services: Vec::new(),
             error: None,

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::archive::tar::BLOCK_BYTES;
-use crate::archive::tar::reader::{Input, Reader};
+use crate::archive::tar::{Input, Reader};
 use crate::sys::format::display_path;
 
 const FIRST_LINE: &str = "docker-stack-backup sums 1";
@@ -90,7 +90,7 @@ impl Sums {
     }
 
     /// Of the archive at `path`; `None` if there are none.
-    pub fn beside(path: &Path) -> Option<Result<Sums>> {
+    pub fn read_sidecar(path: &Path) -> Option<Result<Sums>> {
         match std::fs::read_to_string(path.with_extension("sums")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             text => Some(text.map_err(Into::into).and_then(|text| Sums::parse(&text))),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
+use crate::archive::manifest::RecordedTotals;
 use crate::archive::{self, Input, Reader, Sums};
 use crate::config::Verify;
 
@@ -122,7 +123,8 @@ fn structure(file: &File, count: &mut u64) -> Result<()> {
     let Some(json) = archive::read_manifest(file)? else {
         return Ok(());
     };
-    let recorded: Recorded = serde_json::from_slice(&json).context("understand its manifest")?;
+    let recorded: RecordedTotals =
+        serde_json::from_slice(&json).context("understand its manifest")?;
     let bytes = file.metadata()?.len();
     if let Some(recorded) = recorded.archive_bytes {
         ensure!(
@@ -140,20 +142,12 @@ fn structure(file: &File, count: &mut u64) -> Result<()> {
     Ok(())
 }
 
-/// Of a manifest; absent in what is being written.
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Recorded {
-    archive_bytes: Option<u64>,
-    member_count: Option<u64>,
-}
-
 /// Before an archive gets its name: reads back what was written, as far as
 /// configured. Returns the sums to lie beside it; `None` when none were made.
 ///
 /// # Errors
 /// When what was written is no good archive.
-pub fn written(verify: Verify, file: &File, cancel: &AtomicBool) -> Result<Option<Sums>> {
+pub fn read_back(verify: Verify, file: &File, cancel: &AtomicBool) -> Result<Option<Sums>> {
     match verify {
         Verify::None => Ok(None),
         Verify::Structure => structure(file, &mut 0).map(|()| None),

@@ -1,34 +1,34 @@
-//! `drill`: which archives, and what is told and noted of each.
+//! `drill`: drills archives, shows and mails the results, and notes them in the
+//! store.
 
 use anyhow::{Context, Result, ensure};
 use jiff::ZonedDateTime;
 
-use super::restore::{find, in_store, is_path, manifest};
-use super::{Absent, load, load_with, print, print_json, recovery_status, start_log_file};
+use super::find_archive::{find_in_store, is_path, open_archive, read_manifest};
+use super::load::{load, load_or_default};
+use super::output::{print, print_json, start_log_file};
+use super::recover::recovery_status;
 use crate::cli::Global;
 use crate::config::MailWhen;
-use crate::config::plan::Plan;
+use crate::config::plan::{DEFAULT_START_TIMEOUT, Plan};
 use crate::drill as drills;
 use crate::email;
-use crate::outcome::Drilled;
-use crate::outcome::{ExitStatus, LastDrill};
+use crate::outcome::{DrillOutcome, ExitStatus, LastDrill};
+use crate::recover::recover_locked;
 use crate::report::{drills_subject, drills_text};
 use crate::restore::Archive;
-use crate::run as runs;
 use crate::store::checks::{Check, Checks};
-use crate::store::standing;
+use crate::store::drill_results::record_drill;
 use crate::store::{Store, StoredArchive};
 use crate::sys::format::human_duration;
-use crate::sys::lock::{Lock, Work};
+use crate::sys::lock::{Lock, Operation};
 use crate::sys::logging::Log;
 use crate::sys::signals::Signals;
 
-/// Where a stack's configuration does not say.
-const START_TIMEOUT_SECS: u64 = 180;
-
-/// Of what is named, or else of each configured stack the newest good archive.
-/// Whatever comes of one, the others are drilled. What came of all stacks is
-/// mailed, since a timer may have started this.
+/// Drills the archives that are named, or the newest good archive of each
+/// configured stack. A drill that fails does not keep the others from being
+/// drilled. The results of all configured stacks are mailed, because a timer may
+/// have started the command.
 pub fn drill(
     global: &Global,
     what: &[String],
@@ -38,12 +38,12 @@ pub fn drill(
     let is_all = what.is_empty();
     ensure!(
         !is_all || command.is_empty(),
-        "name the stack that the command is for (`drillCheck` in the configuration is for all \
-         drills of a stack)"
+        "name the stack in which the command is to be run (`drillCheck` in the configuration is \
+         run by all drills of a stack)"
     );
     let plan = match is_all {
         true => load(global)?,
-        false => load_with(global, Absent::UseDefaults)?,
+        false => load_or_default(global)?,
     };
     let what: Vec<&str> = match is_all {
         true => plan.stacks.iter().map(|stack| &*stack.name).collect(),
@@ -55,46 +55,48 @@ pub fn drill(
     );
     let signals = Signals::install()?;
     start_log_file(&plan, log);
-    let lock = Lock::wait(&plan.state_dir, Work::Drill, &signals)?;
-    // A stack that is down must not wait until the drills are done.
-    let recovered = runs::recover_first(&plan, log, &signals, &lock)?;
+    let lock = Lock::wait(&plan.state_dir, Operation::Drill, &signals)?;
+    // A stack that a killed run left down must not stay down until the drills
+    // have ended.
+    let recovered = recover_locked(&plan, log, &signals, &lock)?;
     let started = ZonedDateTime::now();
     let drill_this = |name: &str| {
         drill_one(global, &plan, name, command, &signals)
             .or_else(|error| failed(name, String::new(), &error, &signals))
     };
-    let all = drill_each(&what, &signals, drill_this, |drilled| show(global, drilled))?;
+    let results = drill_each(&what, &signals, drill_this, |drilled| show(global, drilled))?;
     let mut status = recovered.map_or(ExitStatus::Ok, |outcome| recovery_status(&outcome));
-    if is_all && let Err(error) = mail(&plan, &all, &started) {
+    if is_all && let Err(error) = mail(&plan, &results, &started) {
         tracing::error!("{error:#}");
         status = status.max(ExitStatus::Incomplete);
     }
-    Ok(conclude(global, &all)?.max(status))
+    Ok(conclude(global, &results)?.max(status))
 }
 
-/// Until a signal comes; what was not drilled to its end then says so.
+/// Calls `drill` for each archive, and `show` for each result. Once a signal has
+/// come, the results of the rest are "interrupted".
 fn drill_each(
     what: &[&str],
     signals: &Signals,
-    drill: impl Fn(&str) -> Result<Drilled>,
-    show: impl Fn(&Drilled) -> Result<()>,
-) -> Result<Vec<Drilled>> {
-    let mut all = Vec::new();
+    drill: impl Fn(&str) -> Result<DrillOutcome>,
+    show: impl Fn(&DrillOutcome) -> Result<()>,
+) -> Result<Vec<DrillOutcome>> {
+    let mut results = Vec::new();
     for name in what {
         let drilled = match signals.received() {
-            Some(signal) => Drilled::interrupted(name, signal),
+            Some(signal) => DrillOutcome::interrupted(name, signal),
             None => drill(name).or_else(|error| match signals.received() {
                 Some(signal) => {
                     tracing::warn!("{error:#}");
-                    Ok(Drilled::interrupted(name, signal))
+                    Ok(DrillOutcome::interrupted(name, signal))
                 }
                 None => Err(error),
             })?,
         };
         show(&drilled)?;
-        all.push(drilled);
+        results.push(drilled);
     }
-    Ok(all)
+    Ok(results)
 }
 
 fn drill_one(
@@ -103,68 +105,71 @@ fn drill_one(
     name: &str,
     command: &[String],
     signals: &Signals,
-) -> Result<Drilled> {
+) -> Result<DrillOutcome> {
     let stored = match is_path(name) || name == "-" {
         true => None,
-        false => Some(in_store(plan, name)?),
+        false => Some(find_in_store(plan, name)?),
     };
     let archive = match &stored {
         Some(stored) => Archive::open(&stored.path)?,
-        None => find(global, name)?,
+        None => open_archive(global, name)?,
     };
     let drilled = attempt(plan, &archive, command, signals)
         .or_else(|error| failed(name, archive.name(), &error, signals))?;
     if let Some(stored) = stored {
-        note(plan, &stored, &drilled)?;
+        record(plan, &stored, &drilled)?;
     }
     Ok(drilled)
 }
 
+/// Returns the result of a drill that ended with an error.
+///
 /// # Errors
-/// When a signal came: that it ended early says nothing of the archive.
+/// When a signal has come, because the error may be due to that and not to the
+/// archive.
 fn failed(
     name: &str,
     archive: String,
     error: &anyhow::Error,
     signals: &Signals,
-) -> Result<Drilled> {
+) -> Result<DrillOutcome> {
     signals.check()?;
     let stack = match is_path(name) {
         true => name,
         false => name.split('@').next().unwrap_or(name),
     };
-    Ok(Drilled::failed(stack, archive, format!("{error:#}")))
+    Ok(DrillOutcome::failed(stack, archive, format!("{error:#}")))
 }
 
-fn show(global: &Global, drilled: &Drilled) -> Result<()> {
+fn show(global: &Global, drilled: &DrillOutcome) -> Result<()> {
     match global.json {
         true => Ok(()),
         false => print(&text(drilled)),
     }
 }
 
-fn conclude(global: &Global, all: &[Drilled]) -> Result<ExitStatus> {
+fn conclude(global: &Global, results: &[DrillOutcome]) -> Result<ExitStatus> {
     if global.json {
-        print_json(&all)?;
+        print_json(&results)?;
     }
-    Ok(match all.iter().all(Drilled::is_healthy) {
+    Ok(match results.iter().all(DrillOutcome::is_healthy) {
         true => ExitStatus::Ok,
         false => ExitStatus::Incomplete,
     })
 }
 
-fn mail(plan: &Plan, all: &[Drilled], started: &ZonedDateTime) -> Result<()> {
+fn mail(plan: &Plan, results: &[DrillOutcome], started: &ZonedDateTime) -> Result<()> {
     let Some(email) = &plan.email else {
         return Ok(());
     };
-    if email.when == MailWhen::Failure && all.iter().all(Drilled::is_healthy) {
+    if email.when == MailWhen::Failure && results.iter().all(DrillOutcome::is_healthy) {
         return Ok(());
     }
     let host = nix::unistd::gethostname().unwrap_or_default();
-    let body = drills_text(all, &host.to_string_lossy(), started);
-    email::send(email, &drills_subject(all, &email.subject_tag), &body)
-        .context("mail what came of the drills")?;
-    tracing::info!(to = email.to.join(" "), "result mailed");
+    let body = drills_text(results, &host.to_string_lossy(), started);
+    email::send(email, &drills_subject(results, &email.subject_tag), &body)
+        .context("cannot mail the results of the drills")?;
+    tracing::info!(to = email.to.join(" "), "results mailed");
     Ok(())
 }
 
@@ -173,9 +178,8 @@ fn attempt(
     archive: &Archive,
     command: &[String],
     signals: &Signals,
-) -> Result<Drilled> {
-    let manifest = manifest(archive)?
-        .context("only an archive in a file and with a manifest can be drilled")?;
+) -> Result<DrillOutcome> {
+    let manifest = read_manifest(archive)?.context("cannot drill an archive without a manifest")?;
     let stack = plan.stack(&manifest.stack);
     let configured = stack
         .map(|stack| stack.drill_check.as_slice())
@@ -188,18 +192,17 @@ fn attempt(
     let wish = drills::Wish {
         state_dir: &plan.state_dir,
         signals,
-        start_timeout: stack.map_or(
-            std::time::Duration::from_secs(START_TIMEOUT_SECS),
-            |stack| stack.start_timeout,
-        ),
+        start_timeout: stack.map_or(DEFAULT_START_TIMEOUT, |stack| stack.start_timeout),
         command: command
             .split_first()
             .map(|(service, argv)| drills::Command { service, argv }),
     };
-    drills::drill(archive, &manifest, &wish).with_context(|| format!("drill {}", manifest.stack))
+    drills::drill(archive, &manifest, &wish)
+        .with_context(|| format!("cannot drill {}", manifest.stack))
 }
 
-fn note(plan: &Plan, archive: &StoredArchive, drilled: &Drilled) -> Result<()> {
+/// Notes the result beside the archive, and as the last drill of its stack.
+fn record(plan: &Plan, archive: &StoredArchive, drilled: &DrillOutcome) -> Result<()> {
     let store = Store::open(&plan.backup_dir)?;
     let mut checks = Checks::of(&store, &archive.name).unwrap_or_default();
     let check = Check::now(&drilled.problems);
@@ -210,10 +213,10 @@ fn note(plan: &Plan, archive: &StoredArchive, drilled: &Drilled) -> Result<()> {
     };
     checks.drilled = Some(check);
     checks.write(&store, &archive.name)?;
-    standing::note_drill(&plan.state_dir, &archive.name.stack, last)
+    record_drill(&plan.state_dir, &archive.name.stack, last)
 }
 
-fn text(drilled: &Drilled) -> String {
+fn text(drilled: &DrillOutcome) -> String {
     if let Some(signal) = &drilled.interrupted {
         return format!(
             "------  {}: not drilled, interrupted by {signal}\n",

@@ -62,11 +62,11 @@ impl Default for Config {
 
 /// A stack and its options. A plain string in the file is a name alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stack(pub StackFields);
+pub struct Stack(pub StackOptions);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct StackFields {
+pub struct StackOptions {
     /// Default: the last part of `path`.
     pub name: Option<String>,
     /// Directory of the compose file; default: `<baseDir>/<name>`.
@@ -304,14 +304,14 @@ impl<'de> Deserialize<'de> for Stack {
 
             fn visit_str<E: de::Error>(self, name: &str) -> Result<Stack, E> {
                 let name = Some(name.to_owned());
-                Ok(Stack(StackFields {
+                Ok(Stack(StackOptions {
                     name,
-                    ..StackFields::default()
+                    ..StackOptions::default()
                 }))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Stack, A::Error> {
-                StackFields::deserialize(MapAccessDeserializer::new(map)).map(Stack)
+                StackOptions::deserialize(MapAccessDeserializer::new(map)).map(Stack)
             }
         }
 

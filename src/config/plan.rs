@@ -8,12 +8,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::config::{
-    Capture, Config, Email, OnBusy, Retention, Stack, StackFields, StopMethod, Verify, email,
+    Capture, Config, Email, OnBusy, Retention, Stack, StackOptions, StopMethod, Verify, email,
 };
 use crate::engine::ComposeProject;
 use crate::scan::Exclude;
 
-const DEFAULT_START_TIMEOUT_SECS: u32 = 180;
+/// How long a stack may take to start, for stacks that set no `startTimeout` and
+/// for stacks without a configuration.
+pub const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(180);
 
 #[derive(Debug)]
 pub struct Plan {
@@ -73,7 +75,7 @@ impl Plan {
         if let Err(error) = check_options(&defaults) {
             problems.push(format!("`defaults`: {error:#}"));
             // No stack is to be blamed for it.
-            defaults = StackFields::default();
+            defaults = StackOptions::default();
         }
         problems.extend(own_fields(&defaults).map(|field| {
             format!("`defaults.{field}`: cannot be a default, set it for each stack")
@@ -141,19 +143,19 @@ impl Plan {
 }
 
 /// Options that a stack may have of its own or from the defaults.
-fn check_options(options: &StackFields) -> Result<()> {
+fn check_options(options: &StackOptions) -> Result<()> {
     Exclude::new(&options.exclude).context("`exclude`")?;
     Exclude::new(&options.unshared).context("`unshared`")?;
     ensure!(
         options.start_timeout != Some(0),
-        "`startTimeout`: 0 leaves no time to start; give seconds, or leave it out for \
-         {DEFAULT_START_TIMEOUT_SECS}"
+        "`startTimeout`: 0 leaves no time to start; give seconds, or leave it out for {}",
+        DEFAULT_START_TIMEOUT.as_secs()
     );
     Ok(())
 }
 
 /// Those that are set of the fields that make no sense for several stacks.
-fn own_fields(defaults: &StackFields) -> impl Iterator<Item = &'static str> {
+fn own_fields(defaults: &StackOptions) -> impl Iterator<Item = &'static str> {
     let fields = [
         ("name", defaults.name.is_some()),
         ("path", defaults.path.is_some()),
@@ -167,7 +169,7 @@ fn own_fields(defaults: &StackFields) -> impl Iterator<Item = &'static str> {
     set.map(|(field, _)| field)
 }
 
-fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Result<StackPlan> {
+fn plan_stack(own: StackOptions, defaults: &StackOptions, base_dir: &Path) -> Result<StackPlan> {
     let name = match (&own.name, &own.path) {
         (Some(name), _) => name.clone(),
         (None, Some(path)) => match path.file_name().and_then(|name| name.to_str()) {
@@ -189,10 +191,8 @@ fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Resu
     if own.drill_check.len() == 1 {
         bail!("`drillCheck`: a service needs a command after it");
     }
-    let start_timeout = own
-        .start_timeout
-        .or(defaults.start_timeout)
-        .unwrap_or(DEFAULT_START_TIMEOUT_SECS);
+    let secs = |secs: u32| Duration::from_secs(secs.into());
+    let start_timeout = own.start_timeout.or(defaults.start_timeout);
     let stop_timeout = own.stop_timeout.or(defaults.stop_timeout);
     let patterns = [defaults.exclude.clone(), own.exclude].concat();
     Ok(StackPlan {
@@ -216,8 +216,8 @@ fn plan_stack(own: StackFields, defaults: &StackFields, base_dir: &Path) -> Resu
             .context("`unshared`")?,
         capture: own.capture.or(defaults.capture).unwrap_or_default(),
         stop_method: own.stop_method.or(defaults.stop_method).unwrap_or_default(),
-        stop_timeout: stop_timeout.map(|secs| Duration::from_secs(secs.into())),
-        start_timeout: Duration::from_secs(start_timeout.into()),
+        stop_timeout: stop_timeout.map(secs),
+        start_timeout: start_timeout.map_or(DEFAULT_START_TIMEOUT, secs),
         on_busy: own.on_busy.or(defaults.on_busy).unwrap_or_default(),
         verify: own.verify.or(defaults.verify).unwrap_or_default(),
         drill_check: own.drill_check,

@@ -12,17 +12,18 @@ use super::Cycle;
 use super::record::{Record, fail, warn};
 use crate::archive::verify;
 use crate::archive::{
-    self, ImageOf, Layout, Manifest, ManifestSlot, Reading, Sharing, Sums, Update, WriteSummary,
+    self, Layout, Manifest, ManifestSlot, ReadOptions, ServiceImage, ShareOptions, Sums, Update,
+    WriteSummary,
 };
 use crate::config::{Capture, OnBusy, Verify};
 use crate::cycle::precopy::{Drafted, PASS_FROM_BYTES, Precopy};
 use crate::engine::Container;
 use crate::outcome::{ArchiveOutcome, CaptureOutcome, Phase, StackOutcome};
 use crate::scan::{self, Inventory, SETTLED_AFTER};
-use crate::stack::lifecycle;
-use crate::store::{ArchiveName, Beside, Partial};
-use crate::sys::durable;
+use crate::stack::running;
+use crate::store::{ArchiveName, Partial, Sidecar};
 use crate::sys::format::human_bytes;
+use crate::sys::paths;
 use crate::sys::progress;
 
 /// Room beyond the archive's own length that must be free: what may be added
@@ -32,7 +33,7 @@ pub(super) const SPARE_BYTES: u64 = 16 << 20;
 /// sync more.
 const LITTLE_BYTES: u64 = 16 << 20;
 const LITTLE_MEMBERS: u64 = 1000;
-/// See [`Sharing::later_from_bytes`]. Shorter files have few extents; longer ones
+/// See [`ShareOptions::deferred_from_bytes`]. Shorter files have few extents; longer ones
 /// that changed within the hour are so few that all are shared in a moment.
 const LATER_FROM_BYTES: u64 = 16 << 20;
 /// Of the manifest, for what is known only when the archive is written.
@@ -138,10 +139,10 @@ impl Cycle<'_> {
         })
     }
 
-    fn share(&self) -> Option<Sharing<'_>> {
-        self.stack.share.then_some(Sharing {
+    fn share(&self) -> Option<ShareOptions<'_>> {
+        self.stack.share.then_some(ShareOptions {
             unshared: &self.stack.unshared,
-            later_from_bytes: LATER_FROM_BYTES,
+            deferred_from_bytes: LATER_FROM_BYTES,
         })
     }
 
@@ -169,7 +170,7 @@ impl Cycle<'_> {
                 outcome.capture = Some(CaptureOutcome {
                     method: Capture::Precopy,
                     reason: None,
-                    down_bytes: update.fresh_bytes() - summary.shared_bytes,
+                    down_bytes: update.delta_bytes() - summary.shared_bytes,
                     pass_count: drafted.pass_count,
                     shared_bytes: drafted_summary.shared_bytes + summary.shared_bytes,
                     refused_count: drafted_summary.refused_count + summary.refused_count,
@@ -186,8 +187,8 @@ impl Cycle<'_> {
         let now = ZonedDateTime::now().datetime();
         let partial = self.context.store.create_partial(&self.stack.name, now)?;
         tracing::info!(archive = human_bytes(layout.archive_bytes()), "archiving");
-        progress::archive(layout.archive_bytes(), inventory.member_count());
-        let reading = Reading {
+        progress::begin_archive(layout.archive_bytes(), inventory.member_count());
+        let reading = ReadOptions {
             sources: &self.sources,
             cancel: self.context.signals.flag(),
             is_live: false,
@@ -263,7 +264,7 @@ impl Cycle<'_> {
         let context = || format!("write archive {}", partial.path().display());
         write_manifest(&layout, partial.file(), &mut manifest).with_context(context)?;
         let cancel = self.context.signals.flag();
-        let sums = verify::written(self.stack.verify, partial.file(), cancel)
+        let sums = verify::read_back(self.stack.verify, partial.file(), cancel)
             .with_context(|| format!("verify {}", partial.path().display()))?;
         let path = partial.finish()?;
         if self.stack.verify == Verify::Full && sums.is_none() {
@@ -298,7 +299,7 @@ impl Cycle<'_> {
             (Some(sums), Some(name)) => {
                 self.context
                     .store
-                    .write_beside(&name, Beside::Sums, |out| sums.write(out))
+                    .write_sidecar(&name, Sidecar::Sums, |out| sums.write(out))
             }
             _ => Ok(()),
         }
@@ -339,7 +340,7 @@ impl Cycle<'_> {
     /// With what is known before the archive is written.
     fn manifest(&self) -> Manifest {
         let survey = &self.survey;
-        let image = |container: &Container| ImageOf {
+        let image = |container: &Container| ServiceImage {
             service: container.service.clone(),
             reference: container.image_reference.clone(),
             id: container.image_id.clone(),
@@ -350,7 +351,7 @@ impl Cycle<'_> {
                 .map(|image| image.repo_digests.clone())
                 .unwrap_or_default(),
         };
-        let mut images: Vec<ImageOf> = survey.containers.iter().map(image).collect();
+        let mut images: Vec<ServiceImage> = survey.containers.iter().map(image).collect();
         images.sort();
         images.dedup();
         let by_prefix = |at: &dyn Fn(&Path) -> PathBuf| -> BTreeMap<String, String> {
@@ -360,7 +361,7 @@ impl Cycle<'_> {
                 .collect()
         };
         let trees = by_prefix(&Path::to_owned);
-        let mut real_trees = by_prefix(&durable::real);
+        let mut real_trees = by_prefix(&paths::without_symlinks);
         real_trees.retain(|prefix, path| trees[prefix] != *path);
         Manifest {
             format_version: archive::FORMAT_VERSION,
@@ -377,7 +378,7 @@ impl Cycle<'_> {
             captured: ZonedDateTime::now(),
             downtime_ms: None,
             running: survey.services(),
-            replicas: lifecycle::replicas(&survey.running),
+            replicas: running::replicas(&survey.running),
             images,
             volumes: survey.volumes.clone(),
             coverage: survey.coverage.clone(),

@@ -20,13 +20,12 @@ use self::record::{Record, warn};
 use crate::archive::Manifest;
 use crate::config::StopMethod;
 use crate::config::plan::StackPlan;
-use crate::engine::{self, Container, Status};
+use crate::engine::Container;
 use crate::outcome::{Phase, StackOutcome, StackStatus};
 use crate::scan::Source;
-use crate::stack::journal::{self, Entry, Journal, Step};
-use crate::stack::lifecycle;
-use crate::stack::quiet::{self, Who};
-use crate::stack::running::{Before, WasRunning};
+use crate::stack::driver;
+use crate::stack::journal::{self, Journal, JournalEntry, StopProgress};
+use crate::stack::quiet::{self, WriterFilter};
 use crate::stack::survey::Survey;
 use crate::store::Store;
 use crate::sys::priority;
@@ -163,15 +162,15 @@ impl Cycle<'_> {
             self.context.signals.check()?;
             self.context.journal.write(&entry)
         })?;
-        let _urgent = priority::urgent();
+        let _urgent = priority::raise();
         let began = Instant::now();
-        progress::down(Some(began));
+        progress::set_down_since(Some(began));
         let stopped = record.phase(Phase::Stop, |_| {
             tracing::info!(services = entry.services().join(" "), "stopping");
-            let stopped = self.stop(&entry);
-            if stopped.as_ref().err().is_none_or(engine::is_refusal) {
+            let stopped = self.stop();
+            if stopped.as_ref().err().is_none_or(driver::was_refused) {
                 // So nothing is stopped that was not.
-                entry.step = Step::Stopped;
+                entry.step = StopProgress::Stopped;
             }
             stopped?;
             self.context.journal.write(&entry)
@@ -184,7 +183,7 @@ impl Cycle<'_> {
         }
         let started = record.phase(Phase::Start, |outcome| {
             tracing::info!(services = entry.services().join(" "), "starting");
-            for warning in lifecycle::start(&entry, self.context.signals)? {
+            for warning in driver::start(&entry, self.context.signals)? {
                 warn(outcome, warning);
             }
             Ok(())
@@ -193,7 +192,7 @@ impl Cycle<'_> {
         record.outcome.downtime_ms = Some(downtime.as_millis() as u64);
         match started {
             Some(()) => {
-                progress::down(None);
+                progress::set_down_since(None);
                 tracing::info!(downtime_ms = downtime.as_millis() as u64, "up again");
             }
             None => record.outcome.status = StackStatus::Down,
@@ -234,28 +233,13 @@ impl Cycle<'_> {
     /// may fail shortly after its start was confirmed. The inner error is of
     /// the forgetting.
     fn close_journal(&self) -> Result<Result<()>> {
-        let mut containers = self.patient_containers()?;
-        // Other projects have services of the same names.
-        containers.retain(|container| container.project == self.survey.project);
-        let has_failed = |was: &&WasRunning| {
-            let now = was.find(&containers);
-            now.is_none_or(|now| match now.status {
-                _ if was.before == Before::Restarting => false,
-                Status::Stopped => now.exit_code != 0,
-                Status::Restarting => true,
-                Status::Running | Status::Paused => false,
-            })
-        };
-        let failed = self.survey.running.iter().filter(has_failed);
-        let failed: Vec<&str> = failed.map(|was| was.name.as_str()).collect();
-        if !failed.is_empty() {
-            bail!("{} started, but ended soon after", failed.join(", "));
-        }
+        let limit = self.stack.start_timeout;
+        driver::confirm(&self.survey, limit, self.context.signals)?;
         Ok(self.context.journal.remove(&self.stack.name))
     }
 
-    fn journal_entry(&self) -> Entry {
-        Entry {
+    fn journal_entry(&self) -> JournalEntry {
+        JournalEntry {
             format_version: journal::FORMAT_VERSION,
             stack: self.stack.name.clone(),
             project: self.survey.project.clone(),
@@ -264,26 +248,13 @@ impl Cycle<'_> {
             stop_timeout_secs: self.stack.stop_timeout.map(|timeout| timeout.as_secs()),
             start_timeout_secs: self.stack.start_timeout.as_secs(),
             since: ZonedDateTime::now(),
-            step: Step::Stopping,
+            step: StopProgress::Stopping,
             containers: self.survey.running.clone(),
         }
     }
 
-    fn stop(&self, entry: &Entry) -> Result<()> {
-        let grace = self.stack.stop_timeout;
-        match entry.stop_method {
-            StopMethod::Stop => lifecycle::stop(&self.survey.running, grace, self.context.signals),
-            StopMethod::Pause => lifecycle::pause(&self.survey.running),
-            StopMethod::Down => {
-                // Chains are stopped one after the other: their grace adds up.
-                let longest = self
-                    .survey
-                    .containers
-                    .iter()
-                    .map(|c| grace.unwrap_or(c.stop_timeout));
-                self.survey.compose.down(grace, longest.sum())
-            }
-        }
+    fn stop(&self) -> Result<()> {
+        driver::stop(&self.survey, self.stack.stop_timeout, self.context.signals)
     }
 
     /// The archive will be crash-consistent, no more.
@@ -301,8 +272,8 @@ impl Cycle<'_> {
         // what ran may have ended again.
         record.phase(Phase::Quiet, |outcome| {
             let now = self.patient_containers()?;
-            let who = Who::RanSince(&before);
-            let writers = quiet::container_writers(&now, &self.paths(), who);
+            let filter = WriterFilter::StartedSince(&before);
+            let writers = quiet::container_writers(&now, &self.paths(), filter);
             self.judge(outcome, &writers.busy)
         })?;
         Some(manifest)
@@ -311,9 +282,7 @@ impl Cycle<'_> {
     /// An Engine that is being restarted is waited for, as the start has to in
     /// any case: the archive may be good.
     fn patient_containers(&self) -> Result<Vec<Container>> {
-        engine::patiently(engine::containers, |away| {
-            away < self.stack.start_timeout && self.context.signals.received().is_none()
-        })
+        driver::containers(self.stack.start_timeout, self.context.signals)
     }
 
     fn paths(&self) -> Vec<PathBuf> {

@@ -8,7 +8,7 @@ use crate::config::OnBusy;
 use crate::engine::{self, Container, Status};
 use crate::outcome::StackOutcome;
 use crate::scan::Inventory;
-use crate::stack::quiet::{self, Who, Writers};
+use crate::stack::quiet::{self, WriterFilter, Writers};
 
 /// Exit status of a container that got SIGKILL.
 const KILLED: i64 = 128 + 9;
@@ -18,8 +18,8 @@ impl Cycle<'_> {
     pub(super) fn refuse_writers(&self) -> Result<()> {
         let own = self.survey.running.iter();
         let own: Vec<&str> = own.map(|was| was.id.as_str()).collect();
-        let who = Who::RunsBut(&own);
-        let writers = quiet::container_writers(&engine::containers()?, &self.paths(), who);
+        let filter = WriterFilter::RunningExcept(&own);
+        let writers = quiet::container_writers(&engine::containers()?, &self.paths(), filter);
         if self.stack.on_busy == OnBusy::Fail && !writers.busy.is_empty() {
             bail!("{}; nothing was stopped", busy(&writers.busy));
         }
@@ -37,9 +37,9 @@ impl Cycle<'_> {
         let containers = engine::containers()?;
         self.check_stopped(outcome, &containers)?;
         // With the stack down, no container is exempt.
-        let who = Who::RunsBut(&[]);
+        let filter = WriterFilter::RunningExcept(&[]);
         let Writers { mut busy, possible } =
-            quiet::container_writers(&containers, &self.paths(), who);
+            quiet::container_writers(&containers, &self.paths(), filter);
         for found in possible {
             tracing::debug!(found, "could write");
         }

@@ -32,7 +32,7 @@ impl Record {
     ) -> Option<T> {
         let span = tracing::info_span!("phase", ?phase);
         let _entered = span.enter();
-        progress::phase(phase.name());
+        progress::begin_phase(phase.name());
         let began = Instant::now();
         let result = panic::catch_unwind(AssertUnwindSafe(|| act(&mut self.outcome)))
             .unwrap_or_else(|_| {

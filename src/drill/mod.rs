@@ -21,7 +21,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::archive::Manifest;
 use crate::engine::{self, ComposeProject};
-use crate::outcome::Drilled;
+use crate::outcome::DrillOutcome;
 use crate::restore::{Archive, Destination, Options, extract};
 use crate::sys::signals::Signals;
 
@@ -47,7 +47,7 @@ pub struct Wish<'a> {
 /// When the throw-away project could not be taken down, or nothing could be
 /// tried, or a signal came before it was up. That the stack does not come up is
 /// a problem in the result.
-pub fn drill(archive: &Archive, manifest: &Manifest, wish: &Wish<'_>) -> Result<Drilled> {
+pub fn drill(archive: &Archive, manifest: &Manifest, wish: &Wish<'_>) -> Result<DrillOutcome> {
     let began = Instant::now();
     let project = project_of(&manifest.stack);
     let scratch = scratch_of(wish.state_dir, &manifest.stack);
@@ -65,7 +65,7 @@ pub fn drill(archive: &Archive, manifest: &Manifest, wish: &Wish<'_>) -> Result<
         // That it ended early says nothing of the archive.
         wish.signals.check()?;
     }
-    Ok(Drilled {
+    Ok(DrillOutcome {
         stack: manifest.stack.clone(),
         archive: archive.name(),
         services: manifest.running.clone(),
@@ -187,10 +187,10 @@ fn attempt(
     };
     wish.signals.check()?;
     tracing::info!(project, services = manifest.running.join(" "), "starting");
-    drilled.up_drill(wish.start_timeout, wish.signals)?;
+    drilled.up_and_wait(wish.start_timeout, wish.signals)?;
     if let Some(command) = &wish.command {
         drilled
-            .exec_drill(command.service, command.argv, wish.signals)
+            .exec(command.service, command.argv, wish.signals)
             .context("the check command")?;
     }
     Ok(())

@@ -1,14 +1,17 @@
-//! The sections that tell what was done.
+//! The sections of a run's report on archives, coverage, drills, retention, the
+//! store and the time that each phase took.
 
 use std::path::Path;
 
+use super::page::Page;
 use crate::config::Capture;
 use crate::outcome::{
-    ArchiveOutcome, CaptureOutcome, Coverage, MountKind, PrunedStack, RunOutcome, StackOutcome,
+    ArchiveOutcome, CaptureOutcome, MountCoverage, MountKind, PrunedStack, RunOutcome, StackOutcome,
 };
-use crate::sys::format::{Text, ascii, ascii_path, count, human_bytes, human_duration, list_names};
+use crate::sys::format::{ascii, ascii_path, count, human_bytes, human_duration, list_names};
 
-pub fn archives(text: &mut Text, run: &RunOutcome) {
+/// Lists the new archives, with their sizes.
+pub fn archives(page: &mut Page, run: &RunOutcome) {
     let archives: Vec<&ArchiveOutcome> = run
         .stacks
         .iter()
@@ -17,19 +20,19 @@ pub fn archives(text: &mut Text, run: &RunOutcome) {
     if archives.is_empty() {
         return;
     }
-    text.section(&format!("ARCHIVES in {}", ascii_path(&run.backup_dir)));
+    page.section(&format!("ARCHIVES in {}", ascii_path(&run.backup_dir)));
     for archive in &archives {
-        sized(text, archive.archive_bytes, &in_store(run, &archive.path));
-        text.line("              ", &content(archive));
+        sized(page, archive.archive_bytes, &in_store(run, &archive.path));
+        page.line("              ", &content(archive));
     }
     let total = sum(archives.iter().map(|archive| archive.archive_bytes));
-    sized(text, total, "in total");
+    sized(page, total, "in total");
 }
 
-/// `   12.3 GiB  <what>`
-fn sized(text: &mut Text, bytes: u64, what: &str) {
+/// Adds a line `   12.3 GiB  <what>`.
+fn sized(page: &mut Page, bytes: u64, what: &str) {
     let size = format!("  {:>10}  ", human_bytes(bytes));
-    text.item(&size, size.len(), what);
+    page.item(&size, size.len(), what);
 }
 
 fn content(archive: &ArchiveOutcome) -> String {
@@ -55,10 +58,11 @@ fn in_store(run: &RunOutcome, path: &Path) -> String {
     ascii_path(path.strip_prefix(&run.backup_dir).unwrap_or(path))
 }
 
-pub fn not_covered(text: &mut Text, run: &RunOutcome) {
+/// Lists the mounts that no archive holds, with the reason.
+pub fn not_covered(page: &mut Page, run: &RunOutcome) {
     let missing = |stack: &StackOutcome| stack.coverage.iter().any(|mount| !mount.archived);
     if run.stacks.iter().any(missing) {
-        text.section("NOT IN THE ARCHIVES");
+        page.section("NOT IN THE ARCHIVES");
     }
     for stack in &run.stacks {
         for mount in stack.coverage.iter().filter(|mount| !mount.archived) {
@@ -69,13 +73,13 @@ pub fn not_covered(text: &mut Text, run: &RunOutcome) {
             };
             let mount = mount_name(mount);
             let line = format!("{}: {mount}{used_by}: {reason}", stack.stack);
-            text.line("  ", &line);
+            page.line("  ", &line);
         }
     }
 }
 
-/// Only of stacks that have a new archive: of the others nothing is in one.
-pub fn covered(text: &mut Text, run: &RunOutcome) {
+/// Lists the mounts that the new archives hold.
+pub fn covered(page: &mut Page, run: &RunOutcome) {
     let stacks = run.stacks.iter().filter(|stack| stack.archive.is_some());
     let mut titled = false;
     for stack in stacks {
@@ -90,30 +94,30 @@ pub fn covered(text: &mut Text, run: &RunOutcome) {
             continue;
         }
         if !titled {
-            text.section("IN THE ARCHIVES");
+            page.section("IN THE ARCHIVES");
             titled = true;
         }
-        text.line("  ", &format!("{}: {}", stack.stack, mounts.join(", ")));
+        page.line("  ", &format!("{}: {}", stack.stack, mounts.join(", ")));
     }
 }
 
-fn mount_name(mount: &Coverage) -> String {
+fn mount_name(mount: &MountCoverage) -> String {
     let kind = match mount.kind {
         MountKind::Directory => "directory",
         MountKind::Volume => "volume",
-        MountKind::Bind => "bind",
+        MountKind::Bind => "bind mount",
     };
     format!("{kind} {}", mount.name)
 }
 
-/// Only if any stack was ever drilled.
-pub fn drills(text: &mut Text, run: &RunOutcome) {
+/// Lists the last drill of each stack, if there was ever one of any.
+pub fn drills(page: &mut Page, run: &RunOutcome) {
     if run.stacks.iter().all(|stack| stack.drilled.is_none()) {
         return;
     }
-    text.section("LAST DRILLS");
+    page.section("LAST DRILLS");
     for stack in &run.stacks {
-        let told = match &stack.drilled {
+        let last = match &stack.drilled {
             None => "never".to_owned(),
             Some(drill) => {
                 let result = match drill.problems.as_slice() {
@@ -124,11 +128,12 @@ pub fn drills(text: &mut Text, run: &RunOutcome) {
                 format!("{time} {result} ({})", in_store(run, &drill.archive))
             }
         };
-        text.line("  ", &format!("{}: {told}", stack.stack));
+        page.line("  ", &format!("{}: {last}", stack.stack));
     }
 }
 
-pub fn retention(text: &mut Text, run: &RunOutcome) {
+/// Lists the archives that retention removed.
+pub fn retention(page: &mut Page, run: &RunOutcome) {
     if run.pruned.is_empty() {
         return;
     }
@@ -139,20 +144,20 @@ pub fn retention(text: &mut Text, run: &RunOutcome) {
         human_bytes(sum(removed().map(|archive| archive.archive_bytes))),
         sum(run.pruned.iter().map(|stack| stack.kept_count)),
     );
-    text.section(&title);
+    page.section(&title);
     for stack in &run.pruned {
-        text.line("  ", &pruned_line(stack));
+        page.line("  ", &pruned_line(stack));
         for archive in &stack.removed {
             let path = in_store(run, &archive.path);
             let what = format!("{path}: {}", archive.reason);
-            sized(text, archive.archive_bytes, &what);
+            sized(page, archive.archive_bytes, &what);
         }
     }
 }
 
 fn pruned_line(pruned: &PrunedStack) -> String {
     let failed = match pruned.error {
-        Some(_) => ", NOT PRUNED FULLY",
+        Some(_) => ", NOT FULLY PRUNED",
         None => "",
     };
     format!(
@@ -163,7 +168,8 @@ fn pruned_line(pruned: &PrunedStack) -> String {
     )
 }
 
-pub fn store(text: &mut Text, run: &RunOutcome) {
+/// Shows how full the store and its file system are.
+pub fn store(page: &mut Page, run: &RunOutcome) {
     let Some(usage) = &run.store else { return };
     let (total, available) = (
         usage.file_system_total_bytes,
@@ -171,25 +177,26 @@ pub fn store(text: &mut Text, run: &RunOutcome) {
     );
     let used = total.saturating_sub(available);
     let percent = (u128::from(used) * 100).div_ceil(u128::from(total.max(1)));
-    text.section(&format!("STORE {}", ascii_path(&run.backup_dir)));
+    page.section(&format!("STORE {}", ascii_path(&run.backup_dir)));
     let archives = count(usage.archive_count, "archive");
     let size = human_bytes(usage.archive_bytes);
-    text.line("  ", &format!("{archives}, {size}"));
+    page.line("  ", &format!("{archives}, {size}"));
     let line = format!(
         "file system: {} of {} used ({percent} %), {} available",
         human_bytes(used),
         human_bytes(total),
         human_bytes(available),
     );
-    text.line("  ", &line);
+    page.line("  ", &line);
 }
 
-pub fn phases(text: &mut Text, run: &RunOutcome) {
+/// Lists the duration of each phase, and how the data was read.
+pub fn phases(page: &mut Page, run: &RunOutcome) {
     let stacks = || run.stacks.iter().filter(|stack| !stack.phases.is_empty());
     let width = stacks().map(|stack| ascii(&stack.stack).len()).max();
     let Some(width) = width else { return };
     let width = width.min(20);
-    text.section("PHASES");
+    page.section("PHASES");
     for stack in stacks() {
         let label = format!("  {:width$}  ", ascii(&stack.stack));
         let phases: Vec<String> = stack
@@ -200,24 +207,33 @@ pub fn phases(text: &mut Text, run: &RunOutcome) {
                 format!("{name} {}", human_duration(phase.duration_ms))
             })
             .collect();
-        text.list(&label, width + 4, &phases);
+        page.list(&label, width + 4, &phases);
         if let Some(capture) = &stack.capture {
-            text.line(&" ".repeat(width + 4), &captured(capture));
+            page.line(&" ".repeat(width + 4), &capture_line(capture));
         }
     }
 }
 
-fn captured(capture: &CaptureOutcome) -> String {
+fn capture_line(capture: &CaptureOutcome) -> String {
     let method = match capture.method {
-        Capture::Precopy => "copied while up",
-        Capture::Offline => "read while down",
+        Capture::Precopy => "copied while the stack was up",
+        Capture::Offline => "copied while the stack was down",
     };
-    let mut line = format!("{method}; {} while down", human_bytes(capture.down_bytes));
+    let mut line = format!(
+        "{method}; {} copied while it was down",
+        human_bytes(capture.down_bytes)
+    );
     if capture.shared_bytes > 0 {
-        line += &format!(", {} shared", human_bytes(capture.shared_bytes));
+        line += &format!(
+            ", {} shared with the stack's files",
+            human_bytes(capture.shared_bytes)
+        );
     }
     if capture.refused_count > 0 {
-        line += &format!(", {} not shared", count(capture.refused_count, "file"));
+        line += &format!(
+            ", {} copied because they cannot be shared",
+            count(capture.refused_count, "file")
+        );
     }
     match &capture.reason {
         Some(reason) => format!("{line} ({reason})"),
@@ -225,6 +241,7 @@ fn captured(capture: &CaptureOutcome) -> String {
     }
 }
 
+/// Adds numbers; a sum that is too large becomes the largest number.
 pub fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
     numbers.fold(0, u64::saturating_add)
 }

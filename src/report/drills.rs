@@ -1,20 +1,22 @@
-//! What drills of the configured stacks came to, as a mail.
+//! The report of drills, as a mail.
 
 use jiff::ZonedDateTime;
 
-use super::headline::{NAME_COUNT, subject_of};
-use crate::outcome::Drilled;
-use crate::sys::format::{Text, ascii, count, human_duration, list_names};
+use super::headline::{MAX_NAMES, subject_line};
+use super::page::Page;
+use crate::outcome::DrillOutcome;
+use crate::sys::format::{ascii, count, human_duration, list_names};
 
+/// Returns the subject of the mail, such as
 /// `[tag] DRILL SUCCESS: 3 stacks came up healthy`,
 /// `[tag] DRILL FAILURE: web not healthy; 2 of 3 stacks came up healthy`,
 /// `[tag] DRILL INTERRUPTED (SIGTERM): db, web not drilled; 1 of 3 stacks came up healthy`.
-pub fn drills_subject(drills: &[Drilled], tag: &str) -> String {
-    subject_of(tag, headline(drills))
+pub fn drills_subject(drills: &[DrillOutcome], tag: &str) -> String {
+    subject_line(tag, headline(drills))
 }
 
-fn headline(drills: &[Drilled]) -> String {
-    let names = |is_wanted: fn(&Drilled) -> bool| -> Vec<String> {
+fn headline(drills: &[DrillOutcome]) -> String {
+    let names = |is_wanted: fn(&DrillOutcome) -> bool| -> Vec<String> {
         let wanted = drills.iter().filter(|drilled| is_wanted(drilled));
         wanted.map(|drilled| ascii(&drilled.stack)).collect()
     };
@@ -24,7 +26,7 @@ fn headline(drills: &[Drilled]) -> String {
     let mut clauses = Vec::new();
     for (names, what) in [(&failed, "not healthy"), (&not_drilled, "not drilled")] {
         if !names.is_empty() {
-            clauses.push(format!("{} {what}", list_names(names, NAME_COUNT)));
+            clauses.push(format!("{} {what}", list_names(names, MAX_NAMES)));
         }
     }
     clauses.push(match drills.len() - failed.len() - not_drilled.len() {
@@ -42,13 +44,13 @@ fn headline(drills: &[Drilled]) -> String {
     format!("DRILL {label}: {}", clauses.join("; "))
 }
 
-/// Printable ASCII of at most 72 columns.
-pub fn drills_text(drills: &[Drilled], host: &str, started: &ZonedDateTime) -> String {
-    let mut text = Text::default();
-    text.line("", &headline(drills));
+/// Returns the report: printable ASCII and newlines, at most 72 columns.
+pub fn drills_text(drills: &[DrillOutcome], host: &str, started: &ZonedDateTime) -> String {
+    let mut page = Page::default();
+    page.line("", &headline(drills));
     let started = started.strftime("%Y-%m-%d %H:%M:%S %:z");
-    text.line("", &format!("{host}, {started}"));
-    text.section("DRILLS");
+    page.line("", &format!("{host}, {started}"));
+    page.section("DRILLS");
     for drilled in drills {
         let result = match &drilled.interrupted {
             Some(signal) => format!("not drilled, interrupted by {signal}"),
@@ -57,26 +59,29 @@ pub fn drills_text(drills: &[Drilled], host: &str, started: &ZonedDateTime) -> S
             }
             None => "FAILED".to_owned(),
         };
-        text.line("  ", &format!("{}: {result}", drilled.stack));
+        page.line("  ", &format!("{}: {result}", drilled.stack));
         for problem in &drilled.problems {
-            text.line("    ", problem);
+            page.line("    ", problem);
         }
         if !drilled.archive.is_empty() {
-            text.line("    ", &drilled.archive);
+            page.line("    ", &format!("archive: {}", drilled.archive));
         }
         if !drilled.services.is_empty() {
-            text.line("    ", &format!("services {}", drilled.services.join(", ")));
+            page.line(
+                "    ",
+                &format!("services: {}", drilled.services.join(", ")),
+            );
         }
         for note in &drilled.notes {
-            text.line("    ", &format!("note: {note}"));
+            page.line("    ", &format!("note: {note}"));
         }
     }
-    text.section(concat!(
+    page.section(concat!(
         env!("CARGO_PKG_NAME"),
         " ",
         env!("CARGO_PKG_VERSION")
     ));
-    text.finish()
+    page.finish()
 }
 
 #[cfg(test)]
@@ -85,8 +90,8 @@ mod tests {
 
     use super::*;
 
-    fn drilled(stack: &str, problems: &[&str]) -> Drilled {
-        Drilled {
+    fn drilled(stack: &str, problems: &[&str]) -> DrillOutcome {
+        DrillOutcome {
             stack: stack.to_owned(),
             archive: format!("/mnt/backup/{stack}/{stack}_20261101_030000.tar"),
             services: vec!["app".to_owned(), "db".to_owned()],
@@ -98,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mail_of_drills_names_what_failed_first() {
+    fn a_mail_about_drills_names_the_failed_stacks_first() {
         let mut all = vec![drilled("immich", &[])];
         assert_snapshot!(drills_subject(&all, "nas"), @"[nas] DRILL SUCCESS: 1 stack came up healthy");
         all[0].notes = vec!["service app: not privileged".to_owned()];
@@ -106,7 +111,7 @@ mod tests {
             "w\u{e9}b",
             &["service db is unhealthy after 180 s"],
         ));
-        all.push(Drilled::failed(
+        all.push(DrillOutcome::failed(
             "new",
             String::new(),
             "there is no archive of a stack new".to_owned(),
@@ -132,12 +137,13 @@ mod tests {
         docker-stack-backup 0.1.0
         ");
     }
+
     #[test]
-    fn a_mail_of_drills_that_were_interrupted_tells_what_was_done() {
+    fn a_mail_about_interrupted_drills_names_the_stacks_that_were_not_drilled() {
         let mut all = vec![
             drilled("immich", &[]),
-            Drilled::interrupted("web", "SIGTERM"),
-            Drilled::interrupted("new", "SIGTERM"),
+            DrillOutcome::interrupted("web", "SIGTERM"),
+            DrillOutcome::interrupted("new", "SIGTERM"),
         ];
         assert_snapshot!(drills_subject(&all, ""), @"DRILL INTERRUPTED (SIGTERM): web, new not drilled; 1 of 3 stacks came up healthy");
         all[0].problems = vec!["service db is unhealthy after 180 s".to_owned()];

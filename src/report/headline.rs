@@ -1,37 +1,40 @@
-//! The run in one line.
+//! The subject of the mail about a run: the whole run in one line.
 
 use crate::outcome::{ExitStatus, RunOutcome, StackOutcome, StackStatus};
 use crate::sys::format::{ascii, count, human_bytes, list_names};
 
-/// The greatest length of a subject. Mail programs show less; what matters
-/// comes first.
-const SUBJECT_LENGTH: usize = 150;
+/// The greatest length of a subject. Mail programs show less, so the most
+/// important words come first.
+const MAX_SUBJECT_LENGTH: usize = 150;
+/// The greatest length of a tag, a stack's name or a reason in it.
+const MAX_PART_LENGTH: usize = 40;
+/// How many names are listed before "and 3 more".
+pub const MAX_NAMES: usize = 3;
 
-/// Names listed before "and 3 more".
-pub const NAME_COUNT: usize = 3;
-
-/// Subject of the mail: one line of at most 150 printable ASCII characters.
+/// Returns the subject of the mail: one line of at most 150 printable ASCII
+/// characters.
 ///
 /// `[tag] SUCCESS: 3 stacks backed up, 12.3 GiB`,
 /// `[tag] FAILURE: immich IS DOWN; 2 of 3 stacks backed up`.
-pub fn subject(run: &RunOutcome, tag: &str) -> String {
-    subject_of(tag, headline(run))
+pub fn run_subject(run: &RunOutcome, tag: &str) -> String {
+    subject_line(tag, headline(run))
 }
 
-pub fn subject_of(tag: &str, headline: String) -> String {
-    let tag = shorten(ascii(tag.trim()), 40);
+/// Puts the tag in front of a headline, and shortens both where necessary.
+pub fn subject_line(tag: &str, headline: String) -> String {
+    let tag = brief(tag.trim());
     let subject = match tag.as_str() {
         "" => headline,
         tag => format!("[{tag}] {headline}"),
     };
-    shorten(subject, SUBJECT_LENGTH)
+    shorten(subject, MAX_SUBJECT_LENGTH)
 }
 
-/// The whole run in one line of printable ASCII.
+/// Describes the whole run in one line of printable ASCII.
 pub fn headline(run: &RunOutcome) -> String {
     let label = label(run);
     let interrupted = run.interrupted.as_deref().map(brief);
-    let mut clauses = trouble(run);
+    let mut clauses = problems(run);
     if label == "FAILURE" {
         match &interrupted {
             Some(reason) => clauses.push(format!("interrupted ({reason})")),
@@ -41,7 +44,7 @@ pub fn headline(run: &RunOutcome) -> String {
     }
     clauses.extend(backed_up(run));
     let remark = match label {
-        "SUCCESS" => notes(run),
+        "SUCCESS" => remarks(run),
         "INTERRUPTED" => interrupted,
         _ => None,
     };
@@ -73,13 +76,13 @@ fn label(run: &RunOutcome) -> &'static str {
     }
 }
 
-/// What went wrong, worst first.
-fn trouble(run: &RunOutcome) -> Vec<String> {
+/// Lists what went wrong, the worst first.
+fn problems(run: &RunOutcome) -> Vec<String> {
     let mut clauses = Vec::new();
     let mut add = |names: Vec<String>, one: &str, many: &str| match names.len() {
         0 => {}
         1 => clauses.push(format!("{} {one}", names[0])),
-        _ => clauses.push(format!("{} {many}", list_names(&names, NAME_COUNT))),
+        _ => clauses.push(format!("{} {many}", list_names(&names, MAX_NAMES))),
     };
     let with = |status: StackStatus, has_archive: Option<bool>| -> Vec<String> {
         run.stacks
@@ -105,7 +108,7 @@ fn trouble(run: &RunOutcome) -> Vec<String> {
     clauses
 }
 
-/// Names of the stacks that are down, each once.
+/// Returns the names of the stacks that are down, each once.
 fn down(run: &RunOutcome) -> Vec<String> {
     let in_run = run.stacks.iter().filter(|s| s.status == StackStatus::Down);
     let recovered = run.recovered.iter().filter(|stack| stack.error.is_some());
@@ -118,7 +121,8 @@ fn down(run: &RunOutcome) -> Vec<String> {
     names
 }
 
-/// How much was done; `None` where it would only repeat the failure.
+/// Says how many stacks were backed up. Returns `None` where that would only
+/// repeat the failure.
 fn backed_up(run: &RunOutcome) -> Option<String> {
     let archives: Vec<u64> = run
         .stacks
@@ -140,25 +144,25 @@ fn backed_up(run: &RunOutcome) -> Option<String> {
     }
 }
 
-/// What is no failure but worth a look.
-fn notes(run: &RunOutcome) -> Option<String> {
+/// Counts what is not a failure but deserves attention.
+fn remarks(run: &RunOutcome) -> Option<String> {
     let warnings: usize = run.stacks.iter().map(|stack| stack.warnings.len()).sum();
-    let mut notes = Vec::new();
+    let mut remarks = Vec::new();
     if !run.recovered.is_empty() {
         let stacks = count(run.recovered.len() as u64, "stack");
-        notes.push(format!("{stacks} recovered"));
+        remarks.push(format!("{stacks} recovered"));
     }
     if warnings > 0 {
-        notes.push(count(warnings as u64, "warning"));
+        remarks.push(count(warnings as u64, "warning"));
     }
-    (!notes.is_empty()).then(|| notes.join(", "))
+    (!remarks.is_empty()).then(|| remarks.join(", "))
 }
 
 fn brief(text: &str) -> String {
-    shorten(ascii(text), 40)
+    shorten(ascii(text), MAX_PART_LENGTH)
 }
 
-/// `text` must be ASCII.
+/// Shortens a text, which must be ASCII.
 fn shorten(mut text: String, length: usize) -> String {
     if text.len() > length {
         text.truncate(length - 3);

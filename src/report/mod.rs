@@ -1,12 +1,14 @@
-//! Renders what a run did. Pure: the same outcome gives the same text.
+//! Reports of runs and drills as text. Pure functions: the same outcome always
+//! gives the same text.
 
 mod details;
 mod drills;
 mod headline;
+mod page;
+mod run;
 #[cfg(test)]
 mod tests;
-mod text;
 
 pub use drills::{drills_subject, drills_text};
-pub use headline::subject;
-pub use text::text;
+pub use headline::run_subject;
+pub use run::run_text;

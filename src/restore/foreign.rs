@@ -15,7 +15,7 @@ use crate::archive::{FORMAT_VERSION, Kind, Manifest};
 use crate::config::plan::StackPlan;
 use crate::config::{Capture, StopMethod};
 use crate::engine;
-use crate::outcome::{Coverage, MountKind};
+use crate::outcome::{MountCoverage, MountKind};
 use crate::stack::survey::{self, Survey};
 use crate::sys::format::display_path;
 
@@ -79,7 +79,7 @@ pub fn stand_in(archive: &Archive, stack: &StackPlan) -> Result<Manifest> {
 
 /// Volumes and binds outside the directory, as far as what is there tells them:
 /// a stack that is gone tells nothing.
-fn not_held(stack: &StackPlan) -> Vec<Coverage> {
+fn not_held(stack: &StackPlan) -> Vec<MountCoverage> {
     let survey = match Survey::of(stack) {
         Ok(survey) => survey,
         Err(error) => {
@@ -91,7 +91,7 @@ fn not_held(stack: &StackPlan) -> Vec<Coverage> {
         .coverage
         .into_iter()
         .filter(|coverage| coverage.kind != MountKind::Directory);
-    let outside = outside.map(|coverage| Coverage {
+    let outside = outside.map(|coverage| MountCoverage {
         archived: false,
         ..coverage
     });

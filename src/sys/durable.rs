@@ -1,40 +1,39 @@
-//! Files and directories that last: written so that a power cut leaves the old
-//! content or the new.
+//! Writes that survive a power cut: afterwards a file has either its old content
+//! or its new one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-/// Replaces a file in one step: written beside it, fsynced, renamed, and the
-/// directory fsynced. Mode 0600.
+/// Replaces a file in one step: writes a temporary file in the same directory
+/// (mode 0600), fsyncs it, renames it and fsyncs the directory.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
-    let dir = path.parent().context("a file needs a directory")?;
+    let dir = path
+        .parent()
+        .with_context(|| format!("{} names no file", path.display()))?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
-    let mut file = OpenOptions::new()
+    OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .open(&temporary)
-        .with_context(|| format!("create {}", Path::new(&temporary).display()))?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        })
+        .with_context(|| format!("cannot write {}", Path::new(&temporary).display()))?;
+    fs::rename(&temporary, path).with_context(|| format!("cannot replace {}", path.display()))?;
     sync_dir(dir)
 }
 
-/// Fsyncs a directory: what was made, renamed or removed in it lasts.
+/// Fsyncs a directory, so that files created, renamed or removed in it stay so.
 pub fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
-        .with_context(|| format!("sync {}", dir.display()))
-}
-
-/// Without symlinks; as it is when it does not exist here.
-pub fn real(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+        .with_context(|| format!("cannot sync {}", dir.display()))
 }

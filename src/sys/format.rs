@@ -1,15 +1,11 @@
-//! Plain text: ASCII only, lines of limited width, sizes and durations for
-//! people.
+//! Text for people: sizes, durations, counts, and names and paths without
+//! control characters.
 
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The greatest length of a line, without its newline. Leaves room for the
-/// quoting of a reply, and for terminals of 80 columns.
-pub const WIDTH: usize = 72;
-
-/// Replaces all but printable ASCII by escapes: `\u{e9}`, `\n`, `\u{1b}`.
+/// Escapes every character that is not printable ASCII: `\u{e9}`, `\n`, `\u{1b}`.
 pub fn ascii(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {
@@ -21,20 +17,20 @@ pub fn ascii(text: &str) -> String {
     escaped
 }
 
-/// [`ascii`] of a path; bytes that are not UTF-8 become `\xff`.
+/// Escapes a path like [`ascii`]. Bytes that are not UTF-8 become `\xff`.
 pub fn ascii_path(path: &Path) -> String {
     let mut escaped = String::new();
     for chunk in path.as_os_str().as_bytes().utf8_chunks() {
         escaped.push_str(&ascii(chunk.valid()));
         for byte in chunk.invalid() {
-            let _ = write!(escaped, "\\x{byte:02x}"); // a String takes all
+            let _ = write!(escaped, "\\x{byte:02x}"); // writing to a String cannot fail
         }
     }
     escaped
 }
 
-/// A path for messages: one line whatever is in it. Bytes that are not UTF-8
-/// become U+FFFD, control characters and backslashes are escaped.
+/// Formats a path for messages, always as one line: escapes control characters
+/// and backslashes, and replaces bytes that are not UTF-8 by U+FFFD.
 pub fn display_path(path: &[u8]) -> String {
     let mut shown = String::with_capacity(path.len());
     for character in String::from_utf8_lossy(path).chars() {
@@ -47,7 +43,7 @@ pub fn display_path(path: &[u8]) -> String {
     shown
 }
 
-/// `512 B`, `1.0 KiB`, `12.3 GiB`: powers of 1024, one decimal.
+/// Formats a size: `512 B`, `1.0 KiB`, `12.3 GiB`.
 pub fn human_bytes(bytes: u64) -> String {
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -60,10 +56,10 @@ pub fn human_bytes(bytes: u64) -> String {
         }
         unit <<= 10;
     }
-    unreachable!("the last unit takes all")
+    unreachable!("the last unit has no upper limit")
 }
 
-/// `4.2 s`, `3 min 5 s`, `2 h 0 min`, `3 d 4 h`, rounded.
+/// Formats a duration, rounded: `4.2 s`, `3 min 5 s`, `2 h 0 min`, `3 d 4 h`.
 pub fn human_duration(duration_ms: u64) -> String {
     let tenths = duration_ms.saturating_add(50) / 100;
     let seconds = duration_ms.saturating_add(500) / 1000;
@@ -80,7 +76,7 @@ pub fn human_duration(duration_ms: u64) -> String {
     }
 }
 
-/// `1 stack`, `2 stacks`.
+/// Formats a number of things: `1 stack`, `2 stacks`.
 pub fn count(count: u64, noun: &str) -> String {
     match count {
         1 => format!("1 {noun}"),
@@ -88,7 +84,8 @@ pub fn count(count: u64, noun: &str) -> String {
     }
 }
 
-/// `a, b, c`, or `a, b and 5 more`.
+/// Joins names: `a, b, c`, or `a, b and 5 more` when there are more than
+/// `max_count`.
 pub fn list_names<S: AsRef<str>>(names: &[S], max_count: usize) -> String {
     let shown: Vec<&str> = names.iter().take(max_count).map(AsRef::as_ref).collect();
     let more = names.len() - shown.len();
@@ -98,87 +95,43 @@ pub fn list_names<S: AsRef<str>>(names: &[S], max_count: usize) -> String {
     }
 }
 
-/// Text under construction. All that goes in is escaped and wrapped, so no
-/// caller can break the promise of the report.
-#[derive(Default)]
-pub struct Text {
-    text: String,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Text {
-    /// A blank line and a heading.
-    pub fn section(&mut self, title: &str) {
-        self.text.push('\n');
-        self.line("", title);
-    }
-
-    /// One paragraph; continuation lines are indented by two more.
-    pub fn line(&mut self, indent: &str, text: &str) {
-        self.item(indent, indent.len() + 2, text);
-    }
-
-    /// One paragraph behind `label`; continuation lines are indented by
-    /// `hang` columns.
-    pub fn item(&mut self, label: &str, hang: usize, text: &str) {
-        let (label, text) = (ascii(label), ascii(text));
-        // Not before the text begins: a label alone on a line says nothing.
-        let blanks = text.len() - text.trim_start().len();
-        let mut earliest = label.len() + blanks + 1;
-        let whole = label + &text;
-        let mut rest = whole.as_str();
-        let hang = hang.min(WIDTH / 2);
-        let mut indent = 0;
-        loop {
-            let room = WIDTH - indent;
-            let (line, next) = split(rest, room, earliest);
-            self.text.extend(std::iter::repeat_n(' ', indent));
-            self.text.push_str(line);
-            self.text.truncate(self.text.trim_end_matches(' ').len());
-            self.text.push('\n');
-            if next.is_empty() {
-                return;
-            }
-            (rest, indent, earliest) = (next, hang, 1);
+    #[test]
+    fn sizes_have_one_decimal_and_a_binary_unit() {
+        let table = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1024 * 1024 - 1, "1.0 MiB"),
+            (1_048_524, "1023.9 KiB"),
+            ((12 << 30) + (1 << 30) / 3, "12.3 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ];
+        for (bytes, text) in table {
+            assert_eq!(human_bytes(bytes), text);
         }
     }
 
-    /// Behind `label`, items divided by commas; a line breaks only between
-    /// them unless one is too long.
-    pub fn list(&mut self, label: &str, hang: usize, items: &[String]) {
-        let indent = " ".repeat(hang.min(WIDTH / 2));
-        let mut line = ascii(label);
-        let mut is_empty = true;
-        for (index, item) in items.iter().enumerate() {
-            let comma = if index + 1 < items.len() { "," } else { "" };
-            let item = ascii(item) + comma;
-            if !is_empty && line.len() + 1 + item.len() > WIDTH {
-                self.item("", hang, &line);
-                line.clone_from(&indent);
-                is_empty = true;
-            }
-            if !is_empty {
-                line.push(' ');
-            }
-            line += &item;
-            is_empty = false;
+    #[test]
+    fn durations_have_at_most_two_units_and_are_rounded() {
+        let table = [
+            (0, "0.0 s"),
+            (49, "0.0 s"),
+            (4_249, "4.2 s"),
+            (59_949, "59.9 s"),
+            (59_950, "1 min 0 s"),
+            (185_000, "3 min 5 s"),
+            (3_599_499, "59 min 59 s"),
+            (3_599_500, "1 h 0 min"),
+            (86_369_999, "23 h 59 min"),
+            (86_370_000, "1 d 0 h"),
+            (100 * 3_600_000, "4 d 4 h"),
+        ];
+        for (duration_ms, text) in table {
+            assert_eq!(human_duration(duration_ms), text);
         }
-        self.item("", hang, &line);
-    }
-
-    pub fn finish(self) -> String {
-        self.text
-    }
-}
-
-/// Splits ASCII text so that the first part fits `room`: at the last blank at
-/// or behind `earliest`, or hard.
-fn split(text: &str, room: usize, earliest: usize) -> (&str, &str) {
-    if text.len() <= room {
-        return (text, "");
-    }
-    let blank = text[..=room].rfind(' ').filter(|at| *at >= earliest);
-    match blank {
-        Some(at) => (&text[..at], text[at..].trim_start_matches(' ')),
-        None => text.split_at(room),
     }
 }

@@ -1,5 +1,5 @@
-//! One line a log event, to three places: stderr (for a person, or for the
-//! journal), the log file, and the outcome of the run.
+//! Each log event is one line, which goes to three places: stderr (for a person
+//! or systemd's journal), the log file, and the report of the run.
 
 use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
@@ -17,10 +17,10 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::sys::progress;
 
-/// More than this is dropped from a report: it is for reading.
-const KEPT_LINES: usize = 2000;
+/// A report has only the first lines of a longer log, so that it stays readable.
+const MAX_REPORT_LINES: usize = 2000;
 
-/// What one run logged, and where its log file is.
+/// The log lines of one run, and its log file.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Shared>);
 
@@ -32,13 +32,13 @@ struct Shared {
 }
 
 impl Log {
-    /// Lines from here on are appended to the file, too. It is opened anew for
-    /// each line, so that it may be rotated at any time.
+    /// Appends the lines from now on to a file as well. The file is opened anew
+    /// for each line, so that it can be rotated at any time.
     pub fn append_to(&self, file: PathBuf) {
         let _ = self.0.file.set(file);
     }
 
-    /// All lines so far, at level info and above, with their times.
+    /// Returns all lines so far of level info and above, with their times.
     pub fn lines(&self) -> Vec<String> {
         self.0
             .lines
@@ -47,12 +47,12 @@ impl Log {
             .clone()
     }
 
-    /// Why a line could not be appended to the log file, if one could not.
+    /// Returns the first error of writing to the log file.
     pub fn file_error(&self) -> Option<&str> {
         self.0.file_error.get().map(String::as_str)
     }
 
-    fn keep(&self, level: Level, line: &str) {
+    fn record(&self, level: Level, line: &str) {
         let line = format!(
             "{} {level:<5} {line}",
             ZonedDateTime::now().strftime("%F %T")
@@ -64,34 +64,34 @@ impl Log {
                 .mode(0o640)
                 .open(path);
             if let Err(error) = file.and_then(|mut file| writeln!(file, "{line}")) {
-                let _ = self
-                    .0
-                    .file_error
-                    .set(format!("write {}: {error}", path.display()));
+                let _ = self.0.file_error.set(format!(
+                    "cannot write to the log file {}: {error}",
+                    path.display()
+                ));
             }
         }
         let mut lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() < KEPT_LINES {
+        if lines.len() < MAX_REPORT_LINES {
             lines.push(line);
         }
     }
 }
 
-/// Starts logging: `verbosity` -1 shows warnings, 0 what happens, 1 every
-/// command that is run.
+/// Starts logging. `verbosity` is -1 for warnings and errors only, 0 for progress
+/// as well, and 1 for every command that is run.
 ///
 /// # Panics
-/// When called twice.
+/// When it is called twice.
 pub fn init(verbosity: i8) -> Log {
     let log = Log::default();
-    let shown = match verbosity {
+    let stderr_level = match verbosity {
         ..0 => Level::WARN,
         0 => Level::INFO,
         _ => Level::DEBUG,
     };
-    let layer = Lines {
+    let layer = LineLayer {
         log: log.clone(),
-        shown,
+        stderr_level,
         stderr: Stderr::detect(),
     };
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
@@ -102,7 +102,7 @@ pub fn init(verbosity: i8) -> Log {
 #[derive(Clone, Copy)]
 enum Stderr {
     Terminal,
-    /// systemd's journal: it keeps the time itself, and takes the level from
+    /// systemd's journal, which records the time itself and takes the level from
     /// a prefix (sd-daemon(3)).
     Journal,
     Plain,
@@ -136,14 +136,15 @@ impl Stderr {
     }
 }
 
-/// `$JOURNAL_STREAM` is inherited also by programs whose stderr goes elsewhere,
-/// and so names device and inode (systemd.exec(5)).
+/// Whether stderr goes to systemd's journal. `$JOURNAL_STREAM` alone does not say
+/// so, because programs inherit it whose stderr is redirected; it therefore names
+/// device and inode of the stream (systemd.exec(5)).
 fn stderr_is_journal() -> bool {
     let Ok(stat) = rustix::fs::fstat(io::stderr()) else {
         return false;
     };
-    let itself = format!("{}:{}", stat.st_dev, stat.st_ino);
-    std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stream == itself)
+    let stream = format!("{}:{}", stat.st_dev, stat.st_ino);
+    std::env::var("JOURNAL_STREAM").is_ok_and(|journal| journal == stream)
 }
 
 fn syslog_priority(level: Level) -> u8 {
@@ -155,18 +156,20 @@ fn syslog_priority(level: Level) -> u8 {
     }
 }
 
-struct Lines {
+/// Formats events, and hands their lines on.
+struct LineLayer {
     log: Log,
-    shown: Level,
+    /// The least severe level that goes to stderr.
+    stderr_level: Level,
     stderr: Stderr,
 }
 
-/// The stack a span is about, shown in front of each of its lines.
+/// The stack that a span belongs to. Its name begins each line of the span.
 struct StackName(String);
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        let mut text = Text::default();
+        let mut text = EventText::default();
         attributes.record(&mut text);
         if let (Some(stack), Some(span)) = (text.stack, context.span(id)) {
             span.extensions_mut().insert(StackName(stack));
@@ -175,7 +178,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let level = *event.metadata().level();
-        let mut text = Text::default();
+        let mut text = EventText::default();
         event.record(&mut text);
         let stack = context.event_scope(event).and_then(|mut scope| {
             scope.find_map(|span| span.extensions().get::<StackName>().map(|s| s.0.clone()))
@@ -185,11 +188,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             None => format!("{}{}", text.message, text.fields),
         };
         let line = line.replace(['\n', '\r'], " ");
-        if level <= self.shown {
+        if level <= self.stderr_level {
             self.stderr.print(level, &line);
         }
         if level <= Level::INFO {
-            self.log.keep(level, &line);
+            self.log.record(level, &line);
         }
     }
 
@@ -198,14 +201,15 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     }
 }
 
+/// The message of an event, and its other fields as ` name=value`.
 #[derive(Default)]
-struct Text {
+struct EventText {
     message: String,
     fields: String,
     stack: Option<String>,
 }
 
-impl Visit for Text {
+impl Visit for EventText {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "stack" => self.stack = Some(value.to_owned()),

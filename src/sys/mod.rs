@@ -1,10 +1,11 @@
 //! This process and its host: other programs, the lock, signals, logs, the
-//! progress line, files that last, text for people. Nothing here knows backups.
+//! progress line, durable writes, text for people. Nothing here knows backups.
 
 pub mod durable;
 pub mod format;
 pub mod lock;
 pub mod logging;
+pub mod paths;
 pub mod priority;
 pub mod process;
 pub mod progress;

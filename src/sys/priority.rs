@@ -1,47 +1,46 @@
-//! Gives way to everything else while a stack is up, and no longer while it is
-//! down. Both settings are of the calling thread; threads and processes that it
-//! starts have them, too.
+//! CPU and I/O priority of the calling thread: the lowest while all stacks are
+//! up, the normal one while a stack is down. Threads and processes that the
+//! thread starts inherit both.
 
 use nix::libc;
 use rustix::process::{getpriority_process, setpriority_process};
 
-/// Nice value of work that nobody waits for.
-const PATIENT: i32 = 19;
-const URGENT: i32 = 0;
+const LOWEST_NICE: i32 = 19;
+const NORMAL_NICE: i32 = 0;
 
-/// I/O scheduling classes, as in `linux/ioprio.h`.
+/// I/O scheduling classes of `linux/ioprio.h`.
 #[derive(Clone, Copy)]
 enum IoClass {
-    /// What the nice value says.
+    /// The nice value decides.
     None = 0,
-    /// Only when nobody else wants the disk.
+    /// The disk serves this thread only when no other asks for it.
     Idle = 3,
 }
 
-/// From now on, everything else goes first.
-pub fn give_way() {
-    // Only root can take it back (setpriority(2)), and an urgent phase that
-    // cannot be would make a stack's downtime long.
-    if setpriority_process(None, URGENT - 1).is_ok() {
-        set_nice(PATIENT);
+/// Gives every other process precedence from now on.
+pub fn lower() {
+    // Without the right to raise the nice value again (setpriority(2)) it stays
+    // as it is: a phase with a low priority would prolong a stack's downtime.
+    if setpriority_process(None, NORMAL_NICE - 1).is_ok() {
+        set_nice(LOWEST_NICE);
     }
     set_io_class(IoClass::Idle);
 }
 
-/// A phase in which a stack is down; when it is dropped, everything else goes
-/// first again.
+/// Normal priority while a stack is down. Dropping it lowers the priority again.
 #[must_use]
-pub struct Urgent(());
+pub struct RaisedPriority(());
 
-pub fn urgent() -> Urgent {
-    set_nice(URGENT);
+/// Returns to normal priority until the result is dropped.
+pub fn raise() -> RaisedPriority {
+    set_nice(NORMAL_NICE);
     set_io_class(IoClass::None);
-    Urgent(())
+    RaisedPriority(())
 }
 
-impl Drop for Urgent {
+impl Drop for RaisedPriority {
     fn drop(&mut self) {
-        give_way();
+        lower();
     }
 }
 
@@ -49,12 +48,12 @@ fn set_nice(nice: i32) {
     if getpriority_process(None) != Ok(nice)
         && let Err(error) = setpriority_process(None, nice)
     {
-        tracing::debug!(nice, %error, "the nice value stays as it is");
+        tracing::debug!(nice, %error, "cannot change the nice value");
     }
 }
 
-/// Source: ioprio_set(2), for which neither the standard library nor `rustix` or
-/// `nix` have a function.
+/// Calls ioprio_set(2), for which neither the standard library nor `rustix` nor
+/// `nix` has a function.
 #[allow(unsafe_code)]
 fn set_io_class(class: IoClass) {
     const IOPRIO_WHO_PROCESS: libc::c_int = 1;
@@ -71,7 +70,7 @@ fn set_io_class(class: IoClass) {
         )
     };
     if status != 0 {
-        tracing::debug!("the I/O class stays as it is");
+        tracing::debug!("cannot change the I/O scheduling class");
     }
 }
 
@@ -82,8 +81,8 @@ mod tests {
 
     use super::*;
 
-    /// Nice value and I/O class, as a process that this thread starts has them.
-    fn of_a_child() -> (String, String) {
+    /// Returns the nice value and the I/O class of a new child process.
+    fn priority_of_a_child() -> (String, String) {
         let output = |program: &str, args: &[&str]| {
             let output = Command::new(program).args(args).output().unwrap();
             String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -93,19 +92,19 @@ mod tests {
 
     #[test]
     #[ignore = "needs root; run scripts/test"]
-    fn what_is_urgent_is_so_until_it_ends_for_this_thread_and_its_children() {
+    fn a_raised_priority_ends_with_its_scope_for_the_thread_and_its_children() {
         let idle = ("19".to_owned(), "idle".to_owned());
         thread::spawn(move || {
-            give_way();
-            assert_eq!(of_a_child(), idle);
+            lower();
+            assert_eq!(priority_of_a_child(), idle);
             {
-                let _urgent = urgent();
-                let (nice, io) = of_a_child();
+                let _raised = raise();
+                let (nice, io) = priority_of_a_child();
                 assert_eq!(nice, "0");
                 assert!(io.starts_with("none"), "{io}");
             }
-            assert_eq!(of_a_child(), idle);
-            assert_eq!(thread::spawn(of_a_child).join().unwrap(), idle);
+            assert_eq!(priority_of_a_child(), idle);
+            assert_eq!(thread::spawn(priority_of_a_child).join().unwrap(), idle);
         })
         .join()
         .unwrap();

@@ -1,189 +1,210 @@
-//! One line at the foot of a terminal that says where a run is, and how long
-//! the stack is down already. The run writes a few numbers; a thread draws
-//! them. Nothing is drawn, and next to nothing spent, unless [`show`] was
-//! called.
+//! One line at the foot of a terminal: the position of the run, and since when
+//! the stack is down. The run sets a few values and a thread draws them, so the
+//! line goes on while the run waits. Without [`show`] nothing is drawn.
+//!
+//! Errors of the terminal are ignored, here and in [`print_above`]: a terminal
+//! that goes away must not end a run that has stacks to start. The crate
+//! `nutmeg` panics then.
 
 use std::io::{self, IsTerminal, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::sys::format::{human_bytes, human_duration};
 
-const TICK: Duration = Duration::from_millis(250);
-/// No rate is told before: it would jump.
-const SETTLE: Duration = Duration::from_secs(1);
-const WIDTH: usize = 80;
-const CLEAR: &str = "\r\x1b[K";
+const DRAW_INTERVAL: Duration = Duration::from_millis(250);
+/// No rate is shown earlier, because it would still vary too much.
+const RATE_DELAY: Duration = Duration::from_secs(1);
+/// Width of a terminal that does not tell its own, in columns.
+const DEFAULT_WIDTH: usize = 80;
+const CLEAR_LINE: &str = "\r\x1b[K";
 
-/// Bytes of the archive that are written; the writer's threads add to it.
-static WRITTEN: AtomicU64 = AtomicU64::new(0);
-/// Also the lock of whoever writes to the terminal; `None` when nothing is shown.
-static NOW: Mutex<Option<Now>> = Mutex::new(None);
+/// Bytes of the archive written so far. The writer's threads add to it.
+static WRITTEN_BYTES: AtomicU64 = AtomicU64::new(0);
+/// The position of the run; `None` when no line is shown. Its lock also
+/// serializes writes to the terminal.
+static POSITION: Mutex<Option<Position>> = Mutex::new(None);
 
 #[derive(Clone, Debug, Default)]
-struct Now {
-    /// From 1.
+struct Position {
+    /// Number of the stack, from 1; 0 before the first one.
     number: usize,
-    count: usize,
+    stack_count: usize,
     stack: String,
     phase: Option<&'static str>,
     down_since: Option<Instant>,
-    /// Of the archive that is being written.
-    archive: Option<Archive>,
+    /// The archive that is being written.
+    archive: Option<ArchiveSize>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Archive {
+struct ArchiveSize {
     bytes: u64,
-    members: u64,
+    member_count: u64,
     since: Instant,
 }
 
-/// Shows the line until dropped.
-pub struct Shown {
-    ends: Arc<AtomicBool>,
-    drawer: Option<JoinHandle<()>>,
+/// Shows the line until it is dropped.
+pub struct ProgressLine {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
-/// Shows the line, if stderr is a terminal that can erase one.
-pub fn show() -> Option<Shown> {
+/// Shows the line. Returns `None` if stderr is no terminal, or one that cannot
+/// erase a line (`TERM=dumb`).
+pub fn show() -> Option<ProgressLine> {
     let is_dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
     if !io::stderr().is_terminal() || is_dumb {
         return None;
     }
-    *lock() = Some(Now::default());
-    let ends = Arc::new(AtomicBool::new(false));
-    let is_over = ends.clone();
-    let draw = move || {
-        while !is_over.load(Ordering::Relaxed) {
+    *lock() = Some(Position::default());
+    let is_over = Arc::new(AtomicBool::new(false));
+    let ends = is_over.clone();
+    let draw_repeatedly = move || {
+        while !ends.load(Ordering::Relaxed) {
             draw(&lock());
-            thread::park_timeout(TICK);
+            thread::park_timeout(DRAW_INTERVAL);
         }
     };
-    Some(Shown {
-        ends,
-        drawer: Some(thread::spawn(draw)),
+    Some(ProgressLine {
+        is_over,
+        thread: Some(thread::spawn(draw_repeatedly)),
     })
 }
 
-impl Drop for Shown {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        if let Some(drawer) = self.drawer.take() {
-            drawer.thread().unpark();
-            let _ = drawer.join();
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
         }
         *lock() = None;
-        let _ = io::stderr().write_all(CLEAR.as_bytes());
+        let _ = io::stderr().write_all(CLEAR_LINE.as_bytes());
     }
 }
 
-pub fn stack(number: usize, count: usize, name: &str) {
-    change(|now| {
-        *now = Now {
+/// Begins a stack; `number` counts from 1.
+pub fn begin_stack(number: usize, stack_count: usize, name: &str) {
+    change(|position| {
+        *position = Position {
             number,
-            count,
+            stack_count,
             stack: name.to_owned(),
-            ..Now::default()
+            ..Position::default()
         };
     });
 }
 
-/// A phase begins; the archive of the one before is no longer shown.
-pub fn phase(name: &'static str) {
-    change(|now| {
-        now.phase = Some(name);
-        now.archive = None;
+/// Begins a phase of the stack. An archive of the phase before is no longer
+/// shown.
+pub fn begin_phase(name: &'static str) {
+    change(|position| {
+        position.phase = Some(name);
+        position.archive = None;
     });
 }
 
-/// From here on, or no longer, the stack is down.
-pub fn down(since: Option<Instant>) {
-    change(|now| now.down_since = since);
+/// Shows since when the stack is down; `None` when it is up.
+pub fn set_down_since(since: Option<Instant>) {
+    change(|position| position.down_since = since);
 }
 
-/// An archive of this length is begun.
-pub fn archive(bytes: u64, members: u64) {
-    WRITTEN.store(0, Ordering::Relaxed);
+/// Begins an archive, and shows how much of it is written.
+pub fn begin_archive(bytes: u64, member_count: u64) {
+    WRITTEN_BYTES.store(0, Ordering::Relaxed);
     let since = Instant::now();
-    change(|now| {
-        now.archive = Some(Archive {
+    change(|position| {
+        position.archive = Some(ArchiveSize {
             bytes,
-            members,
+            member_count,
             since,
         });
     });
 }
 
-/// So much more of it is written.
-pub fn wrote(bytes: u64) {
-    WRITTEN.fetch_add(bytes, Ordering::Relaxed);
+/// Adds to the bytes of the archive that are written.
+pub fn add_written_bytes(bytes: u64) {
+    WRITTEN_BYTES.fetch_add(bytes, Ordering::Relaxed);
 }
 
-/// Writes a whole line to stderr, above the one that is shown. A closed stderr
-/// must not end a run that has stacks to start.
+/// Writes a whole line of the log to stderr, above the progress line if one is
+/// shown.
 pub fn print_above(line: &str) {
-    let now = lock();
-    let line = match *now {
-        Some(_) => format!("{CLEAR}{line}"),
+    let position = lock();
+    let line = match *position {
+        Some(_) => format!("{CLEAR_LINE}{line}"),
         None => line.to_owned(),
     };
     let _ = io::stderr().write_all(line.as_bytes());
-    draw(&now);
+    draw(&position);
 }
 
-fn lock() -> std::sync::MutexGuard<'static, Option<Now>> {
-    NOW.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock() -> MutexGuard<'static, Option<Position>> {
+    POSITION.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn change(act: impl FnOnce(&mut Now)) {
-    let mut now = lock();
-    if let Some(now) = now.as_mut() {
-        act(now);
+fn change(act: impl FnOnce(&mut Position)) {
+    let mut position = lock();
+    if let Some(position) = position.as_mut() {
+        act(position);
     }
-    draw(&now);
+    draw(&position);
 }
 
-fn draw(now: &Option<Now>) {
-    let Some(now) = now.as_ref().filter(|now| now.number > 0) else {
+fn draw(position: &Option<Position>) {
+    let Some(position) = position.as_ref().filter(|position| position.number > 0) else {
         return;
     };
     let width = rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| size.ws_col.into());
-    let width = if width == 0 { WIDTH } else { width };
-    let text = line(now, WRITTEN.load(Ordering::Relaxed), Instant::now());
-    // One column is left: a terminal may wrap when the last is filled.
+    let width = if width == 0 { DEFAULT_WIDTH } else { width };
+    let text = line(
+        position,
+        WRITTEN_BYTES.load(Ordering::Relaxed),
+        Instant::now(),
+    );
+    // The last column stays empty: some terminals wrap once it is filled.
     let text: String = text.chars().take(width - 1).collect();
-    let _ = io::stderr().write_all(format!("{CLEAR}{text}").as_bytes());
+    let _ = io::stderr().write_all(format!("{CLEAR_LINE}{text}").as_bytes());
 }
 
 /// `[2/5] immich: DOWN 12 s: archive 1.2 GiB of 4.0 GiB in 812 members, ...`
-fn line(now: &Now, written: u64, time: Instant) -> String {
-    let mut parts = vec![format!("[{}/{}] {}", now.number, now.count, now.stack)];
-    if let Some(since) = now.down_since {
-        let seconds = time.saturating_duration_since(since).as_secs();
+fn line(position: &Position, written_bytes: u64, now: Instant) -> String {
+    let mut parts = vec![format!(
+        "[{}/{}] {}",
+        position.number, position.stack_count, position.stack
+    )];
+    if let Some(since) = position.down_since {
+        let seconds = now.saturating_duration_since(since).as_secs();
         parts.push(format!("DOWN {seconds} s"));
     }
-    match now.archive {
-        Some(archive) => parts.push(archive_line(archive, written, time)),
-        None => parts.extend(now.phase.map(str::to_owned)),
+    match position.archive {
+        Some(archive) => parts.push(archive_text(archive, written_bytes, now)),
+        None => parts.extend(position.phase.map(str::to_owned)),
     }
     parts.join(": ")
 }
 
-fn archive_line(archive: Archive, written: u64, time: Instant) -> String {
-    let done = human_bytes(written);
-    let all = human_bytes(archive.bytes);
-    let mut line = format!("archive {done} of {all} in {} members", archive.members);
-    let elapsed = time.saturating_duration_since(archive.since);
-    if elapsed >= SETTLE && written > 0 {
-        let rate = written as f64 / elapsed.as_secs_f64();
-        let left = archive.bytes.saturating_sub(written) as f64 / rate;
-        let left = human_duration((left * 1000.0) as u64);
-        line += &format!(", {}/s, {left} left", human_bytes(rate as u64));
+fn archive_text(archive: ArchiveSize, written_bytes: u64, now: Instant) -> String {
+    let mut text = format!(
+        "archive {} of {} in {} members",
+        human_bytes(written_bytes),
+        human_bytes(archive.bytes),
+        archive.member_count
+    );
+    let elapsed = now.saturating_duration_since(archive.since);
+    if elapsed >= RATE_DELAY && written_bytes > 0 {
+        let bytes_per_second = written_bytes as f64 / elapsed.as_secs_f64();
+        let seconds_left = archive.bytes.saturating_sub(written_bytes) as f64 / bytes_per_second;
+        text += &format!(
+            ", {}/s, {} left",
+            human_bytes(bytes_per_second as u64),
+            human_duration((seconds_left * 1000.0) as u64)
+        );
     }
-    line
+    text
 }
 
 #[cfg(test)]
@@ -191,31 +212,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_says_where_a_run_is_and_since_when_the_stack_is_down() {
-        let time = Instant::now();
-        let ago = |seconds| time.checked_sub(Duration::from_secs(seconds));
-        let up = Now {
+    fn the_line_shows_stack_phase_downtime_and_rate() {
+        let now = Instant::now();
+        let ago = |seconds| now.checked_sub(Duration::from_secs(seconds));
+        let up = Position {
             number: 2,
-            count: 5,
+            stack_count: 5,
             stack: "immich".to_owned(),
             phase: Some("measure"),
-            ..Now::default()
+            ..Position::default()
         };
-        let down = Now {
+        let down = Position {
             phase: Some("stop"),
             down_since: ago(12),
             ..up.clone()
         };
-        let archive = |seconds| Now {
+        let archive = |seconds| Position {
             phase: Some("archive"),
-            archive: Some(Archive {
+            archive: Some(ArchiveSize {
                 bytes: 4 << 30,
-                members: 812,
+                member_count: 812,
                 since: ago(seconds).unwrap(),
             }),
             ..down.clone()
         };
-        let started = Now {
+        let started = Position {
             phase: Some("start"),
             ..down.clone()
         };
@@ -235,8 +256,8 @@ mod tests {
             ),
             (started, 4 << 30, "[2/5] immich: DOWN 12 s: start"),
         ];
-        for (now, written, expected) in cases {
-            assert_eq!(line(&now, written, time), expected);
+        for (position, written_bytes, expected) in cases {
+            assert_eq!(line(&position, written_bytes, now), expected);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! SIGTERM, SIGINT and SIGHUP ask for an early end: what was stopped is
-//! started, the partial is removed, and the exit status says so. A second one
-//! also ends the wait until what was started is healthy.
+//! SIGTERM, SIGINT and SIGHUP ask the program to end early. It then starts what
+//! it has stopped, removes the unfinished archive and reports the signal by its
+//! exit status. A second signal also ends the wait for healthy containers.
 
 use std::fs;
 use std::sync::Arc;
@@ -11,61 +11,63 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use signal_hook::iterator;
 
-/// By default, none is ever received.
+/// The signals that have arrived. All clones share them; the default never
+/// receives any.
 #[derive(Clone, Debug, Default)]
 pub struct Signals(Arc<Received>);
 
 #[derive(Debug, Default)]
 struct Received {
-    flag: AtomicBool,
-    /// The first one.
-    number: AtomicI32,
+    is_received: AtomicBool,
+    /// Number of the first signal.
+    first: AtomicI32,
     count: AtomicUsize,
 }
 
 impl Signals {
-    /// From here on these signals are noted, and do no more than that. One
-    /// that is ignored stays so: `nohup` does that to SIGHUP.
+    /// Starts to record signals, which no longer end the process by themselves.
+    /// A signal that is ignored stays ignored: `nohup` relies on that for
+    /// SIGHUP.
     pub fn install() -> Result<Signals> {
         let signals = Signals::default();
         let numbers = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].map(|s| s as i32);
         let numbers = numbers.into_iter().filter(|number| !is_ignored(*number));
-        let mut pending = iterator::Signals::new(numbers).context("handle signals")?;
+        let mut pending = iterator::Signals::new(numbers).context("cannot handle signals")?;
         let received = signals.0.clone();
         thread::spawn(move || {
             for number in pending.forever() {
-                received.note(number);
+                received.record(number);
             }
         });
         Ok(signals)
     }
 
-    /// As if it had come.
+    /// Records a signal as if it had arrived.
     #[cfg(test)]
-    pub fn note(&self, number: i32) {
-        self.0.note(number);
+    pub fn record(&self, number: i32) {
+        self.0.record(number);
     }
 
-    /// For loops that look at it often.
+    /// Whether a signal has arrived, for loops that check it often.
     pub fn flag(&self) -> &AtomicBool {
-        &self.0.flag
+        &self.0.is_received
     }
 
-    /// The signal that asked for an end, if one did.
+    /// The name of the first signal that has arrived.
     pub fn received(&self) -> Option<&'static str> {
-        if !self.0.flag.load(Ordering::Acquire) {
+        if !self.0.is_received.load(Ordering::Acquire) {
             return None;
         }
-        Some(name(self.0.number.load(Ordering::Relaxed)))
+        Some(name(self.0.first.load(Ordering::Relaxed)))
     }
 
-    /// An end was asked for more than once.
-    pub fn is_pressed(&self) -> bool {
+    /// Whether a second signal has arrived.
+    pub fn is_repeated(&self) -> bool {
         self.0.count.load(Ordering::Relaxed) > 1
     }
 
     /// # Errors
-    /// When an end was asked for.
+    /// When a signal has arrived.
     pub fn check(&self) -> Result<()> {
         match self.received() {
             Some(signal) => bail!("interrupted by {signal}"),
@@ -75,21 +77,25 @@ impl Signals {
 }
 
 impl Received {
-    fn note(&self, number: i32) {
+    fn record(&self, number: i32) {
         if self.count.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.number.store(number, Ordering::Relaxed);
-            self.flag.store(true, Ordering::Release);
+            self.first.store(number, Ordering::Relaxed);
+            self.is_received.store(true, Ordering::Release);
             tracing::warn!(
                 signal = name(number),
-                "ending, once what was stopped is up and healthy; a second signal ends that wait"
+                "ending early, after stopped containers are started and healthy; a second signal \
+                 ends the wait for their health"
             );
         } else {
-            tracing::warn!(signal = name(number), "no longer waiting for health");
+            tracing::warn!(
+                signal = name(number),
+                "no longer waiting for healthy containers"
+            );
         }
     }
 }
 
-/// By the mask in /proc/self/status (proc_pid_status(5)).
+/// Reads the mask of ignored signals in /proc/self/status (proc_pid_status(5)).
 fn is_ignored(number: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

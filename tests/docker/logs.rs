@@ -111,7 +111,7 @@ fn a_log_file_that_cannot_be_written_is_reported_and_the_backup_made() {
         let path = place.path(path);
         place.config(json!([stack.name]), json!({"logFile": path}));
         let json = place.run().expect_status(2).json();
-        let expected = format!("write {}: {reason}", path.display());
+        let expected = format!("cannot write to the log file {}: {reason}", path.display());
         assert_contains(json["errors"][0].as_str().unwrap(), &expected);
         assert_eq!(stack.outcome(&json)["status"], "ok");
         let report = output(&mut place.program(&["report"])).stdout;

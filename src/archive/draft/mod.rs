@@ -4,7 +4,7 @@
 //! A draft is an archive as of some scan, in several files. An [`Update`] holds
 //! what a later scan found to be different, already in its final form; writing
 //! it ([`Update::write`]) is all that need be done while the stack is down.
-//! Putting the files together ([`Update::apply`]) can wait until it is up again.
+//! Putting the files together ([`Update::assemble`]) can wait until it is up again.
 
 mod pieces;
 pub mod relocate;
@@ -25,9 +25,9 @@ use crate::archive::tar::ALIGNED_FROM_BYTES;
 use crate::archive::write::block_hashes::{Blocks, Compared};
 use crate::archive::write::kept::{Kept, kept, subtract, total_bytes};
 use crate::archive::write::layout::Layout;
-use crate::archive::write::reading::Reading;
+use crate::archive::write::options::ReadOptions;
 use crate::archive::write::share::unshare_blocks;
-use crate::archive::write::{WriteSummary, Written, write_ranges};
+use crate::archive::write::{WriteResult, WriteSummary, write_ranges};
 use crate::scan::{Inventory, Keys, Node, Trust};
 
 /// So much is in the page cache for it, before it is asked whether to go on.
@@ -62,7 +62,7 @@ pub struct Update {
     out: usize,
     /// The larger files in that, ascending.
     compared: Vec<Compared>,
-    written: Written,
+    written: WriteResult,
     /// In the archive, ascending: what this shares with files that were being
     /// written to; see [`Draft::busy_after`].
     busy: Vec<Range<u64>>,
@@ -70,7 +70,7 @@ pub struct Update {
 
 /// How an update was put together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Applied {
+pub struct Assembled {
     /// The file that is the archive now.
     pub file: usize,
     pub copied_bytes: u64,
@@ -84,10 +84,10 @@ impl Draft {
     pub fn write(
         layout: Layout,
         inventory: &Inventory,
-        reading: Reading<'_>,
+        reading: ReadOptions<'_>,
         (trust, settled_after): (&Trust, Duration),
         out: &File,
-    ) -> Result<(Draft, Written)> {
+    ) -> Result<(Draft, WriteResult)> {
         let all = layout.start()..layout.archive_bytes();
         let written = write_ranges(
             &layout,
@@ -147,7 +147,7 @@ impl Draft {
             kept: locate(&self.pieces, &kept),
             fresh,
             compared,
-            written: Written::default(),
+            written: WriteResult::default(),
             busy: Vec::new(),
         }
     }
@@ -232,7 +232,7 @@ impl Update {
         &mut self,
         draft: &Draft,
         inventory: &Inventory,
-        reading: Reading<'_>,
+        reading: ReadOptions<'_>,
         out: &File,
     ) -> Result<()> {
         let (layout, fresh) = (&self.layout, &self.fresh);
@@ -263,7 +263,7 @@ impl Update {
 
     /// Bytes that are not in the draft; once they are written, without the
     /// blocks that turned out to be.
-    pub fn fresh_bytes(&self) -> u64 {
+    pub fn delta_bytes(&self) -> u64 {
         total_bytes(&self.fresh)
     }
 
@@ -279,7 +279,12 @@ impl Update {
     /// Puts the archive together in one of the `files`: by sharing blocks, or
     /// in the one in which least has to be copied. `room_bytes` are free on
     /// their file system.
-    pub fn apply(&self, files: &[&File], room_bytes: u64, cancel: &AtomicBool) -> Result<Applied> {
+    pub fn assemble(
+        &self,
+        files: &[&File],
+        room_bytes: u64,
+        cancel: &AtomicBool,
+    ) -> Result<Assembled> {
         let pieces = self.pieces();
         let can_share = self.can_share(&pieces, files, cancel)?;
         let file = if can_share {
@@ -300,7 +305,7 @@ impl Update {
             }
         }
         rustix::fs::ftruncate(target, self.layout.archive_bytes())?;
-        Ok(Applied { file, copied_bytes })
+        Ok(Assembled { file, copied_bytes })
     }
 
     /// Gives the archive blocks of its own for what it shares with files that
@@ -331,7 +336,7 @@ impl Update {
     }
 
     /// What [`unshare`](Update::unshare) needs at most.
-    pub fn busy_bytes(&self) -> u64 {
+    pub fn contended_bytes(&self) -> u64 {
         total_bytes(&self.busy)
     }
 
@@ -339,9 +344,9 @@ impl Update {
         &self.written.summary
     }
 
-    /// See [`Written::left_out_bytes`].
-    pub fn left_out_bytes(&self) -> u64 {
-        self.written.left_out_bytes
+    /// See [`WriteResult::deferred_bytes`].
+    pub fn deferred_bytes(&self) -> u64 {
+        self.written.deferred_bytes
     }
 
     fn can_share(&self, pieces: &[Piece], files: &[&File], cancel: &AtomicBool) -> Result<bool> {

@@ -5,7 +5,8 @@ use std::io::Read;
 use proptest::prelude::*;
 
 use super::*;
-use crate::archive::tar::encode::{Scratch, render_entry, stored_bytes};
+use crate::archive::tar::entry_head::{render_head, stored_bytes};
+use crate::archive::tar::head::HeadBuffers;
 use crate::archive::tar::pax::records;
 use crate::scan::{Entry, Extent, Node};
 
@@ -256,11 +257,11 @@ proptest! {
         prop_assert_eq!(layout.start() % 4096, 0);
         prop_assert!(layout.manifest_bytes_max() >= reserved_bytes);
         prop_assert_eq!(layout.offsets[0], layout.start());
-        let (mut scratch, mut header) = (Scratch::default(), Vec::new());
+        let (mut buffers, mut header) = (HeadBuffers::default(), Vec::new());
         for (index, entry) in inventory.entries.iter().enumerate() {
             let offset = layout.offsets[index];
             header.clear();
-            render_entry(&inventory, index, offset, &mut scratch, &mut header);
+            render_head(&inventory, index, offset, &mut buffers, &mut header);
             let stored = stored_bytes(&inventory, entry.node);
             let data = offset + header.len() as u64;
             prop_assert_eq!(offset % 512, 0);
@@ -291,10 +292,10 @@ proptest! {
         let aligned = inventory(b"p", std::slice::from_ref(&child));
         child.entry.node = Node::File { bytes: 1, sparse: NONE };
         let plain = inventory(b"p", std::slice::from_ref(&child));
-        let (mut scratch, offset) = (Scratch::default(), blocks * 512);
+        let (mut buffers, offset) = (HeadBuffers::default(), blocks * 512);
         let mut length = |inventory| {
             let mut header = Vec::new();
-            render_entry(inventory, 1, offset, &mut scratch, &mut header);
+            render_head(inventory, 1, offset, &mut buffers, &mut header);
             header.len() as u64
         };
         let (aligned, plain) = (length(&aligned), length(&plain));

@@ -7,16 +7,16 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use super::{Layout, ManifestSlot, is_complete, read_manifest, write_manifest, write_members};
-use super::{Reading, WriteSummary};
+use super::{ReadOptions, WriteSummary};
 use crate::scan::{Exclude, Inventory, Source, scan};
 
 mod damage;
 mod differs;
 mod facts;
-mod foreign;
 mod forge;
 mod hostile;
 mod layout;
+mod manifest;
 mod order;
 mod races;
 mod readers;
@@ -41,8 +41,8 @@ fn sources(tree: &Path) -> Vec<Source> {
     vec![Source::open("stack", tree).unwrap()]
 }
 
-fn reading<'a>(sources: &'a [Source], cancel: &'a AtomicBool) -> Reading<'a> {
-    Reading {
+fn reading<'a>(sources: &'a [Source], cancel: &'a AtomicBool) -> ReadOptions<'a> {
+    ReadOptions {
         sources,
         cancel,
         is_live: false,

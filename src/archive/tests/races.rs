@@ -104,7 +104,7 @@ fn a_file_whose_inode_is_numbered_anew_is_archived_while_down() {
     assert!(fs::read(&path).unwrap() == expected);
     // The controls: not while others may write, nor what has other times.
     let archive = |inventory: &Inventory, is_live: bool| {
-        let reading = Reading {
+        let reading = ReadOptions {
             is_live,
             ..reading(&sources, &GO_ON)
         };

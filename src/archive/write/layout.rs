@@ -2,7 +2,8 @@ use std::ops::Range;
 
 use tar::EntryType;
 
-use crate::archive::tar::encode::{Member, Scratch, head_bytes, stored_bytes};
+use crate::archive::tar::entry_head::{head_bytes, stored_bytes};
+use crate::archive::tar::head::{HeadBuffers, MemberHead};
 use crate::archive::tar::{ALIGNMENT_BYTES, BLOCK_BYTES};
 use crate::scan::Inventory;
 
@@ -33,15 +34,15 @@ pub struct Layout {
 
 impl Layout {
     pub fn new(inventory: &Inventory, manifest: &ManifestSlot) -> Layout {
-        let mut scratch = Scratch::default();
-        let (manifest_header, manifest_bytes) = manifest.render(&mut scratch);
+        let mut buffers = HeadBuffers::default();
+        let (manifest_header, manifest_bytes) = manifest.render(&mut buffers);
         let mut offset = manifest_header.len() as u64 + manifest_bytes;
         debug_assert_eq!(offset % ALIGNMENT_BYTES, 0);
         let mut offsets = Vec::with_capacity(inventory.entries.len() + 1);
         for (index, entry) in inventory.entries.iter().enumerate() {
             offsets.push(offset);
             let stored = stored_bytes(inventory, entry.node);
-            offset += head_bytes(inventory, index, offset, &mut scratch)
+            offset += head_bytes(inventory, index, offset, &mut buffers)
                 + stored.next_multiple_of(BLOCK_BYTES);
         }
         offsets.push(offset);
@@ -91,18 +92,18 @@ impl Layout {
 impl ManifestSlot {
     /// Header and exact data size; together a multiple of
     /// [`ALIGNMENT_BYTES`].
-    fn render(&self, scratch: &mut Scratch) -> (Vec<u8>, u64) {
-        let mut header = self.header(0, scratch);
+    fn render(&self, buffers: &mut HeadBuffers) -> (Vec<u8>, u64) {
+        let mut header = self.header(0, buffers);
         let region_bytes =
             (header.len() as u64 + self.reserved_bytes + 1).next_multiple_of(ALIGNMENT_BYTES);
         let data_bytes = region_bytes - header.len() as u64;
-        header = self.header(data_bytes, scratch);
+        header = self.header(data_bytes, buffers);
         (header, data_bytes)
     }
 
-    fn header(&self, data_bytes: u64, scratch: &mut Scratch) -> Vec<u8> {
+    fn header(&self, data_bytes: u64, buffers: &mut HeadBuffers) -> Vec<u8> {
         let mut header = Vec::new();
-        let member = Member {
+        let head = MemberHead {
             path: self.name.as_bytes(),
             kind: EntryType::Regular,
             mode: 0o600,
@@ -116,7 +117,7 @@ impl ManifestSlot {
             sparse: None,
             is_aligned: false,
         };
-        member.render(0, std::iter::empty(), scratch, &mut header);
+        head.render(0, std::iter::empty(), buffers, &mut header);
         header
     }
 }

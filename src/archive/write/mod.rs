@@ -3,7 +3,7 @@
 pub mod block_hashes;
 pub mod kept;
 pub mod layout;
-pub mod reading;
+pub mod options;
 pub mod render;
 pub mod share;
 pub mod sink;
@@ -21,11 +21,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::archive::tar::ALIGNED_FROM_BYTES;
-use crate::archive::tar::encode::stored_bytes;
+use crate::archive::tar::entry_head::stored_bytes;
 use crate::archive::write::block_hashes::Compared;
 use crate::archive::write::kept::{subtract, total_bytes};
 use crate::archive::write::layout::Layout;
-use crate::archive::write::reading::{Reading, Sharing};
+use crate::archive::write::options::{ReadOptions, ShareOptions};
 use crate::archive::write::render::{Changed, Renderer};
 use crate::archive::write::share::is_never_possible;
 use crate::archive::write::sink::{Buffer, Sink};
@@ -65,7 +65,7 @@ pub struct WriteSummary {
 pub fn write_members(
     layout: &Layout,
     inventory: &Inventory,
-    reading: Reading<'_>,
+    reading: ReadOptions<'_>,
     out: &File,
 ) -> Result<WriteSummary> {
     let all = layout.start()..layout.archive_bytes();
@@ -73,14 +73,14 @@ pub fn write_members(
 }
 
 #[derive(Default)]
-pub struct Written {
+pub struct WriteResult {
     pub summary: WriteSummary,
     /// Entries that changed while they were read, or were left out.
     pub(crate) changed: BTreeSet<usize>,
     /// What of which entries is shared, in the archive, ascending.
     pub(crate) shared: Vec<(usize, Range<u64>)>,
-    /// What was not written yet; see [`Sharing::later_from_bytes`].
-    pub left_out_bytes: u64,
+    /// What was not written yet; see [`ShareOptions::deferred_from_bytes`].
+    pub deferred_bytes: u64,
 }
 
 /// Writes what of the archive is in `ranges` (ascending), but for those blocks
@@ -88,11 +88,11 @@ pub struct Written {
 pub(crate) fn write_ranges(
     layout: &Layout,
     inventory: &Inventory,
-    reading: Reading<'_>,
+    reading: ReadOptions<'_>,
     out: &File,
     ranges: &[Range<u64>],
     compared: &[Compared],
-) -> Result<Written> {
+) -> Result<WriteResult> {
     let already_changed = inventory.entries.iter().enumerate();
     let already_changed = already_changed.filter(|(_, entry)| entry.changed);
     let changed: Changed = Mutex::new(already_changed.map(|(index, _)| index).collect());
@@ -135,11 +135,11 @@ pub(crate) fn write_ranges(
         shared_bytes: total_bytes(placed.shared.iter().map(|(_, range)| range)),
         refused_count: placed.refused_count,
     };
-    Ok(Written {
+    Ok(WriteResult {
         summary,
         changed,
         shared: placed.shared,
-        left_out_bytes: total_bytes(&placed.left_out),
+        deferred_bytes: total_bytes(&placed.left_out),
     })
 }
 
@@ -155,9 +155,9 @@ struct Placed {
 fn share_data(
     layout: &Layout,
     inventory: &Inventory,
-    reading: Reading<'_>,
+    reading: ReadOptions<'_>,
     changed: &Changed,
-    (out, sharing): (&File, Sharing<'_>),
+    (out, sharing): (&File, ShareOptions<'_>),
     ranges: &[Range<u64>],
 ) -> Result<Placed> {
     let mut placed = Placed::default();
@@ -192,7 +192,7 @@ fn share_data(
             continue;
         }
         let is_left_out = reading.is_live
-            && stored >= sharing.later_from_bytes
+            && stored >= sharing.deferred_from_bytes
             && lately.is_none_or(|lately| !entry.is_older(lately));
         match renderer.share_data(index, out, is_left_out)? {
             Ok(ranges) if is_left_out => placed.left_out.extend(ranges),
@@ -228,7 +228,7 @@ fn write_windows(
                 }
             }
         }
-        progress::wrote(end - start);
+        progress::add_written_bytes(end - start);
     }
     Ok(())
 }

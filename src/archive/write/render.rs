@@ -10,9 +10,10 @@ use rustix::fs::{Advice, FileType, OFlags, Statx, makedev};
 use rustix::io::Errno;
 
 use crate::archive::tar::ALIGNMENT_BYTES;
-use crate::archive::tar::encode::{Scratch, render_entry, stored_bytes};
+use crate::archive::tar::entry_head::{render_head, stored_bytes};
+use crate::archive::tar::head::HeadBuffers;
 use crate::archive::write::layout::Layout;
-use crate::archive::write::reading::Reading;
+use crate::archive::write::options::ReadOptions;
 use crate::archive::write::share::share_blocks;
 use crate::scan::mutation::mutated;
 use crate::scan::{
@@ -31,9 +32,9 @@ pub(crate) type Changed = Mutex<BTreeSet<usize>>;
 pub(crate) struct Renderer<'a> {
     layout: &'a Layout,
     inventory: &'a Inventory,
-    reading: Reading<'a>,
+    reading: ReadOptions<'a>,
     changed: &'a Changed,
-    scratch: Scratch,
+    buffers: HeadBuffers,
     header: Vec<u8>,
     path: Vec<u8>,
     /// The directory that was last read from, by the index of its entry.
@@ -46,7 +47,7 @@ impl<'a> Renderer<'a> {
     pub(crate) fn new(
         layout: &'a Layout,
         inventory: &'a Inventory,
-        reading: Reading<'a>,
+        reading: ReadOptions<'a>,
         changed: &'a Changed,
     ) -> Renderer<'a> {
         Renderer {
@@ -54,7 +55,7 @@ impl<'a> Renderer<'a> {
             inventory,
             reading,
             changed,
-            scratch: Scratch::default(),
+            buffers: HeadBuffers::default(),
             header: Vec::new(),
             path: Vec::new(),
             directory: None,
@@ -88,11 +89,11 @@ impl<'a> Renderer<'a> {
         let mut filled = 0;
         if position < data_start {
             self.header.clear();
-            render_entry(
+            render_head(
                 self.inventory,
                 index,
                 member_start,
-                &mut self.scratch,
+                &mut self.buffers,
                 &mut self.header,
             );
             debug_assert_eq!(self.header.len() as u64, data_start - member_start);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::archive::tar::encode::stored_bytes;
+use crate::archive::tar::entry_head::stored_bytes;
 use crate::archive::write::block_hashes::Compared;
 use crate::archive::write::kept::subtract;
 use crate::archive::write::layout::Layout;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::archive::{Draft, Layout, Reading, Sharing, Update, WriteSummary};
+use crate::archive::{Draft, Layout, ReadOptions, ShareOptions, Update, WriteSummary};
 use crate::scan::{self, Inventory, Source, Trust};
 use crate::store::Partial;
 use crate::sys::format::human_bytes;
@@ -33,8 +33,8 @@ pub struct Precopy<'a> {
     pub sources: &'a [Source],
     pub scan: &'a dyn Fn() -> Result<Inventory>,
     pub layout: &'a dyn Fn(&Inventory) -> Result<Layout>,
-    /// See [`Reading::share`].
-    pub share: Option<Sharing<'a>>,
+    /// See [`ReadOptions::share`].
+    pub share: Option<ShareOptions<'a>>,
     pub cancel: &'a AtomicBool,
     /// See [`PASS_FROM_BYTES`] and [`SETTLED_AFTER`](scan::SETTLED_AFTER).
     pub pass_from_bytes: u64,
@@ -53,7 +53,7 @@ pub struct Drafted {
     /// By the last pass.
     pub copied_bytes: u64,
     /// By the last pass, until the stack is down.
-    left_out_bytes: u64,
+    deferred_bytes: u64,
     /// Whether a pass has compared blocks.
     has_compared: bool,
     pub summary: WriteSummary,
@@ -97,8 +97,8 @@ impl Precopy<'_> {
             scratches: Vec::new(),
             draft,
             pass_count: 1,
-            copied_bytes: archive_bytes - written.left_out_bytes,
-            left_out_bytes: written.left_out_bytes,
+            copied_bytes: archive_bytes - written.deferred_bytes,
+            deferred_bytes: written.deferred_bytes,
             has_compared: false,
             summary: written.summary,
             untrusted_bytes,
@@ -113,22 +113,22 @@ impl Precopy<'_> {
         let layout = (self.layout)(&inventory)?;
         let update = drafted.draft.compare(layout, &inventory);
         // What was left out will be once more.
-        let fresh_bytes = update.fresh_bytes().saturating_sub(drafted.left_out_bytes);
+        let delta_bytes = update.delta_bytes().saturating_sub(drafted.deferred_bytes);
         // How much less than that is to be written only the first time shows.
         let is_comparable = update.is_comparable();
         let is_less =
-            fresh_bytes < drafted.copied_bytes / 2 || is_comparable && !drafted.has_compared;
-        let is_worthwhile = fresh_bytes > self.pass_from_bytes && is_less;
+            delta_bytes < drafted.copied_bytes / 2 || is_comparable && !drafted.has_compared;
+        let is_worthwhile = delta_bytes > self.pass_from_bytes && is_less;
         // The running stack may need room there, too.
-        if !is_worthwhile || fresh_bytes > (self.available_bytes)()? / 2 {
+        if !is_worthwhile || delta_bytes > (self.available_bytes)()? / 2 {
             return Ok(false);
         }
-        tracing::info!(changed = human_bytes(fresh_bytes), "copying what changed");
+        tracing::info!(changed = human_bytes(delta_bytes), "copying what changed");
         let trust = self.sync(&inventory)?;
         let update = self.write(drafted, update, &inventory, true)?;
         drafted.has_compared |= is_comparable;
-        drafted.left_out_bytes = update.left_out_bytes();
-        drafted.copied_bytes = update.fresh_bytes() - update.left_out_bytes();
+        drafted.deferred_bytes = update.deferred_bytes();
+        drafted.copied_bytes = update.delta_bytes() - update.deferred_bytes();
         drafted.draft.advance(update, &inventory, &trust);
         drafted.pass_count += 1;
         Ok(true)
@@ -138,7 +138,7 @@ impl Precopy<'_> {
     /// is no room for it beside the draft.
     pub fn update(&self, drafted: &mut Drafted, inventory: &Inventory) -> Result<Option<Update>> {
         let update = drafted.draft.compare((self.layout)(inventory)?, inventory);
-        if update.fresh_bytes() + SPARE_BYTES > (self.available_bytes)()? {
+        if update.delta_bytes() + SPARE_BYTES > (self.available_bytes)()? {
             return Ok(None);
         }
         self.write(drafted, update, inventory, false).map(Some)
@@ -165,7 +165,7 @@ impl Precopy<'_> {
     pub fn finish(&self, drafted: Drafted, update: Update) -> Result<Finished> {
         let room_bytes = (self.available_bytes)()?;
         let applied = update
-            .apply(&drafted.files(), room_bytes, self.cancel)
+            .assemble(&drafted.files(), room_bytes, self.cancel)
             .with_context(|| format!("put together {}", drafted.partial.path().display()))?;
         tracing::info!(
             copied = human_bytes(applied.copied_bytes),
@@ -182,7 +182,7 @@ impl Precopy<'_> {
         // They would keep blocks shared.
         drop(scratches);
         // The stack needs room, too.
-        let unshared_bytes = match update.busy_bytes() < (self.available_bytes)()? / 2 {
+        let unshared_bytes = match update.contended_bytes() < (self.available_bytes)()? / 2 {
             true => update
                 .unshare(partial.file(), self.cancel)
                 .with_context(|| format!("write {}", partial.path().display()))?,
@@ -206,8 +206,8 @@ impl Precopy<'_> {
         scan::sync(self.sources, inventory).context("sync the stack's file systems")
     }
 
-    fn reading(&self, is_live: bool) -> Reading<'_> {
-        Reading {
+    fn reading(&self, is_live: bool) -> ReadOptions<'_> {
+        ReadOptions {
             sources: self.sources,
             cancel: self.cancel,
             is_live,

@@ -1,10 +1,10 @@
-//! What holds of any report.
+//! Properties of every report.
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::outcome::Recovered;
-use crate::sys::format::WIDTH;
+use crate::outcome::RecoveredStack;
+use crate::report::page::WIDTH;
 
 fn any_text() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z ]{0,200}", "\\PC{0,60}", any::<String>()]
@@ -68,7 +68,7 @@ fn any_stack() -> impl Strategy<Value = StackOutcome> {
                     phases: times.into_iter().map(time).collect(),
                     coverage: mounts
                         .into_iter()
-                        .map(|(name, archived, reason)| Coverage {
+                        .map(|(name, archived, reason)| MountCoverage {
                             kind: MountKind::Bind,
                             used_by: vec![name.clone()],
                             name,
@@ -106,7 +106,7 @@ fn any_run() -> impl Strategy<Value = RunOutcome> {
                 program_version: name.clone(),
                 finished: finished.then(|| time("04:00:00")),
                 interrupted,
-                recovered: vec![Recovered {
+                recovered: vec![RecoveredStack {
                     stack: name.clone(),
                     services: texts.clone(),
                     error: error.clone(),
@@ -139,8 +139,8 @@ fn any_run() -> impl Strategy<Value = RunOutcome> {
 
 proptest! {
     #[test]
-    fn any_outcome_renders_as_narrow_ascii(run in any_run()) {
-        let text = text(&run);
+    fn every_report_is_ascii_of_at_most_72_columns(run in any_run()) {
+        let text = run_text(&run);
         for line in text.lines() {
             prop_assert!(line.len() <= WIDTH, "{:?}", line);
             prop_assert!(line.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{:?}", line);
@@ -150,17 +150,16 @@ proptest! {
     }
 
     #[test]
-    fn any_outcome_has_a_subject_of_one_line(run in any_run(), tag in any_text()) {
-        let subject = subject(&run, &tag);
+    fn every_subject_is_one_line_of_ascii(run in any_run(), tag in any_text()) {
+        let subject = run_subject(&run, &tag);
         prop_assert!(subject.bytes().all(|byte| matches!(byte, b' '..=b'~')));
         prop_assert!((8..=150).contains(&subject.len()));
     }
 
-    /// Nothing of a message is lost by escaping and wrapping.
     #[test]
-    fn every_failure_is_told_in_full(message in "[a-z/]{1,30}( [a-z/]{1,90}){0,20}") {
+    fn every_failure_is_in_the_report_in_full(message in "[a-z/]{1,30}( [a-z/]{1,90}){0,20}") {
         let stack = failed("a", StackStatus::Failed, &[(Phase::Stop, &message)]);
         let squeeze = |text: &str| text.split_whitespace().collect::<String>();
-        prop_assert!(squeeze(&text(&run(vec![stack]))).contains(&squeeze(&message)));
+        prop_assert!(squeeze(&run_text(&run(vec![stack]))).contains(&squeeze(&message)));
     }
 }

@@ -1,15 +1,15 @@
-//! The subject, and what it agrees with.
+//! The subject of the mail.
 
 use insta::assert_snapshot;
 
 use super::*;
 
 #[test]
-fn there_was_nothing_to_do() {
+fn a_run_without_stacks_is_a_success() {
     let mut run = run(Vec::new());
     run.store = None;
-    assert_snapshot!(subject(&run, ""), @"SUCCESS: no stacks to back up");
-    assert_snapshot!(text(&run), @"
+    assert_snapshot!(run_subject(&run, ""), @"SUCCESS: no stacks to back up");
+    assert_snapshot!(run_text(&run), @"
     SUCCESS: no stacks to back up
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
@@ -18,19 +18,19 @@ fn there_was_nothing_to_do() {
 }
 
 #[test]
-fn the_subject_stays_one_short_line() {
+fn long_names_are_shortened_in_the_subject() {
     let names = ["one", "two", "three", "four", "five"];
     let fail = |name: &&str| failed(name, StackStatus::Failed, &[]);
     let mut run = run(names.iter().map(fail).collect());
-    assert_snapshot!(subject(&run, "x"), @"[x] FAILURE: one, two, three and 2 more not backed up; none of 5 stacks backed up");
+    assert_snapshot!(run_subject(&run, "x"), @"[x] FAILURE: one, two, three and 2 more not backed up; none of 5 stacks backed up");
     for stack in &mut run.stacks {
         stack.stack = stack.stack.repeat(40);
     }
-    assert_eq!(subject(&run, &"tag".repeat(50)).len(), 150);
+    assert_eq!(run_subject(&run, &"tag".repeat(50)).len(), 150);
 }
 
 #[test]
-fn the_label_and_the_exit_status_agree() {
+fn the_subject_agrees_with_the_exit_status() {
     use crate::outcome::ExitStatus;
     for (status, archive, label) in [
         (StackStatus::Ok, true, "SUCCESS"),
@@ -45,7 +45,7 @@ fn the_label_and_the_exit_status_agree() {
             stack.archive = None;
         }
         let run = run(vec![stack]);
-        assert!(subject(&run, "").starts_with(label), "{status:?}");
+        assert!(run_subject(&run, "").starts_with(label), "{status:?}");
         assert_eq!(run.exit_status() == ExitStatus::Ok, label == "SUCCESS");
     }
 }

@@ -1,12 +1,12 @@
-//! Runs that did not come to their end.
+//! Runs that were interrupted or killed, and stacks that were recovered.
 
 use insta::assert_snapshot;
 
 use super::*;
-use crate::outcome::Recovered;
+use crate::outcome::RecoveredStack;
 
 #[test]
-fn the_run_was_interrupted() {
+fn an_interrupted_run_names_the_stacks_it_did_not_attempt() {
     let mut run = run(vec![
         ok("immich", 11 * GIB),
         not_run("paperless"),
@@ -14,8 +14,8 @@ fn the_run_was_interrupted() {
     ]);
     run.interrupted = Some("SIGTERM".to_owned());
     run.store = None;
-    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] INTERRUPTED (SIGTERM): paperless, vaultwarden not attempted; 1 of 3 stacks backed up, 11.0 GiB");
-    assert_snapshot!(text(&run), @"
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] INTERRUPTED (SIGTERM): paperless, vaultwarden not attempted; 1 of 3 stacks backed up, 11.0 GiB");
+    assert_snapshot!(run_text(&run), @"
     INTERRUPTED (SIGTERM): paperless, vaultwarden not attempted; 1 of 3
       stacks backed up, 11.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
@@ -47,12 +47,12 @@ fn the_run_was_interrupted() {
 }
 
 #[test]
-fn the_run_is_unfinished() {
+fn an_unfinished_run_is_labelled_so() {
     let mut run = run(vec![ok("immich", 11 * GIB), not_run("paperless")]);
     run.finished = None;
     run.store = None;
-    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] UNFINISHED: paperless not attempted; 1 of 2 stacks backed up, 11.0 GiB");
-    assert_snapshot!(text(&run), @"
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] UNFINISHED: paperless not attempted; 1 of 2 stacks backed up, 11.0 GiB");
+    assert_snapshot!(run_text(&run), @"
     UNFINISHED: paperless not attempted; 1 of 2 stacks backed up, 11.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, not finished
 
@@ -81,16 +81,16 @@ fn the_run_is_unfinished() {
 }
 
 #[test]
-fn stacks_were_recovered() {
+fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
     let mut run = run(vec![ok("immich", 11 * GIB)]);
     run.store = None;
-    run.recovered = vec![Recovered {
+    run.recovered = vec![RecoveredStack {
         stack: "immich".to_owned(),
         services: vec!["server".to_owned(), "database".to_owned()],
         error: None,
     }];
-    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] SUCCESS (1 stack recovered): 1 stack backed up, 11.0 GiB");
-    assert_snapshot!(text(&run), @"
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] SUCCESS (1 stack recovered): 1 stack backed up, 11.0 GiB");
+    assert_snapshot!(run_text(&run), @"
     SUCCESS (1 stack recovered): 1 stack backed up, 11.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
@@ -116,13 +116,13 @@ fn stacks_were_recovered() {
     docker-stack-backup 0.1.0
     ");
 
-    run.recovered.push(Recovered {
+    run.recovered.push(RecoveredStack {
         stack: "paperless".to_owned(),
         services: vec!["web".to_owned()],
         error: Some("start services: image is gone".to_owned()),
     });
-    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] FAILURE: paperless IS DOWN; 1 stack backed up, 11.0 GiB");
-    assert_snapshot!(text(&run), @"
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] FAILURE: paperless IS DOWN; 1 stack backed up, 11.0 GiB");
+    assert_snapshot!(run_text(&run), @"
     FAILURE: paperless IS DOWN; 1 stack backed up, 11.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 

@@ -1,10 +1,10 @@
-//! The report of runs that are made up here; by what is in it.
+//! Reports of invented runs, in files by subject.
 
 use jiff::ZonedDateTime;
 
 use super::*;
 use crate::outcome::{
-    ArchiveOutcome, Coverage, FORMAT_VERSION, Failure, LastDrill, MountKind, Phase, PhaseTime,
+    ArchiveOutcome, FORMAT_VERSION, Failure, LastDrill, MountCoverage, MountKind, Phase, PhaseTime,
     PrunedStack, RemovedArchive, RunOutcome, StackOutcome, StackStatus, StoreUsage,
 };
 
@@ -12,7 +12,6 @@ mod any;
 mod headline;
 mod interrupted;
 mod stacks;
-mod units;
 mod warnings;
 
 const GIB: u64 = 1 << 30;
@@ -118,9 +117,9 @@ fn not_run(stack: &str) -> StackOutcome {
     }
 }
 
-/// Archived unless there is a reason.
-fn mount(kind: MountKind, name: &str, reason: Option<&str>) -> Coverage {
-    Coverage {
+/// Returns a mount that is archived unless there is a reason why not.
+fn mount(kind: MountKind, name: &str, reason: Option<&str>) -> MountCoverage {
+    MountCoverage {
         kind,
         name: name.to_owned(),
         used_by: vec!["server:/data".to_owned()],
@@ -149,4 +148,13 @@ fn three() -> Vec<StackOutcome> {
         ok("paperless", GIB),
         ok("vaultwarden", GIB / 300),
     ]
+}
+
+#[test]
+fn an_outcome_read_back_from_json_has_the_same_report() {
+    let run = run(three());
+    let json = serde_json::to_string(&run).unwrap();
+    let back: RunOutcome = serde_json::from_str(&json).unwrap();
+    assert_eq!(run_text(&back), run_text(&run));
+    assert!(json.contains("\"archiveBytes\""));
 }

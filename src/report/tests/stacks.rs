@@ -1,11 +1,11 @@
-//! What came of the stacks.
+//! Stacks that were backed up, failed or stayed down.
 
 use insta::assert_snapshot;
 
 use super::*;
 
 #[test]
-fn all_is_well() {
+fn a_successful_run_lists_archives_coverage_retention_and_phases() {
     let mut run = run(three());
     let immich = &mut run.stacks[0];
     immich.coverage.extend([
@@ -33,8 +33,8 @@ fn all_is_well() {
          duration_ms=10377"
             .to_owned(),
     ];
-    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] SUCCESS: 3 stacks backed up, 12.0 GiB");
-    assert_snapshot!(text(&run), @"
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] SUCCESS: 3 stacks backed up, 12.0 GiB");
+    assert_snapshot!(run_text(&run), @"
     SUCCESS: 3 stacks backed up, 12.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
@@ -90,7 +90,7 @@ fn all_is_well() {
 }
 
 #[test]
-fn one_stack_failed() {
+fn failures_come_first_in_the_report() {
     let mut run = run(three());
     run.stacks[0] = failed(
         "immich",
@@ -106,8 +106,8 @@ fn one_stack_failed() {
         ..pruned("paperless", &[])
     }];
     run.errors = vec!["write metrics: Permission denied (os error 13)".to_owned()];
-    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] FAILURE: immich not backed up; paperless not pruned; 1 other error; 2 of 3 stacks backed up, 1.0 GiB");
-    assert_snapshot!(text(&run), @"
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] FAILURE: immich not backed up; paperless not pruned; 1 other error; 2 of 3 stacks backed up, 1.0 GiB");
+    assert_snapshot!(run_text(&run), @"
     FAILURE: immich not backed up; paperless not pruned; 1 other error; 2 of
       3 stacks backed up, 1.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
@@ -157,7 +157,7 @@ fn one_stack_failed() {
 }
 
 #[test]
-fn one_stack_is_down() {
+fn a_stack_that_is_down_is_the_first_failure() {
     let mut run = run(three());
     run.stacks[1] = StackOutcome {
         status: StackStatus::Down,
@@ -172,8 +172,8 @@ fn one_stack_is_down() {
         StackStatus::Failed,
         &[(Phase::Plan, "read compose file: no such file")],
     );
-    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] FAILURE: paperless IS DOWN; vaultwarden not backed up; 2 of 3 stacks backed up, 12.0 GiB");
-    assert_snapshot!(text(&run), @"
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] FAILURE: paperless IS DOWN; vaultwarden not backed up; 2 of 3 stacks backed up, 12.0 GiB");
+    assert_snapshot!(run_text(&run), @"
     FAILURE: paperless IS DOWN; vaultwarden not backed up; 2 of 3 stacks
       backed up, 12.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s

@@ -1,4 +1,4 @@
-//! What else is to be told of stacks that were backed up.
+//! Warnings, drills and unusual names.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::outcome::DamagedArchive;
 
 #[test]
-fn there_are_warnings() {
+fn warnings_are_listed_and_counted_in_the_subject() {
     let mut run = run(vec![ok("immich", 11 * GIB), ok("paperless", GIB)]);
     run.store = None;
     run.stacks[0].warnings = vec![
@@ -21,8 +21,8 @@ fn there_are_warnings() {
     if let Some(archive) = &mut run.stacks[0].archive {
         archive.changed_count = 2;
     }
-    assert_snapshot!(subject(&run, "docker-backup"), @"[docker-backup] SUCCESS (2 warnings): 2 stacks backed up, 12.0 GiB");
-    assert_snapshot!(text(&run), @"
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] SUCCESS (2 warnings): 2 stacks backed up, 12.0 GiB");
+    assert_snapshot!(run_text(&run), @"
     SUCCESS (2 warnings): 2 stacks backed up, 12.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
@@ -59,7 +59,7 @@ fn there_are_warnings() {
 }
 
 #[test]
-fn stacks_were_drilled() {
+fn the_last_drill_of_each_stack_is_listed() {
     let mut run = run(three());
     run.store = None;
     let names: Vec<String> = run.stacks.iter().map(|stack| stack.stack.clone()).collect();
@@ -71,16 +71,16 @@ fn stacks_were_drilled() {
         problems: vec!["a/b: its data is damaged".to_owned()],
     }];
     for stack in &mut run.stacks {
-        stack.warnings = crate::store::standing::warnings(stack, &time("03:00:00"));
+        stack.warnings = crate::store::health::warnings(stack, &time("03:00:00"));
         stack.coverage.clear();
         stack.phases.clear();
     }
-    assert_snapshot!(text(&run), @"
+    assert_snapshot!(run_text(&run), @"
     SUCCESS (2 warnings): 3 stacks backed up, 12.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
     WARNINGS
-      paperless: paperless_20261102_030000.tar is damaged, verify found on
+      paperless: verify found paperless_20261102_030000.tar damaged on
         2026-11-23: a/b: its data is damaged
       paperless: the drill of paperless_20261101_030000.tar on 2026-11-23
         failed: service db is unhealthy
@@ -111,7 +111,7 @@ fn stacks_were_drilled() {
 }
 
 #[test]
-fn names_are_not_ascii_or_long() {
+fn names_are_escaped_and_long_ones_wrapped() {
     let long = "a-stack-with-quite-a-long-name-that-has-no-room";
     let mut run = run(vec![ok("b\u{fc}cher", GIB), ok(long, 5 * GIB)]);
     run.host = "h\u{f6}st\r\nBcc: x@example.org".to_owned();
@@ -119,8 +119,8 @@ fn names_are_not_ascii_or_long() {
     if let Some(archive) = &mut run.stacks[1].archive {
         archive.path = PathBuf::from("/mnt/backup").join("deep/".repeat(30) + "a.tar");
     }
-    assert_snapshot!(subject(&run, "b\u{fc}cher\r\nBcc: x@example.org"), @r"[b\u{fc}cher\r\nBcc: x@example.org] SUCCESS (1 warning): 2 stacks backed up, 6.0 GiB");
-    assert_snapshot!(text(&run), @r"
+    assert_snapshot!(run_subject(&run, "b\u{fc}cher\r\nBcc: x@example.org"), @r"[b\u{fc}cher\r\nBcc: x@example.org] SUCCESS (1 warning): 2 stacks backed up, 6.0 GiB");
+    assert_snapshot!(run_text(&run), @r"
     SUCCESS (1 warning): 2 stacks backed up, 6.0 GiB
     h\u{f6}st\r\nBcc: x@example.org, 2026-11-23 03:00:00 +01:00, took 12 min
       41 s

@@ -21,7 +21,7 @@ use self::disk::Disk;
 use self::writers::{Rng, build, hold, store_until, write_until};
 use super::{Drafted, Finished, Precopy};
 use crate::archive::tar::ALIGNED_FROM_BYTES;
-use crate::archive::{Layout, ManifestSlot, Reading, Sharing, write_members};
+use crate::archive::{Layout, ManifestSlot, ReadOptions, ShareOptions, write_members};
 use crate::scan::mutation::mutated;
 use crate::scan::{self, Exclude, Inventory, Source};
 use crate::store::Store;
@@ -31,8 +31,8 @@ static GO_ON: AtomicBool = AtomicBool::new(false);
 /// How one round is run.
 #[derive(Clone, Copy)]
 struct Terms {
-    /// Blocks are shared; see [`Sharing::later_from_bytes`].
-    later_from_bytes: Option<u64>,
+    /// Blocks are shared; see [`ShareOptions::deferred_from_bytes`].
+    deferred_from_bytes: Option<u64>,
     settled_after: Duration,
     pass_from_bytes: u64,
 }
@@ -45,7 +45,7 @@ fn number(name: &str, default: u64) -> u64 {
 #[derive(Default)]
 struct Tally {
     kept_bytes: u64,
-    fresh_bytes: u64,
+    delta_bytes: u64,
     shared_bytes: u64,
 }
 
@@ -86,10 +86,12 @@ impl Setting {
             sources: &self.sources,
             scan: &|| self.scan(),
             layout: &layout,
-            share: terms.later_from_bytes.map(|later_from_bytes| Sharing {
-                unshared: &self.exclude,
-                later_from_bytes,
-            }),
+            share: terms
+                .deferred_from_bytes
+                .map(|deferred_from_bytes| ShareOptions {
+                    unshared: &self.exclude,
+                    deferred_from_bytes,
+                }),
             cancel: &GO_ON,
             pass_from_bytes: terms.pass_from_bytes,
             settled_after: terms.settled_after,
@@ -116,7 +118,7 @@ fn rounds(place: &Path, count: u64, terms: Terms) -> Tally {
     }
     println!(
         "kept {} bytes, copied {} while down, shared {}",
-        tally.kept_bytes, tally.fresh_bytes, tally.shared_bytes
+        tally.kept_bytes, tally.delta_bytes, tally.shared_bytes
     );
     tally
 }
@@ -156,7 +158,7 @@ fn round(place: &Path, seed: u64, terms: Terms, tally: &mut Tally) {
             ended.store(true, Ordering::Relaxed);
             (drafted.unwrap(), early)
         });
-        if terms.later_from_bytes == Some(ALIGNED_FROM_BYTES) {
+        if terms.deferred_from_bytes == Some(ALIGNED_FROM_BYTES) {
             assert_eq!(drafted.summary.shared_bytes, 0, "all of it is young");
         }
         // The stack is down.
@@ -176,14 +178,14 @@ fn round(place: &Path, seed: u64, terms: Terms, tally: &mut Tally) {
         thread::scope(|scope| {
             let (tree, outside, ended) = (&tree, &outside, &ended);
             scope.spawn(move || write_until(tree, outside, seed, ended));
-            let fresh_bytes = update.fresh_bytes();
+            let delta_bytes = update.delta_bytes();
             let shared_bytes = drafted.summary.shared_bytes + update.summary().shared_bytes;
             let Finished {
                 partial, layout, ..
             } = precopy.finish(drafted, update).unwrap();
             ended.store(true, Ordering::Relaxed);
-            tally.kept_bytes += layout.archive_bytes() - fresh_bytes;
-            tally.fresh_bytes += fresh_bytes;
+            tally.kept_bytes += layout.archive_bytes() - delta_bytes;
+            tally.delta_bytes += delta_bytes;
             tally.shared_bytes += shared_bytes;
             compare(
                 &fs::read(partial.path()).unwrap(),
@@ -195,7 +197,7 @@ fn round(place: &Path, seed: u64, terms: Terms, tally: &mut Tally) {
 }
 
 fn archive_offline(sources: &[Source], inventory: &Inventory, path: &Path) {
-    let reading = Reading {
+    let reading = ReadOptions {
         sources,
         cancel: &GO_ON,
         is_live: false,
@@ -245,11 +247,11 @@ fn member_at(archive: &[u8], at: u64) -> String {
 /// what is kept and what is copied.
 fn assert_worked(tally: &Tally) {
     assert!(tally.kept_bytes > 0, "nothing was kept");
-    assert!(tally.fresh_bytes > 0, "nothing was copied while down");
+    assert!(tally.delta_bytes > 0, "nothing was copied while down");
 }
 
 const TICKS: Terms = Terms {
-    later_from_bytes: None,
+    deferred_from_bytes: None,
     settled_after: Duration::from_millis(25),
     pass_from_bytes: super::PASS_FROM_BYTES,
 };
@@ -274,14 +276,14 @@ fn the_archive_is_the_tree_as_it_stood_while_down_where_times_are_whole_seconds(
 
 fn assert_works_with_and_without_sharing(disk: &Disk) {
     assert_worked(&rounds(&disk.path, 20, TICKS));
-    for later_from_bytes in [ALIGNED_FROM_BYTES, u64::MAX] {
+    for deferred_from_bytes in [ALIGNED_FROM_BYTES, u64::MAX] {
         let terms = Terms {
-            later_from_bytes: Some(later_from_bytes),
+            deferred_from_bytes: Some(deferred_from_bytes),
             ..TICKS
         };
         let tally = rounds(&disk.path, 20, terms);
         assert_worked(&tally);
-        assert!(tally.shared_bytes > 0, "{later_from_bytes}");
+        assert!(tally.shared_bytes > 0, "{deferred_from_bytes}");
     }
 }
 

@@ -99,7 +99,7 @@ fn a_write_across_the_copy(disk: &Disk, flags: OFlags, share: bool) {
     File::open(&path).unwrap().sync_all().unwrap();
     let setting = Setting::new(&tree, &disk.path);
     let terms = Terms {
-        later_from_bytes: share.then_some(u64::MAX),
+        deferred_from_bytes: share.then_some(u64::MAX),
         ..TICKS
     };
     let ctime = || {

@@ -1,0 +1,212 @@
+//! One operation at a time: a flock on a file in the state directory. The
+//! kernel releases it with the process that holds it, however that ends.
+//!
+//! A second lock is inherited by the docker commands that an operation starts.
+//! It outlives an operation that is killed before its commands have ended. Such
+//! a command may still be about to stop or remove containers, and would take
+//! down what the next operation starts; so the next operation waits for it.
+
+mod operation;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
+use thiserror::Error;
+
+use crate::sys::signals::Signals;
+
+pub use operation::Operation;
+
+/// How long to wait for the commands of a killed operation. A command that runs
+/// longer hangs, or has left a process behind that no longer changes
+/// containers.
+const LEFTOVER_COMMANDS_LIMIT: Duration = Duration::from_secs(600);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the lock file is read until it names its holder. A process that
+/// has just taken the lock has not written its name yet.
+const HOLDER_READS: u32 = 10;
+
+/// The lock of the state directory, held until it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _operation: Flock<File>,
+    _commands: Option<Flock<File>>,
+}
+
+/// Another process holds the lock.
+#[derive(Debug, Error)]
+pub enum LockHeld {
+    #[error("a {} is under way (process {pid} holds {})", .operation.name(), .path.display())]
+    By {
+        path: PathBuf,
+        pid: u32,
+        operation: Operation,
+    },
+    /// The lock file does not name a process that is alive.
+    #[error("another command is under way (it holds {})", .path.display())]
+    ByUnknown { path: PathBuf },
+}
+
+impl LockHeld {
+    /// Whether the holder has started what a killed run left stopped, so that
+    /// nothing is left to do for `recover`.
+    pub fn holder_recovers(&self) -> bool {
+        match self {
+            LockHeld::By { operation, .. } => operation.begins_with_recovery(),
+            LockHeld::ByUnknown { .. } => false,
+        }
+    }
+}
+
+impl Lock {
+    /// Takes the lock, and creates the state directory (mode 0700) if it is
+    /// missing. A caller that takes the lock for a run or a drill must begin by
+    /// recovering, since `recover` relies on that.
+    ///
+    /// # Errors
+    /// [`LockHeld`] when another process holds the lock.
+    pub fn take(state_dir: &Path, operation: Operation) -> Result<Lock> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(state_dir)
+            .with_context(|| {
+                format!("cannot create the state directory {}", state_dir.display())
+            })?;
+        let path = state_dir.join("lock");
+        match Flock::lock(open(&path)?, FlockArg::LockExclusiveNonblock) {
+            Ok(mut file) => {
+                // Only for the messages of other processes: the lock itself
+                // does not depend on what the file says.
+                let _ = file.set_len(0);
+                let _ = write!(file, "{} {}", std::process::id(), operation.name());
+                Ok(Lock {
+                    _operation: file,
+                    _commands: lock_commands(&state_dir.join("commands"))?,
+                })
+            }
+            Err((mut file, Errno::EWOULDBLOCK)) => Err(match read_holder(&mut file) {
+                Some((pid, operation)) => LockHeld::By {
+                    path,
+                    pid,
+                    operation,
+                },
+                None => LockHeld::ByUnknown { path },
+            }
+            .into()),
+            Err((_, errno)) => {
+                Err(anyhow!(errno)).with_context(|| format!("cannot lock {}", path.display()))
+            }
+        }
+    }
+
+    /// Takes the lock, and waits for its holder where `operation` is one that
+    /// waits: a run and a drill wait for every operation except a second
+    /// instance of themselves, `recover` waits for those that do not recover
+    /// themselves.
+    ///
+    /// # Errors
+    /// Those of [`Lock::take`]. A signal ends the wait with an error.
+    pub fn wait(state_dir: &Path, operation: Operation, signals: &Signals) -> Result<Lock> {
+        let mut is_logged = false;
+        loop {
+            let error = match Lock::take(state_dir, operation) {
+                Ok(lock) => return Ok(lock),
+                Err(error) => error,
+            };
+            let (pid, holder) = match error.downcast_ref() {
+                Some(LockHeld::By { pid, operation, .. }) => (*pid, *operation),
+                _ => return Err(error),
+            };
+            if !operation.waits_for(holder) {
+                return Err(error);
+            }
+            if !is_logged {
+                tracing::info!(pid, "waiting for the {} that is under way", holder.name());
+                is_logged = true;
+            }
+            thread::sleep(POLL_INTERVAL);
+            signals.check()?;
+        }
+    }
+}
+
+/// Returns the pid and the operation recorded in the lock file, if that process
+/// is still alive. A killed holder leaves its record behind.
+fn read_holder(file: &mut File) -> Option<(u32, Operation)> {
+    for read in 0..HOLDER_READS {
+        if read > 0 {
+            thread::sleep(POLL_INTERVAL);
+        }
+        let mut text = String::new();
+        let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+        let record = text.split_once(' ').and_then(|(pid, name)| {
+            let operation = Operation::ALL
+                .into_iter()
+                .find(|operation| operation.name() == name)?;
+            Some((pid.parse().ok()?, operation))
+        });
+        if let Some((pid, _)) = record
+            && Path::new(&format!("/proc/{pid}")).exists()
+        {
+            return record;
+        }
+    }
+    None
+}
+
+fn open(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("cannot open {}", path.display()))
+}
+
+/// Waits for the commands of a killed operation, and returns the lock that the
+/// commands of this one inherit. Returns `None` if the old commands have not
+/// ended within [`LEFTOVER_COMMANDS_LIMIT`].
+fn lock_commands(path: &Path) -> Result<Option<Flock<File>>> {
+    let mut file = open(path)?;
+    let began = Instant::now();
+    let mut is_logged = false;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => {
+                fcntl(&*lock, FcntlArg::F_SETFD(FdFlag::empty()))
+                    .with_context(|| format!("cannot make {} inheritable", path.display()))?;
+                return Ok(Some(lock));
+            }
+            Err((file, Errno::EWOULDBLOCK)) => file,
+            Err((_, errno)) => {
+                return Err(anyhow!(errno))
+                    .with_context(|| format!("cannot lock {}", path.display()));
+            }
+        };
+        if began.elapsed() > LEFTOVER_COMMANDS_LIMIT {
+            tracing::warn!(
+                waited_secs = LEFTOVER_COMMANDS_LIMIT.as_secs(),
+                "docker commands of a killed run are still running; going on without waiting \
+                 for them"
+            );
+            return Ok(None);
+        }
+        if !is_logged {
+            tracing::warn!("waiting for docker commands that a killed run left running");
+            is_logged = true;
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+}

@@ -1,0 +1,55 @@
+//! The operations that take the lock, and which of them wait for which.
+
+/// What the lock is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Run,
+    Drill,
+    Restore,
+    Verify,
+    Prune,
+    Recover,
+}
+
+impl Operation {
+    pub(super) const ALL: [Operation; 6] = [
+        Operation::Run,
+        Operation::Drill,
+        Operation::Restore,
+        Operation::Verify,
+        Operation::Prune,
+        Operation::Recover,
+    ];
+
+    /// The name of the command, as in messages and in the lock file.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Operation::Run => "run",
+            Operation::Drill => "drill",
+            Operation::Restore => "restore",
+            Operation::Verify => "verify",
+            Operation::Prune => "prune",
+            Operation::Recover => "recover",
+        }
+    }
+
+    /// Whether the operation begins by starting the stacks that a killed run
+    /// left stopped.
+    pub(super) fn begins_with_recovery(self) -> bool {
+        matches!(self, Operation::Run | Operation::Drill)
+    }
+
+    /// Whether the operation waits for `holder` instead of failing at once.
+    ///
+    /// Timers start runs and drills. These wait for every operation except a
+    /// second instance of themselves, so a nightly run is never skipped because
+    /// of a `verify`. Waiting takes no lock. `recover` waits for those that do
+    /// not recover themselves. A person types the others, and can repeat them.
+    pub(super) fn waits_for(self, holder: Operation) -> bool {
+        match self {
+            Operation::Run | Operation::Drill => self != holder,
+            Operation::Recover => !holder.begins_with_recovery(),
+            Operation::Restore | Operation::Verify | Operation::Prune => false,
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The only module that runs other programs. Each gets no stdin, a process group
+//! of its own (so that Ctrl-C reaches this program and not its children) and a
+//! time limit. Its command line is logged, and the end of its stderr is part of
+//! the error.
+
+mod pipe;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use thiserror::Error;
+
+use crate::sys::signals::Signals;
+use pipe::PipeReader;
+
+const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// How long output is waited for after a program has ended. A daemon that the
+/// program started may hold its pipes open for ever.
+const OUTPUT_WAIT: Duration = Duration::from_secs(5);
+/// Time from SIGTERM to SIGKILL for a program that is interrupted.
+const SIGTERM_GRACE: Duration = Duration::from_secs(10);
+/// How many lines of stderr are part of an error.
+const ERROR_LINES: usize = 5;
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Success,
+    /// The exit status, not 0.
+    Failure(i32),
+    /// The signal that killed it.
+    Killed(i32),
+    /// It was still running at its time limit, and was killed.
+    TimedOut(Duration),
+    /// It was asked to end early. Its exit status does not matter: some docker
+    /// commands exit with 0 then.
+    Interrupted,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Success => write!(f, "success"),
+            Exit::Failure(code) => write!(f, "exit status {code}"),
+            Exit::Killed(signal) => write!(f, "killed by signal {signal}"),
+            Exit::Interrupted => write!(f, "interrupted"),
+            Exit::TimedOut(limit) => {
+                write!(f, "still running after {} s, killed", limit.as_secs())
+            }
+        }
+    }
+}
+
+/// What a program printed, and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    pub exit: Exit,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    command_line: String,
+}
+
+/// A program ended without success. The message has its command line, how it
+/// ended, and the last lines of its stderr.
+#[derive(Debug, Error)]
+#[error("`{command_line}`: {exit}{}", last_lines(.stderr))]
+pub struct ProgramFailed {
+    command_line: String,
+    exit: Exit,
+    stderr: Vec<u8>,
+}
+
+fn last_lines(stderr: &[u8]) -> String {
+    let stderr = String::from_utf8_lossy(stderr);
+    let lines: Vec<&str> = stderr.lines().filter(|l| !l.trim().is_empty()).collect();
+    match &lines[lines.len().saturating_sub(ERROR_LINES)..] {
+        [] => String::new(),
+        last => format!(": {}", last.join("; ")),
+    }
+}
+
+impl Output {
+    /// # Errors
+    /// [`ProgramFailed`], unless the program succeeded.
+    pub fn check(self) -> Result<Output> {
+        if self.exit == Exit::Success {
+            return Ok(self);
+        }
+        Err(ProgramFailed {
+            command_line: self.command_line,
+            exit: self.exit,
+            stderr: self.stderr,
+        }
+        .into())
+    }
+}
+
+/// A command line that is not running yet.
+pub struct Program {
+    command: Command,
+    limit: Duration,
+    /// Without [`Program::interruptible_by`] these never arrive.
+    signals: Signals,
+}
+
+impl Program {
+    pub fn new<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Program {
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        Program {
+            command,
+            limit: DEFAULT_LIMIT,
+            signals: Signals::default(),
+        }
+    }
+
+    /// Runs the program in `dir`, and sets `PWD` as a shell does. Programs
+    /// written in Go (docker) take their directory from `PWD`, symlinks
+    /// included, and ask the kernel only if it is not set.
+    pub fn current_dir(mut self, dir: &Path) -> Program {
+        self.command.current_dir(dir).env("PWD", dir);
+        self
+    }
+
+    pub fn without_env(mut self, name: &OsStr) -> Program {
+        self.command.env_remove(name);
+        self
+    }
+
+    /// Sets the time after which the whole process group is killed. The default
+    /// is 60 s.
+    pub fn limit(mut self, limit: Duration) -> Program {
+        self.limit = limit;
+        self
+    }
+
+    /// Sends the process group SIGTERM when one of `signals` arrives, and
+    /// SIGKILL if it has not ended after a grace period of 10 s.
+    pub fn interruptible_by(mut self, signals: &Signals) -> Program {
+        self.signals = signals.clone();
+        self
+    }
+
+    /// Runs the program to its end.
+    ///
+    /// # Errors
+    /// When the program cannot be started or waited for. How it ended is in the
+    /// [`Output`].
+    pub fn output(mut self) -> Result<Output> {
+        let command_line = self.command_line();
+        let began = Instant::now();
+        let mut child = self.command.spawn().with_context(|| {
+            let program = self.command.get_program().to_string_lossy().into_owned();
+            format!("cannot start `{program}` (is it installed, and on PATH?)")
+        })?;
+        let stdout = PipeReader::start(child.stdout.take());
+        let stderr = PipeReader::start(child.stderr.take());
+        let exit = self
+            .wait(&mut child)
+            .with_context(|| format!("cannot wait for `{command_line}`"))?;
+        let deadline = Instant::now() + OUTPUT_WAIT;
+        let output = Output {
+            exit,
+            stdout: stdout.finish(deadline),
+            stderr: stderr.finish(deadline),
+            command_line,
+        };
+        let duration_ms = began.elapsed().as_millis() as u64;
+        tracing::debug!(command = output.command_line, exit = %exit, duration_ms, "command ended");
+        Ok(output)
+    }
+
+    fn wait(&self, child: &mut Child) -> io::Result<Exit> {
+        // Signals go to the whole group: children of the program hold its pipes
+        // open, too.
+        let group = Pid::from_raw(child.id() as i32);
+        let began = Instant::now();
+        let mut terminated: Option<Instant> = None;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                if terminated.is_some() {
+                    return Ok(Exit::Interrupted);
+                }
+                return Ok(match (status.code(), status.signal()) {
+                    (Some(0), _) => Exit::Success,
+                    (Some(code), _) => Exit::Failure(code),
+                    (None, signal) => Exit::Killed(signal.unwrap_or(0)),
+                });
+            }
+            if began.elapsed() > self.limit {
+                let _ = killpg(group, Signal::SIGKILL);
+                child.wait()?;
+                return Ok(Exit::TimedOut(self.limit));
+            }
+            match terminated {
+                None if self.signals.received().is_some() => {
+                    let _ = killpg(group, Signal::SIGTERM);
+                    terminated = Some(Instant::now());
+                }
+                Some(terminated) if terminated.elapsed() > SIGTERM_GRACE => {
+                    let _ = killpg(group, Signal::SIGKILL);
+                }
+                _ => {}
+            }
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    fn command_line(&self) -> String {
+        let words: Vec<OsString> = std::iter::once(self.command.get_program())
+            .chain(self.command.get_args())
+            .map(OsStr::to_owned)
+            .collect();
+        words.join(OsStr::new(" ")).to_string_lossy().into_owned()
+    }
+}

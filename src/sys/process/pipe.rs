@@ -1,0 +1,46 @@
+//! Reads a program's output while the program runs, so that a full pipe never
+//! stops it.
+
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
+
+/// A thread that reads a pipe to its end.
+pub struct PipeReader {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    thread: JoinHandle<()>,
+}
+
+impl PipeReader {
+    pub fn start(pipe: Option<impl Read + Send + 'static>) -> PipeReader {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let shared = bytes.clone();
+        let thread = thread::spawn(move || {
+            let Some(mut pipe) = pipe else { return };
+            let mut buffer = [0; 8 << 10];
+            // An error ends the output; what was read before it is still useful.
+            loop {
+                let count = match pipe.read(&mut buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Ok(0) | Err(_) => return,
+                    Ok(count) => count,
+                };
+                let mut bytes = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                bytes.extend_from_slice(&buffer[..count]);
+            }
+        });
+        PipeReader { bytes, thread }
+    }
+
+    /// Returns all output, or after the deadline what has arrived by then. In
+    /// that case the thread goes on until the pipe is closed.
+    pub fn finish(self, deadline: Instant) -> Vec<u8> {
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(POLL_INTERVAL);
+        }
+        std::mem::take(&mut *self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
