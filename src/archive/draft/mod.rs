@@ -28,7 +28,7 @@ use crate::archive::write::layout::Layout;
 use crate::archive::write::options::ReadOptions;
 use crate::archive::write::share::unshare_blocks;
 use crate::archive::write::{WriteResult, WriteSummary, write_ranges};
-use crate::scan::{Inventory, Keys, Node, Trust};
+use crate::scan::{FingerprintKeys, Inventory, Node, TrackedDevices};
 
 /// So much is in the page cache for it, before it is asked whether to go on.
 const UNSHARED_AT_ONCE_BYTES: usize = 64 << 20;
@@ -39,7 +39,7 @@ pub struct Draft {
     /// All of it but the manifest.
     pieces: Vec<Piece>,
     file_count: usize,
-    keys: Keys,
+    keys: FingerprintKeys,
     /// One for each entry.
     fingerprints: Vec<u128>,
     /// Of the larger files that were copied last, by the hashes of their paths.
@@ -78,14 +78,14 @@ pub struct Assembled {
 
 impl Draft {
     /// Writes the archive of `inventory` to `out`, which must be empty. The
-    /// file systems must have been synced after the scan: `trust` is of that.
+    /// file systems must have been synced after the scan: `tracked` is of that.
     /// Files younger than `settled_after` are not relied on; see
     /// [`SETTLED_AFTER`](crate::scan::SETTLED_AFTER).
     pub fn write(
         layout: Layout,
         inventory: &Inventory,
         reading: ReadOptions<'_>,
-        (trust, settled_after): (&Trust, Duration),
+        (tracked, settled_after): (&TrackedDevices, Duration),
         out: &File,
     ) -> Result<(Draft, WriteResult)> {
         let all = layout.start()..layout.archive_bytes();
@@ -101,22 +101,27 @@ impl Draft {
             pieces: vec![Piece::at_its_place(0, &all)],
             file_count: 1,
             layout,
-            keys: Keys::default(),
+            keys: FingerprintKeys::default(),
             fingerprints: Vec::new(),
             blocks: HashMap::new(),
             began: inventory.began,
             busy_after: inventory.began.0.checked_sub(settled_after),
             settled_after,
         };
-        draft.remember(inventory, trust, &written.changed);
+        draft.remember(inventory, tracked, &written.changed);
         Ok((draft, written))
     }
 
-    fn remember(&mut self, inventory: &Inventory, trust: &Trust, changed: &BTreeSet<usize>) {
+    fn remember(
+        &mut self,
+        inventory: &Inventory,
+        tracked: &TrackedDevices,
+        changed: &BTreeSet<usize>,
+    ) {
         let settled = inventory.began.0.checked_sub(self.settled_after);
         self.began = inventory.began;
         self.fingerprints = self.keys.fingerprints(inventory, |index, entry| {
-            trust.of_device(entry.dev)
+            tracked.contains(entry.dev)
                 && !entry.changed
                 && !changed.contains(&index)
                 && settled.is_some_and(|settled| entry.is_older(settled))
@@ -177,9 +182,9 @@ impl Draft {
         if !fresh.iter().any(is_large) {
             return Vec::new();
         }
-        let key = Arc::new(self.keys.secret());
+        let key = Arc::new(self.keys.derive_secret());
         let mut next = 0;
-        let paths = self.keys.paths(inventory);
+        let paths = self.keys.hashed_paths(inventory);
         let compared = paths.filter_map(|(index, entry, path)| {
             let Node::File { bytes, .. } = entry.node else {
                 return None;
@@ -199,14 +204,14 @@ impl Draft {
     }
 
     /// Takes note that `update` was written.
-    pub fn advance(&mut self, update: Update, inventory: &Inventory, trust: &Trust) {
+    pub fn advance(&mut self, update: Update, inventory: &Inventory, tracked: &TrackedDevices) {
         self.pieces = update.pieces();
         self.file_count = self.file_count.max(update.out + 1);
         self.layout = update.layout;
         let blocks = update.compared.into_iter();
         let blocks = blocks.filter_map(|file| Some((file.path, file.into_blocks()?)));
         self.blocks = blocks.collect();
-        self.remember(inventory, trust, &update.written.changed);
+        self.remember(inventory, tracked, &update.written.changed);
     }
 
     /// Whether the clock that stamps files was set back between the scans: a

@@ -303,7 +303,7 @@ fn what_may_not_be_read_is_an_error_that_names_it() {
     });
     let shown = |name: &str| {
         format!(
-            "read {}/tree/{name}: Permission denied (os error 13)",
+            "cannot read {}/tree/{name}: Permission denied (os error 13)",
             case.dir.path().display()
         )
     };

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::archive::tar::ALIGNMENT_BYTES;
 use crate::archive::write::layout::Layout;
-use crate::scan::{Inventory, UNSETTLED};
+use crate::scan::{Inventory, NEVER_EQUAL};
 
 /// Shorter stretches are not worth a call of their own: their members are read
 /// again.
@@ -92,7 +92,7 @@ fn pairs(old: &[u128], new: &[u128]) -> impl Iterator<Item = (usize, usize)> {
     let mut sorted: Option<Vec<u32>> = None;
     let mut next = 0;
     let pair = move |(index, fingerprint): (usize, &u128)| {
-        if *fingerprint == UNSETTLED {
+        if *fingerprint == NEVER_EQUAL {
             return None;
         }
         if old.get(next) != Some(fingerprint) {

@@ -31,6 +31,8 @@ use crate::archive::write::share::is_never_possible;
 use crate::archive::write::sink::{Buffer, Sink};
 use crate::archive::write::windows::{Crew, crews};
 use crate::scan::Inventory;
+#[cfg(test)]
+use crate::scan::mutation::Mutation;
 use crate::sys::format::display_path;
 use crate::sys::progress;
 
@@ -105,12 +107,16 @@ pub(crate) fn write_ranges(
     let crews = crews(layout, inventory, &rest, compared);
     let error = Mutex::new(None);
     let sink = Sink::new(out);
+    #[cfg(test)]
+    let mutation = Mutation::current();
     std::thread::scope(|scope| {
         for crew in crews
             .iter()
             .flat_map(|crew| iter::repeat_n(crew, crew.threads))
         {
             scope.spawn(|| {
+                #[cfg(test)]
+                Mutation::inherit(mutation);
                 let renderer = Renderer::new(layout, inventory, reading, &changed);
                 if let Err(failure) = write_windows(renderer, crew, &sink, reading.cancel) {
                     crews.iter().for_each(Crew::dismiss);
@@ -188,7 +194,7 @@ fn share_data(
             bail!("interrupted");
         }
         inventory.relative_path(index, &mut path);
-        if sharing.unshared.holds_file(&path) {
+        if sharing.unshared.matches_file(&path) {
             continue;
         }
         let is_left_out = reading.is_live

@@ -15,10 +15,11 @@ use crate::archive::tar::head::HeadBuffers;
 use crate::archive::write::layout::Layout;
 use crate::archive::write::options::ReadOptions;
 use crate::archive::write::share::share_blocks;
-use crate::scan::mutation::mutated;
+#[cfg(test)]
+use crate::scan::mutation::Mutation;
 use crate::scan::{
-    Entry, Extent, Inventory, await_write, is_gone, is_trusted, open_file_at, open_regular_at,
-    stat_handle,
+    Entry, Extent, Inventory, await_write, is_gone, open_file_at, open_regular_at, stat_handle,
+    tracks_changes,
 };
 
 /// How much of a large file is asked for ahead.
@@ -208,7 +209,9 @@ impl<'a> Renderer<'a> {
             }
         }
         let stat = stat_handle(&file).with_context(|| self.context(index))?;
-        let is_missing = is_left_out && !shared.is_empty() && !mutated("later");
+        let is_missing = is_left_out && !shared.is_empty();
+        #[cfg(test)]
+        let is_missing = is_missing && !Mutation::Later.is_on();
         if is_missing || !entry.is_unchanged(&stat) {
             self.mark_changed(index);
         }
@@ -272,7 +275,7 @@ impl<'a> Renderer<'a> {
         !self.reading.is_live
             && entry.is_unchanged(stat)
             && mtime == (entry.mtime_s, entry.mtime_ns)
-            && !is_trusted(file)
+            && !tracks_changes(file)
     }
 
     fn mark_changed(&self, index: usize) {
@@ -286,7 +289,7 @@ impl<'a> Renderer<'a> {
         let mut path = Vec::new();
         self.inventory.relative_path(index, &mut path);
         let source = &self.reading.sources[self.inventory.source_of(index)];
-        format!("read {}", source.display(&path))
+        format!("cannot read {}", source.display(&path))
     }
 }
 
