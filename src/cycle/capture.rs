@@ -35,7 +35,7 @@ pub(super) enum CapturedFiles {
 pub(super) enum Leftover {
     Nothing,
     Draft(Box<StoredDraft>),
-    Whole(Partial),
+    Whole(Box<Partial>),
 }
 
 impl Leftover {
@@ -61,7 +61,7 @@ impl From<CapturedFiles> for Leftover {
     fn from(files: CapturedFiles) -> Leftover {
         match files {
             CapturedFiles::Draft { draft, .. } => Leftover::Draft(draft),
-            CapturedFiles::Whole { partial, .. } => Leftover::Whole(partial),
+            CapturedFiles::Whole { partial, .. } => Leftover::Whole(Box::new(partial)),
         }
     }
 }
@@ -192,7 +192,7 @@ impl Cycle<'_> {
                 files: CapturedFiles::Whole { partial, layout },
                 manifest,
             }),
-            None => Err(Leftover::Whole(partial)),
+            None => Err(Leftover::Whole(Box::new(partial))),
         }
     }
 

@@ -19,9 +19,9 @@ impl Cycle<'_> {
     pub(super) fn refuse_writers(&self) -> Result<()> {
         let own = self.survey.running.iter();
         let own: Vec<&str> = own.map(|was| was.id.as_str()).collect();
-        let who = WriterFilter::RunningExcept(&own);
+        let filter = WriterFilter::RunningExcept(&own);
         let containers = engine::containers()?;
-        let writers = quiet::container_writers(&containers, &self.tree_paths(), who);
+        let writers = quiet::container_writers(&containers, &self.tree_paths(), filter);
         if self.stack.on_busy == OnBusy::Fail && !writers.busy.is_empty() {
             bail!("{}; nothing was stopped", in_use(&writers.busy));
         }
@@ -40,9 +40,9 @@ impl Cycle<'_> {
         let containers = engine::containers()?;
         self.check_stopped(outcome, &containers)?;
         // While the stack is down, its own containers are not exempt.
-        let who = WriterFilter::RunningExcept(&[]);
+        let filter = WriterFilter::RunningExcept(&[]);
         let Writers { mut busy, possible } =
-            quiet::container_writers(&containers, &self.tree_paths(), who);
+            quiet::container_writers(&containers, &self.tree_paths(), filter);
         for found in possible {
             tracing::debug!(found, "could write");
         }
@@ -63,8 +63,8 @@ impl Cycle<'_> {
         before: &[Container],
     ) -> Result<()> {
         let now = self.await_containers()?;
-        let who = WriterFilter::StartedSince(before);
-        let writers = quiet::container_writers(&now, &self.tree_paths(), who);
+        let filter = WriterFilter::StartedSince(before);
+        let writers = quiet::container_writers(&now, &self.tree_paths(), filter);
         self.fail_or_warn(outcome, &writers.busy)
     }
 

@@ -127,7 +127,7 @@ impl Execution<'_, '_> {
         };
         let damaged = match Sums::read_sidecar(path) {
             None => return Ok(()),
-            Some(Ok(sums)) => sums.damaged(file, self.signals.flag())?,
+            Some(Ok(sums)) => sums.find_damage(file, self.signals.flag())?,
             Some(Err(error)) => {
                 tracing::warn!("cannot use the sums file beside the archive: {error:#}");
                 return Ok(());
