@@ -6,7 +6,7 @@ use anyhow::Result;
 use jiff::ZonedDateTime;
 
 use crate::config::plan::{Plan, StackPlan};
-use crate::cycle::{self, Context};
+use crate::cycle::{self, RunContext};
 use crate::last_run;
 use crate::outcome::{Failure, Phase, RecoveredStack, RunOutcome, StackOutcome, StackStatus};
 use crate::recover::{recover_stacks, remove_leftovers};
@@ -53,7 +53,7 @@ fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<(
     let store = Store::create(&plan.backup_dir)?;
     remove_leftovers(&store, outcome);
     let host = outcome.host.clone();
-    let context = Context {
+    let context = RunContext {
         store: &store,
         journal: &journal,
         signals,

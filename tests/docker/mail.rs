@@ -255,7 +255,10 @@ fn assert_only_the_mail_failed(place: &Place, stack: &Stack, reason: &str) -> En
     assert!(stack.outcome(&json)["archive"]["path"].is_string());
     assert_eq!(stack.states(), ["web:running"]);
     let error = json["errors"][0].as_str().unwrap();
-    assert_contains(error, "mail the report: send mail through localhost:");
+    assert_contains(
+        error,
+        "mail the report: cannot send mail through localhost:",
+    );
     assert_contains(error, reason);
     assert_contains(&fs::read_to_string(place.path("log")).unwrap(), reason);
     let report = output(&mut place.program(&["report"]))
@@ -327,7 +330,10 @@ fn settings_are_tried_with_exim_and_without_a_run() {
     let settings = json!({"port": server.port_tls_expired, "encryption": "tls"});
     place.config(json!([stack.name]), email(&server, settings));
     let ended = check().expect_status(1);
-    assert_contains(&ended.stdout, "FAILED  email: log in at localhost:");
+    assert_contains(
+        &ended.stdout,
+        "FAILED  email: cannot use the mail server localhost:",
+    );
     assert_contains(&ended.stdout, "ok      docker: ");
     assert_contains(&test().expect_status(1).stderr, "xpired");
     // Nobody asked for mail.

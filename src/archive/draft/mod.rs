@@ -33,7 +33,7 @@ use crate::archive::write::ranges::{subtract, total_bytes};
 use crate::archive::write::segment::Segment;
 use crate::archive::write::share::unshare_ranges;
 use crate::archive::write::{WriteResult, WriteSummary, write_ranges};
-use crate::scan::{Inventory, Keys, Node, Trust};
+use crate::scan::{FingerprintKeys, Inventory, Node, TrackedDevices};
 
 /// An archive in one or more files, which are known by number. The inventory that
 /// it was made from is not needed any more.
@@ -42,7 +42,7 @@ pub struct Draft {
     /// The whole archive except the manifest, ascending.
     parts: Vec<FileSegment>,
     file_count: usize,
-    keys: Keys,
+    keys: FingerprintKeys,
     /// One for each entry.
     fingerprints: Vec<u128>,
     /// Block hashes of the larger files that were copied last, by the hashes of
@@ -75,14 +75,14 @@ pub struct Update {
 impl Draft {
     /// Writes the archive of `inventory` to `out`, which must be empty.
     ///
-    /// `trust` must come from a sync after the scan. A file that changed less than
+    /// `tracked` must come from a sync after the scan. A file that changed less than
     /// `settled_after` before the scan counts as changed in the next comparison;
     /// see [`SETTLED_AFTER`](crate::scan::SETTLED_AFTER).
     pub fn write(
         layout: Layout,
         inventory: &Inventory,
         options: ReadOptions<'_>,
-        (trust, settled_after): (&Trust, Duration),
+        (tracked, settled_after): (&TrackedDevices, Duration),
         out: &File,
     ) -> Result<(Draft, WriteResult)> {
         let all = layout.start()..layout.archive_bytes();
@@ -98,14 +98,14 @@ impl Draft {
             parts: vec![FileSegment::in_place(0, &all)],
             file_count: 1,
             layout,
-            keys: Keys::default(),
+            keys: FingerprintKeys::default(),
             fingerprints: Vec::new(),
             blocks: HashMap::new(),
             began: inventory.began,
             active_after: inventory.began.0.checked_sub(settled_after),
             settled_after,
         };
-        draft.take_fingerprints(inventory, trust, &written.changed);
+        draft.take_fingerprints(inventory, tracked, &written.changed);
         Ok((draft, written))
     }
 
@@ -113,13 +113,13 @@ impl Draft {
     fn take_fingerprints(
         &mut self,
         inventory: &Inventory,
-        trust: &Trust,
+        tracked: &TrackedDevices,
         changed: &BTreeSet<usize>,
     ) {
         let settled = inventory.began.0.checked_sub(self.settled_after);
         self.began = inventory.began;
         self.fingerprints = self.keys.fingerprints(inventory, |index, entry| {
-            trust.of_device(entry.dev)
+            tracked.contains(entry.dev)
                 && !entry.changed
                 && !changed.contains(&index)
                 && settled.is_some_and(|settled| entry.is_older(settled))
@@ -180,9 +180,9 @@ impl Draft {
         if !delta.iter().any(is_large) {
             return Vec::new();
         }
-        let secret = Arc::new(self.keys.secret());
+        let secret = Arc::new(self.keys.derive_secret());
         let mut next = 0;
-        let paths = self.keys.paths(inventory);
+        let paths = self.keys.hashed_paths(inventory);
         let compared = paths.filter_map(|(index, entry, path)| {
             let Node::File { bytes, .. } = entry.node else {
                 return None;
@@ -203,14 +203,14 @@ impl Draft {
     }
 
     /// Makes the written `update` part of the draft.
-    pub fn advance(&mut self, update: Update, inventory: &Inventory, trust: &Trust) {
+    pub fn advance(&mut self, update: Update, inventory: &Inventory, tracked: &TrackedDevices) {
         self.parts = update.parts();
         self.file_count = self.file_count.max(update.out + 1);
         self.layout = update.layout;
         let blocks = update.compared.into_iter();
         let blocks = blocks.filter_map(|file| Some((file.path, file.into_hashes()?)));
         self.blocks = blocks.collect();
-        self.take_fingerprints(inventory, trust, &update.written.changed);
+        self.take_fingerprints(inventory, tracked, &update.written.changed);
     }
 
     /// Whether the clock that stamps files was set back between the scans. Then a

@@ -2,7 +2,7 @@
 
 use crate::archive::write::layout::Layout;
 use crate::archive::write::segment::{Segment, append};
-use crate::scan::{Inventory, UNSETTLED};
+use crate::scan::{Inventory, NEVER_EQUAL};
 
 /// Shorter segments are not worth a call of their own: their members are read
 /// again.
@@ -38,7 +38,7 @@ fn pairs(old: &[u128], new: &[u128]) -> impl Iterator<Item = (usize, usize)> {
     let mut sorted: Option<Vec<u32>> = None;
     let mut next = 0;
     let pair = move |(index, fingerprint): (usize, &u128)| {
-        if *fingerprint == UNSETTLED {
+        if *fingerprint == NEVER_EQUAL {
             return None;
         }
         if old.get(next) != Some(fingerprint) {

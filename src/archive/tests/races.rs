@@ -305,7 +305,7 @@ fn an_unreadable_file_is_an_error_that_names_it() {
     });
     let shown = |name: &str| {
         format!(
-            "read {}/tree/{name}: Permission denied (os error 13)",
+            "cannot read {}/tree/{name}: Permission denied (os error 13)",
             case.dir.path().display()
         )
     };

@@ -30,6 +30,8 @@ use crate::archive::write::render::{ChangedEntries, Renderer};
 use crate::archive::write::shared_data::{SharedData, share_data};
 use crate::archive::write::sink::{AlignedBuffer, Sink};
 use crate::scan::Inventory;
+#[cfg(test)]
+use crate::scan::mutation::Mutation;
 use crate::sys::format::display_path;
 use crate::sys::progress;
 
@@ -106,12 +108,16 @@ pub(crate) fn write_ranges(
     let pools = pools(layout, inventory, &rest, compared);
     let error = Mutex::new(None);
     let sink = Sink::new(out);
+    #[cfg(test)]
+    let mutation = Mutation::current();
     std::thread::scope(|scope| {
         for pool in pools
             .iter()
             .flat_map(|pool| iter::repeat_n(pool, pool.threads))
         {
             scope.spawn(|| {
+                #[cfg(test)]
+                Mutation::inherit(mutation);
                 let renderer = Renderer::new(layout, inventory, options, &changed);
                 if let Err(failure) = write_windows(renderer, pool, &sink, options.cancel) {
                     pools.iter().for_each(Pool::cancel);

@@ -17,10 +17,11 @@ use crate::archive::tar::head::HeadBuffers;
 use crate::archive::write::layout::Layout;
 use crate::archive::write::options::ReadOptions;
 use crate::archive::write::share::share_blocks;
-use crate::scan::mutation::mutated;
+#[cfg(test)]
+use crate::scan::mutation::Mutation;
 use crate::scan::{
-    Entry, Extent, Inventory, await_write, is_gone, is_trusted, open_file_at, open_regular_at,
-    stat_handle,
+    Entry, Extent, Inventory, await_write, is_gone, open_file_at, open_regular_at, stat_handle,
+    tracks_changes,
 };
 
 /// How far ahead a large file is read.
@@ -213,7 +214,9 @@ impl<'a> Renderer<'a> {
             }
         }
         let stat = stat_handle(&file).with_context(|| self.context(index))?;
-        let is_missing = is_deferred && !shared.is_empty() && !mutated("later");
+        let is_missing = is_deferred && !shared.is_empty();
+        #[cfg(test)]
+        let is_missing = is_missing && !Mutation::Later.is_on();
         if is_missing || !entry.is_unchanged(&stat) {
             self.mark_changed(index);
         }
@@ -277,7 +280,7 @@ impl<'a> Renderer<'a> {
         !self.options.is_live
             && entry.is_unchanged(stat)
             && mtime == (entry.mtime_s, entry.mtime_ns)
-            && !is_trusted(file)
+            && !tracks_changes(file)
     }
 
     fn mark_changed(&self, index: usize) {

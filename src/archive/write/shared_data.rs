@@ -69,7 +69,7 @@ pub(super) fn share_data(
             bail!("interrupted");
         }
         inventory.relative_path(index, &mut path);
-        if sharing.unshared.holds_file(&path) {
+        if sharing.unshared.matches_file(&path) {
             continue;
         }
         let is_deferred = options.is_live

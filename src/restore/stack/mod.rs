@@ -25,8 +25,9 @@ use super::host::{
 use super::swap::{self, Entry, Step};
 use super::{Archive, Destination, Options, extract};
 use crate::archive::{Manifest, ServiceImage, Sums};
+use crate::config::DEFAULT_START_TIMEOUT;
 use crate::config::StopMethod;
-use crate::config::plan::{DEFAULT_START_TIMEOUT, StackPlan};
+use crate::config::plan::StackPlan;
 use crate::engine::{self, ComposeProject, Container, Volume};
 use crate::stack::driver;
 use crate::stack::journal::{self, Journal};

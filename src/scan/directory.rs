@@ -1,3 +1,5 @@
+//! Reading one directory: its names, and what each of them is.
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::mem::MaybeUninit;
@@ -14,66 +16,67 @@ use rustix::io::Errno;
 use super::attributes::AttributeReader;
 use super::exclude::{CACHEDIR_SIGNATURE, CACHEDIR_TAG};
 use super::inventory::{Entry, NONE, Node};
-use super::shared::Shared;
 use super::source::{Source, is_gone, open_regular_at, stat_handle};
 use super::sparse::{Extent, extents};
+use super::state::ScanState;
 
 const DIRENT_BUFFER_BYTES: usize = 32 * 1024;
 
-/// What one directory holds, sorted by name. Indexes (names, extents) count
-/// from this listing's own start until the listings are put together.
+/// The entries of one directory, sorted by name. Indexes (names, extents) count
+/// from the start of this listing until the listings are assembled.
 #[derive(Debug, Default)]
-pub(crate) struct Listing {
+pub(crate) struct DirectoryListing {
     pub(crate) entries: Vec<Entry>,
     pub(crate) names: Vec<u8>,
     pub(crate) sparse: Vec<Box<[Extent]>>,
     /// Indexes of the entries that are directories.
     pub(crate) directories: Vec<u32>,
-    /// Where the listing of the first of these goes; the others follow.
+    /// The queue's slot for the first of these; the slots of the others follow.
     pub(crate) first_slot: usize,
-    /// The directory itself was gone when it was to be read.
+    /// The directory vanished before it was read.
     pub(crate) is_gone: bool,
     pub(crate) socket_count: u64,
     pub(crate) excluded_count: u64,
 }
 
-impl Listing {
+impl DirectoryListing {
     pub(crate) fn name(&self, entry: &Entry) -> &[u8] {
         let start = entry.name_start as usize;
         &self.names[start..start + usize::from(entry.name_len)]
     }
 }
 
-/// Reads directories; one for each thread.
-pub(crate) struct Lister<'a> {
-    shared: &'a Shared<'a>,
+/// Reads directories. Each thread has its own.
+pub(crate) struct DirectoryReader<'a> {
+    state: &'a ScanState<'a>,
     cancel: &'a AtomicBool,
     attributes: AttributeReader<'a>,
     dirents: Box<[MaybeUninit<u8>]>,
-    /// The file system that was met last, and its index.
+    /// The device that was met last, and its index.
     device: Option<(u64, u16)>,
 }
 
-impl<'a> Lister<'a> {
-    pub(crate) fn new(shared: &'a Shared<'a>, cancel: &'a AtomicBool) -> Lister<'a> {
-        Lister {
-            shared,
+impl<'a> DirectoryReader<'a> {
+    pub(crate) fn new(state: &'a ScanState<'a>, cancel: &'a AtomicBool) -> DirectoryReader<'a> {
+        DirectoryReader {
+            state,
             cancel,
-            attributes: AttributeReader::new(&shared.attributes),
+            attributes: AttributeReader::new(&state.attributes),
             dirents: Box::new_uninit_slice(DIRENT_BUFFER_BYTES),
             device: None,
         }
     }
 
-    /// For a thread that ends with the scan: makes it faster.
-    pub(crate) fn set_apart(&mut self) {
-        self.attributes.set_apart();
+    /// Makes reading faster, in a thread that ends with the scan. See
+    /// [`AttributeReader::unshare_working_directory`].
+    pub(crate) fn unshare_working_directory(&mut self) {
+        self.attributes.unshare_working_directory();
     }
 
-    /// A listing that holds a source's root only, under the source's prefix;
-    /// empty if the root is a socket.
-    pub(crate) fn root(&mut self, source: &Source) -> Result<Listing> {
-        let mut listing = Listing::default();
+    /// Returns a listing that holds only a source's root, under the source's
+    /// prefix; it is empty if the root is a socket.
+    pub(crate) fn root(&mut self, source: &Source) -> Result<DirectoryListing> {
+        let mut listing = DirectoryListing::default();
         let name_len = source.prefix.len() as u16; // Source::open checked it
         listing.names.extend_from_slice(&source.prefix);
         let mut add_root = || {
@@ -86,13 +89,13 @@ impl<'a> Lister<'a> {
                 source.open_regular(b"")
             })
         };
-        add_root().with_context(|| format!("read {}", source.display(b"")))?;
+        add_root().with_context(|| cannot_read(source, b""))?;
         Ok(listing)
     }
 
     /// Lists the directory at `rel` in `source`.
-    pub(crate) fn list(&mut self, source: &Source, rel: &[u8]) -> Result<Listing> {
-        let mut listing = Listing::default();
+    pub(crate) fn list(&mut self, source: &Source, rel: &[u8]) -> Result<DirectoryListing> {
+        let mut listing = DirectoryListing::default();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
         let opened = match source.open_beneath(rel, flags | OFlags::NOATIME) {
             Err(Errno::PERM) => source.open_beneath(rel, flags),
@@ -105,13 +108,13 @@ impl<'a> Lister<'a> {
                 return Ok(listing);
             }
             Err(error) => {
-                return Err(error).with_context(|| format!("read {}", source.display(rel)));
+                return Err(error).with_context(|| cannot_read(source, rel));
             }
         };
         let names = self
             .names(&directory, &mut listing.names)
-            .with_context(|| format!("read {}", source.display(rel)))?;
-        let cache_only = self.shared.exclude_caches && is_cache(&directory, &listing, &names);
+            .with_context(|| cannot_read(source, rel))?;
+        let is_cache = self.state.exclude_caches && has_cache_tag(&directory, &listing, &names);
         self.attributes.enter(directory.as_fd());
         listing.entries.reserve_exact(names.len());
         let mut name = Vec::new();
@@ -121,17 +124,18 @@ impl<'a> Lister<'a> {
             }
             name.clear();
             name.extend_from_slice(span_of(&listing.names, span));
-            if cache_only && name != CACHEDIR_TAG {
+            if is_cache && name != CACHEDIR_TAG {
                 listing.excluded_count += 1;
                 continue;
             }
             self.entry(&mut listing, &directory, span, &name, rel)
-                .with_context(|| format!("read {}", source.display(&joined(rel, &name))))?;
+                .with_context(|| cannot_read(source, &joined(rel, &name)))?;
         }
         Ok(listing)
     }
 
-    /// Collects the names in `directory`; returns where each is, sorted.
+    /// Appends the names in `directory` to `names`. Returns their spans in it,
+    /// sorted by name.
     fn names(&mut self, directory: &OwnedFd, names: &mut Vec<u8>) -> Result<Vec<(u32, u16)>> {
         let mut spans = Vec::new();
         let mut dirents = RawDir::new(directory, &mut self.dirents);
@@ -143,7 +147,8 @@ impl<'a> Lister<'a> {
             };
             let name = dirent.file_name().to_bytes();
             if name != b"." && name != b".." {
-                let start = u32::try_from(names.len()).context("too many names")?;
+                let start = u32::try_from(names.len())
+                    .context("the names of one directory are longer than 4 GiB")?;
                 spans.push((start, name.len() as u16)); // at most NAME_MAX
                 names.extend_from_slice(name);
             }
@@ -152,10 +157,10 @@ impl<'a> Lister<'a> {
         Ok(spans)
     }
 
-    /// Adds what is at `name` in the directory that was entered.
+    /// Adds the entry `name` of the directory that was entered.
     fn entry(
         &mut self,
-        listing: &mut Listing,
+        listing: &mut DirectoryListing,
         directory: &OwnedFd,
         span: (u32, u16),
         name: &[u8],
@@ -164,14 +169,14 @@ impl<'a> Lister<'a> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         let stat = match rustix::fs::statx(directory, name, flags, StatxFlags::BASIC_STATS) {
             Ok(stat) => stat,
-            Err(Errno::NOENT) => return Ok(()), // as if it had never been there
+            Err(Errno::NOENT) => return Ok(()), // vanished since it was listed
             Err(error) => return Err(error.into()),
         };
-        if !self.shared.exclude.is_empty() {
+        if !self.state.exclude.is_empty() {
             let is_dir = u32::from(stat.stx_mode) & 0o170_000 == 0o040_000;
             let path = joined(rel, name);
             let path = Path::new(OsStr::from_bytes(&path));
-            if self.shared.exclude.is_excluded(path, is_dir) {
+            if self.state.exclude.is_excluded(path, is_dir) {
                 listing.excluded_count += 1;
                 return Ok(());
             }
@@ -192,17 +197,17 @@ impl<'a> Lister<'a> {
         }
     }
 
-    /// `None` for a socket, which is counted.
+    /// Counts a socket and returns `None` for it.
     fn new_entry(
         &mut self,
-        listing: &mut Listing,
+        listing: &mut DirectoryListing,
         (name_start, name_len): (u32, u16),
         stat: &Statx,
     ) -> Result<Option<Entry>> {
         let device = makedev(stat.stx_dev_major, stat.stx_dev_minor);
         let dev = match self.device {
             Some((known, dev)) if known == device => dev,
-            _ => self.shared.device_index(device)?,
+            _ => self.state.device_index(device)?,
         };
         self.device = Some((device, dev));
         let Some(entry) = Entry::new(stat, dev) else {
@@ -218,9 +223,9 @@ impl<'a> Lister<'a> {
 }
 
 /// Appends the entry `name` of the directory `at` (`at` itself if `name` is
-/// empty), with what can only be told from the file itself: link target, holes.
+/// empty) with what `stat` does not have: a symlink's target, a file's holes.
 fn add(
-    listing: &mut Listing,
+    listing: &mut DirectoryListing,
     mut entry: Entry,
     stat: &Statx,
     at: BorrowedFd<'_>,
@@ -235,7 +240,8 @@ fn add(
                 target => target?.into_bytes(),
             };
             entry.node = Node::Symlink {
-                start: u32::try_from(listing.names.len()).context("too many names")?,
+                start: u32::try_from(listing.names.len())
+                    .context("the names of one directory are longer than 4 GiB")?,
                 len: target.len() as u16, // less than PATH_MAX
             };
             listing.names.extend_from_slice(&target);
@@ -243,7 +249,7 @@ fn add(
         Node::File { bytes, .. } if stat.stx_blocks.saturating_mul(512) < bytes => {
             let file = open()?;
             let opened = stat_handle(&file)?;
-            // If it is another file by now, writing will find that out.
+            // If the name leads to another file by now, the writer finds that out.
             if opened.stx_ino == stat.stx_ino
                 && opened.stx_size == bytes
                 && let Some(list) = extents(&file, bytes)?
@@ -259,12 +265,16 @@ fn add(
     Ok(())
 }
 
+fn cannot_read(source: &Source, rel: &[u8]) -> String {
+    format!("cannot read {}", source.display(rel))
+}
+
 fn span_of(names: &[u8], (start, len): (u32, u16)) -> &[u8] {
     &names[start as usize..start as usize + usize::from(len)]
 }
 
 /// Whether the directory holds a valid `CACHEDIR.TAG`.
-fn is_cache(directory: &OwnedFd, listing: &Listing, names: &[(u32, u16)]) -> bool {
+fn has_cache_tag(directory: &OwnedFd, listing: &DirectoryListing, names: &[(u32, u16)]) -> bool {
     let has_tag = names
         .binary_search_by(|span| span_of(&listing.names, *span).cmp(CACHEDIR_TAG))
         .is_ok();

@@ -1,3 +1,5 @@
+//! State that the threads of a scan share.
+
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -5,15 +7,16 @@ use anyhow::{Context, Result};
 use super::Exclude;
 use super::attributes::AttributeSets;
 
-/// What the threads of a scan share.
-pub(crate) struct Shared<'a> {
+pub(crate) struct ScanState<'a> {
     pub(crate) exclude: &'a Exclude,
     pub(crate) exclude_caches: bool,
     pub(crate) attributes: AttributeSets,
+    /// `st_dev` of the file systems met so far.
     pub(crate) devices: Mutex<Vec<u64>>,
 }
 
-impl Shared<'_> {
+impl ScanState<'_> {
+    /// The index of a device, which is added if it is new.
     pub(crate) fn device_index(&self, device: u64) -> Result<u16> {
         let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
         let known = devices.iter().position(|known| *known == device);
@@ -21,6 +24,6 @@ impl Shared<'_> {
             devices.push(device);
             devices.len() - 1
         });
-        u16::try_from(index).context("too many file systems")
+        u16::try_from(index).context("there are more than 65536 file systems in the trees")
     }
 }

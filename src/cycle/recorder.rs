@@ -1,4 +1,4 @@
-//! Collecting the outcome of a cycle.
+//! Recording what happens to a stack.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Instant;
@@ -9,14 +9,14 @@ use crate::config::plan::StackPlan;
 use crate::outcome::{Failure, Phase, PhaseTime, StackOutcome, StackStatus};
 use crate::sys::progress;
 
-/// Collects the outcome, phase by phase.
-pub(super) struct Record {
+/// Collects a stack's outcome, phase by phase.
+pub(super) struct OutcomeRecorder {
     pub(super) outcome: StackOutcome,
 }
 
-impl Record {
-    pub(super) fn new(stack: &StackPlan) -> Record {
-        Record {
+impl OutcomeRecorder {
+    pub(super) fn new(stack: &StackPlan) -> OutcomeRecorder {
+        OutcomeRecorder {
             outcome: StackOutcome {
                 status: StackStatus::Ok,
                 ..StackOutcome::not_run(&stack.name)
@@ -24,7 +24,8 @@ impl Record {
         }
     }
 
-    /// Runs one phase, notes how long it took and why it failed.
+    /// Runs `act` as part of a phase. Records its duration and, if it fails or
+    /// panics, the failure; then returns `None`.
     pub(super) fn phase<T>(
         &mut self,
         phase: Phase,
@@ -50,12 +51,12 @@ impl Record {
             Some(time) => time.duration_ms += duration_ms,
             None => self.outcome.phases.push(PhaseTime { phase, duration_ms }),
         }
-        let fail = |error| fail(&mut self.outcome, phase, format!("{error:#}"));
+        let fail = |error| add_failure(&mut self.outcome, phase, format!("{error:#}"));
         result.map_err(fail).ok()
     }
 }
 
-pub(super) fn fail(outcome: &mut StackOutcome, phase: Phase, message: String) {
+pub(super) fn add_failure(outcome: &mut StackOutcome, phase: Phase, message: String) {
     tracing::error!(?phase, "{message}");
     outcome.failures.push(Failure { phase, message });
     if outcome.status == StackStatus::Ok {
@@ -63,8 +64,8 @@ pub(super) fn fail(outcome: &mut StackOutcome, phase: Phase, message: String) {
     }
 }
 
-/// Once, however often it is found.
-pub(super) fn warn(outcome: &mut StackOutcome, warning: String) {
+/// Adds a warning, unless the outcome has it already: both plans may find it.
+pub(super) fn add_warning(outcome: &mut StackOutcome, warning: String) {
     if outcome.warnings.contains(&warning) {
         return;
     }

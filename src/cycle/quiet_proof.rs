@@ -1,9 +1,9 @@
-//! Nothing writes to what is archived.
+//! Proof that nothing writes to the data while it is archived.
 
 use anyhow::{Result, bail};
 
-use super::Cycle;
-use super::record::warn;
+use super::recorder::add_warning;
+use super::state::Cycle;
 use crate::config::OnBusy;
 use crate::engine::{self, Container, Status};
 use crate::outcome::StackOutcome;
@@ -14,32 +14,35 @@ use crate::stack::quiet::{self, WriterFilter, Writers};
 const KILLED: i64 = 128 + 9;
 
 impl Cycle<'_> {
-    /// Before the stop, so that nothing is stopped in vain.
+    /// Fails if a container that the backup will not stop writes to the data. This
+    /// is checked before the stop, so that nothing is stopped in vain.
     pub(super) fn refuse_writers(&self) -> Result<()> {
         let own = self.survey.running.iter();
         let own: Vec<&str> = own.map(|was| was.id.as_str()).collect();
         let filter = WriterFilter::RunningExcept(&own);
-        let writers = quiet::container_writers(&engine::containers()?, &self.paths(), filter);
+        let containers = engine::containers()?;
+        let writers = quiet::container_writers(&containers, &self.tree_paths(), filter);
         if self.stack.on_busy == OnBusy::Fail && !writers.busy.is_empty() {
-            bail!("{}; nothing was stopped", busy(&writers.busy));
+            bail!("{}; nothing was stopped", in_use(&writers.busy));
         }
         Ok(())
     }
 
-    /// Also returns the containers as they were at that moment.
+    /// Proves that the stack is stopped and nothing else writes to its data. Also
+    /// returns the containers, for [`prove_quiet_since`](Cycle::prove_quiet_since).
     pub(super) fn prove_quiet(
         &self,
         outcome: &mut StackOutcome,
     ) -> Result<(Inventory, Vec<Container>)> {
         self.context.signals.check()?;
-        // What was mounted may be unmounted with the last container.
+        // A mount may have been unmounted with the last container.
         self.refuse_replaced(|source| !source.is_mount())?;
         let containers = engine::containers()?;
         self.check_stopped(outcome, &containers)?;
-        // With the stack down, no container is exempt.
+        // While the stack is down, its own containers are not exempt.
         let filter = WriterFilter::RunningExcept(&[]);
         let Writers { mut busy, possible } =
-            quiet::container_writers(&containers, &self.paths(), filter);
+            quiet::container_writers(&containers, &self.tree_paths(), filter);
         for found in possible {
             tracing::debug!(found, "could write");
         }
@@ -47,8 +50,22 @@ impl Cycle<'_> {
         let frozen = containers.iter().filter(|c| c.status == Status::Paused);
         let frozen: Vec<&str> = frozen.map(|c| c.id.as_str()).collect();
         busy.extend(quiet::process_writers(&inventory, &frozen)?);
-        self.judge(outcome, &busy)?;
+        self.fail_or_warn(outcome, &busy)?;
         Ok((inventory, containers))
+    }
+
+    /// Proves that no container has run since [`prove_quiet`](Cycle::prove_quiet)
+    /// returned `before`. A daemon that restarts also starts containers that have
+    /// a restart policy, and they may have ended again.
+    pub(super) fn prove_quiet_since(
+        &self,
+        outcome: &mut StackOutcome,
+        before: &[Container],
+    ) -> Result<()> {
+        let now = self.await_containers()?;
+        let filter = WriterFilter::StartedSince(before);
+        let writers = quiet::container_writers(&now, &self.tree_paths(), filter);
+        self.fail_or_warn(outcome, &writers.busy)
     }
 
     fn check_stopped(&self, outcome: &mut StackOutcome, containers: &[Container]) -> Result<()> {
@@ -68,32 +85,31 @@ impl Cycle<'_> {
             }
             if now.exit_code == KILLED && !now.oom_killed {
                 let grace = self.stack.stop_timeout.unwrap_or(now.stop_timeout);
-                let grace = grace.as_secs();
-                warn(
-                    outcome,
-                    format!(
-                        "{} did not end within {grace} s of its stop signal and was killed: its data \
-                     may need a recovery; give it more time (stopTimeout, stop_grace_period)",
-                        was.name
-                    ),
+                let warning = format!(
+                    "{} did not end within {} s of its stop signal and was killed, so its data may \
+                     need recovery; give it more time with `stopTimeout` or `stop_grace_period`",
+                    was.name,
+                    grace.as_secs()
                 );
+                add_warning(outcome, warning);
             }
         }
         Ok(())
     }
 
-    pub(super) fn judge(&self, outcome: &mut StackOutcome, found: &[String]) -> Result<()> {
-        if found.is_empty() {
+    /// Fails or warns, as `onBusy` says, if there are writers.
+    fn fail_or_warn(&self, outcome: &mut StackOutcome, writers: &[String]) -> Result<()> {
+        if writers.is_empty() {
             return Ok(());
         }
         if self.stack.on_busy == OnBusy::Fail {
-            bail!(busy(found));
+            bail!(in_use(writers));
         }
-        warn(outcome, busy(found));
+        add_warning(outcome, in_use(writers));
         Ok(())
     }
 }
 
-fn busy(found: &[String]) -> String {
-    format!("the data is in use ({}); see onBusy", found.join("; "))
+fn in_use(writers: &[String]) -> String {
+    format!("the data is in use ({}); see `onBusy`", writers.join("; "))
 }
