@@ -47,7 +47,7 @@ fn sums_that_are_missing_are_made_of_what_is_good_and_of_nothing_else() {
     // They are told not to be of use, and not replaced.
     fs::write(&sums, "damaged").unwrap();
     let said = verify("frozen", 0);
-    assert!(said.contains("remove them"), "{said}");
+    assert!(said.contains("remove the file"), "{said}");
     assert_eq!(fs::read_to_string(&sums).unwrap(), "damaged");
     // Outside of the store nothing is written.
     let outside = place.path("frozen_20200101_000000.tar");
