@@ -246,8 +246,10 @@ start_private_engine() {
   mkdir -p "$DSB_RUN" "$DSB_CACHE"
   remove_stale_pidfiles
   if ! private_engine_runs; then
-    # An empty file of our own: the machine's daemon.json is not for us.
-    echo '{}' >"$DSB_RUN/daemon.json"
+    # A file of our own: the machine's daemon.json is not for us. By default an
+    # Engine has room for 31 networks, and tests that run at the same time need more.
+    echo '{"default-address-pools": [{"base": "10.128.0.0/12", "size": 24}]}' \
+      >"$DSB_RUN/daemon.json"
     : >"$ENGINE_LOG"
     run_dockerd
     # shellcheck disable=SC2034 # The callers read it.

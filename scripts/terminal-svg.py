@@ -18,9 +18,7 @@ def shown(recorded: str) -> list[str]:
     for line in recorded.replace("\r\n", "\n").split("\n"):
         rest = line.rsplit("\r", 1)[-1]
         lines.append(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", rest).rstrip())
-    while lines and not lines[-1]:
-        lines.pop()
-    return lines
+    return "\n".join(lines).strip("\n").split("\n")
 
 
 def style(line: str) -> str:
@@ -28,7 +26,7 @@ def style(line: str) -> str:
         return "typed"
     if line.startswith(("SUCCESS", "ok ")):
         return "good"
-    if re.fullmatch(r"[A-Z][A-Z ]+( .*)?", line) and not line.startswith("STACK  "):
+    if re.match(r"[A-Z ]{5,}\b", line):
         return "title"
     return "text"
 

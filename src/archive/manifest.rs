@@ -25,7 +25,8 @@ const MANIFEST_SUFFIX: &[u8] = b".manifest.json";
 /// A longer manifest is not read.
 const MANIFEST_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// The fields are described in `docs/archive-format.md`.
+/// What an archive holds and how it was made; `docs/archive-format.md` describes
+/// the fields.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {

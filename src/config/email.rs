@@ -1,14 +1,76 @@
-//! Checks the mail settings before anything is sent.
+//! The mail settings: their fields, and a check of them before anything is sent.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use lettre::message::Mailbox;
 use lettre::transport::smtp::{SMTP_PORT, SUBMISSION_PORT, SUBMISSIONS_PORT};
+use serde::Deserialize;
 
-use crate::config::{Email, Encryption};
+const DEFAULT_SUBJECT_TAG: &str = "docker-backup";
+const DEFAULT_TIMEOUT_SECS: u32 = 60;
 
-/// Checks the settings themselves; reads no file and asks no server.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Email {
+    /// Name of the SMTP server. Its certificate must be for this name.
+    pub host: String,
+    /// Default: 587 for `starttls`, 465 for `tls`, 25 for `none`.
+    pub port: Option<u16>,
+    #[serde(default)]
+    pub encryption: Encryption,
+    pub user: Option<String>,
+    /// File with the password. A trailing newline is dropped.
+    pub password_file: Option<PathBuf>,
+    /// Name of a systemd credential (`LoadCredential=`) with the password. It
+    /// takes precedence over `password_file` where systemd passes credentials.
+    pub password_credential: Option<String>,
+    /// PEM file with certificates to trust in addition to the system's.
+    pub ca_file: Option<PathBuf>,
+    pub from: String,
+    pub to: Vec<String>,
+    /// Put in brackets before the subject.
+    #[serde(default = "default_subject_tag")]
+    pub subject_tag: String,
+    #[serde(default)]
+    pub when: MailWhen,
+    /// Limit for every single step of the SMTP conversation, in seconds.
+    #[serde(default = "default_timeout")]
+    pub timeout: u32,
+}
+
+/// How the connection to the SMTP server is encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Encryption {
+    /// The connection begins in the clear, and must be upgraded by STARTTLS.
+    #[default]
+    Starttls,
+    /// TLS from the first byte.
+    Tls,
+    None,
+}
+
+/// Which runs are reported by mail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MailWhen {
+    #[default]
+    Always,
+    /// Runs with a failure or a warning.
+    Failure,
+}
+
+fn default_subject_tag() -> String {
+    DEFAULT_SUBJECT_TAG.to_owned()
+}
+
+fn default_timeout() -> u32 {
+    DEFAULT_TIMEOUT_SECS
+}
+
+/// Checks the settings without reading a file or asking a server.
 pub fn validate(config: &Email) -> Result<()> {
     ensure!(!config.host.is_empty(), "email.host is empty");
     ensure!(config.timeout > 0, "email.timeout is zero");
@@ -22,14 +84,14 @@ pub fn validate(config: &Email) -> Result<()> {
         ("passwordFile", &config.password_file),
         ("caFile", &config.ca_file),
     ] {
-        // Relative to where a timer starts the program it would be elsewhere.
+        // A relative path would depend on the directory the program is started in.
         let is_fine = path.as_ref().is_none_or(|path| path.is_absolute());
         ensure!(is_fine, "email.{field}: must be an absolute path");
     }
     ensure!(
         config.encryption != Encryption::Starttls || port(config) != SUBMISSIONS_PORT,
-        "email.port 465 is for TLS from the first byte: add \"encryption\": \"tls\" (STARTTLS is \
-         at 587)"
+        "email.port 465 expects TLS from the first byte: add \"encryption\": \"tls\" (STARTTLS \
+         uses port 587)"
     );
     ensure!(
         config.user.is_none() || config.encryption != Encryption::None || is_loopback(&config.host),
@@ -48,16 +110,20 @@ fn validate_password_source(config: &Email) -> Result<()> {
         }
         (None, Some(_), _) => bail!("email.passwordFile needs email.user"),
         (None, _, Some(_)) => bail!("email.passwordCredential needs email.user"),
-        (_, _, Some("" | "." | "..")) => bail!("email.passwordCredential is no credential's name"),
+        (_, _, Some("" | "." | "..")) => {
+            bail!("email.passwordCredential is not the name of a credential")
+        }
         (_, _, Some(name)) if name.contains('/') => {
             bail!(
-                "email.passwordCredential is a credential's name, not a path; for a path use email.passwordFile"
+                "email.passwordCredential must be a credential's name, not a path; for a path use \
+                 email.passwordFile"
             )
         }
         _ => Ok(()),
     }
 }
 
+/// Returns the configured port, or the default port of the encryption.
 pub fn port(config: &Email) -> u16 {
     config.port.unwrap_or(match config.encryption {
         Encryption::Starttls => SUBMISSION_PORT,

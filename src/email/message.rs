@@ -1,4 +1,4 @@
-//! The mail itself.
+//! Builds the mail.
 
 use anyhow::{Context, Result};
 use lettre::Message;
@@ -7,8 +7,9 @@ use lettre::message::header::{ContentType, HeaderName, HeaderValue, MIME_VERSION
 use crate::config::Email;
 use crate::config::email::mailbox;
 
-/// The mail as it goes over the wire: plain text, of 7 bits if the body is
-/// ASCII. Marked as made by a program, so that nothing answers it (RFC 3834).
+/// Returns the mail as it is sent: plain text, in 7 bits if the body is ASCII. A
+/// header marks it as made by a program, so that no program answers it (RFC
+/// 3834).
 pub fn format(config: &Email, subject: &str, body: &str) -> Result<Vec<u8>> {
     let charset = if body.is_ascii() { "us-ascii" } else { "utf-8" };
     let content_type = format!("text/plain; charset={charset}");
@@ -19,7 +20,7 @@ pub fn format(config: &Email, subject: &str, body: &str) -> Result<Vec<u8>> {
         .date_now()
         .message_id(None)
         .header(MIME_VERSION_1_0)
-        .header(ContentType::parse(&content_type).context("set content type")?)
+        .header(ContentType::parse(&content_type).context("cannot set the content type")?)
         .raw_header(HeaderValue::new(
             auto_submitted,
             "auto-generated".to_owned(),
@@ -27,7 +28,9 @@ pub fn format(config: &Email, subject: &str, body: &str) -> Result<Vec<u8>> {
     for to in &config.to {
         builder = builder.to(mailbox(to)?);
     }
-    let message = builder.body(body.to_owned()).context("put mail together")?;
+    let message = builder
+        .body(body.to_owned())
+        .context("cannot build the mail")?;
     Ok(message.formatted())
 }
 

@@ -1,7 +1,7 @@
-//! Mails a report. Only this module knows the mail library.
+//! Mails a report. Only this module uses the mail library's transport.
 //!
-//! The library's feature `tracing` must stay off: it logs every line sent, the
-//! password among them.
+//! The library's feature `tracing` must stay off: it logs every line that is
+//! sent, including the password.
 
 mod message;
 mod secret;
@@ -23,17 +23,17 @@ use crate::config::email::{mailbox, port, validate};
 use secret::Secret;
 use smtp::Delivery;
 
-/// The whole delivery may take this many times `timeout`. Every step has its
-/// own time-out; this bound is for name resolution and for a server that goes
-/// on sending a byte now and then.
+/// The whole delivery may take this many times `timeout`. Every step has its own
+/// timeout, but name resolution has none, and a server may send a byte now and
+/// then for ever.
 const TOTAL_TIMEOUTS: u32 = 5;
 
-/// Sends one mail to all recipients and waits until the server has it.
+/// Sends one mail to all recipients, and waits until the server has accepted it.
 ///
 /// # Errors
-/// Says what to change, and never the password. If the server refuses some of
-/// the recipients, the others still get the mail, and the error names the
-/// refused.
+/// They say what to change, and never contain the password. If the server
+/// refuses some of the recipients, the others still get the mail, and the error
+/// names those that do not.
 pub fn send(config: &Email, subject: &str, body: &str) -> Result<()> {
     let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     send_with(config, credentials_dir.as_deref(), subject, body)
@@ -46,22 +46,27 @@ fn send_with(
     body: &str,
 ) -> Result<()> {
     let server = format!("{}:{}", config.host, port(config));
-    let context = || format!("send mail through {server}");
+    let context = || format!("cannot send mail through {server}");
     validate(config)?;
     let delivery = prepare(config, credentials_dir, subject, body).with_context(context)?;
-    within(config, move || delivery.send()).with_context(context)
+    within_time_limit(config, move || delivery.send()).with_context(context)
 }
 
-/// Does all that `send` does but the sending: reads the password and `caFile`,
-/// connects and logs in.
+/// Does the same as [`send`] up to the log-in: reads the password and `caFile`,
+/// connects and logs in, but sends nothing.
 pub fn try_login(config: &Email) -> Result<()> {
     let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let delivery = prepare(config, credentials_dir.as_deref(), "", "")?;
-    within(config, move || delivery.try_login())
-        .with_context(|| format!("log in at {}:{}", config.host, port(config)))
+    within_time_limit(config, move || delivery.try_login()).with_context(|| {
+        format!(
+            "cannot use the mail server {}:{}",
+            config.host,
+            port(config)
+        )
+    })
 }
 
-/// Everything that can fail without the server, done before it is bothered.
+/// Does everything that can fail without the server before connecting to it.
 fn prepare(
     config: &Email,
     credentials_dir: Option<&Path>,
@@ -92,16 +97,19 @@ fn prepare(
     })
 }
 
-/// The library bounds every read and write, but neither name resolution nor
-/// the sum. So a thread does the work, and is left to itself when it is late:
-/// it ends with the process at the latest.
-fn within(config: &Email, act: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+/// Runs `act` with a limit on its total time. The library limits every read and
+/// write, but neither name resolution nor the total. So a thread does the work.
+/// If it is late, it is left running, and ends with the process at the latest.
+fn within_time_limit(
+    config: &Email,
+    act: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Result<()> {
     let total = timeout(config) * TOTAL_TIMEOUTS;
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new()
         .name("email".to_owned())
         .spawn(move || sender.send(act()))
-        .context("start thread")?;
+        .context("cannot start a thread")?;
     match receiver.recv_timeout(total) {
         Ok(result) => result,
         Err(RecvTimeoutError::Timeout) => Err(anyhow!(
@@ -117,19 +125,19 @@ fn tls_parameters(config: &Email) -> Result<TlsParameters> {
     if let Some(path) = &config.ca_file {
         builder = builder.add_root_certificate(
             read_certificates(path)
-                .with_context(|| format!("read email.caFile {}", path.display()))?,
+                .with_context(|| format!("cannot read email.caFile {}", path.display()))?,
         );
     }
-    builder.build().context("set up TLS")
+    builder.build().context("cannot set up TLS")
 }
 
 fn read_certificates(path: &Path) -> Result<Certificate> {
     let pem = std::fs::read(path)?;
-    // Without this a file with no certificate in it is taken as "none".
+    // The library accepts a file without a certificate as an empty list.
     let marker = b"-----BEGIN CERTIFICATE-----";
     let has_certificate = pem.windows(marker.len()).any(|window| window == marker);
     ensure!(has_certificate, "no PEM certificate in it");
-    Certificate::from_pem(&pem).context("parse certificates")
+    Certificate::from_pem(&pem).context("cannot parse the certificates")
 }
 
 fn timeout(config: &Email) -> Duration {

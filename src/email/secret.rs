@@ -1,4 +1,4 @@
-//! The password: where it comes from, and that it goes nowhere else.
+//! The password: reads it, and keeps it out of errors.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,8 @@ use lettre::transport::smtp::commands::Auth;
 
 use crate::config::Email;
 
-/// A user and a password. Not printable on purpose.
+/// A user and a password. It has no `Debug`, so that it cannot be printed by
+/// mistake.
 pub struct Secret {
     pub user: String,
     password: String,
@@ -20,7 +21,7 @@ impl Secret {
     /// `credentials_dir` is systemd's `$CREDENTIALS_DIRECTORY`.
     pub fn load(config: &Email, user: &str, credentials_dir: Option<&Path>) -> Result<Secret> {
         let path = password_path(config, credentials_dir)?;
-        let context = || format!("read mail password from {}", path.display());
+        let context = || format!("cannot read the mail password from {}", path.display());
         let text = fs::read_to_string(&path).with_context(context)?;
         let line = text.strip_suffix('\n').unwrap_or(&text);
         let password = line.strip_suffix('\r').unwrap_or(line);
@@ -35,8 +36,8 @@ impl Secret {
         Credentials::new(self.user.clone(), self.password.clone())
     }
 
-    /// `text` without the password, as it is or as it goes over the wire: a
-    /// server may quote in its answer the line it did not like.
+    /// Replaces the password in `text`, in plain form and as it is encoded for
+    /// the server. A server may quote the line that it rejects in its answer.
     pub fn redact(&self, text: &str) -> String {
         let encoded = |mechanism, challenge| {
             let auth = Auth::new(mechanism, self.credentials(), challenge);
@@ -55,8 +56,8 @@ impl Secret {
     }
 }
 
-/// Where the password is. A unit has the credential; a shell, in which the same
-/// configuration is tried by hand, has the file.
+/// Returns the path of the password. A systemd unit uses the credential. The same
+/// configuration tried in a shell uses the file.
 fn password_path(config: &Email, credentials_dir: Option<&Path>) -> Result<PathBuf> {
     match (
         &config.password_credential,
@@ -66,7 +67,7 @@ fn password_path(config: &Email, credentials_dir: Option<&Path>) -> Result<PathB
         (Some(name), Some(dir), _) => Ok(dir.join(name)),
         (_, _, Some(path)) => Ok(path.clone()),
         (Some(name), None, None) => bail!(
-            "find mail password: CREDENTIALS_DIRECTORY is not set; \
+            "cannot find the mail password: CREDENTIALS_DIRECTORY is not set; \
              the systemd unit needs LoadCredential={name}:..."
         ),
         (None, _, None) => {

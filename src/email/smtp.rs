@@ -1,4 +1,4 @@
-//! The conversation with the server, and what its failures mean.
+//! The conversation with the server, and explanations of its errors.
 
 use std::error::Error as _;
 use std::io::{self, ErrorKind};
@@ -17,12 +17,12 @@ use super::secret::Secret;
 use crate::config::Encryption;
 use crate::sys::format::ascii;
 
-/// One mail on its way to one server.
+/// One mail for one server.
 pub struct Delivery {
     pub host: String,
     pub port: u16,
     pub encryption: Encryption,
-    /// For connecting, and for every read and write.
+    /// Limit for connecting, and for every read and write.
     pub timeout: Duration,
     /// Set unless `encryption` is `None`.
     pub tls: Option<TlsParameters>,
@@ -33,12 +33,12 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Hands the mail over. Errors are printable and free of the password.
+    /// Sends the mail. Errors are printable ASCII, and never contain the password.
     pub fn send(&self) -> Result<()> {
         self.printable(self.converse())
     }
 
-    /// Connects and logs in, and leaves again.
+    /// Connects, logs in and disconnects.
     pub fn try_login(&self) -> Result<()> {
         self.printable(self.connect().and_then(|mut smtp| {
             self.log_in(&mut smtp)?;
@@ -49,7 +49,8 @@ impl Delivery {
 
     fn printable(&self, result: Result<()>) -> Result<()> {
         result.map_err(|error| {
-            // Redacted while the server's words are still as it wrote them.
+            // The password is replaced before the text is escaped: escaping could
+            // change it beyond recognition.
             let text = format!("{error:#}");
             let text = match &self.secret {
                 Some(secret) => secret.redact(&text),
@@ -64,22 +65,22 @@ impl Delivery {
         self.log_in(&mut smtp)?;
         self.command(
             &mut smtp,
-            "sender",
+            "cannot set the sender",
             Mail::new(Some(self.from.clone()), vec![]),
         )?;
-        let refused = self.name_recipients(&mut smtp)?;
+        let refused = self.add_recipients(&mut smtp)?;
         if refused.len() == self.to.len() {
             bail!(refused.join("; "));
         }
-        self.command(&mut smtp, "message", Data)?;
+        self.command(&mut smtp, "cannot send the message", Data)?;
         // The library ends the last line itself.
         let message = self.message.strip_suffix(b"\r\n");
         smtp.message(message.unwrap_or(&self.message))
-            .map_err(|error| self.explain("message", &error))?;
-        // The server has the mail; what it says to our leaving is no matter.
+            .map_err(|error| self.explain("cannot send the message", &error))?;
+        // The server has accepted the mail; a failure to say good-bye is harmless.
         let _ = smtp.quit();
         if !refused.is_empty() {
-            bail!("{}; the other recipients got it", refused.join("; "));
+            bail!("{}; the other recipients got the mail", refused.join("; "));
         }
         Ok(())
     }
@@ -94,7 +95,7 @@ impl Delivery {
         let timeout = Some(self.timeout);
         let mut smtp =
             SmtpConnection::connect(addresses.as_slice(), timeout, &hello, wrapper, None)
-                .map_err(|error| self.explain("connect", &error))?;
+                .map_err(|error| self.explain("cannot connect", &error))?;
         if let (Encryption::Starttls, Some(tls)) = (self.encryption, &self.tls) {
             if !smtp.can_starttls() {
                 bail!(
@@ -103,7 +104,7 @@ impl Delivery {
                 );
             }
             smtp.starttls(tls, &hello)
-                .map_err(|error| self.explain("STARTTLS", &error))?;
+                .map_err(|error| self.explain("cannot start TLS", &error))?;
         }
         Ok(smtp)
     }
@@ -112,10 +113,13 @@ impl Delivery {
         let addresses = (self.host.as_str(), self.port).to_socket_addrs();
         let addresses: Vec<_> = match addresses {
             Ok(addresses) => addresses.collect(),
-            Err(error) => bail!("find host {:?}: {error}; check email.host", self.host),
+            Err(error) => bail!(
+                "cannot find the host {:?}: {error}; check email.host",
+                self.host
+            ),
         };
         if addresses.is_empty() {
-            bail!("find host {:?}: it has no address", self.host);
+            bail!("cannot find the host {:?}: it has no address", self.host);
         }
         Ok(addresses)
     }
@@ -126,25 +130,29 @@ impl Delivery {
         };
         let known = [Mechanism::Plain, Mechanism::Login];
         if smtp.server_info().get_auth_mechanism(&known).is_none() {
-            bail!("log in: the server offers neither PLAIN nor LOGIN; leave out email.user?");
+            bail!(
+                "cannot log in: the server offers neither PLAIN nor LOGIN; remove email.user if the \
+                 server needs no log-in"
+            );
         }
         let credentials = secret.credentials();
         match smtp.auth(&known, &credentials) {
             Ok(_) => Ok(()),
             Err(error) if reply_code(&error).as_deref() == Some("535") => bail!(
-                "log in: user {:?} or the password is wrong: {}",
+                "cannot log in: user {:?} or the password is wrong: {}",
                 secret.user,
                 self.meaning(&error)
             ),
-            Err(error) => Err(self.explain("log in", &error)),
+            Err(error) => Err(self.explain("cannot log in", &error)),
         }
     }
 
-    /// Returns a line for each recipient that the server refuses.
-    fn name_recipients(&self, smtp: &mut SmtpConnection) -> Result<Vec<String>> {
+    /// Tells the server the recipients. Returns a line for each one that it
+    /// refuses.
+    fn add_recipients(&self, smtp: &mut SmtpConnection) -> Result<Vec<String>> {
         let mut refused = Vec::new();
         for to in &self.to {
-            let step = format!("recipient {to}");
+            let step = format!("cannot add the recipient {to}");
             match smtp.command(Rcpt::new(to.clone(), vec![])) {
                 Ok(_) => {}
                 Err(error) if error.status().is_some() => {
@@ -172,7 +180,7 @@ impl Delivery {
         anyhow!("{step}: {}", self.meaning(error))
     }
 
-    /// What the error means, and what to do about it.
+    /// Explains the error, and says what to do about it.
     fn meaning(&self, error: &Error) -> String {
         let cause = error.source().map(ToString::to_string).unwrap_or_default();
         if let Some(code) = reply_code(error) {
@@ -180,7 +188,7 @@ impl Delivery {
         }
         let io_error = error.source().and_then(|e| e.downcast_ref::<io::Error>());
         match io_error.map(io::Error::kind) {
-            // A socket's time-out is reported as "would block".
+            // The library reports a timeout of the socket as "would block".
             Some(ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
                 let hint = match self.encryption {
                     Encryption::Tls => "",
@@ -203,7 +211,8 @@ impl Delivery {
     }
 }
 
-/// The TLS library's words are all there is to go by: its types are not ours.
+/// Explains an error of the TLS library by its text, because its types cannot be
+/// reached from here.
 fn tls_meaning(cause: &str) -> Option<&'static str> {
     let contains = |words: &[&str]| words.iter().any(|word| cause.contains(word));
     if contains(&["UnknownIssuer", "CaUsedAsEndEntity"]) {
@@ -221,7 +230,7 @@ fn tls_meaning(cause: &str) -> Option<&'static str> {
     }
 }
 
-/// The three digits of a negative reply.
+/// Returns the three digits of a negative reply.
 fn reply_code(error: &Error) -> Option<String> {
     error.status().map(|code| code.to_string())
 }

@@ -30,8 +30,7 @@ pub struct Container {
     pub status: Status,
     /// Time of the last start, as the Engine writes it.
     pub started_at: String,
-    /// How often its restart policy has started it since it was started
-    /// otherwise.
+    /// Number of starts by its restart policy since it was last started otherwise.
     pub restart_count: u64,
     pub exit_code: i64,
     pub oom_killed: bool,
@@ -48,7 +47,7 @@ pub struct Container {
     pub image_id: String,
 }
 
-/// What a container does.
+/// Whether a container runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Running,

@@ -1,5 +1,4 @@
-//! Which Engine to use: the one at the Unix socket that the docker command would
-//! use.
+//! Finds the Engine: the one at the Unix socket that the docker command would use.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

@@ -124,13 +124,13 @@ mod tests {
 
         DRILLS
           immich: healthy in 12.3 s
-            /mnt/backup/immich/immich_20261101_030000.tar
-            services app, db
+            archive: /mnt/backup/immich/immich_20261101_030000.tar
+            services: app, db
             note: service app: not privileged
           w\u{e9}b: FAILED
             service db is unhealthy after 180 s
-            /mnt/backup/w\u{e9}b/w\u{e9}b_20261101_030000.tar
-            services app, db
+            archive: /mnt/backup/w\u{e9}b/w\u{e9}b_20261101_030000.tar
+            services: app, db
           new: FAILED
             there is no archive of a stack new
 

@@ -80,24 +80,24 @@ pub fn docker<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
     succeed("docker", args)
 }
 
-/// `strace OPTIONS` of a command, `None` (and a word on stderr) where processes
-/// may not be traced. Without `-f` it is the first thread alone.
-pub fn strace(command: &Command, options: &[&str]) -> Option<Command> {
-    let probe = output(Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]));
-    if probe.status != 0 {
-        eprintln!("SKIPPED: strace is not permitted: {}", probe.stderr);
-        return None;
-    }
+/// `strace OPTIONS` of a command. Without `-f` it traces the first thread alone.
+/// Where processes may not be traced the test fails: such tests are in modules
+/// named `needs_strace`, which `scripts/test` leaves out and counts as skipped.
+#[track_caller]
+pub fn strace(command: &Command, options: &[&str]) -> Command {
+    let mut probe = Command::new("strace");
+    let probe = output(probe.args(["-qq", "-o", "/dev/null", "true"]));
+    assert_eq!(probe.status, 0, "cannot trace: {}", probe.stderr);
     let mut traced = Command::new("strace");
     traced.args(options).arg(command.get_program());
     traced.args(command.get_args());
     let set = command.get_envs();
     traced.envs(set.filter_map(|(name, value)| Some((name, value?))));
-    Some(traced)
+    traced
 }
 
-/// The same of a program that gets SIGKILL before its call `n` of `syscall`.
-pub fn killed_before(command: &Command, syscall: &str, n: usize) -> Option<Command> {
+/// The command, killed by SIGKILL before its call `n` of `syscall`.
+pub fn killed_before(command: &Command, syscall: &str, n: usize) -> Command {
     let trace = format!("trace={syscall}");
     let inject = format!("inject={syscall}:signal=SIGKILL:when={n}");
     strace(
@@ -106,9 +106,8 @@ pub fn killed_before(command: &Command, syscall: &str, n: usize) -> Option<Comma
     )
 }
 
-/// The same of a program for which each call of `syscall` takes so much longer,
-/// in all its threads.
-pub fn slowed(command: &Command, syscall: &str, microseconds: u32) -> Option<Command> {
+/// The command, with each call of `syscall` delayed in all its threads.
+pub fn slowed(command: &Command, syscall: &str, microseconds: u32) -> Command {
     let trace = format!("trace={syscall}");
     let inject = format!("inject={syscall}:delay_enter={microseconds}");
     strace(

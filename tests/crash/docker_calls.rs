@@ -2,9 +2,7 @@
 //! `recover` after each.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::scene::{Scene, at_call};
 use crate::common::{Background, docker, in_parallel, output, wait_until};
@@ -236,68 +234,75 @@ fn a_recovery_killed_at_any_docker_call_is_recovered() {
     });
 }
 
-/// A cgroup of its own, to kill all of its processes at once, as systemd does
-/// when one of a unit's runs out of memory.
-struct Cgroup(PathBuf);
+mod needs_cgroup_kill {
+    use super::*;
+    use std::path::PathBuf;
+    use std::process::Command;
+    use std::time::Instant;
 
-impl Cgroup {
-    /// `None` where the kernel has no `cgroup.kill` (before 5.14, or cgroup v1
-    /// alone).
-    fn new(name: &str) -> Option<Cgroup> {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        let mut fields = mounts
-            .lines()
-            .map(|line| line.split(' ').collect::<Vec<_>>());
-        let root = fields.find(|fields| fields[2] == "cgroup2")?[1].to_owned();
-        let cgroup = Cgroup(PathBuf::from(root).join(name));
-        fs::create_dir(&cgroup.0).ok()?;
-        cgroup.0.join("cgroup.kill").exists().then_some(cgroup)
-    }
-}
+    /// A cgroup of its own, to kill all of its processes at once, as systemd does
+    /// when one of a unit's runs out of memory.
+    struct Cgroup(PathBuf);
 
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::write(self.0.join("cgroup.kill"), "1");
-        let began = Instant::now();
-        // Busy until the last of them is reaped.
-        while fs::remove_dir(&self.0).is_err() && began.elapsed() < Duration::from_secs(5) {}
-    }
-}
-
-#[test]
-#[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_run_killed_with_all_of_its_docker_commands_is_recovered() {
-    let cases = [("stop", ["stop ", "start "]), ("down", [" down", " up "])];
-    in_parallel(cases, |(method, commands)| {
-        let scene = Scene::new(method, 1);
-        let Some(cgroup) = Cgroup::new(&scene.stack.name) else {
-            eprintln!("SKIPPED: no cgroup v2 with cgroup.kill");
-            return;
-        };
-        let action = format!(
-            "\"$REAL\" \"$@\" 9>&- & sleep 0.2; echo 1 >'{}'; exit 1",
-            cgroup.0.join("cgroup.kill").display()
-        );
-        for command in commands {
-            for n in scene.calls_of(command) {
-                let point = format!("{method}, {command}, call {n}");
-                let spy = scene.place.spy(&at_call(n, &action));
-                spy.clear();
-                let program = scene.place.program(&["run"]);
-                let mut enter = Command::new("sh");
-                enter.args(["-c", "echo $$ >\"$0\"; exec \"$@\""]);
-                enter.arg(cgroup.0.join("cgroup.procs"));
-                enter.arg(program.get_program()).args(program.get_args());
-                output(spy.watch(&mut enter)).expect_status(-1);
-                // The control: nothing of it is left.
-                wait_until("all of the cgroup is dead", || {
-                    let left = fs::read_to_string(cgroup.0.join("cgroup.procs"));
-                    left.unwrap().is_empty()
-                });
-                output(&mut scene.place.program(&["recover"])).expect_status(0);
-                scene.assert_recovered(&point);
-                scene.assert_stays_up(Duration::from_millis(1500), &point);
-            }
+    impl Cgroup {
+        fn new(name: &str) -> Cgroup {
+            let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+            let mut fields = mounts
+                .lines()
+                .map(|line| line.split(' ').collect::<Vec<_>>());
+            let root = fields
+                .find(|fields| fields[2] == "cgroup2")
+                .expect("cgroup v2 is mounted")[1]
+                .to_owned();
+            let cgroup = Cgroup(PathBuf::from(root).join(name));
+            fs::create_dir(&cgroup.0).unwrap();
+            let has_kill = cgroup.0.join("cgroup.kill").exists();
+            assert!(has_kill, "cgroup.kill is missing (Linux before 5.14)");
+            cgroup
         }
-    });
+    }
+
+    impl Drop for Cgroup {
+        fn drop(&mut self) {
+            let _ = fs::write(self.0.join("cgroup.kill"), "1");
+            let began = Instant::now();
+            // Busy until the last of them is reaped.
+            while fs::remove_dir(&self.0).is_err() && began.elapsed() < Duration::from_secs(5) {}
+        }
+    }
+
+    #[test]
+    #[ignore = "needs a Docker Engine; run scripts/test"]
+    fn a_run_killed_with_all_of_its_docker_commands_is_recovered() {
+        let cases = [("stop", ["stop ", "start "]), ("down", [" down", " up "])];
+        in_parallel(cases, |(method, commands)| {
+            let scene = Scene::new(method, 1);
+            let cgroup = Cgroup::new(&scene.stack.name);
+            let action = format!(
+                "\"$REAL\" \"$@\" 9>&- & sleep 0.2; echo 1 >'{}'; exit 1",
+                cgroup.0.join("cgroup.kill").display()
+            );
+            for command in commands {
+                for n in scene.calls_of(command) {
+                    let point = format!("{method}, {command}, call {n}");
+                    let spy = scene.place.spy(&at_call(n, &action));
+                    spy.clear();
+                    let program = scene.place.program(&["run"]);
+                    let mut enter = Command::new("sh");
+                    enter.args(["-c", "echo $$ >\"$0\"; exec \"$@\""]);
+                    enter.arg(cgroup.0.join("cgroup.procs"));
+                    enter.arg(program.get_program()).args(program.get_args());
+                    output(spy.watch(&mut enter)).expect_status(-1);
+                    // The control: nothing of it is left.
+                    wait_until("all of the cgroup is dead", || {
+                        let left = fs::read_to_string(cgroup.0.join("cgroup.procs"));
+                        left.unwrap().is_empty()
+                    });
+                    output(&mut scene.place.program(&["recover"])).expect_status(0);
+                    scene.assert_recovered(&point);
+                    scene.assert_stays_up(Duration::from_millis(1500), &point);
+                }
+            }
+        });
+    }
 }

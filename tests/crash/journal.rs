@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::common::scene::{Scene, start_times};
-use crate::common::{Background, Ended, Place, Stack, output, slowed, succeed, wait_until};
+use crate::common::{Background, Ended, Place, Stack, output, succeed, wait_until};
 use serde_json::{Value, json};
 
 fn entry_path(place: &Place, stack: &Stack) -> PathBuf {
@@ -202,30 +202,6 @@ fn what_was_started_by_hand_is_left_alone() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn what_is_taken_down_while_the_archive_is_finished_stays_down() {
-    let scene = Scene::new("stop", 0);
-    let run = scene.place.program(&["run"]);
-    let Some(mut command) = slowed(&run, "renameat2", 20_000_000) else {
-        return;
-    };
-    let run = Background::spawn(&mut command);
-    wait_until("it is journalled", || !scene.place.journalled().is_empty());
-    wait_until("it is forgotten", || scene.place.journalled().is_empty());
-    assert_eq!(scene.partials().len(), 1, "it is not finished");
-    assert_eq!(scene.running(), scene.states);
-    output(&mut scene.stack.compose(&["stop"])).expect_status(0);
-    scene.place.kill_holder();
-    run.wait();
-    let json = recover(&scene.place, &["--json"]).expect_status(0).json();
-    // The control: there was something to recover from.
-    assert_eq!(json["interrupted"], "killed");
-    assert_eq!(json["recovered"], json!([]));
-    assert_eq!(scene.running(), [""; 0]);
-    assert_eq!(scene.partials(), [""; 0]);
-}
-
-#[test]
-#[ignore = "needs a Docker Engine; run scripts/test"]
 fn nothing_is_stopped_when_the_state_directory_cannot_be_written() {
     let scene = Scene::new("stop", 0);
     let place = &scene.place;
@@ -285,4 +261,24 @@ impl Drop for ReadOnly {
     fn drop(&mut self) {
         let _ = output(std::process::Command::new("umount").arg(&self.0));
     }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn the_journal_names_what_ran_when_the_first_stop_is_issued() {
+    let scene = Scene::new("stop", 0);
+    let copy = scene.place.path("copy");
+    let hook = format!(
+        "if [ $1 = stop ]; then cp -an '{}' '{}'; fi",
+        scene.place.state().join("journal").display(),
+        copy.display()
+    );
+    let (ended, _) = scene.attempt(&["run"], &hook);
+    ended.unwrap().expect_status(0);
+    let entry = copy.join(format!("{}.json", scene.stack.name));
+    let entry: Value = serde_json::from_slice(&fs::read(entry).unwrap()).unwrap();
+    assert_eq!(entry["step"], "stopping");
+    let containers = entry["containers"].as_array().unwrap().iter();
+    let services: Vec<&Value> = containers.map(|c| &c["service"]).collect();
+    assert_eq!(json!(services), json!(["app", "db"]));
 }

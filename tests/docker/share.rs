@@ -82,7 +82,7 @@ fn assert_archived(ledger: &mut Ledger, names: &[&str]) {
     ledger.assert_recovered("after the run");
 }
 
-fn all_is_shared_but_what_is_excepted(disk: &Disk) {
+fn assert_shared_but_for_exceptions(disk: &Disk) {
     let names = ["plain", "apart/plain"];
     let mut ledger = ledger(disk, json!({"unshared": ["apart/"]}), &names);
     let capture = run(&mut ledger);
@@ -98,36 +98,7 @@ fn all_is_shared_but_what_is_excepted(disk: &Disk) {
     assert_archived(&mut ledger, &names);
 }
 
-#[test]
-#[ignore = "needs a Docker Engine; run scripts/test"]
-fn all_is_shared_but_what_is_excepted_on_xfs() {
-    all_is_shared_but_what_is_excepted(&xfs());
-}
-
-#[test]
-#[ignore = "needs a Docker Engine; run scripts/test"]
-fn all_is_shared_but_what_is_excepted_on_btrfs() {
-    all_is_shared_but_what_is_excepted(&btrfs());
-}
-
-#[test]
-#[ignore = "needs a Docker Engine; run scripts/test"]
-fn what_goes_on_changing_gets_blocks_of_its_own_on_xfs() {
-    let disk = xfs();
-    let mut ledger = ledger(&disk, json!({}), &["plain"]);
-    run(&mut ledger);
-    // Only its time changes, and its pages.
-    let expected = [
-        ("plain", true),
-        ("bulk", true),
-        ("young", false),
-        ("data/pages", false),
-    ];
-    assert_shared(&ledger, &expected);
-    assert_archived(&mut ledger, &["plain", "young"]);
-}
-
-fn nothing_is_shared_when_that_is_not_wanted(disk: &Disk) {
+fn assert_nothing_shared_when_unwanted(disk: &Disk) {
     let names = ["plain", "apart/plain"];
     let mut ledger = ledger(disk, json!({"share": false}), &names);
     let capture = run(&mut ledger);
@@ -138,54 +109,103 @@ fn nothing_is_shared_when_that_is_not_wanted(disk: &Disk) {
     assert_archived(&mut ledger, &names);
 }
 
-#[test]
-#[ignore = "needs a Docker Engine; run scripts/test"]
-fn nothing_is_shared_when_that_is_not_wanted_on_xfs() {
-    nothing_is_shared_when_that_is_not_wanted(&xfs());
-}
-
-#[test]
-#[ignore = "needs a Docker Engine; run scripts/test"]
-fn nothing_is_shared_when_that_is_not_wanted_on_btrfs() {
-    nothing_is_shared_when_that_is_not_wanted(&btrfs());
-}
-
-#[test]
-#[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_file_without_copy_on_write_is_copied_and_counted_on_btrfs() {
-    let names = ["plain", "nocow/a", "nocow/b"];
-    let disk = btrfs();
-    let mut ledger = ledger(&disk, json!({}), &names);
-    let attributes = succeed("lsattr", [ledger.stack.dir.join("nocow/a")]);
-    assert!(
-        attributes.split(' ').next().unwrap().contains('C'),
-        "{attributes}"
-    );
+fn assert_nothing_shared_elsewhere(disk: &Disk) {
+    let mut ledger = ledger(disk, json!({}), &["plain"]);
+    let elsewhere = Disk::of("xfs", &["-q", "-m", "reflink=1"], 500);
+    let store = elsewhere.path.join("store");
+    let stacks = json!([ledger.stack.name]);
+    ledger.place.config(stacks, json!({"backupDir": store}));
     let capture = run(&mut ledger);
-    assert_shared(
-        &ledger,
-        &[("plain", true), ("nocow/a", false), ("nocow/b", false)],
-    );
-    assert_eq!(capture["refusedCount"], 2, "{capture}");
-    assert_archived(&mut ledger, &names);
+    assert_shared(&ledger, &[("plain", false)]);
+    assert_eq!(capture["refusedCount"], 0, "{capture}");
+    assert_eq!(capture["sharedBytes"], 0, "{capture}");
+    let listing = fs::read_dir(store.join(&ledger.stack.name)).unwrap();
+    let mut archives = listing.map(|item| item.unwrap().path());
+    let archive = archives.find(|path| path.extension().unwrap() == "tar");
+    ledger.assert_good(&archive.unwrap(), "elsewhere");
 }
 
-#[test]
-#[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_store_on_another_file_system_shares_nothing_of_btrfs_or_xfs() {
-    for disk in [xfs(), btrfs()] {
+mod needs_xfs {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs a Docker Engine; run scripts/test"]
+    fn all_is_shared_but_what_is_excepted() {
+        assert_shared_but_for_exceptions(&xfs());
+    }
+
+    #[test]
+    #[ignore = "needs a Docker Engine; run scripts/test"]
+    fn what_goes_on_changing_gets_blocks_of_its_own() {
+        let disk = xfs();
         let mut ledger = ledger(&disk, json!({}), &["plain"]);
-        let elsewhere = Disk::of("xfs", &["-q", "-m", "reflink=1"], 500);
-        let store = elsewhere.path.join("store");
-        let stacks = json!([ledger.stack.name]);
-        ledger.place.config(stacks, json!({"backupDir": store}));
+        run(&mut ledger);
+        // Only its time changes, and its pages.
+        let expected = [
+            ("plain", true),
+            ("bulk", true),
+            ("young", false),
+            ("data/pages", false),
+        ];
+        assert_shared(&ledger, &expected);
+        assert_archived(&mut ledger, &["plain", "young"]);
+    }
+
+    #[test]
+    #[ignore = "needs a Docker Engine; run scripts/test"]
+    fn nothing_is_shared_when_that_is_not_wanted() {
+        assert_nothing_shared_when_unwanted(&xfs());
+    }
+
+    #[test]
+    #[ignore = "needs a Docker Engine; run scripts/test"]
+    fn a_store_on_another_file_system_shares_nothing() {
+        assert_nothing_shared_elsewhere(&xfs());
+    }
+}
+
+mod needs_btrfs {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs a Docker Engine; run scripts/test"]
+    fn all_is_shared_but_what_is_excepted() {
+        assert_shared_but_for_exceptions(&btrfs());
+    }
+
+    #[test]
+    #[ignore = "needs a Docker Engine; run scripts/test"]
+    fn nothing_is_shared_when_that_is_not_wanted() {
+        assert_nothing_shared_when_unwanted(&btrfs());
+    }
+
+    #[test]
+    #[ignore = "needs a Docker Engine; run scripts/test"]
+    fn a_file_without_copy_on_write_is_copied_and_counted() {
+        let names = ["plain", "nocow/a", "nocow/b"];
+        let disk = btrfs();
+        let mut ledger = ledger(&disk, json!({}), &names);
+        let attributes = succeed("lsattr", [ledger.stack.dir.join("nocow/a")]);
+        assert!(
+            attributes.split(' ').next().unwrap().contains('C'),
+            "{attributes}"
+        );
         let capture = run(&mut ledger);
-        assert_shared(&ledger, &[("plain", false)]);
-        assert_eq!(capture["refusedCount"], 0, "{capture}");
-        assert_eq!(capture["sharedBytes"], 0, "{capture}");
-        let listing = fs::read_dir(store.join(&ledger.stack.name)).unwrap();
-        let mut archives = listing.map(|item| item.unwrap().path());
-        let archive = archives.find(|path| path.extension().unwrap() == "tar");
-        ledger.assert_good(&archive.unwrap(), "elsewhere");
+        assert_shared(
+            &ledger,
+            &[("plain", true), ("nocow/a", false), ("nocow/b", false)],
+        );
+        assert_eq!(capture["refusedCount"], 2, "{capture}");
+        assert_archived(&mut ledger, &names);
+    }
+
+    mod needs_xfs {
+        use super::*;
+
+        #[test]
+        #[ignore = "needs a Docker Engine; run scripts/test"]
+        fn a_store_on_another_file_system_shares_nothing() {
+            assert_nothing_shared_elsewhere(&btrfs());
+        }
     }
 }

@@ -63,9 +63,17 @@ fn check_names_every_mistake_and_what_was_meant() {
             json!({}),
             "did you mean `stopTimeout`?",
         ),
-        (json!(["a", "a"]), json!({}), "stack a is there twice"),
-        (json!(["a/b"]), json!({}), "`a/b` cannot name a stack"),
-        (json!(["../a"]), json!({}), "`../a` cannot name a stack"),
+        (json!(["a", "a"]), json!({}), "stack a is configured twice"),
+        (
+            json!(["a/b"]),
+            json!({}),
+            "`a/b` is not a valid name of a stack",
+        ),
+        (
+            json!(["../a"]),
+            json!({}),
+            "`../a` is not a valid name of a stack",
+        ),
         (
             json!([{"path": "relative"}]),
             json!({}),
@@ -145,7 +153,10 @@ fn a_configuration_that_is_missing_or_no_json_is_named() {
     let place = Place::new();
     let path = place.path("config.json");
     let ended = output(&mut place.program(&["check"])).expect_status(1);
-    let expected = format!("read the config {}: No such file", path.display());
+    let expected = format!(
+        "cannot read the configuration {}: No such file",
+        path.display()
+    );
     assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
     fs::write(&path, "{\"stacks\": [}").unwrap();
     let ended = output(&mut place.program(&["check"])).expect_status(1);
@@ -178,7 +189,7 @@ fn what_the_values_mean_is_blamed_on_their_file_too() {
     let ended = check(&place, json!(["a", "a"]), json!({})).expect_status(1);
     let file = place.path("config.json");
     let expected = format!(
-        "error: cannot use the configuration {}: stack a is there twice",
+        "error: cannot use the configuration {}: stack a is configured twice",
         file.display()
     );
     assert!(ended.stderr.contains(&expected), "{}", ended.stderr);

@@ -11,7 +11,7 @@ def refused(name: str, *words: str) -> None:
 # The control.
 machine.succeed("docker-stack-backup check")
 refused("bad-pattern", "`stacks[0]` (web)", "`exclude`", "[z-a]")
-refused("duplicate-stack", "stack web is there twice")
+refused("duplicate-stack", "stack web is configured twice")
 refused("keeps-nothing", "`retention`", "keeps nothing")
 refused("unknown-option", "`retention.keepDay`", "did you mean `keepDays`?")
 refused("store-in-stack", "`backupDir`", "would archive its own archives")

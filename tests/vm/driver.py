@@ -415,7 +415,7 @@ def tell_why(machine: Machine) -> None:
         if machine.process is not None:
             log("the last of the journal, and Docker:")
             log(machine.execute(f"journalctl --no-pager -b -n 200 {units}; docker ps -a", timeout=60)[1])
-    except (RequestFailed, qemu.QemuError, OSError) as error:
+    except (RequestFailed, qemu.QemuError, OSError, ValueError) as error:
         log(f"the machine does not answer: {error}")
     if machine.console.exists():
         log("the last of the console, and what the commands wrote to stderr:")

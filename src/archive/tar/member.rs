@@ -13,6 +13,7 @@ use crate::sys::format::display_path;
 /// Longer paths and link targets are refused.
 const NAME_BYTES_MAX: usize = 1 << 20;
 
+/// What a member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     File,

@@ -21,6 +21,7 @@ const EXTENDED_BYTES_MAX: u64 = 16 << 20;
 const EXTENDED_COUNT_MAX: usize = 16;
 const BUFFER_BYTES: usize = 256 << 10;
 
+/// Reads an archive from its first member to its last.
 pub struct Reader<'a> {
     input: BufferedInput<'a>,
     /// Offset of the end of the last member's data.

@@ -12,7 +12,7 @@ use crate::scan::{Entry, Extent, Node};
 
 const NONE: u32 = u32::MAX;
 
-/// A child of the root: name, permissions, ids, time, and what it is.
+/// An entry in the root directory, and what it refers to.
 #[derive(Clone, Debug)]
 struct Child {
     name: Vec<u8>,
@@ -127,7 +127,8 @@ fn inventory(prefix: &[u8], children: &[Child]) -> Inventory {
     inventory
 }
 
-/// Parses what was rendered for a member with the `tar` crate and compares.
+/// Parses the head of a member with the `tar` crate and compares it with the
+/// inventory.
 fn check_parses_back(inventory: &Inventory, index: usize, header: &[u8]) {
     let entry = inventory.entries[index];
     let mut path = Vec::new();
@@ -145,7 +146,7 @@ fn check_parses_back(inventory: &Inventory, index: usize, header: &[u8]) {
         assert_eq!(header.cksum().unwrap(), sum - field + 8 * 32);
         (header, after)
     };
-    // Not by `pax_extensions`, which does not take values with newlines.
+    // The `tar` crate's `pax_extensions` splits values at newlines.
     let (mut header, after) = block();
     let mut body = &b""[..];
     if header.entry_type().is_pax_local_extensions() {
@@ -282,7 +283,7 @@ proptest! {
     }
 
     #[test]
-    fn alignment_costs_as_little_as_can_be(
+    fn alignment_adds_as_few_blocks_as_possible(
         child in child(),
         size in 65_536..1_000_000_u64,
         blocks in 0..8_u64,
@@ -299,8 +300,8 @@ proptest! {
             header.len() as u64
         };
         let (aligned, plain) = (length(&aligned), length(&plain));
-        // Less than a whole alignment more; twice that only if one block is
-        // missing and there are no records that could grow by one.
+        // The head grows by less than one alignment. It grows by more only if one
+        // block is missing and there are no records that a block can be added to.
         let limit = if plain == 512 { 4096 + 512 } else { 4096 };
         prop_assert!(aligned - plain < limit + 1 && (aligned - plain != 4096), "{aligned} {plain}");
     }

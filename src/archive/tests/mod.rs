@@ -1,5 +1,5 @@
-//! Archives as a whole: written from real trees, read by the tar
-//! implementations people have.
+//! Whole archives: written from real trees, and read by common tar
+//! implementations.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -17,10 +17,10 @@ mod forge;
 mod hostile;
 mod layout;
 mod manifest;
+mod moves;
 mod order;
 mod races;
 mod readers;
-mod relocate;
 mod restored;
 mod tools;
 mod tree;
@@ -54,7 +54,7 @@ fn scan_all(sources: &[Source]) -> Inventory {
     scan(sources, &Exclude::new(&[]).unwrap(), false, &GO_ON).unwrap()
 }
 
-/// Writes what `sources` held when they were scanned to `path`.
+/// Writes an archive of the scanned `sources` to `path`.
 fn write_scanned(sources: &[Source], inventory: &Inventory, path: &Path) -> WriteSummary {
     let layout = Layout::new(inventory, &slot());
     let out = File::create(path).unwrap();

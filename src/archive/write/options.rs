@@ -1,30 +1,30 @@
-//! What a writer is told: the sources, and how they are read.
+//! How the sources of an archive are read.
 
 use std::sync::atomic::AtomicBool;
 
 use crate::scan::{Exclude, Source};
 
-/// What is archived, and how it is read.
+/// The sources of an archive, and how they are read.
 #[derive(Clone, Copy)]
 pub struct ReadOptions<'a> {
-    /// Those that the inventory is of.
+    /// The sources of the inventory.
     pub sources: &'a [Source],
-    /// Fail with `interrupted` soon after this is set.
+    /// When set, reading fails with `interrupted` soon after.
     pub cancel: &'a AtomicBool,
-    /// Others may be at work in the sources.
+    /// Whether other programs may be writing to the sources.
     pub is_live: bool,
-    /// Whether blocks may be shared with the sources at all.
+    /// Whether and how the archive may share blocks with the sources.
     pub share: Option<ShareOptions<'a>>,
 }
 
 /// Which files share their blocks with the archive.
 #[derive(Clone, Copy)]
 pub struct ShareOptions<'a> {
-    /// Those that do not.
+    /// Files that do not.
     pub unshared: &'a Exclude,
-    /// While others are at work, files of this many bytes and more that changed
-    /// lately are left out: each write to a shared block would take it to
-    /// another place, and a file in many places takes long to share when it
-    /// counts, while they wait.
+    /// While the sources are live, files of at least this length that changed
+    /// within the hour are deferred: they are shared only once the stack is down.
+    /// Every write to a shared block moves it to another place on the disk, and a
+    /// fragmented file takes long to share, which would lengthen the downtime.
     pub deferred_from_bytes: u64,
 }

@@ -1,4 +1,4 @@
-//! Against a real server.
+//! Delivery to a real server, Exim.
 
 use super::server::SmtpServer;
 use super::*;
@@ -47,7 +47,7 @@ fn a_report_arrives_over_starttls_and_tls() {
                 "{mail}"
             );
             assert!(mail.ends_with("\n\none\n.two\n\nthree\n"), "{mail}");
-            // ESMTPSA: with TLS and with log-in.
+            // ESMTPSA means with TLS and log-in.
             assert!(mail.contains("with esmtpsa"), "{mail}");
         }
         assert_eq!(mails.len(), 2);
@@ -67,14 +67,14 @@ fn a_report_arrives_without_encryption_and_log_in() {
 
 #[test]
 #[ignore = "needs exim4; run scripts/test"]
-fn a_wrong_password_is_told_and_not_shown() {
+fn a_wrong_password_is_reported_but_not_shown() {
     let server = SmtpServer::start();
     let config = config_for(&server, Encryption::Starttls);
     fs::write(config.password_file.as_ref().unwrap(), "wr0ng-password\n").unwrap();
     let error = error_of(try_send(&config));
     let port = server.port_starttls;
     let expected = format!(
-        "send mail through localhost:{port}: log in: user \"backup\" or the password is wrong: \
+        "cannot send mail through localhost:{port}: cannot log in: user \"backup\" or the password is wrong: \
          the server said 535 "
     );
     assert!(error.starts_with(&expected), "{error}");
@@ -121,15 +121,15 @@ fn a_certificate_that_cannot_be_trusted_is_refused() {
 
 #[test]
 #[ignore = "needs exim4; run scripts/test"]
-fn a_real_server_refuses_one_recipient() {
+fn a_refused_recipient_does_not_stop_the_others() {
     let server = SmtpServer::start();
     let mut config = config_for(&server, Encryption::Starttls);
     config.to.push("nobody@example.net".to_owned());
     let error = error_of(try_send(&config));
     assert!(
         error.ends_with(
-            "recipient nobody@example.net: the server said 550 no such mailbox here; \
-             the other recipients got it"
+            "cannot add the recipient nobody@example.net: the server said 550 no such mailbox here; \
+             the other recipients got the mail"
         ),
         "{error}"
     );

@@ -1,4 +1,4 @@
-//! Servers that misbehave, each a script over a plain socket.
+//! Servers that misbehave. Each is a script on a plain socket.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use super::*;
 const OK: &str = "250 ok\r\n";
 const GREETING: &str = "220 localhost ready\r\n";
 
-/// Runs `script` on the first connection; the port it listens on.
+/// Starts a server that runs `script` on the first connection. Returns its port.
 fn serve(script: impl FnOnce(TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -24,8 +24,8 @@ fn serve(script: impl FnOnce(TcpStream) + Send + 'static) -> u16 {
     port
 }
 
-/// Greets, then answers each line with what `answer` says to it; the lines of
-/// a mail's body are one line, `.`. `None` hangs.
+/// Starts a server that greets, and answers each line with the result of `answer`.
+/// It hangs on `None`. All lines of a mail's body count as one line, `.`.
 fn converse(answer: impl Fn(&str) -> Option<&'static str> + Send + 'static) -> u16 {
     serve(move |stream| {
         let mut writer = stream.try_clone().unwrap();
@@ -44,7 +44,7 @@ fn converse(answer: impl Fn(&str) -> Option<&'static str> + Send + 'static) -> u
     })
 }
 
-/// A server with which all is well.
+/// The answers of a server that accepts everything.
 fn good(line: &str) -> Option<&'static str> {
     match line {
         "DATA" => Some("354 go on\r\n"),
@@ -52,7 +52,7 @@ fn good(line: &str) -> Option<&'static str> {
     }
 }
 
-/// Time-out of one second a step, so five in all.
+/// Sends a mail with a timeout of one second for each step, so five in all.
 fn send_to(port: u16, change: impl FnOnce(&mut Email)) -> Result<()> {
     let mut config = config("127.0.0.1", port);
     config.timeout = 1;
@@ -62,7 +62,7 @@ fn send_to(port: u16, change: impl FnOnce(&mut Email)) -> Result<()> {
 
 fn expect(port: u16, change: impl FnOnce(&mut Email), what: &str) {
     let error = error_of(send_to(port, change));
-    let expected = format!("send mail through 127.0.0.1:{port}: {what}");
+    let expected = format!("cannot send mail through 127.0.0.1:{port}: {what}");
     assert_eq!(error, expected);
 }
 
@@ -75,22 +75,22 @@ fn a_good_server_takes_the_mail() {
 }
 
 #[test]
-fn a_server_that_never_greets() {
+fn a_server_that_never_greets_times_out() {
     let begun = Instant::now();
     let port = serve(|_stream| sleep(Duration::from_secs(60)));
-    expect(port, |_| (), &format!("connect: {NO_ANSWER}"));
+    expect(port, |_| (), &format!("cannot connect: {NO_ANSWER}"));
     let port = serve(|_stream| sleep(Duration::from_secs(60)));
     let encryption = Encryption::Tls;
     expect(
         port,
         |c| c.encryption = encryption,
-        "connect: no answer within 1 s",
+        "cannot connect: no answer within 1 s",
     );
     assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
-fn a_server_that_hangs_after_a_command() {
+fn a_server_that_hangs_after_a_command_times_out() {
     let hang = |at: &'static str| {
         converse(move |line| {
             let hangs = line.starts_with(at);
@@ -98,29 +98,32 @@ fn a_server_that_hangs_after_a_command() {
         })
     };
     for (at, step) in [
-        ("EHLO", "connect"),
-        ("MAIL", "sender"),
-        ("RCPT", "recipient admin@example.org"),
-        ("DATA", "message"),
-        (".", "message"),
+        ("EHLO", "cannot connect"),
+        ("MAIL", "cannot set the sender"),
+        ("RCPT", "cannot add the recipient admin@example.org"),
+        ("DATA", "cannot send the message"),
+        (".", "cannot send the message"),
     ] {
         expect(hang(at), |_| (), &format!("{step}: {NO_ANSWER}"));
     }
 }
 
 #[test]
-fn a_server_that_hangs_after_the_mail_has_got_it() {
+fn a_server_that_hangs_after_accepting_the_mail_is_a_success() {
     let port = converse(|line| if line == "QUIT" { None } else { good(line) });
     send_to(port, |_| ()).unwrap();
 }
 
 #[test]
-fn a_server_that_does_not_want_to_talk() {
+fn a_refusing_greeting_is_quoted() {
     for (greeting, what) in [
-        ("421 too busy\r\n", "connect: the server said 421 too busy"),
+        (
+            "421 too busy\r\n",
+            "cannot connect: the server said 421 too busy",
+        ),
         (
             "554-no service\r\n554 for you \x1b[31m\r\n",
-            "connect: the server said 554 no service for you \\u{1b}[31m",
+            "cannot connect: the server said 554 no service for you \\u{1b}[31m",
         ),
     ] {
         let port = serve(move |mut stream| stream.write_all(greeting.as_bytes()).unwrap());
@@ -129,38 +132,46 @@ fn a_server_that_does_not_want_to_talk() {
 }
 
 #[test]
-fn a_server_that_hangs_up() {
+fn a_server_that_hangs_up_is_reported() {
     let port = serve(drop);
-    expect(port, |_| (), "connect: the server closed the connection");
+    expect(
+        port,
+        |_| (),
+        "cannot connect: the server closed the connection",
+    );
     let port = serve(|mut stream| {
         stream.write_all(GREETING.as_bytes()).unwrap();
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).unwrap();
     });
-    expect(port, |_| (), "connect: the server closed the connection");
+    expect(
+        port,
+        |_| (),
+        "cannot connect: the server closed the connection",
+    );
 }
 
 #[test]
-fn a_port_that_nobody_listens_on() {
+fn a_refused_connection_is_explained() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    let what = "connect: connection refused; check email.host and email.port";
+    let what = "cannot connect: connection refused; check email.host and email.port";
     expect(port, |_| (), what);
 }
 
 #[test]
-fn a_host_that_does_not_exist() {
+fn an_unknown_host_is_named() {
     let mut config = config("no-such-host.invalid", 25);
     config.timeout = 10;
     let error = error_of(send_with(&config, None, "subject", "body"));
-    let start = "send mail through no-such-host.invalid:25: find host \"no-such-host.invalid\": ";
+    let start = "cannot send mail through no-such-host.invalid:25: cannot find the host \"no-such-host.invalid\": ";
     assert!(error.starts_with(start), "{error}");
     assert!(error.ends_with("; check email.host"), "{error}");
 }
 
 #[test]
-fn a_server_that_trickles_does_not_hang_the_run() {
+fn a_server_that_sends_single_bytes_does_not_hang_the_run() {
     let port = serve(|mut stream| {
         for byte in b"220-".iter().chain(std::iter::repeat(&b'x')) {
             if stream.write_all(&[*byte]).is_err() {
@@ -175,7 +186,7 @@ fn a_server_that_trickles_does_not_hang_the_run() {
     assert!(begun.elapsed() < Duration::from_secs(8));
 }
 
-/// Refuses a recipient called `bad`.
+/// The answers of a server that refuses a recipient called `bad`.
 fn picky(line: &str) -> Option<&'static str> {
     if line.starts_with("RCPT TO:<bad@") {
         return Some("550 5.1.1 who?\r\n");
@@ -190,8 +201,8 @@ fn a_refused_recipient_is_named_and_the_other_gets_the_mail() {
         sender.send(line.to_owned()).unwrap();
         picky(line)
     });
-    let what = "recipient bad@example.org: the server said 550 5.1.1 who?; \
-                the other recipients got it";
+    let what = "cannot add the recipient bad@example.org: the server said 550 5.1.1 who?; \
+                the other recipients got the mail";
     expect(port, |c| c.to.insert(0, "bad@example.org".to_owned()), what);
     let lines: Vec<String> = lines.try_iter().collect();
     assert!(lines.contains(&"RCPT TO:<admin@example.org>".to_owned()));
@@ -199,8 +210,8 @@ fn a_refused_recipient_is_named_and_the_other_gets_the_mail() {
 }
 
 #[test]
-fn all_recipients_are_refused() {
-    let what = "recipient bad@example.org: the server said 550 5.1.1 who?";
+fn a_mail_whose_recipients_are_all_refused_is_not_sent() {
+    let what = "cannot add the recipient bad@example.org: the server said 550 5.1.1 who?";
     expect(
         converse(picky),
         |c| c.to = vec!["bad@example.org".to_owned()],
@@ -209,18 +220,22 @@ fn all_recipients_are_refused() {
 }
 
 #[test]
-fn a_mail_that_is_refused() {
+fn a_refused_mail_is_an_error_with_the_answer() {
     for (at, answer, what) in [
-        ("MAIL", "530 no\r\n", "sender: the server said 530 no"),
+        (
+            "MAIL",
+            "530 no\r\n",
+            "cannot set the sender: the server said 530 no",
+        ),
         (
             "DATA",
             "451 later\r\n",
-            "message: the server said 451 later",
+            "cannot send the message: the server said 451 later",
         ),
         (
             ".",
             "552 too big\r\n",
-            "message: the server said 552 too big",
+            "cannot send the message: the server said 552 too big",
         ),
     ] {
         let port = converse(move |line| {
@@ -248,13 +263,13 @@ fn a_server_without_starttls_gets_nothing() {
 }
 
 #[test]
-fn a_server_that_speaks_no_tls() {
+fn a_server_without_tls_is_explained() {
     let error = error_of(send_to(converse(good), |c| c.encryption = Encryption::Tls));
     assert!(error.contains("does not speak TLS on this port"), "{error}");
 }
 
 #[test]
-fn a_server_that_quotes_the_password_does_not_get_it_into_the_error() {
+fn a_password_quoted_by_the_server_is_not_in_the_error() {
     let (_dir, with_password) = with_password_file(Some("s3cret\n"));
     let log_in = |c: &mut Email| {
         c.user = with_password.user.clone();
@@ -265,10 +280,11 @@ fn a_server_that_quotes_the_password_does_not_get_it_into_the_error() {
         "AUTH PLAIN AHUAczNjcmV0" => Some("535 bad: AUTH PLAIN AHUAczNjcmV0 (s3cret)\r\n"),
         line => good(line),
     });
-    let what = "log in: user \"u\" or the password is wrong: \
+    let what = "cannot log in: user \"u\" or the password is wrong: \
                 the server said 535 bad: AUTH PLAIN *** (***)";
     expect(port, log_in, what);
-    let what = "log in: the server offers neither PLAIN nor LOGIN; leave out email.user?";
+    let what = "cannot log in: the server offers neither PLAIN nor LOGIN; remove email.user if the \
+                server needs no log-in";
     expect(converse(good), log_in, what);
 }
 
@@ -288,7 +304,7 @@ impl<S: tracing::Subscriber> Layer<S> for Log {
     }
 }
 
-/// I8: no secret is in a log, at whatever level.
+/// Invariant I8: no log has a secret, at any level.
 #[test]
 fn the_password_is_not_logged() {
     let (_dir, mut config) = with_password_file(Some("s3cret\n"));
@@ -310,7 +326,7 @@ fn the_password_is_not_logged() {
             .send()
             .unwrap();
     });
-    // It was sent, and what is logged is seen.
+    // The controls: the password was sent, and the log is captured.
     assert!(
         lines
             .try_iter()

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::*;
 
-/// Without log-in and encryption, to one recipient.
+/// Returns settings without log-in and encryption, for one recipient.
 fn config(host: &str, port: u16) -> Email {
     Email {
         host: host.to_owned(),
@@ -117,7 +117,7 @@ fn settings_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn a_password_in_the_clear_is_fine_on_this_host() {
+fn a_password_in_the_clear_is_accepted_on_this_host() {
     for host in ["localhost", "127.0.0.1", "127.9.9.9", "::1"] {
         let mut config = config(host, 25);
         config.user = Some("u".to_owned());
@@ -141,7 +141,7 @@ fn the_default_port_follows_the_encryption() {
 }
 
 #[test]
-fn the_mail_is_plain_text_made_by_a_program() {
+fn the_mail_is_plain_text_and_marked_as_made_by_a_program() {
     let mut config = config("localhost", 25);
     config.to.push("Other <other@example.org>".to_owned());
     let mail = message::format(&config, "[x] one\r\nBcc: two", "line\n.\nline\n").unwrap();
@@ -197,7 +197,7 @@ fn one_trailing_newline_is_not_part_of_the_password() {
 }
 
 #[test]
-fn a_password_that_is_not_there_is_an_error() {
+fn a_missing_or_empty_password_is_an_error() {
     for (content, expected) in [
         (None, "No such file"),
         (Some(""), "empty"),
@@ -205,7 +205,10 @@ fn a_password_that_is_not_there_is_an_error() {
     ] {
         let (_dir, config) = with_password_file(content);
         let error = error_of(send_with(&config, None, "s", "b"));
-        assert!(error.contains("read mail password from /"), "{error}");
+        assert!(
+            error.contains("cannot read the mail password from /"),
+            "{error}"
+        );
         assert!(error.contains(expected), "{error}");
     }
 }
@@ -228,7 +231,7 @@ fn a_credential_is_read_from_its_directory() {
 }
 
 #[test]
-fn a_unit_has_the_credential_and_a_shell_the_file() {
+fn a_unit_uses_the_credential_and_a_shell_the_file() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("mail"), "from systemd").unwrap();
     let (_dir, mut config) = with_password_file(Some("from the file"));
@@ -246,7 +249,7 @@ fn a_unit_has_the_credential_and_a_shell_the_file() {
 }
 
 #[test]
-fn the_password_is_cut_out_of_what_a_server_says() {
+fn the_password_is_removed_from_answers_of_the_server() {
     let (_dir, config) = with_password_file(Some("s3cret\n"));
     let secret = Secret::load(&config, "u", None).unwrap();
     // "\0u\0s3cret" and "s3cret" in base64, as AUTH sends them.
@@ -265,7 +268,7 @@ fn a_ca_file_without_a_certificate_is_an_error() {
     config.encryption = Encryption::Tls;
     config.ca_file = Some(path.clone());
     let error = error_of(try_login(&config));
-    assert!(error.contains("read email.caFile /"), "{error}");
+    assert!(error.contains("cannot read email.caFile /"), "{error}");
     assert!(error.contains("No such file"), "{error}");
     fs::write(&path, "nothing\n").unwrap();
     let error = error_of(try_login(&config));

@@ -21,7 +21,7 @@ fn an_interrupted_run_names_the_stacks_it_did_not_attempt() {
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
     FAILURES
-      interrupted: SIGTERM
+      the run was interrupted: SIGTERM
       not attempted: paperless, vaultwarden
 
     STACKS
@@ -39,7 +39,7 @@ fn an_interrupted_run_names_the_stacks_it_did_not_attempt() {
       immich: directory /srv/stacks/immich
 
     PHASES
-      immich  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+      immich  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet check 0.1 s,
               archive 3 min 5 s, start 20.1 s, finish 4.0 s
 
     docker-stack-backup 0.1.0
@@ -73,7 +73,7 @@ fn an_unfinished_run_is_labelled_so() {
       immich: directory /srv/stacks/immich
 
     PHASES
-      immich  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+      immich  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet check 0.1 s,
               archive 3 min 5 s, start 20.1 s, finish 4.0 s
 
     docker-stack-backup 0.1.0
@@ -110,7 +110,7 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
       immich: directory /srv/stacks/immich
 
     PHASES
-      immich  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+      immich  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet check 0.1 s,
               archive 3 min 5 s, start 20.1 s, finish 4.0 s
 
     docker-stack-backup 0.1.0
@@ -119,7 +119,7 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
     run.recovered.push(RecoveredStack {
         stack: "paperless".to_owned(),
         services: vec!["web".to_owned()],
-        error: Some("start services: image is gone".to_owned()),
+        error: Some("cannot start server: image is gone".to_owned()),
     });
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] FAILURE: paperless IS DOWN; 1 stack backed up, 11.0 GiB");
     assert_snapshot!(run_text(&run), @"
@@ -128,7 +128,7 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
 
     FAILURES
       paperless IS DOWN (web); start it with `docker-stack-backup recover`
-      paperless: recover: start services: image is gone
+      paperless: recover: cannot start server: image is gone
 
     RECOVERED (left stopped by an interrupted run, started again now)
       immich: server, database
@@ -146,7 +146,7 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
       immich: directory /srv/stacks/immich
 
     PHASES
-      immich  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+      immich  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet check 0.1 s,
               archive 3 min 5 s, start 20.1 s, finish 4.0 s
 
     docker-stack-backup 0.1.0

@@ -13,7 +13,7 @@ fn a_successful_run_lists_archives_coverage_retention_and_phases() {
         mount(
             MountKind::Bind,
             "/mnt/photos",
-            Some("bind outside the stack's directory, not named in extraPaths"),
+            Some("outside the stack's directory: add it to includeBinds to have it archived"),
         ),
     ]);
     if let Some(archive) = &mut immich.archive {
@@ -28,7 +28,7 @@ fn a_successful_run_lists_archives_coverage_retention_and_phases() {
         pruned("paperless", &[]),
     ];
     run.log = vec![
-        "03:00:00 INFO  run: backup begins stack_count=3".to_owned(),
+        "03:00:00 INFO  run: backup started stacks=3".to_owned(),
         "03:00:12 INFO  stack: services stopped stack=immich services=server,database \
          duration_ms=10377"
             .to_owned(),
@@ -54,8 +54,8 @@ fn a_successful_run_lists_archives_coverage_retention_and_phases() {
         12.0 GiB  in total
 
     NOT IN THE ARCHIVES
-      immich: bind /mnt/photos (used by server:/data): bind outside the
-        stack's directory, not named in extraPaths
+      immich: bind mount /mnt/photos (used by server:/data): outside the
+        stack's directory: add it to includeBinds to have it archived
 
     IN THE ARCHIVES
       immich: directory /srv/stacks/immich, volume immich_database
@@ -73,15 +73,18 @@ fn a_successful_run_lists_archives_coverage_retention_and_phases() {
       file system: 1.2 TiB of 3.6 TiB used (33 %), 2.4 TiB available
 
     PHASES
-      immich       plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
-      paperless    plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
-      vaultwarden  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
+      immich       plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
+      paperless    plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
+      vaultwarden  plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
 
     LOG
-    03:00:00 INFO  run: backup begins stack_count=3
+    03:00:00 INFO  run: backup started stacks=3
     03:00:12 INFO  stack: services stopped stack=immich
         services=server,database duration_ms=10377
 
@@ -97,15 +100,17 @@ fn failures_come_first_in_the_report() {
         StackStatus::Failed,
         &[(
             Phase::Archive,
-            "cannot write /mnt/backup/immich/immich_20261123_030000.tar.partial: \
+            "cannot write the archive /mnt/backup/immich/immich_20261123_030000.tar.partial: \
              No space left on device (os error 28)",
         )],
     );
     run.pruned = vec![PrunedStack {
-        error: Some("remove archive /mnt/backup/paperless/x.tar: Input/output error".to_owned()),
+        error: Some(
+            "cannot remove the archive /mnt/backup/paperless/x.tar: Input/output error".to_owned(),
+        ),
         ..pruned("paperless", &[])
     }];
-    run.errors = vec!["write metrics: Permission denied (os error 13)".to_owned()];
+    run.errors = vec!["cannot write metrics: Permission denied (os error 13)".to_owned()];
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] FAILURE: immich not backed up; paperless not pruned; 1 other error; 2 of 3 stacks backed up, 1.0 GiB");
     assert_snapshot!(run_text(&run), @"
     FAILURE: immich not backed up; paperless not pruned; 1 other error; 2 of
@@ -113,12 +118,12 @@ fn failures_come_first_in_the_report() {
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
     FAILURES
-      immich: archive: cannot write
+      immich: archive: cannot write the archive
         /mnt/backup/immich/immich_20261123_030000.tar.partial: No space left
         on device (os error 28)
-      paperless: prune: remove archive /mnt/backup/paperless/x.tar:
-        Input/output error
-      write metrics: Permission denied (os error 13)
+      paperless: prune: cannot remove the archive
+        /mnt/backup/paperless/x.tar: Input/output error
+      cannot write metrics: Permission denied (os error 13)
 
     STACKS
       stack        status  archive     content  downtime    duration
@@ -138,19 +143,22 @@ fn failures_come_first_in_the_report() {
       vaultwarden: directory /srv/stacks/vaultwarden
 
     RETENTION: 0 archives removed, 0 B freed, 28 kept
-      paperless: 28 kept, 0 removed, NOT PRUNED FULLY
+      paperless: 28 kept, 0 removed, NOT FULLY PRUNED
 
     STORE /mnt/backup
       84 archives, 340.0 GiB
       file system: 1.2 TiB of 3.6 TiB used (33 %), 2.4 TiB available
 
     PHASES
-      immich       plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
-      paperless    plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
-      vaultwarden  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
+      immich       plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
+      paperless    plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
+      vaultwarden  plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
 
     docker-stack-backup 0.1.0
     ");
@@ -163,14 +171,14 @@ fn a_stack_that_is_down_is_the_first_failure() {
         status: StackStatus::Down,
         failures: vec![Failure {
             phase: Phase::Start,
-            message: "wait for services: database is unhealthy after 120 s".to_owned(),
+            message: "database is unhealthy after 120 s".to_owned(),
         }],
         ..ok("paperless", GIB)
     };
     run.stacks[2] = failed(
         "vaultwarden",
         StackStatus::Failed,
-        &[(Phase::Plan, "read compose file: no such file")],
+        &[(Phase::Plan, "cannot read the compose file: no such file")],
     );
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] FAILURE: paperless IS DOWN; vaultwarden not backed up; 2 of 3 stacks backed up, 12.0 GiB");
     assert_snapshot!(run_text(&run), @"
@@ -181,8 +189,8 @@ fn a_stack_that_is_down_is_the_first_failure() {
     FAILURES
       paperless IS DOWN (server, database); start it with
         `docker-stack-backup recover`
-      paperless: start: wait for services: database is unhealthy after 120 s
-      vaultwarden: plan: read compose file: no such file
+      paperless: start: database is unhealthy after 120 s
+      vaultwarden: plan: cannot read the compose file: no such file
 
     STACKS
       stack        status   archive     content  downtime    duration
@@ -206,12 +214,15 @@ fn a_stack_that_is_down_is_the_first_failure() {
       file system: 1.2 TiB of 3.6 TiB used (33 %), 2.4 TiB available
 
     PHASES
-      immich       plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
-      paperless    plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
-      vaultwarden  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
-                   archive 3 min 5 s, start 20.1 s, finish 4.0 s
+      immich       plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
+      paperless    plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
+      vaultwarden  plan 0.3 s, measure 1.2 s, stop 10.4 s,
+                   quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
+                   finish 4.0 s
 
     docker-stack-backup 0.1.0
     ");

@@ -49,9 +49,9 @@ fn warnings_are_listed_and_counted_in_the_subject() {
       paperless: directory /srv/stacks/paperless
 
     PHASES
-      immich     plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+      immich     plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet check 0.1 s,
                  archive 3 min 5 s, start 20.1 s, finish 4.0 s
-      paperless  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+      paperless  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet check 0.1 s,
                  archive 3 min 5 s, start 20.1 s, finish 4.0 s
 
     docker-stack-backup 0.1.0
@@ -154,10 +154,10 @@ fn names_are_escaped_and_long_ones_wrapped() {
 
     PHASES
       b\u{fc}cher           plan 0.3 s, measure 1.2 s, stop 10.4 s,
-                            quiet 0.1 s, archive 3 min 5 s, start 20.1 s,
-                            finish 4.0 s
+                            quiet check 0.1 s, archive 3 min 5 s,
+                            start 20.1 s, finish 4.0 s
       a-stack-with-quite-a-long-name-that-has-no-room  plan 0.3 s,
-                            measure 1.2 s, stop 10.4 s, quiet 0.1 s,
+                            measure 1.2 s, stop 10.4 s, quiet check 0.1 s,
                             archive 3 min 5 s, start 20.1 s, finish 4.0 s
 
     docker-stack-backup 0.1.0

@@ -25,8 +25,9 @@ use super::host::{
 use super::swap::{self, Entry, Step};
 use super::{Archive, Destination, Options, extract};
 use crate::archive::{Manifest, ServiceImage, Sums};
+use crate::config::DEFAULT_START_TIMEOUT;
 use crate::config::StopMethod;
-use crate::config::plan::{DEFAULT_START_TIMEOUT, StackPlan};
+use crate::config::plan::StackPlan;
 use crate::engine::{self, ComposeProject, Container, Volume};
 use crate::stack::driver;
 use crate::stack::journal::{self, Journal};
@@ -287,7 +288,7 @@ impl<'a> Restore<'a> {
         };
         let damaged = match Sums::read_sidecar(path) {
             None => return Ok(()),
-            Some(Ok(sums)) => sums.damaged(file, self.signals.flag())?,
+            Some(Ok(sums)) => sums.find_damage(file, self.signals.flag())?,
             Some(Err(error)) => {
                 tracing::warn!("the sums beside the archive cannot be used: {error:#}");
                 return Ok(());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::config::plan::DEFAULT_START_TIMEOUT;
+use crate::config::DEFAULT_START_TIMEOUT;
 use crate::engine::{self, Container};
 use crate::restore::swap::{self, Entry, Step};
 use crate::stack::driver;

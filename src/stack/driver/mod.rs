@@ -1,7 +1,7 @@
-//! How a stack is stopped, started and looked at again. There is one driver,
+//! Stops a stack, starts it, and checks that it stays up. There is one driver,
 //! Compose on a Docker Engine. Backup, restore and recovery use the functions of
-//! this module and do not know how they work. A [survey](Survey) is the first
-//! look at a stack.
+//! this module and do not know how they work. The first look at a stack is a
+//! [survey](Survey).
 //!
 //! The order of containers is taken from the containers (the label that Compose
 //! sets, shared namespaces, `volumes_from`), so it is known even if the compose

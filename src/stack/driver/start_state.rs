@@ -117,7 +117,7 @@ mod tests {
         assert!(dependency_is_met(&waits, &job, &ended));
         let failed = start_state(StateBefore::Ended, &container("exited", 1), true);
         assert!(matches!(failed, StartState::Down(_)), "{failed:?}");
-        // The control: a service needs not to end.
+        // The control: a service need not end.
         let service = start_state(StateBefore::Running, &container("running", 0), true);
         assert_eq!(service, StartState::AsBefore);
     }

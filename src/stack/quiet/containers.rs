@@ -21,7 +21,7 @@ pub struct Writers {
     pub possible: Vec<String>,
 }
 
-/// Which containers count, if they mount the data.
+/// Decides which of the containers that mount the data count.
 #[derive(Clone, Copy)]
 pub enum WriterFilter<'a> {
     /// Containers that mount the data writable and run, except these ids.

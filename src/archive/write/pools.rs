@@ -1,56 +1,58 @@
-//! How the writing of an archive is divided among threads.
+//! Divides the writing of an archive among pools of threads.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::archive::tar::entry_head::stored_bytes;
-use crate::archive::write::block_hashes::Compared;
-use crate::archive::write::kept::subtract;
+use crate::archive::write::block_hashes::ComparedFile;
 use crate::archive::write::layout::Layout;
+use crate::archive::write::ranges::subtract;
 use crate::scan::Inventory;
 
 /// Files with at least this much stored data are large.
 const LARGE_FROM_BYTES: u64 = 4 * 1024 * 1024;
 
-/// For the data of large files: as few threads as keep the disk busy.
-const LARGE: Size = Size {
+/// For the data of large files: just as many threads as keep the disk busy.
+const LARGE: PoolSize = PoolSize {
     threads: 4,
     window_bytes: 1024 * 1024,
 };
 
-/// For all else. More threads than processors: a small file that is not in the
-/// page cache is waited for.
-const SMALL: Size = Size {
+/// For everything else. There are more threads than processors, because a thread
+/// waits for each small file that is not in the page cache.
+const SMALL: PoolSize = PoolSize {
     threads: 16,
     window_bytes: 512 * 1024,
 };
 
-struct Size {
+struct PoolSize {
     threads: usize,
     window_bytes: u64,
 }
 
-/// Threads that share out windows among them.
-pub(crate) struct Crew<'a> {
-    pub(crate) threads: usize,
-    /// The longest window.
-    pub(crate) window_bytes: usize,
+/// Threads that take windows from one queue.
+pub(super) struct Pool<'a> {
+    pub(super) threads: usize,
+    /// Length of the longest window.
+    pub(super) window_bytes: usize,
     windows: Vec<Window<'a>>,
     next: AtomicUsize,
 }
 
-/// What is rendered and written at once.
-pub(crate) struct Window<'a> {
-    pub(crate) range: Range<u64>,
-    pub(crate) compared: Option<&'a Compared>,
+/// A range of the archive that is rendered and written at once.
+pub(super) struct Window<'a> {
+    pub(super) range: Range<u64>,
+    /// The file that it is a part of, if only the blocks that differ from the
+    /// draft are written.
+    pub(super) compared: Option<&'a ComparedFile>,
 }
 
-impl<'a> Crew<'a> {
-    fn new(size: Size, windows: impl Iterator<Item = Window<'a>>) -> Crew<'a> {
+impl<'a> Pool<'a> {
+    fn new(size: PoolSize, windows: impl Iterator<Item = Window<'a>>) -> Pool<'a> {
         let mut windows: Vec<Window<'_>> = windows.collect();
         windows.sort_by_key(|window| window.range.start);
         let bytes = |window: &Window<'_>| window.range.end - window.range.start;
-        Crew {
+        Pool {
             threads: size.threads.min(windows.len()),
             window_bytes: windows.iter().map(bytes).max().unwrap_or(0) as usize,
             windows,
@@ -58,32 +60,32 @@ impl<'a> Crew<'a> {
         }
     }
 
-    pub(crate) fn next_window(&self) -> Option<&Window<'a>> {
+    pub(super) fn next_window(&self) -> Option<&Window<'a>> {
         self.windows.get(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// There is nothing left to do.
-    pub(crate) fn dismiss(&self) {
+    /// Drops all windows that no thread has taken yet.
+    pub(super) fn cancel(&self) {
         self.next.store(self.windows.len(), Ordering::Relaxed);
     }
 }
 
-/// Who writes what is in `ranges`. Those of the `compared` files that lie in
-/// one of them have windows of their own.
-pub(crate) fn crews<'a>(
+/// Splits `ranges` into the queues of two pools. A compared file that lies in one
+/// of the ranges gets windows of its own.
+pub(super) fn pools<'a>(
     layout: &Layout,
     inventory: &Inventory,
     ranges: &[Range<u64>],
-    compared: &'a [Compared],
-) -> [Crew<'a>; 2] {
-    // Others are shared.
-    let is_whole = |file: &&Compared| {
-        let after = ranges.partition_point(|range| range.end < file.place.end);
+    compared: &'a [ComparedFile],
+) -> [Pool<'a>; 2] {
+    // The other ones are shared, at least in part.
+    let is_whole = |file: &&ComparedFile| {
+        let after = ranges.partition_point(|range| range.end < file.range.end);
         let range = ranges.get(after);
-        range.is_some_and(|range| range.start <= file.place.start)
+        range.is_some_and(|range| range.start <= file.range.start)
     };
-    let compared: Vec<&Compared> = compared.iter().filter(is_whole).collect();
-    let rest = subtract(ranges, compared.iter().map(|file| file.place.clone()));
+    let compared: Vec<&ComparedFile> = compared.iter().filter(is_whole).collect();
+    let rest = subtract(ranges, compared.iter().map(|file| file.range.clone()));
     let small = subtract(&rest, large_data(layout, inventory));
     let large = subtract(&rest, small.iter().cloned());
     let compared = compared.into_iter().flat_map(|file| {
@@ -94,8 +96,8 @@ pub(crate) fn crews<'a>(
         })
     });
     [
-        Crew::new(SMALL, windows(small, SMALL.window_bytes)),
-        Crew::new(LARGE, windows(large, LARGE.window_bytes).chain(compared)),
+        Pool::new(SMALL, windows(small, SMALL.window_bytes)),
+        Pool::new(LARGE, windows(large, LARGE.window_bytes).chain(compared)),
     ]
 }
 
@@ -106,8 +108,8 @@ fn large_data(layout: &Layout, inventory: &Inventory) -> impl Iterator<Item = Ra
     large.map(|(index, _)| layout.data(inventory, index))
 }
 
-/// Parts of the ranges that are written at once, which end where windows of the
-/// whole archive do.
+/// Splits the ranges at multiples of `bytes`, where the windows of a whole archive
+/// would end.
 fn windows<'a>(ranges: Vec<Range<u64>>, bytes: u64) -> impl Iterator<Item = Window<'a>> {
     ranges.into_iter().flat_map(move |range| {
         let windows = range.start / bytes..range.end.div_ceil(bytes);

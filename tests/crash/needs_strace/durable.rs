@@ -5,8 +5,8 @@ use std::fs;
 use std::time::Duration;
 
 use crate::common::scene::Scene;
-use crate::common::{killed_before, output, strace};
-use serde_json::{Value, json};
+use crate::common::{Background, killed_before, output, slowed, strace, wait_until};
+use serde_json::json;
 
 const SYSCALLS: &str = "fsync,fdatasync,rename,renameat2,unlink,unlinkat,execve";
 
@@ -15,20 +15,20 @@ struct Trace(Vec<String>);
 
 impl Trace {
     /// Of a run that goes well.
-    fn of_a_run(scene: &Scene) -> Option<Trace> {
+    fn of_a_run(scene: &Scene) -> Trace {
         Trace::with_status(scene, 0)
     }
 
     /// Of a run. Requests to the Engine are writes to its socket.
-    fn with_status(scene: &Scene, status: i32) -> Option<Trace> {
+    fn with_status(scene: &Scene, status: i32) -> Trace {
         let log = scene.place.path("trace");
         let trace = format!("trace={SYSCALLS},write,sendto");
         let options = ["-f", "-qq", "-y", "-s", "500", "-e", &trace, "-o"];
         let run = scene.place.program(&["run"]);
-        let mut command = strace(&run, &[&options[..], &[log.to_str().unwrap()]].concat())?;
+        let mut command = strace(&run, &[&options[..], &[log.to_str().unwrap()]].concat());
         output(&mut command).expect_status(status);
         let text = fs::read_to_string(log).unwrap();
-        Some(Trace(text.lines().map(str::to_owned).collect()))
+        Trace(text.lines().map(str::to_owned).collect())
     }
 
     /// Position of the first line from `from` on that has all of `words`.
@@ -44,9 +44,7 @@ impl Trace {
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn i1_the_journal_is_synced_before_the_first_stop_and_removed_after_the_last_start() {
     let scene = Scene::new("stop", 0);
-    let Some(trace) = Trace::of_a_run(&scene) else {
-        return;
-    };
+    let trace = Trace::of_a_run(&scene);
     let dir = scene.place.state().join("journal");
     let entry = dir.join(format!("{}.json", scene.stack.name));
     let (dir, entry) = (dir.display().to_string(), entry.display().to_string());
@@ -72,9 +70,7 @@ fn i1_the_journal_is_synced_before_the_first_stop_and_removed_after_the_last_sta
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn i5_an_archive_is_synced_before_it_gets_its_name_and_its_directory_after() {
     let scene = Scene::new("stop", 0);
-    let Some(trace) = Trace::of_a_run(&scene) else {
-        return;
-    };
+    let trace = Trace::of_a_run(&scene);
     let archive = scene.place.archive(&scene.stack.name);
     let name = archive.file_name().unwrap().to_str().unwrap();
     let dir = archive.parent().unwrap().display().to_string();
@@ -95,9 +91,7 @@ fn a_draft_that_is_of_no_use_is_removed_when_the_stack_is_up_again() {
     // For which it fails once it is down.
     let path = scene.stack.dir.join("bulk");
     let _writer = fs::OpenOptions::new().append(true).open(path).unwrap();
-    let Some(trace) = Trace::with_status(&scene, 2) else {
-        return;
-    };
+    let trace = Trace::with_status(&scene, 2);
     let stop = trace.find(0, &["POST /", "/stop"]);
     let start = trace.find(stop, &["POST /", "/start"]);
     let removed = trace.find(0, &["unlinkat(", ".tar.partial\""]);
@@ -116,9 +110,7 @@ fn an_archive_gets_its_name_where_there_is_neither_that_rename_nor_a_link() {
     let log = scene.place.path("trace");
     let log = log.to_str().unwrap();
     let options = ["-qq", "-o", log, "-e", &inject[0], "-e", &inject[1]];
-    let Some(mut command) = strace(&scene.place.program(&["run"]), &options) else {
-        return;
-    };
+    let mut command = strace(&scene.place.program(&["run"]), &options);
     output(&mut command).expect_status(0);
     scene.assert_recovered("by a plain rename");
     scene.place.archive(&scene.stack.name);
@@ -131,26 +123,6 @@ fn an_archive_gets_its_name_where_there_is_neither_that_rename_nor_a_link() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn the_journal_names_what_ran_when_the_first_stop_is_issued() {
-    let scene = Scene::new("stop", 0);
-    let copy = scene.place.path("copy");
-    let hook = format!(
-        "if [ $1 = stop ]; then cp -an '{}' '{}'; fi",
-        scene.place.state().join("journal").display(),
-        copy.display()
-    );
-    let (ended, _) = scene.attempt(&["run"], &hook);
-    ended.unwrap().expect_status(0);
-    let entry = copy.join(format!("{}.json", scene.stack.name));
-    let entry: Value = serde_json::from_slice(&fs::read(entry).unwrap()).unwrap();
-    assert_eq!(entry["step"], "stopping");
-    let containers = entry["containers"].as_array().unwrap().iter();
-    let services: Vec<&Value> = containers.map(|c| &c["service"]).collect();
-    assert_eq!(json!(services), json!(["app", "db"]));
-}
-
-#[test]
-#[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_run_killed_before_any_sync_rename_or_removal_is_recovered() {
     let scene = Scene::new("stop", 0);
     let mut points = 0;
@@ -158,9 +130,7 @@ fn a_run_killed_before_any_sync_rename_or_removal_is_recovered() {
         for n in 1.. {
             let point = format!("killed before {syscall} {n}");
             let run = scene.place.program(&["run"]);
-            let Some(mut command) = killed_before(&run, syscall, n) else {
-                return;
-            };
+            let mut command = killed_before(&run, syscall, n);
             let ended = output(&mut command);
             if ended.status != -1 {
                 ended.expect_status(0);
@@ -176,4 +146,27 @@ fn a_run_killed_before_any_sync_rename_or_removal_is_recovered() {
     assert!(points > 15, "{points}");
     let archives = scene.place.stored(&scene.stack.name).len();
     assert!(archives >= 5, "of the complete runs alone: {archives}");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn what_is_taken_down_while_the_archive_is_finished_stays_down() {
+    let scene = Scene::new("stop", 0);
+    let run = scene.place.program(&["run"]);
+    let mut command = slowed(&run, "renameat2", 20_000_000);
+    let run = Background::spawn(&mut command);
+    wait_until("it is journalled", || !scene.place.journalled().is_empty());
+    wait_until("it is forgotten", || scene.place.journalled().is_empty());
+    assert_eq!(scene.partials().len(), 1, "it is not finished");
+    assert_eq!(scene.running(), scene.states);
+    output(&mut scene.stack.compose(&["stop"])).expect_status(0);
+    scene.place.kill_holder();
+    run.wait();
+    let mut recover = scene.place.program(&["recover", "--json"]);
+    let json = output(&mut recover).expect_status(0).json();
+    // The control: there was something to recover from.
+    assert_eq!(json["interrupted"], "killed");
+    assert_eq!(json["recovered"], json!([]));
+    assert_eq!(scene.running(), [""; 0]);
+    assert_eq!(scene.partials(), [""; 0]);
 }

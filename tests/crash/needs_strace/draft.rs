@@ -12,7 +12,7 @@ use crate::common::{Background, killed_before, output, slowed, strace, wait_unti
 use serde_json::json;
 
 /// Of the thread that backs up: by which a draft and what changed become an
-/// archive. For fsync and rename see `tests/crash/durable.rs`.
+/// archive. For fsync and rename see `tests/crash/needs_strace/durable.rs`.
 const STEPS: [&str; 7] = [
     "ioctl",
     "fallocate",
@@ -47,9 +47,7 @@ fn kill_at_every_step(disk: &Disk, shape: Shape, steps: &[&'static str]) -> Seen
     for step in steps {
         for n in NUMBERS {
             let point = format!("killed before {step} {n}");
-            let Some(mut command) = killed_before(&ledger.place.program(&["run"]), step, n) else {
-                return seen;
-            };
+            let mut command = killed_before(&ledger.place.program(&["run"]), step, n);
             let ended = output(&mut command);
             if ended.status != -1 {
                 ended.expect_status(0);
@@ -150,27 +148,6 @@ fn kill_where_blocks_are_shared(disk: &Disk) {
     assert!(seen["ioctl"] > 2 && seen.contains_key("linkat"), "{seen:?}");
 }
 
-/// Shared while the stack is down; then some of it gets blocks of its own.
-#[test]
-#[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_run_killed_where_it_shares_while_down_and_unshares_is_recovered_on_xfs() {
-    let disk = Disk::of("xfs", &["-q", "-m", "reflink=1"], 600);
-    let seen = kill_at_every_step(&disk, STEADY, &["ioctl", "fallocate"]);
-    assert!(seen["ioctl"] > 2 && seen["fallocate"] > 1, "{seen:?}");
-}
-
-#[test]
-#[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_run_killed_while_it_shares_blocks_is_recovered_on_xfs() {
-    kill_where_blocks_are_shared(&Disk::of("xfs", &["-q", "-m", "reflink=1"], 600));
-}
-
-#[test]
-#[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_run_killed_while_it_shares_blocks_is_recovered_on_btrfs() {
-    kill_where_blocks_are_shared(&Disk::of("btrfs", &["-q"], 600));
-}
-
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_run_killed_while_it_writes_with_the_stack_up_or_down_is_recovered() {
@@ -190,9 +167,7 @@ fn a_run_killed_while_it_writes_with_the_stack_up_or_down_is_recovered() {
             "-e",
             &inject,
         ];
-        let Some(mut command) = strace(&ledger.place.program(&["run"]), &options) else {
-            return;
-        };
+        let mut command = strace(&ledger.place.program(&["run"]), &options);
         output(&mut command).expect_status(-1);
         // The controls.
         assert!(ledger.has_partial());
@@ -206,9 +181,7 @@ fn a_run_killed_while_it_writes_with_the_stack_up_or_down_is_recovered() {
     for (n, wait_ms) in [20, 100, 250].into_iter().enumerate() {
         // So long does each write take.
         let run = ledger.place.program(&["run"]);
-        let Some(mut command) = slowed(&run, "pwritev2", 300_000) else {
-            return;
-        };
+        let mut command = slowed(&run, "pwritev2", 300_000);
         let run = Background::spawn(&mut command);
         let entry = ledger.place.state().join("journal");
         let entry = entry.join(format!("{}.json", ledger.stack.name));
@@ -226,5 +199,34 @@ fn a_run_killed_while_it_writes_with_the_stack_up_or_down_is_recovered() {
             n,
             &format!("killed {wait_ms} ms after the stop"),
         );
+    }
+}
+
+mod needs_xfs {
+    use super::*;
+
+    /// Shared while the stack is down; then some of it gets blocks of its own.
+    #[test]
+    #[ignore = "needs a Docker Engine; run scripts/test"]
+    fn a_run_killed_where_it_shares_while_down_and_unshares_is_recovered() {
+        let disk = Disk::of("xfs", &["-q", "-m", "reflink=1"], 600);
+        let seen = kill_at_every_step(&disk, STEADY, &["ioctl", "fallocate"]);
+        assert!(seen["ioctl"] > 2 && seen["fallocate"] > 1, "{seen:?}");
+    }
+
+    #[test]
+    #[ignore = "needs a Docker Engine; run scripts/test"]
+    fn a_run_killed_while_it_shares_blocks_is_recovered() {
+        kill_where_blocks_are_shared(&Disk::of("xfs", &["-q", "-m", "reflink=1"], 600));
+    }
+}
+
+mod needs_btrfs {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs a Docker Engine; run scripts/test"]
+    fn a_run_killed_while_it_shares_blocks_is_recovered() {
+        kill_where_blocks_are_shared(&Disk::of("btrfs", &["-q"], 600));
     }
 }

@@ -66,9 +66,7 @@ fn kill_before_every(syscall: &str, before: Before) -> Seen {
         let restore = mixed
             .place
             .program(&["restore", &mixed.stack.name, "--yes"]);
-        let Some(mut killed) = killed_before(&restore, syscall, n) else {
-            return seen;
-        };
+        let mut killed = killed_before(&restore, syscall, n);
         let ended = output(&mut killed);
         if ended.status != -1 {
             ended.expect_status(0);
@@ -112,10 +110,6 @@ fn kill_before_every_step(before: Before) {
     });
     let all = all.into_inner().unwrap();
     eprintln!("{before:?}: {all:?}");
-    if all.points == 0 {
-        // Said on stderr why.
-        return;
-    }
     assert!(all.mixed >= 4, "{all:?}");
     assert!(all.old > 10 && all.new > 5 && all.down > 5, "{all:?}");
 }
@@ -144,13 +138,11 @@ fn a_recovery_of_a_restore_killed_at_any_step_is_recovered() {
                 .place
                 .program(&["restore", &mixed.stack.name, "--yes"]);
             // Between the third exchange and the fourth.
-            let Some(mut killed) = killed_before(&restore, "renameat2", 4) else {
-                return;
-            };
+            let mut killed = killed_before(&restore, "renameat2", 4);
             output(&mut killed).expect_status(-1);
             assert!(is_mixed(&mixed));
             let recover = mixed.place.program(&["recover"]);
-            let ended = output(&mut killed_before(&recover, syscall, n).unwrap());
+            let ended = output(&mut killed_before(&recover, syscall, n));
             let point = format!("recovery killed before {syscall} {n}");
             let is_through = ended.status != -1;
             if !is_through {
@@ -167,6 +159,5 @@ fn a_recovery_of_a_restore_killed_at_any_step_is_recovered() {
     });
     eprintln!("{points:?} points");
     let points = points.into_inner();
-    // Not even one where processes may not be traced.
-    assert!(points == 0 || points > 10, "{points}");
+    assert!(points > 10, "{points}");
 }

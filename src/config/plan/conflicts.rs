@@ -1,0 +1,53 @@
+//! Problems between stacks that are valid by themselves.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::stack::StackPlan;
+
+/// Returns the conflicts between stacks, and between stacks and the program's own
+/// directories.
+pub fn conflicts(stacks: &[StackPlan], backup_dir: &Path, state_dir: &Path) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut dirs: BTreeMap<&Path, &str> = BTreeMap::new();
+    for stack in stacks {
+        *names.entry(&stack.name).or_default() += 1;
+        // Two projects may use one directory (`docker compose -p`).
+        if let Some(other) = dirs.insert(stack.dir(), &stack.name)
+            && other != stack.name
+            && stacks
+                .iter()
+                .filter(|s| s.dir() == stack.dir())
+                .any(|s| s.compose.name.is_none() && s.compose.files.is_empty())
+        {
+            problems.push(format!(
+                "stacks {other} and {} have the same path {}",
+                stack.name,
+                stack.dir().display()
+            ));
+        }
+        for source in std::iter::once(stack.dir()).chain(stack.include_binds.iter().map(|b| &**b)) {
+            if backup_dir.starts_with(source) {
+                problems.push(format!(
+                    "stack {}: would archive its own archives, because `backupDir` {} lies in {}",
+                    stack.name,
+                    backup_dir.display(),
+                    source.display()
+                ));
+            }
+            if state_dir.starts_with(source) {
+                problems.push(format!(
+                    "stack {}: a restore would replace the journal that it needs for a rollback, \
+                     because `stateDir` {} lies in {}; move `stateDir` elsewhere",
+                    stack.name,
+                    state_dir.display(),
+                    source.display()
+                ));
+            }
+        }
+    }
+    let twice = names.iter().filter(|(_, count)| **count > 1);
+    problems.extend(twice.map(|(name, _)| format!("stack {name} is configured twice")));
+    problems
+}

@@ -1,0 +1,131 @@
+//! Turns a configuration into a plan: fills in defaults, and checks everything
+//! that can be checked without touching the host. Pure functions.
+
+mod conflicts;
+mod stack;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use crate::config::{Config, Email, Retention, Stack, StackOptions, email};
+use conflicts::conflicts;
+use stack::{check_options, single_stack_fields};
+
+pub use stack::{StackPlan, check_name};
+
+/// A configuration with its defaults filled in, and checked.
+#[derive(Debug)]
+pub struct Plan {
+    pub backup_dir: PathBuf,
+    pub state_dir: PathBuf,
+    pub log_file: Option<PathBuf>,
+    /// `None` keeps everything.
+    pub retention: Option<Retention>,
+    pub email: Option<Email>,
+    pub stacks: Vec<StackPlan>,
+}
+
+impl Plan {
+    /// # Errors
+    /// The error lists all problems of the configuration, one a line.
+    pub fn new(config: Config) -> Result<Plan> {
+        let mut problems = relative_paths(&config);
+        let (stacks, stack_problems) =
+            plan_stacks(config.stacks, config.defaults.0, &config.base_dir);
+        problems.extend(stack_problems);
+        problems.extend(conflicts(&stacks, &config.backup_dir, &config.state_dir));
+        if config
+            .retention
+            .as_ref()
+            .is_some_and(Retention::keeps_nothing)
+        {
+            problems.push(
+                "`retention`: keeps nothing; set a rule above 0, or `null` to keep everything"
+                    .to_owned(),
+            );
+        }
+        if let Some(Err(error)) = config.email.as_ref().map(email::validate) {
+            problems.push(format!("`email`: {error:#}"));
+        }
+        if !problems.is_empty() {
+            bail!(problems.join("\n"));
+        }
+        Ok(Plan {
+            backup_dir: config.backup_dir,
+            state_dir: config.state_dir,
+            log_file: config.log_file,
+            retention: config.retention,
+            email: config.email,
+            stacks,
+        })
+    }
+
+    /// Keeps only the named stacks, in the configured order. Keeps all of them
+    /// when no name is given.
+    pub fn select(&mut self, names: &[String]) -> Result<()> {
+        for name in names {
+            if self.stack(name).is_none() {
+                let known: Vec<&str> = self.stacks.iter().map(|s| s.name.as_str()).collect();
+                bail!(
+                    "no stack `{name}` is configured (there are: {})",
+                    known.join(", ")
+                );
+            }
+        }
+        if !names.is_empty() {
+            self.stacks.retain(|stack| names.contains(&stack.name));
+        }
+        Ok(())
+    }
+
+    /// Returns the stack with this name; `None` if it is not configured.
+    pub fn stack(&self, name: &str) -> Option<&StackPlan> {
+        self.stacks.iter().find(|stack| stack.name == name)
+    }
+}
+
+fn relative_paths(config: &Config) -> Vec<String> {
+    [
+        ("baseDir", Some(&config.base_dir)),
+        ("backupDir", Some(&config.backup_dir)),
+        ("stateDir", Some(&config.state_dir)),
+        ("logFile", config.log_file.as_ref()),
+    ]
+    .into_iter()
+    .filter(|(_, path)| path.is_some_and(|path| !path.is_absolute()))
+    .map(|(field, _)| format!("`{field}`: must be an absolute path"))
+    .collect()
+}
+
+/// Returns the stacks that can be planned, and the problems of the others.
+fn plan_stacks(
+    stacks: Vec<Stack>,
+    mut defaults: StackOptions,
+    base_dir: &Path,
+) -> (Vec<StackPlan>, Vec<String>) {
+    let mut problems = Vec::new();
+    if let Err(error) = check_options(&defaults) {
+        problems.push(format!("`defaults`: {error:#}"));
+        // Otherwise every stack would repeat the problem as its own.
+        defaults = StackOptions::default();
+    }
+    problems
+        .extend(single_stack_fields(&defaults).map(|field| {
+            format!("`defaults.{field}`: cannot be a default, set it for each stack")
+        }));
+    let mut plans = Vec::new();
+    for (i, Stack(options)) in stacks.into_iter().enumerate() {
+        let name = match &options.name {
+            Some(name) => format!(" ({name})"),
+            None => String::new(),
+        };
+        match StackPlan::new(options, &defaults, base_dir) {
+            Ok(plan) => plans.push(plan),
+            Err(error) => problems.push(format!("`stacks[{i}]`{name}: {error:#}")),
+        }
+    }
+    (plans, problems)
+}

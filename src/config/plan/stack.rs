@@ -1,0 +1,168 @@
+//! The plan of one stack: its options with the defaults filled in, and checked.
+
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::config::stack::{
+    Capture, DEFAULT_EXCLUDE_CACHES, DEFAULT_SHARE, DEFAULT_START_TIMEOUT, OnBusy, StackOptions,
+    StopMethod, Verify,
+};
+use crate::engine::ComposeProject;
+use crate::scan::Exclude;
+
+/// What to do with one stack.
+#[derive(Debug)]
+pub struct StackPlan {
+    /// Name of the stack, of its archives and of their directory.
+    pub name: String,
+    pub compose: ComposeProject,
+    pub exclude: Exclude,
+    pub exclude_caches: bool,
+    pub exclude_volumes: Vec<String>,
+    pub include_volumes: Vec<String>,
+    pub include_binds: Vec<PathBuf>,
+    pub capture: Capture,
+    pub share: bool,
+    pub unshared: Exclude,
+    pub stop_method: StopMethod,
+    /// `None` means each container's own.
+    pub stop_timeout: Option<Duration>,
+    pub start_timeout: Duration,
+    pub on_busy: OnBusy,
+    pub verify: Verify,
+    pub drill_check: Vec<String>,
+}
+
+impl StackPlan {
+    /// Combines a stack's own options with the defaults. The caller has checked
+    /// the defaults.
+    pub(super) fn new(
+        own: StackOptions,
+        defaults: &StackOptions,
+        base_dir: &Path,
+    ) -> Result<StackPlan> {
+        let name = match (&own.name, &own.path) {
+            (Some(name), _) => name.clone(),
+            (None, Some(path)) => match path.file_name().and_then(|name| name.to_str()) {
+                Some(name) => name.to_owned(),
+                None => bail!("`path` does not end with the name of a directory; set `name`"),
+            },
+            (None, None) => bail!("needs a `name` or a `path`"),
+        };
+        check_name(&name)?;
+        check_options(&own)?;
+        if let Some(project) = &own.project {
+            check_project(project)?;
+        }
+        let dir = own.path.unwrap_or_else(|| base_dir.join(&name));
+        check_path(&dir).context("`path`")?;
+        for bind in &own.include_binds {
+            check_path(bind).context("`includeBinds`")?;
+        }
+        if own.drill_check.len() == 1 {
+            bail!("`drillCheck`: a service needs a command after it");
+        }
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let start_timeout = own.start_timeout.or(defaults.start_timeout);
+        let stop_timeout = own.stop_timeout.or(defaults.stop_timeout);
+        let patterns = [defaults.exclude.clone(), own.exclude].concat();
+        Ok(StackPlan {
+            name,
+            compose: ComposeProject {
+                dir,
+                name: own.project,
+                files: own.files,
+                env_files: own.env_files,
+            },
+            exclude: Exclude::new(&patterns).context("`exclude`")?,
+            exclude_caches: own
+                .exclude_caches
+                .or(defaults.exclude_caches)
+                .unwrap_or(DEFAULT_EXCLUDE_CACHES),
+            exclude_volumes: [defaults.exclude_volumes.clone(), own.exclude_volumes].concat(),
+            include_volumes: [defaults.include_volumes.clone(), own.include_volumes].concat(),
+            include_binds: own.include_binds,
+            share: own.share.or(defaults.share).unwrap_or(DEFAULT_SHARE),
+            unshared: Exclude::new(&[defaults.unshared.clone(), own.unshared].concat())
+                .context("`unshared`")?,
+            capture: own.capture.or(defaults.capture).unwrap_or_default(),
+            stop_method: own.stop_method.or(defaults.stop_method).unwrap_or_default(),
+            stop_timeout: stop_timeout.map(seconds),
+            start_timeout: start_timeout.map_or(DEFAULT_START_TIMEOUT, seconds),
+            on_busy: own.on_busy.or(defaults.on_busy).unwrap_or_default(),
+            verify: own.verify.or(defaults.verify).unwrap_or_default(),
+            drill_check: own.drill_check,
+        })
+    }
+
+    /// Directory of the stack's compose file.
+    pub fn dir(&self) -> &Path {
+        &self.compose.dir
+    }
+}
+
+/// Checks the options that a stack may set by itself or take from the defaults.
+pub(super) fn check_options(options: &StackOptions) -> Result<()> {
+    Exclude::new(&options.exclude).context("`exclude`")?;
+    Exclude::new(&options.unshared).context("`unshared`")?;
+    ensure!(
+        options.start_timeout != Some(0),
+        "`startTimeout`: 0 leaves no time to start; set a number of seconds, or omit it for {}",
+        DEFAULT_START_TIMEOUT.as_secs()
+    );
+    Ok(())
+}
+
+/// Returns the fields of the defaults that are set although they make sense for a
+/// single stack only.
+pub(super) fn single_stack_fields(defaults: &StackOptions) -> impl Iterator<Item = &'static str> {
+    let fields = [
+        ("name", defaults.name.is_some()),
+        ("path", defaults.path.is_some()),
+        ("project", defaults.project.is_some()),
+        ("files", !defaults.files.is_empty()),
+        ("envFiles", !defaults.env_files.is_empty()),
+        ("includeBinds", !defaults.include_binds.is_empty()),
+        ("drillCheck", !defaults.drill_check.is_empty()),
+    ];
+    let set = fields.into_iter().filter(|(_, is_set)| *is_set);
+    set.map(|(field, _)| field)
+}
+
+/// Checks a stack's name, which becomes part of file names and member paths.
+pub fn check_name(name: &str) -> Result<()> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    if name.is_empty() || name.len() > 100 || !name.chars().all(is_plain) || !starts_well {
+        bail!(
+            "`{}` is not a valid name of a stack: use at most 100 of a-z A-Z 0-9 . _ - and begin \
+             with a letter, a digit or _ (a stack with a `path` may have another `name`)",
+            name.escape_debug()
+        );
+    }
+    Ok(())
+}
+
+/// Checks the name of a project by Compose's rule (compose-spec, "Version and name").
+fn check_project(project: &str) -> Result<()> {
+    let is_first = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_plain = |c: char| is_first(c) || "_-".contains(c);
+    ensure!(
+        project.starts_with(is_first) && project.chars().all(is_plain),
+        "`project`: {project:?} is not a valid project name: use a-z 0-9 _ - and begin with a \
+         letter or a digit (`docker compose ls` lists the projects)"
+    );
+    Ok(())
+}
+
+fn check_path(path: &Path) -> Result<()> {
+    if !path.is_absolute() {
+        bail!("{}: must be an absolute path", path.display());
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        bail!("{}: must not contain `..`", path.display());
+    }
+    Ok(())
+}

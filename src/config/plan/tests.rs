@@ -1,0 +1,132 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+fn plan(json: &str) -> Result<Plan> {
+    Plan::new(Config::parse(json.as_bytes()).unwrap())
+}
+
+fn problems(json: &str) -> String {
+    plan(json).unwrap_err().to_string()
+}
+
+#[test]
+fn a_name_is_a_directory_under_the_base_and_a_path_names_its_stack() {
+    let plan = plan(r#"{"baseDir": "/srv", "stacks": ["web", {"path": "/data/immich"}]}"#);
+    let stacks = plan.unwrap().stacks;
+    assert_eq!(stacks[0].dir(), Path::new("/srv/web"));
+    assert_eq!(stacks[1].name, "immich");
+    assert_eq!(stacks[1].start_timeout, Duration::from_secs(180));
+}
+
+#[test]
+fn a_stack_overrides_the_defaults_and_adds_to_the_excludes() {
+    let plan = plan(
+        r#"{"defaults": {"stopTimeout": 30, "startTimeout": 60, "exclude": ["*.tmp"]},
+            "stacks": [{"name": "a", "stopTimeout": 5, "exclude": ["cache/"]}]}"#,
+    );
+    let stack = &plan.unwrap().stacks[0];
+    assert_eq!(stack.stop_timeout, Some(Duration::from_secs(5)));
+    assert_eq!(stack.start_timeout, Duration::from_secs(60));
+    assert!(stack.exclude.is_excluded(Path::new("x/y.tmp"), false));
+    assert!(stack.exclude.is_excluded(Path::new("cache"), true));
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let problems = problems(
+        r#"{"baseDir": "stacks", "backupDir": "/opt/a/backups", "retention": {"keepLast": 0},
+            "stacks": ["b/c", {"name": "a", "path": "/opt/a"}, {"name": "a", "path": "/x"},
+                       {"name": "d", "path": "/x/../y"}, {},
+                       {"path": "/e", "exclude": ["["]}]}"#,
+    );
+    for expected in [
+        "`baseDir`: must be an absolute path",
+        "`stacks[0]` (b/c): `b/c` is not a valid name of a stack",
+        "stack a: would archive its own archives",
+        "stack a is configured twice",
+        "`stacks[3]` (d): `path`: /x/../y: must not contain `..`",
+        "`stacks[4]`: needs a `name` or a `path`",
+        "`stacks[5]`: `exclude`: pattern \"[\"",
+        "`retention`: keeps nothing",
+    ] {
+        assert!(
+            problems.contains(expected),
+            "{expected} is not in:\n{problems}"
+        );
+    }
+}
+
+#[test]
+fn a_problem_in_the_defaults_is_not_attributed_to_a_stack() {
+    for stacks in ["[]", r#"["a", "b"]"#] {
+        for (options, expected) in [
+            (r#""exclude": ["["]"#, "`exclude`: pattern \"[\""),
+            (r#""unshared": ["["]"#, "`unshared`: pattern \"[\""),
+            (
+                r#""startTimeout": 0"#,
+                "`startTimeout`: 0 leaves no time to start",
+            ),
+        ] {
+            let json = format!(r#"{{"stacks": {stacks}, "defaults": {{{options}}}}}"#);
+            let problems = problems(&json);
+            let expected = format!("`defaults`: {expected}");
+            assert!(problems.starts_with(&expected), "{problems}");
+            assert_eq!(problems.lines().count(), 1, "{problems}");
+        }
+    }
+}
+
+#[test]
+fn options_that_would_fail_in_a_run_are_refused() {
+    for (stack, expected) in [
+        (r#""unshared": ["["]"#, "`unshared`: pattern \"[\""),
+        (
+            r#""startTimeout": 0"#,
+            "`startTimeout`: 0 leaves no time to start",
+        ),
+        (
+            r#""project": "My Project""#,
+            "`project`: \"My Project\" is not a valid project name",
+        ),
+        (
+            r#""project": "_p""#,
+            "`project`: \"_p\" is not a valid project name",
+        ),
+        (
+            r#""project": """#,
+            "`project`: \"\" is not a valid project name",
+        ),
+    ] {
+        let problems = problems(&format!(r#"{{"stacks": [{{"name": "a", {stack}}}]}}"#));
+        let expected = format!("`stacks[0]` (a): {expected}");
+        assert!(problems.starts_with(&expected), "{problems}");
+    }
+    plan(r#"{"stacks": [{"name": "a", "project": "0my_project-2", "startTimeout": 1}]}"#).unwrap();
+    let state = r#"{"stacks": [{"path": "/srv/web"}], "stateDir": "/srv/web"#;
+    for within in ["", "/state"] {
+        let problems = problems(&format!(r#"{state}{within}"}}"#));
+        assert!(problems.contains("`stateDir` /srv/web"), "{problems}");
+    }
+    plan(&format!(r#"{state}-state"}}"#)).unwrap();
+}
+
+#[test]
+fn two_stacks_share_a_directory_only_as_different_projects() {
+    let shared = r#"{"stacks": [{"name": "a", "path": "/x"}, {"name": "b", "path": "/x"}]}"#;
+    assert!(problems(shared).contains("stacks a and b have the same path /x"));
+    let projects = r#"{"stacks": [{"name": "a", "path": "/x", "project": "a"},
+                                  {"name": "b", "path": "/x", "project": "b"}]}"#;
+    assert!(plan(projects).is_ok());
+}
+
+#[test]
+fn selecting_keeps_the_configured_order_and_refuses_unknown_names() {
+    let mut plan = plan(r#"{"stacks": ["a", "b", "c"]}"#).unwrap();
+    let error = plan.select(&["x".to_owned()]).unwrap_err().to_string();
+    assert_eq!(error, "no stack `x` is configured (there are: a, b, c)");
+    plan.select(&["c".to_owned(), "a".to_owned()]).unwrap();
+    let names: Vec<_> = plan.stacks.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(names, ["a", "c"]);
+}

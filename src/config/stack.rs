@@ -1,0 +1,137 @@
+//! The options of a stack.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// `startTimeout` of a stack that does not set it.
+pub const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(180);
+/// `share` of a stack that does not set it.
+pub const DEFAULT_SHARE: bool = true;
+/// `excludeCaches` of a stack that does not set it.
+pub const DEFAULT_EXCLUDE_CACHES: bool = false;
+
+/// A stack and its options. A plain string in the file is a name without options.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stack(pub StackOptions);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct StackOptions {
+    /// Default: the last component of `path`.
+    pub name: Option<String>,
+    /// Directory of the compose file. Default: `<baseDir>/<name>`.
+    pub path: Option<PathBuf>,
+    /// Compose's project name, for a stack that is started with `-p`.
+    pub project: Option<String>,
+    /// Compose files (`-f`), relative to the stack's directory.
+    pub files: Vec<PathBuf>,
+    /// Environment files (`--env-file`), relative to the stack's directory.
+    pub env_files: Vec<PathBuf>,
+    /// Patterns as in `.gitignore`, relative to the stack's directory and to
+    /// the root of each volume.
+    pub exclude: Vec<String>,
+    /// Leaves out the contents of directories with a `CACHEDIR.TAG`.
+    pub exclude_caches: Option<bool>,
+    /// Local named volumes to leave out.
+    pub exclude_volumes: Vec<String>,
+    /// External or driver-backed volumes to archive.
+    pub include_volumes: Vec<String>,
+    /// Directories outside the stack's own to archive.
+    pub include_binds: Vec<PathBuf>,
+    pub capture: Option<Capture>,
+    /// Whether archives may share blocks with the stack's files.
+    pub share: Option<bool>,
+    /// Files whose blocks are not shared, as patterns like those of `exclude`.
+    pub unshared: Vec<String>,
+    pub stop_method: Option<StopMethod>,
+    /// Seconds from the stop signal to SIGKILL. Default: each container's own.
+    pub stop_timeout: Option<u32>,
+    /// Seconds until everything that was started must run and be healthy.
+    pub start_timeout: Option<u32>,
+    pub on_busy: Option<OnBusy>,
+    pub verify: Option<Verify>,
+    /// A service, and a command that must succeed in it for a drill to succeed.
+    pub drill_check: Vec<String>,
+}
+
+/// How an archive is read back before it gets its name. The stack is up then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verify {
+    /// It is not read back.
+    None,
+    /// Headers are read, but no data.
+    Structure,
+    /// Everything is read. The hash of each member is stored beside the archive.
+    #[default]
+    Full,
+}
+
+/// How a consistent copy is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Capture {
+    /// Data is copied while the stack is up. What has changed since is copied
+    /// again while the stack is down.
+    #[default]
+    Precopy,
+    /// Everything is copied while the stack is down.
+    Offline,
+}
+
+/// How a stack is taken down for the copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StopMethod {
+    /// Containers are stopped and started. They stay the same containers.
+    #[default]
+    Stop,
+    /// `docker compose down` removes the containers, and `up` makes new ones.
+    Down,
+    /// Containers are frozen and thawed without noticing. The archive is as after
+    /// a power cut (crash-consistent).
+    Pause,
+}
+
+/// What to do when a stopped stack's data is still being written to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnBusy {
+    /// No archive is made, and the stack's backup fails.
+    #[default]
+    Fail,
+    /// The archive is made, and the report has a warning.
+    Warn,
+}
+
+impl<'de> Deserialize<'de> for Stack {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Stack, D::Error> {
+        struct NameOrOptions;
+
+        impl<'de> Visitor<'de> for NameOrOptions {
+            type Value = Stack;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a stack's name or an object with its options")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Stack, E> {
+                let name = Some(name.to_owned());
+                Ok(Stack(StackOptions {
+                    name,
+                    ..StackOptions::default()
+                }))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Stack, A::Error> {
+                StackOptions::deserialize(MapAccessDeserializer::new(map)).map(Stack)
+            }
+        }
+
+        deserializer.deserialize_any(NameOrOptions)
+    }
+}

@@ -1,0 +1,64 @@
+//! What drills did.
+
+use std::path::PathBuf;
+
+use jiff::ZonedDateTime;
+use serde::{Deserialize, Serialize};
+
+/// The last drill of a stack, as it is remembered for later reports.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastDrill {
+    pub archive: PathBuf,
+    pub time: ZonedDateTime,
+    /// Empty after a success.
+    pub problems: Vec<String>,
+}
+
+/// What one drill of one stack did.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrillOutcome {
+    pub stack: String,
+    /// Path of the archive; empty if there is none.
+    pub archive: String,
+    /// Services that ran and became healthy.
+    pub services: Vec<String>,
+    pub duration_ms: u64,
+    /// Empty after a success.
+    pub problems: Vec<String>,
+    /// The signal that arrived before the drill was complete. Its result is
+    /// unknown then.
+    pub interrupted: Option<String>,
+    /// How the throw-away project differs from the real one.
+    pub notes: Vec<String>,
+}
+
+impl DrillOutcome {
+    /// Returns the outcome of a drill that could not be tried.
+    pub fn failed(stack: &str, archive: String, problem: String) -> DrillOutcome {
+        DrillOutcome {
+            stack: stack.to_owned(),
+            archive,
+            services: Vec::new(),
+            duration_ms: 0,
+            problems: vec![problem],
+            interrupted: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Returns the outcome of a drill that a signal ended, or that had not begun
+    /// when the signal arrived.
+    pub fn interrupted(stack: &str, signal: &str) -> DrillOutcome {
+        DrillOutcome {
+            problems: Vec::new(),
+            interrupted: Some(signal.to_owned()),
+            ..DrillOutcome::failed(stack, String::new(), String::new())
+        }
+    }
+
+    pub fn is_healthy(&self) -> bool {
+        self.problems.is_empty() && self.interrupted.is_none()
+    }
+}

@@ -1,0 +1,147 @@
+//! What a run did, as plain data. Everything that is printed, mailed or exported
+//! is made from these values, and nothing from log lines.
+//!
+//! The names of fields and of enum variants are part of the program's JSON
+//! output.
+
+mod drill;
+mod stack;
+mod store;
+
+use std::path::PathBuf;
+
+use jiff::ZonedDateTime;
+use serde::{Deserialize, Serialize};
+
+pub use drill::{DrillOutcome, LastDrill};
+pub use stack::{
+    ArchiveOutcome, CaptureOutcome, DamagedArchive, Failure, MountCoverage, MountKind, Phase,
+    PhaseTime, StackOutcome, StackStatus,
+};
+pub use store::{PrunedStack, RemovedArchive, StoreUsage};
+
+/// Version of the JSON in `last-run.json` and of the output of `--json`.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// One invocation of `run`, saved after every stack.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunOutcome {
+    pub format_version: u32,
+    pub program_version: String,
+    pub host: String,
+    pub backup_dir: PathBuf,
+    pub started: ZonedDateTime,
+    /// `None` while the run is under way. It stays so if the run is killed.
+    pub finished: Option<ZonedDateTime>,
+    /// Why the run ended early: the name of a signal, or "killed" when a later
+    /// `recover` found the run unfinished.
+    pub interrupted: Option<String>,
+    /// Stacks that an earlier, interrupted run had left stopped.
+    pub recovered: Vec<RecoveredStack>,
+    pub stacks: Vec<StackOutcome>,
+    pub pruned: Vec<PrunedStack>,
+    pub store: Option<StoreUsage>,
+    /// Failures that belong to no single stack: pruning, mail, the log file.
+    pub errors: Vec<String>,
+    /// The log lines of this run, the oldest first.
+    pub log: Vec<String>,
+}
+
+/// A stack that an interrupted run had left stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveredStack {
+    pub stack: String,
+    pub services: Vec<String>,
+    /// Why the stack is still down; `None` when it is up again.
+    pub error: Option<String>,
+}
+
+/// Exit status of the program, as in the README's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum ExitStatus {
+    Ok = 0,
+    /// Nothing was attempted, because of the command line, the configuration or
+    /// the lock.
+    CouldNotRun = 1,
+    /// Less was done than was asked for. Every stack is up again.
+    Incomplete = 2,
+    /// A stack that ran before is still down.
+    StackDown = 3,
+}
+
+impl RunOutcome {
+    pub fn exit_status(&self) -> ExitStatus {
+        let is_down = |stack: &StackOutcome| stack.status == StackStatus::Down;
+        let is_ok = |stack: &StackOutcome| stack.status == StackStatus::Ok;
+        if self.stacks.iter().any(is_down)
+            || self.recovered.iter().any(|stack| stack.error.is_some())
+        {
+            ExitStatus::StackDown
+        } else if self.interrupted.is_some()
+            || !self.errors.is_empty()
+            || !self.stacks.iter().all(is_ok)
+            || self.pruned.iter().any(|stack| stack.error.is_some())
+        {
+            ExitStatus::Incomplete
+        } else {
+            ExitStatus::Ok
+        }
+    }
+
+    /// Whether nothing failed, there is no warning, and no stack had to be
+    /// recovered.
+    pub fn is_all_well(&self) -> bool {
+        self.exit_status() == ExitStatus::Ok
+            && self.recovered.is_empty()
+            && self.stacks.iter().all(|stack| stack.warnings.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_with_a_warning_or_a_recovery_succeeds_but_is_not_all_well() {
+        let stack = StackOutcome {
+            status: StackStatus::Ok,
+            ..StackOutcome::not_run("web")
+        };
+        let run = RunOutcome {
+            format_version: FORMAT_VERSION,
+            program_version: String::new(),
+            host: String::new(),
+            backup_dir: PathBuf::new(),
+            started: ZonedDateTime::now(),
+            finished: Some(ZonedDateTime::now()),
+            interrupted: None,
+            recovered: Vec::new(),
+            stacks: vec![stack],
+            pruned: Vec::new(),
+            store: None,
+            errors: Vec::new(),
+            log: Vec::new(),
+        };
+        assert!(run.is_all_well());
+        let mut warned = run.clone();
+        warned.stacks[0].warnings.push("it is damaged".to_owned());
+        let mut recovered = run.clone();
+        recovered.recovered.push(RecoveredStack {
+            stack: "web".to_owned(),
+            services: Vec::new(),
+            error: None,
+        });
+        for run in [warned, recovered] {
+            assert_eq!(run.exit_status(), ExitStatus::Ok);
+            assert!(!run.is_all_well());
+        }
+        let failed = RunOutcome {
+            errors: vec!["the disk is full".to_owned()],
+            ..run
+        };
+        assert!(!failed.is_all_well());
+    }
+}

@@ -1,0 +1,36 @@
+//! What a run did to the store.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What retention did to the archives of one stack.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrunedStack {
+    pub stack: String,
+    pub kept_count: u64,
+    pub removed: Vec<RemovedArchive>,
+    /// Why pruning did not happen or was not completed.
+    pub error: Option<String>,
+}
+
+/// An archive that retention removed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RemovedArchive {
+    pub path: PathBuf,
+    pub archive_bytes: u64,
+    pub reason: String,
+}
+
+/// The store and its file system after the run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreUsage {
+    /// Finished archives of all stacks in the store.
+    pub archive_count: u64,
+    pub archive_bytes: u64,
+    pub file_system_total_bytes: u64,
+    pub file_system_available_bytes: u64,
+}
