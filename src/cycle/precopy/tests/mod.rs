@@ -32,6 +32,9 @@ struct Terms {
     deferred_from_bytes: Option<u64>,
     settled_after: Duration,
     pass_from_bytes: u64,
+    /// Length of a file that no writer changes. Without it, a slow machine makes no
+    /// second pass, because more than half of the tree changes during the first.
+    unchanged_bytes: usize,
 }
 
 /// For file systems that stamp by the kernel's clock, which ticks every 1 to 10 ms.
@@ -39,11 +42,14 @@ const TICKS: Terms = Terms {
     deferred_from_bytes: None,
     settled_after: Duration::from_millis(25),
     pass_from_bytes: PASS_FROM_BYTES,
+    unchanged_bytes: 16 << 20,
 };
 
-/// For file systems that stamp in whole seconds.
+/// For file systems that stamp in whole seconds. The tree is small, so that it is
+/// written, scanned and copied within a second.
 const SECONDS: Terms = Terms {
     settled_after: Duration::from_millis(1100),
+    unchanged_bytes: 0,
     ..TICKS
 };
 

@@ -55,7 +55,7 @@ fn round(place: &Path, seed: u64, terms: Terms, tally: &mut Tally) -> Result<(),
     let case = tempfile::tempdir_in(place).unwrap();
     let tree = case.path().join("tree");
     let outside = case.path().join("outside");
-    build(&tree, &outside, seed);
+    build(&tree, &outside, terms.unchanged_bytes, seed);
     let mut held = hold(&tree);
     let setting = Setting::new(&tree, case.path());
     let mut rng = Rng(seed ^ 0x5eed);

@@ -54,7 +54,7 @@ fn size(rng: &mut Rng) -> usize {
     rng.below(most) as usize
 }
 
-pub fn build(tree: &Path, outside: &Path, seed: u64) {
+pub fn build(tree: &Path, outside: &Path, unchanged_bytes: usize, seed: u64) {
     let mut rng = Rng(seed);
     fs::create_dir(outside).unwrap();
     fs::write(outside.join("f00"), "outside").unwrap();
@@ -69,9 +69,7 @@ pub fn build(tree: &Path, outside: &Path, seed: u64) {
     fs::write(tree.join("long"), rng.bytes(6 << 20)).unwrap();
     fs::write(tree.join("mapped"), rng.bytes(200_000)).unwrap();
     fs::write(tree.join("~last"), rng.bytes(100_000)).unwrap();
-    // No writer changes this file. Without it, a slow machine would make no second
-    // pass, because more than half of the tree would change during the first.
-    fs::write(tree.join("unchanged"), rng.bytes(16 << 20)).unwrap();
+    fs::write(tree.join("unchanged"), rng.bytes(unchanged_bytes)).unwrap();
 }
 
 /// Makes a file whose pages are all mapped and dirty as long as the round lasts.
