@@ -11,7 +11,7 @@ let
   options = import ./nix/stack-options.nix { inherit lib; };
   hardening = import ./nix/hardening.nix { inherit lib; };
 
-  # The file that `LoadCredential=` hands over has this name.
+  # Name of the file that `LoadCredential=` hands to the program.
   passwordCredential = "smtp-password";
 
   isSet = value: value != null && value != [ ] && value != { };
@@ -19,7 +19,7 @@ let
     lib.mapAttrsToList (name: stack: stack // { inherit name; }) cfg.stacks
   );
 
-  # What the program reads; the fields are those of its documentation.
+  # The program's configuration file. docs/configuration.md describes its fields.
   settings = {
     inherit (cfg)
       baseDir
@@ -39,7 +39,7 @@ let
   };
 
   uncheckedConfig = (pkgs.formats.json { }).generate "docker-stack-backup.json" settings;
-  # The file that is used is one that the program has accepted.
+  # A mistake fails the build, because the program itself checks the file there.
   checkedConfig =
     pkgs.runCommandLocal "docker-stack-backup-checked.json" { config = uncheckedConfig; }
       ''
@@ -51,7 +51,7 @@ let
       '';
   configFile = if cfg.checkConfig then checkedConfig else uncheckedConfig;
 
-  # For the administrator's shell: the same Docker as the units use.
+  # The command for the administrator's shell uses the same Docker as the units.
   wrapper = pkgs.symlinkJoin {
     inherit (cfg.package) name;
     paths = [ cfg.package ];
@@ -68,7 +68,7 @@ let
 
   isUnixHost = cfg.docker.host == null || lib.hasPrefix "unix://" cfg.docker.host;
   stackPaths = lib.concatMap (stack: [ stack.path ] ++ stack.includeBinds) stacks;
-  # Those of volumes, too.
+  # Volumes are read as directories.
   readPaths = stackPaths ++ [ dataRoot ];
   ownPaths = [
     cfg.backupDir
@@ -84,13 +84,13 @@ let
   commonUnit = {
     path = [ cfg.docker.package ];
     environment = {
-      # Compose replaces `~` by it; units of the system have none.
+      # Compose expands `~` with HOME, which system units do not have.
       HOME = "/root";
-      # Contexts and logins of root's shell are not for the units.
+      # The contexts and logins of root's shell must not change what the units do.
       DOCKER_CONFIG = "/var/empty";
     }
     // lib.optionalAttrs (cfg.docker.host != null) { DOCKER_HOST = cfg.docker.host; };
-    # A rebuild that happens at night must not end a run.
+    # A system rebuild at night must not end a run.
     restartIfChanged = false;
     wants = dockerUnits;
     after = dockerUnits;
@@ -98,13 +98,14 @@ let
     unitConfig.RequiresMountsFor = ownPaths ++ stackPaths;
   };
 
-  # What a timer starts: a command of the program, and what its sandbox must allow.
+  # A service that a timer starts: one command of the program. `needs` says what
+  # its sandbox must allow.
   job =
     command: needs:
     lib.recursiveUpdate commonUnit {
       wants = dockerUnits ++ mailUnits;
       after = dockerUnits ++ mailUnits;
-      # A restore that was cut short is undone there, where stacks may be written.
+      # The recover unit may write to the stacks, so it can undo an interrupted restore.
       onFailure = [ "docker-stack-backup-recover.service" ] ++ cfg.onFailure;
       serviceConfig =
         hardening (
@@ -116,20 +117,20 @@ let
         // {
           Type = "oneshot";
           ExecStart = "${lib.getExe cfg.package} ${command}";
-          # After a crash, a kill or a lack of memory, too: nothing stays down, and
-          # nothing of a drill is left.
+          # systemd runs this after a crash, a kill or an out-of-memory kill too: no
+          # stack stays down, and nothing of a drill is left.
           ExecStopPost = "${lib.getExe cfg.package} recover";
           LoadCredential = lib.optional (
             cfg.email != null && cfg.email.passwordFile != null
           ) "${passwordCredential}:${cfg.email.passwordFile}";
-          # The program alone gets the signal: a `docker` that is under way goes on.
+          # Only the program gets SIGTERM; a running `docker` command must complete.
           KillMode = "mixed";
-          # To start the stack that is down, and wait until it is healthy.
+          # Time to start the stack that is down and to wait until it is healthy.
           TimeoutStopSec = "15min";
         };
     };
 
-  # Options that a timer is made of.
+  # The options of a timer.
   timerOptions =
     {
       path,
@@ -198,9 +199,9 @@ in
         );
       default = { };
       description = ''
-        The stacks to back up, one after another: a list of names, in this order,
-        each the name of a directory in {option}`services.docker-stack-backup.baseDir`;
-        or an attribute set with options for each of them.
+        The stacks to back up, one after another. Either a list of directories in
+        {option}`services.docker-stack-backup.baseDir`, by name, which are backed up
+        in this order; or an attribute set with options for each stack.
       '';
       example = lib.literalExpression ''
         {
@@ -218,8 +219,9 @@ in
       type = types.submodule { options = options.sharedOptions; };
       default = { };
       description = ''
-        Options for stacks that do not set them. `exclude`, `excludeVolumes`,
-        `includeVolumes` and `unshared` are added to those of each stack.
+        Options for all stacks that do not set them. The lists `exclude`,
+        `excludeVolumes`, `includeVolumes` and `unshared` are added to those of each
+        stack.
       '';
       example = {
         exclude = [ "*.tmp" ];
@@ -231,7 +233,7 @@ in
       type = options.absolutePath;
       apply = toString;
       default = "/opt/stacks";
-      description = "Where a stack without a `path` is.";
+      description = "Directory that holds the stacks without a `path`.";
       example = "/srv/stacks";
     };
 
@@ -240,8 +242,8 @@ in
       apply = toString;
       default = "/var/backups/docker";
       description = ''
-        Where the archives are: `<backupDir>/<stack>/<stack>_<YYYYMMDD>_<HHMMSS>.tar`.
-        It is made for root alone where it does not exist.
+        Directory of the archives: `<backupDir>/<stack>/<stack>_<YYYYMMDD>_<HHMMSS>.tar`.
+        If it does not exist, it is created with access for root only.
       '';
       example = "/mnt/backup/docker";
     };
@@ -251,8 +253,8 @@ in
       apply = toString;
       default = "/var/lib/docker-stack-backup";
       description = ''
-        Where the journal of stopped stacks, the lock and the last outcome are. It
-        must survive a reboot.
+        Directory of the journal of stopped stacks, the lock and the outcome of the
+        last run. It must survive a reboot.
       '';
       example = "/persist/docker-stack-backup";
     };
@@ -260,7 +262,7 @@ in
     logFile = options.optional options.absolutePath {
       apply = options.asString;
       default = "/var/log/docker-backup.log";
-      description = "Log lines are appended to it, beside the systemd journal; `null` for none.";
+      description = "File that log lines are appended to, beside the systemd journal; `null` for none.";
       example = null;
     };
 
@@ -277,20 +279,20 @@ in
           types.submodule {
             options = {
               keepDays = rule ''
-                Keep archives that are younger than so many days. 28, if no rule is set.
+                Keep archives that are younger than this many days. It is 28 if no rule is set.
               '' 14;
-              keepLast = rule "Keep the newest so many archives." 3;
-              keepDaily = rule "Keep the newest archive of each of the last so many days that have one." 7;
-              keepWeekly = rule "Keep the newest archive of each of the last so many weeks that have one." 4;
-              keepMonthly = rule "Keep the newest archive of each of the last so many months that have one." 12;
-              keepYearly = rule "Keep the newest archive of each of the last so many years that have one." 3;
+              keepLast = rule "Keep this many of the newest archives." 3;
+              keepDaily = rule "Keep the newest archive of each of this many last days that have one." 7;
+              keepWeekly = rule "Keep the newest archive of each of this many last weeks that have one." 4;
+              keepMonthly = rule "Keep the newest archive of each of this many last months that have one." 12;
+              keepYearly = rule "Keep the newest archive of each of this many last years that have one." 3;
             };
           }
         );
         default = { };
         description = ''
-          How long archives are kept: one that any rule keeps is kept, and the
-          newest good one always. `null` keeps everything.
+          How long archives are kept. An archive is kept if any rule keeps it. The
+          newest good archive is always kept. `null` keeps everything.
         '';
         example = {
           keepDaily = 7;
@@ -322,9 +324,9 @@ in
               ];
               default = "starttls";
               description = ''
-                `starttls` upgrades a plain connection and refuses to go on
-                without, `tls` encrypts from the first byte. `none` together with
-                a user is refused for another host than this one.
+                `starttls` upgrades a plain connection, and sends nothing where
+                that is not possible. `tls` encrypts from the first byte. `none`
+                with a user is refused unless the server is this host.
               '';
               example = "tls";
             };
@@ -340,14 +342,14 @@ in
                 })
                 {
                   description = ''
-                    File with the password of {option}`user`. It is read by systemd
-                    (`LoadCredential=`), need be readable by root alone, and cannot
-                    be in the Nix store, which everybody can read.
+                    File with the password of {option}`user`. systemd reads it
+                    (`LoadCredential=`), so only root needs access. It cannot be in
+                    the Nix store, which everybody can read.
                   '';
                   example = "/run/secrets/smtp-password";
                 };
             caFile = options.optional options.absolutePath {
-              description = "PEM file with certificates to trust beside the system's.";
+              description = "PEM file with certificates to trust in addition to the system's.";
               example = "/etc/ssl/my-ca.pem";
             };
             from = mkOption {
@@ -363,7 +365,7 @@ in
             subjectTag = mkOption {
               type = types.str;
               default = "docker-backup";
-              description = "Put in brackets before the subject.";
+              description = "Text in brackets at the start of the subject.";
               example = "nas";
             };
             when = mkOption {
@@ -372,20 +374,20 @@ in
                 "failure"
               ];
               default = "always";
-              description = "Whether to mail every report, or only those of runs in which something failed or is warned of.";
+              description = "`always` mails every report; `failure` only reports that contain a failure or a warning.";
               example = "failure";
             };
             timeout = mkOption {
               type = types.ints.positive;
               default = 60;
-              description = "Seconds for every step of the conversation with the server.";
+              description = "Time limit in seconds for each step of the SMTP session.";
               example = 120;
             };
           };
         }
       );
       default = null;
-      description = "Where to mail the report of each run; `null` for nowhere.";
+      description = "How to mail the report of each run; `null` sends no mail.";
       example = lib.literalExpression ''
         {
           host = "mail.example.org";
@@ -417,15 +419,15 @@ in
         example = "Sun 05:00";
       }
       // {
-        enable = lib.mkEnableOption "drills, which prove that the newest archive of each stack comes up again";
+        enable = lib.mkEnableOption "drills, which start the newest archive of each stack as a throw-away project and check that it becomes healthy";
       };
 
     onSuccess = mkOption {
       type = types.listOf types.str;
       default = [ ];
       description = ''
-        Units to start after a run in which everything went well, such as a job
-        that takes the archives elsewhere.
+        Units to start after a run without a failure, such as a job that copies the
+        archives to another place.
       '';
       example = [ "borgbackup-job-stacks.service" ];
     };
@@ -433,7 +435,7 @@ in
     onFailure = mkOption {
       type = types.listOf types.str;
       default = [ ];
-      description = "Units to start after a run or a drill in which something did not go well.";
+      description = "Units to start after a run or a drill with a failure.";
       example = [ "notify-admin.service" ];
     };
 
@@ -442,8 +444,8 @@ in
       default = pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform;
       defaultText = lib.literalMD "`true`, unless the package cannot run on the machine that builds";
       description = ''
-        Whether the program checks its configuration when the system is built, so
-        that a mistake fails the build and not the run at night.
+        Whether the program checks its configuration when the system is built. A
+        mistake then fails the build instead of the nightly run.
       '';
       example = false;
     };
@@ -453,15 +455,15 @@ in
         type = types.package;
         default = config.virtualisation.docker.package;
         defaultText = lib.literalExpression "config.virtualisation.docker.package";
-        description = "Where the `docker` command is from; it must have Compose 2.20 or newer.";
+        description = "Package of the `docker` command. It must have Compose 2.20 or newer.";
         example = lib.literalExpression "pkgs.docker_29";
       };
 
       host = options.optional types.str {
         description = ''
-          Another Docker Engine than the system's, as in `DOCKER_HOST`; such as a
-          rootless one's socket. It must run on this machine: the data is read
-          from this machine's file systems.
+          Address of another Docker Engine than the system's, as in `DOCKER_HOST`,
+          such as the socket of a rootless one. The Engine must run on this machine,
+          because the data is read from this machine's file systems.
         '';
         example = "unix:///run/user/1000/docker.sock";
       };
@@ -511,12 +513,13 @@ in
     ++ map (stack: {
       assertion = !lib.any (source: isBelow source cfg.backupDir) ([ stack.path ] ++ stack.includeBinds);
       message = ''
-        services.docker-stack-backup.backupDir (${cfg.backupDir}) lies in what stack
-        "${stack.name}" archives (${stack.path}): it would archive its own archives.
+        services.docker-stack-backup.backupDir (${cfg.backupDir}) lies within what the
+        stack "${stack.name}" archives (${stack.path}), so archives would contain
+        archives. Choose a directory outside of the stack.
       '';
     }) stacks
     ++ lib.mapAttrsToList (path: same: {
-      # One directory may hold several projects.
+      # One directory may hold several Compose projects.
       assertion =
         lib.length same == 1 || lib.all (stack: stack.project != null || stack.files != [ ]) same;
       message = ''
@@ -531,8 +534,8 @@ in
       lib.optional
         (cfg.email != null && cfg.email.when == "failure" && cfg.onFailure == [ ] && cfg.schedule != null)
         ''
-          services.docker-stack-backup.email.when is "failure": if the mail itself does not
-          get through, nobody learns of a failed backup. Set
+          services.docker-stack-backup.email.when is "failure": if the mail itself cannot be
+          delivered, nobody learns of a failed backup. Set
           services.docker-stack-backup.onFailure as well, or "always".
         '';
 
@@ -540,7 +543,7 @@ in
     environment.etc."docker-stack-backup/config.json".source = configFile;
 
     systemd.tmpfiles.settings."10-docker-stack-backup" = lib.genAttrs ownPaths (_: {
-      # ":" leaves the mode and the owner of what is there already alone.
+      # ":" keeps the mode and the owner of a directory that exists already.
       d = {
         mode = ":0700";
         user = ":root";
@@ -563,35 +566,36 @@ in
       drill
       // {
         description = "Drill the newest archives of Docker Compose stacks";
-        # Of a run and a drill that are due at the same time, the run comes first.
+        # If a run and a drill are due at the same time, the run comes first.
         after = drill.after ++ [ "docker-stack-backup.service" ];
       }
     );
 
-    # At boot, and after a run or a drill that failed.
+    # Started at boot, and after a run or a drill that failed.
     systemd.services.docker-stack-backup-recover = lib.recursiveUpdate commonUnit {
       description = "Start the stacks that an interrupted backup left stopped";
       wantedBy = [ "multi-user.target" ];
-      # A run that was killed is mailed from here.
+      # This unit mails the report of a run that was killed.
       wants = dockerUnits ++ mailUnits;
       after = dockerUnits ++ mailUnits;
-      # Docker may not be ready yet, or a stack not be healthy at once.
+      # It is tried again, because Docker may not be ready yet or a stack not healthy.
       startLimitIntervalSec = 3600;
       startLimitBurst = 10;
       serviceConfig =
         hardening {
           inherit readPaths;
-          # To undo an interrupted restore, which is beside what it replaces.
+          # An interrupted restore is undone beside the directories that it replaces.
           writePaths = writePaths ++ map dirOf stackPaths ++ [ dataRoot ];
-          # The report of a run that was killed is mailed from here. Its password
-          # is read from the file: without it no mail is sent, but with
-          # `LoadCredential=` nothing would be started.
+          # The password is read from the file itself. With `LoadCredential=` a
+          # missing file would keep this unit, and so the stacks, from starting;
+          # without it only the mail is not sent.
           inherit needsNetwork;
         }
         // {
           Type = "oneshot";
           ExecStart = "${lib.getExe cfg.package} recover";
-          # The interrupted run did less than it should have, but all is up.
+          # Status 2: the interrupted run did less than it should have, but every
+          # stack is up.
           SuccessExitStatus = 2;
           Restart = "on-failure";
           RestartSec = 30;

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Writing an archive, beside `tar -cf` and fsync: this program with what the
-kernel has, and as on kernels before 6.14, which have no RWF_DONTCACHE.
+kernel has, and as on kernels before 6.14, which have no RWF_DONTCACHE: strace
+makes the kernel refuse it. The program stops using it at the first refusal, so
+strace costs nothing after that.
 
 The stack is down, so nothing is stopped; the time is that of the phases archive
 and finish, which ends on stable storage. Prints a table in Markdown:
@@ -22,7 +24,11 @@ import datasets
 import filesystems
 
 COMPOSE = "services: {a: {image: docker-stack-backup/busybox:1, volumes: ['./data:/data']}}\n"
-OLD_KERNEL = "DOCKER_STACK_BACKUP_WITHOUT_DONTCACHE"
+# pwritev2 is only called with RWF_DONTCACHE.
+OLD_KERNEL = [
+    "strace", "--follow-forks", "--seccomp-bpf", "--quiet=all", "--output=/dev/null",
+    "--trace=pwritev2", "--inject=pwritev2:error=EOPNOTSUPP",
+]  # fmt: skip
 
 
 class Bench:
@@ -46,10 +52,9 @@ class Bench:
         datasets.set_cache(self.data, is_cold)
         self.free_before = free_bytes(self.place)
 
-    def ours(self, **environment):
+    def ours(self, *wrapper):
         command = [self.program, "run", "--json", "--quiet", "--config", str(self.config)]
-        environment = {**os.environ, **environment}
-        process = subprocess.run(command, check=True, capture_output=True, env=environment)
+        process = subprocess.run([*wrapper, *command], check=True, capture_output=True)
         phases = json.loads(process.stdout)["stacks"][0]["phases"]
         self.extra_bytes = self.free_before - free_bytes(self.place)
         times = {phase["phase"]: phase["durationMs"] for phase in phases}
@@ -84,7 +89,7 @@ def main():
             bench = Bench(options.program, place)
             fill(bench.data)
             for is_cold in (False, True):
-                ways = [bench.tar, bench.ours, lambda: bench.ours(**{OLD_KERNEL: "1"})]
+                ways = [bench.tar, bench.ours, lambda: bench.ours(*OLD_KERNEL)]
                 rounds = []
                 for _ in range(options.rounds):
                     times = []

@@ -1,28 +1,28 @@
-# The sandbox of the units. The program is root and talks to Docker, which is as
-# good as root; the sandbox is for its mistakes and for what the trees that it
-# reads may do to it, since containers write those.
+# The sandbox of the units. The program runs as root and controls Docker, which is
+# equivalent to root. The sandbox limits the damage of its own mistakes, and of
+# what containers may have written into the trees that it reads.
 #
-# Lines of `systemd-analyze security` that are not here, and why:
-# - User=, DynamicUser=, PrivateUsers=: files of every owner are read, and
-#   Docker's socket is root's.
-# - ProtectProc=, ProcSubset=: whether a process has a file of a stopped stack
-#   open is seen in its /proc/PID/fd.
-# - RootDirectory=: a stack may be anywhere.
-# - RestrictSUIDSGID=: it forbids openat2(2), which keeps the program from being
-#   led out of a tree through a symlink.
-# - IPAddressAllow=: a mail server is given by name, and Docker may be reached
-#   by TCP. Where neither is configured, there is no network at all.
+# Protections of `systemd-analyze security` that are missing here, and why:
+# - User=, DynamicUser=, PrivateUsers=: the program reads files of every owner,
+#   and Docker's socket belongs to root.
+# - ProtectProc=, ProcSubset=: /proc/PID/fd shows whether a process has a file of
+#   a stopped stack open.
+# - RootDirectory=: a stack may be in any directory.
+# - RestrictSUIDSGID=: it forbids openat2(2), by which the program avoids
+#   following a symlink out of a tree.
+# - IPAddressAllow=: a mail server is given by name, and Docker may be reached by
+#   TCP. Where neither is configured, there is no network at all.
 { lib }:
 {
-  # What the program reads: decides on what must stay visible.
+  # Paths that the program reads; they must stay visible.
   readPaths,
-  # What it writes. Everything else is read-only.
+  # Paths that it writes. Everything else is read-only.
   writePaths,
-  # Mail, or Docker by TCP or SSH.
+  # Whether mail is sent, or Docker reached by TCP or SSH.
   needsNetwork,
-  # Whether it makes archives: has to see that nothing writes meanwhile.
+  # Whether it makes archives, and so must see which processes write.
   archives ? false,
-  # Whether it unpacks them: makes files of every owner and kind.
+  # Whether it unpacks archives, and so makes files of every owner and kind.
   unpacks ? false,
 }:
 let
@@ -31,9 +31,9 @@ let
 in
 {
   ProtectSystem = "strict";
-  # A leading "-": a directory that does not exist must not keep a stack down.
+  # The leading "-" ignores a missing directory, which must not keep a stack down.
   ReadWritePaths = map (path: "-${path}") (lib.unique writePaths);
-  # Mounted read-only where a stack is there: what is written is in ReadWritePaths.
+  # Read-only where a stack is in there; ReadWritePaths has what is written.
   ProtectHome =
     if
       anyBelow [
@@ -50,8 +50,8 @@ in
       "/tmp"
       "/var/tmp"
     ];
-  # Device nodes of an archive are made, which PrivateDevices= does not allow, and
-  # not opened.
+  # A drill makes the device nodes of an archive, which PrivateDevices= does not
+  # allow. It does not open them.
   PrivateDevices = !unpacks;
   DevicePolicy = "closed";
   DeviceAllow = lib.optionals unpacks [
@@ -59,7 +59,7 @@ in
     "block-* m"
   ];
   PrivateNetwork = !needsNetwork;
-  # Nothing of System V IPC or POSIX message queues is used.
+  # Neither System V IPC nor POSIX message queues are used.
   PrivateIPC = true;
   ProtectClock = true;
   ProtectControlGroups = true;
@@ -70,22 +70,22 @@ in
 
   NoNewPrivileges = true;
   CapabilityBoundingSet = [
-    # Files of every owner are read, without changing their access times;
-    # the store and the log may belong to another user; an interrupted restore
-    # is moved out of the way.
+    # The program reads files of every owner without changing their access times,
+    # writes a store and a log that may belong to another user, and moves an
+    # interrupted restore out of the way.
     "CAP_DAC_READ_SEARCH"
     "CAP_DAC_OVERRIDE"
     "CAP_FOWNER"
   ]
   ++ lib.optionals archives [
-    # Reads /proc/PID/fd of every process.
+    # It reads /proc/PID/fd of every process.
     "CAP_SYS_PTRACE"
-    # Gives way while a stack is up, and no longer when it is down.
+    # It lowers its priority while a stack is up, and raises it while one is down.
     "CAP_SYS_NICE"
   ]
   ++ lib.optionals unpacks [
     "CAP_CHOWN"
-    # A change of mode does not lose the set-group-id bit.
+    # A change of mode must not lose the set-group-id bit.
     "CAP_FSETID"
     "CAP_SETFCAP"
     "CAP_MKNOD"

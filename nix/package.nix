@@ -25,7 +25,12 @@ rustPlatform.buildRustPackage {
     fileset = lib.fileset.unions [
       ../Cargo.toml
       ../Cargo.lock
+      # Tests read what the documents show.
+      ../CHANGELOG.md
       ../README.md
+      ../SECURITY.md
+      ../docs
+      ../examples
       ../src
       ../tests
     ];

@@ -1,7 +1,7 @@
-# Options of one stack. Those that make sense for several stacks at once come
-# from `sharedOptions`, which `services.docker-stack-backup.defaults` has, too.
-# A value of `null` or `[ ]` is left out of the configuration file: the program's
-# own default holds then.
+# The options of one stack. `sharedOptions` are those that make sense for several
+# stacks at once; `services.docker-stack-backup.defaults` has them too.
+# A value of `null` or `[ ]` is left out of the configuration file, so that the
+# program's own default applies.
 { lib }:
 let
   inherit (lib) mkOption types;
@@ -37,8 +37,8 @@ rec {
   sharedOptions = {
     exclude = list {
       description = ''
-        Patterns as in `.gitignore` of what is left out of the archive, relative
-        to the stack's directory and to the root of each of its volumes.
+        Files to leave out of the archive, as patterns like those of `.gitignore`.
+        They are relative to the stack's directory and to the root of each volume.
       '';
       example = [
         "cache/"
@@ -49,21 +49,21 @@ rec {
 
     excludeCaches = optional types.bool {
       description = ''
-        Whether to leave out what directories marked by a `CACHEDIR.TAG` hold.
-        `null` means no.
+        Whether to leave out the content of directories that a `CACHEDIR.TAG`
+        marks as caches. `null` means `false`.
       '';
       example = true;
     };
 
     excludeVolumes = list {
-      description = "Local named volumes to leave out, by the name Docker knows them by.";
+      description = "Local named volumes to leave out, by the names that `docker volume ls` shows.";
       example = [ "immich_model-cache" ];
     };
 
     includeVolumes = list {
       description = ''
-        External, anonymous or driver-backed volumes to archive, by the name
-        Docker knows them by. Local named volumes need not be listed.
+        External, anonymous or driver-backed volumes to archive, by the names that
+        `docker volume ls` shows. Local named volumes need not be listed.
       '';
       example = [ "shared-media" ];
     };
@@ -76,9 +76,10 @@ rec {
         ])
         {
           description = ''
-            How a consistent copy is taken. `precopy` copies while the stack is
-            up, and what has changed since while it is down. `offline` reads
-            everything while it is down. `null` means `precopy`.
+            How a consistent copy is taken. `precopy` copies the data while the
+            stack is up; only files that changed since are copied while it is
+            down. `offline` reads everything while it is down. `null` means
+            `precopy`.
           '';
           example = "offline";
         };
@@ -93,7 +94,7 @@ rec {
 
     unshared = list {
       description = ''
-        Files that do not share blocks with archives, as patterns like those of
+        Files whose blocks archives do not share, as patterns like those of
         `exclude`.
       '';
       example = [ "pgdata/" ];
@@ -108,8 +109,8 @@ rec {
         ])
         {
           description = ''
-            `stop` stops the containers and starts the very same again. `down`
-            removes them and makes new ones, which loses anonymous volumes.
+            `stop` stops the containers and starts the same containers again.
+            `down` removes them and creates new ones, which loses anonymous volumes.
             `pause` freezes them: the archive is crash-consistent, as after a
             power cut. `null` means `stop`.
           '';
@@ -126,8 +127,8 @@ rec {
 
     startTimeout = optional types.ints.positive {
       description = ''
-        Seconds within which all that ran before must run again and be healthy.
-        `null` means 180.
+        Seconds within which all containers that ran before must run again and be
+        healthy. `null` means 180.
       '';
       example = 600;
     };
@@ -141,9 +142,10 @@ rec {
         ])
         {
           description = ''
-            How an archive is read back before it gets its name, when the stack is
-            up again: `full` reads all of it and puts a file with the sums of its
-            members beside it, `structure` reads headers only. `null` means `full`.
+            How an archive is read back once the stack is up again and before the
+            archive gets its name. `full` reads all of it and puts a file with the
+            checksums of its members beside it, `structure` reads headers only.
+            `null` means `full`.
           '';
           example = "structure";
         };
@@ -157,14 +159,14 @@ rec {
         {
           description = ''
             What to do when something still writes to the data of a stopped stack:
-            `fail` makes no archive and reports a failure, `warn` makes one and
-            warns. `null` means `fail`.
+            `fail` makes no archive and reports a failure; `warn` makes an archive
+            and adds a warning to the report. `null` means `fail`.
           '';
           example = "warn";
         };
   };
 
-  # `baseDir` is where a stack without a `path` is.
+  # `baseDir` holds the directories of stacks without a `path`.
   stack =
     { baseDir }:
     { name, ... }:
@@ -174,8 +176,8 @@ rec {
           type = types.int;
           default = 1000;
           description = ''
-            Stacks are backed up one after another, the lowest number first;
-            those with the same number by name.
+            Position of the stack. Stacks are backed up one after another, the
+            lowest number first, and by name where the numbers are the same.
           '';
           example = 10;
         };
@@ -191,8 +193,8 @@ rec {
 
         project = optional types.str {
           description = ''
-            Compose's project name, where the stack was started with `-p`.
-            `null` means what Compose and the containers say.
+            Compose's project name, for a stack that was started with `-p`. `null`
+            takes the name from Compose and from the containers.
           '';
           example = "immich-prod";
         };
@@ -212,8 +214,8 @@ rec {
 
         drillCheck = list {
           description = ''
-            A service, and a command that is run in it and must succeed, for a
-            drill of the stack to.
+            A service, followed by a command that a drill runs in it. The drill
+            succeeds only if the command does.
           '';
           example = [
             "db"
@@ -228,8 +230,8 @@ rec {
           apply = map toString;
           default = [ ];
           description = ''
-            Directories outside the stack's own, mounted by its containers, that
-            are to be archived with it.
+            Directories outside the stack's own that its containers mount, to be
+            archived with it.
           '';
           example = [ "/srv/scans" ];
         };

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line. Its comments are the text of `--help` and the man pages.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 
 /// Backs up Docker Compose stacks, one after another: stop, archive, start.
 ///
-/// Archives are plain tar files, <backupDir>/<stack>/<stack>_<date>_<time>.tar.
+/// Each archive is a plain tar file, <backupDir>/<stack>/<stack>_<date>_<time>.tar.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXIT_STATUS)]
 pub struct Cli {
@@ -19,11 +19,12 @@ pub struct Cli {
 const EXIT_STATUS: &str = "\
 Exit status:
   0  all good
-  1  could not run at all: usage, configuration, or another run is under way (all
-     else that is under way is waited for)
+  1  could not run at all: usage, configuration, or another command is under way (run
+     and drill wait for every command except a second one of their kind)
   2  less was done than was asked for (the report says what); every stack is up
   3  a stack that was running is still down";
 
+/// Options of all commands.
 #[derive(Debug, Args)]
 pub struct Global {
     /// Configuration file (JSON) [default: /etc/docker-stack-backup/config.json]
@@ -35,22 +36,24 @@ pub struct Global {
         env = "DOCKER_STACK_BACKUP_CONFIG"
     )]
     pub config: Option<PathBuf>,
-    /// A stack's directory; may be given several times. No configuration file is read then
+    /// Directory of a stack; may be given several times. No configuration file is read then, and
+    /// --backup-dir is needed
     #[arg(long = "stack", global = true, value_name = "DIR")]
     pub stack_dirs: Vec<PathBuf>,
-    /// Where the archives are, whatever the configuration says
+    /// Directory of the archives; overrides `backupDir` of the configuration
     #[arg(long, global = true, value_name = "DIR")]
     pub backup_dir: Option<PathBuf>,
-    /// Where the journal, the lock and the last outcome are, whatever the configuration says
+    /// Directory of the journal, the lock and the last report; overrides `stateDir` of the
+    /// configuration
     #[arg(long, global = true, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// Print JSON instead of text
     #[arg(long, global = true)]
     pub json: bool,
-    /// Log warnings and errors only
+    /// Log warnings and errors only, and print no report after run and recover
     #[arg(long, short, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Log every command that is run
+    /// Log more, such as every command that is run
     #[arg(long, short, global = true)]
     pub verbose: bool,
 }
@@ -59,66 +62,71 @@ pub struct Global {
 pub enum Command {
     /// Back up all configured stacks, prune old archives, report
     Run {
-        /// Only these stacks, by name
+        /// Names of the stacks to back up [default: all configured stacks]
         #[arg(value_name = "STACK")]
         stacks: Vec<String>,
-        /// Keep archives for so many days; without a configuration file nothing
-        /// is removed unless this is given
+        /// Remove archives older than this many days, unless another rule of the configured
+        /// retention keeps them; overrides `keepDays` of the configuration. Without a configuration
+        /// file nothing is removed unless this option is given
         #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
         keep_days: Option<u32>,
     },
-    /// Check the configuration without touching the host
+    /// Check the configuration; needs no Docker and changes nothing
     Check {
-        /// Also look at Docker, the stacks, the room for archives and the mail server
+        /// Also check Docker, the stacks, the directories that are written to, and the mail server
         #[arg(long)]
         live: bool,
     },
-    /// Show what a run would stop, archive and leave out, changing nothing
+    /// Show what a run would stop, archive and leave out; changes nothing
     Plan {
+        /// Names of the stacks to show [default: all configured stacks]
         #[arg(value_name = "STACK")]
         stacks: Vec<String>,
     },
-    /// List the archives in the store, or the members of one
+    /// List the archives in the store, or the members of one archive
     List {
-        /// Stacks; or an archive file, and what of it: paths, volumes, services
+        /// Names of stacks [default: all stacks in the store]; or an archive file, and after it the
+        /// members to list: paths, volumes or services [default: all members]
         #[arg(value_name = "STACK|ARCHIVE")]
         what: Vec<String>,
     },
-    /// Read archives back and say what is damaged
+    /// Read archives back and report damage
     ///
-    /// An archive in the store that is damaged is marked: it no longer counts for retention, and
-    /// is not restored unless its time is given. One that has no .sums beside it, and is good as far
-    /// as can be told, gets them.
+    /// An archive in the store that is damaged is marked: it no longer counts for retention, and is
+    /// not restored unless its time is given. An archive in the store that has no .sums file gets
+    /// one if no damage is found.
     Verify {
-        /// Stacks or archive files; without any, all that is in the store
+        /// Names of stacks, or archive files [default: all archives in the store]
         #[arg(value_name = "STACK|ARCHIVE")]
         what: Vec<String>,
     },
-    /// Remove the archives that retention does not keep
+    /// Remove the archives that the configured retention does not keep
     Prune {
+        /// Names of the stacks to prune [default: all configured stacks]
         #[arg(value_name = "STACK")]
         stacks: Vec<String>,
-        /// Show what would be removed, and why the others are kept
+        /// Show which archives would be removed and which kept, and why; remove nothing
         #[arg(long)]
         dry_run: bool,
     },
     /// Prove that an archive can be restored: start it as a throw-away project
     ///
-    /// With volumes and a directory of its own, no ports, and networks without a way out; from
-    /// local images. It is taken down again in any case. Exit status 2 if any did not come up. A
-    /// backup that is under way, and all else but another drill, is waited for.
+    /// The project has volumes and a directory of its own, no published ports, networks without
+    /// access to the outside, and uses local images only. It is removed again in any case. Waits
+    /// until a backup, or any other command that is not a drill, has ended. The exit status is 2 if
+    /// a stack does not become healthy.
     Drill {
-        /// Stacks (their newest good archives), STACK@TIME, or archive files; without any, all
-        /// configured stacks, and the result is mailed if `email` is configured
+        /// Stacks (their newest good archives), STACK@TIME, or archive files [default: all
+        /// configured stacks; the result is mailed then if `email` is configured]
         #[arg(value_name = "WHAT")]
         what: Vec<String>,
-        /// A service and a command in it that must succeed
+        /// A service, and a command that must succeed in its container
         #[arg(last = true, value_name = "SERVICE COMMAND")]
         command: Vec<String>,
     },
-    /// Put a stack back as an archive has it, or unpack an archive
-    Restore(Restore),
-    /// Start what an interrupted run left stopped
+    /// Put a stack back as it is in an archive, or unpack an archive
+    Restore(RestoreArgs),
+    /// Start the stacks that an interrupted run left stopped
     Recover {
         /// Do not start this stack, but forget that it was stopped
         #[arg(long, value_name = "STACK")]
@@ -126,55 +134,56 @@ pub enum Command {
     },
     /// Show the report of the last run again
     Report {
-        /// Mail it, whatever `when` says, to try the mail settings
+        /// Mail the report to test the mail settings, even if `when` is `failure`
         #[arg(long)]
         mail_test: bool,
     },
-    /// Print a completion script
+    /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
-    /// Write man pages into a directory
+    /// Write the man pages into a directory
     ManPages { dir: PathBuf },
 }
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("part").args(["to", "diff"]).multiple(true)))]
-pub struct Restore {
-    /// STACK (its newest good archive), STACK@TIME (@20261124_031500, @2026-11-24), an archive
-    /// file, or - for one on standard input
+pub struct RestoreArgs {
+    /// STACK (its newest good archive), STACK@TIME (such as @20261124_031500 or @2026-11-24), an
+    /// archive file, or - for an archive on standard input
     #[arg(value_name = "WHAT")]
     pub what: String,
-    /// Restore the configured stack WHAT from this archive file (or - for standard input); one
-    /// without a manifest, as tar and the script make them, needs that
+    /// Restore the configured stack WHAT from this archive file (- for standard input). Needed for
+    /// archive files without a manifest, such as those made by tar or by docker-backup.py
     #[arg(long, value_name = "FILE", conflicts_with = "to")]
     pub from: Option<String>,
-    /// Unpack into this directory, which must be missing or empty, and touch nothing else
+    /// Unpack into this directory, which must be missing or empty, and change nothing else
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,
-    /// Only this: a path in the archive, a volume, or a service (its volumes and binds)
+    /// With --to or --diff: only this path in the archive, this volume, or the volumes and binds of
+    /// this service
     #[arg(long, value_name = "PATH", requires = "part", num_args = 1..)]
     pub only: Vec<String>,
-    /// Only show what would be done
+    /// Show what would be done; change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Only show what differs between the archive and the stack, or what is in DIR: + is not in
-    /// the archive, - is gone, ~ has changed. Exit status 2 if anything does
+    /// Show what differs between the archive and the stack (or DIR of --to), and change nothing: +
+    /// is not in the archive, - is only in the archive, ~ has changed. The exit status is 2 if
+    /// anything differs
     #[arg(long, conflicts_with_all = ["dry_run", "allow_devices", "allow_damaged", "yes", "keep_old", "no_start"])]
     pub diff: bool,
-    /// Make the device nodes an archive holds, which are refused otherwise unless the archive is
+    /// Create the device nodes in the archive. They are refused otherwise, unless the archive is
     /// one of a stack in the store
     #[arg(long)]
     pub allow_devices: bool,
-    /// Replace the stack even by an archive that is not as it was written, as the .sums beside it
-    /// say
+    /// Replace the stack even if the archive does not match its .sums file
     #[arg(long, conflicts_with = "to")]
     pub allow_damaged: bool,
     /// Replace the stack without asking
     #[arg(long, short, conflicts_with = "to")]
     pub yes: bool,
-    /// Do not remove what was there, but leave it beside what is restored
+    /// Keep the replaced data beside the restored data instead of removing it
     #[arg(long, conflicts_with = "to")]
     pub keep_old: bool,
-    /// Leave the stack down
+    /// Leave the restored stack stopped
     #[arg(long, conflicts_with = "to")]
     pub no_start: bool,
 }

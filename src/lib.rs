@@ -1,5 +1,5 @@
-//! The library behind the command `docker-stack-backup`; the README says what
-//! it does, docs/architecture.md how it is built.
+//! The library behind the command `docker-stack-backup`. README.md says what it
+//! does, docs/architecture.md how it is built.
 
 pub mod archive;
 pub mod cli;
@@ -9,7 +9,9 @@ pub mod cycle;
 pub mod drill;
 pub mod email;
 pub mod engine;
+pub mod last_run;
 pub mod outcome;
+pub mod recover;
 pub mod report;
 pub mod restore;
 pub mod run;

@@ -1,6 +1,7 @@
 """The parts of scripts/render-module that are not Nix.
 
     write.py examples DIR    the modules that the documentation shows, as files
+    write.py blocks DIR      all Nix that the documentation shows, as files
     write.py files DIR       what all.nix evaluates to, read from stdin, as files
     write.py sources         the sum of all that those files are made from
 """
@@ -15,7 +16,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 # Their Nix examples are evaluated; those marked "nix flake" are no modules.
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "nixos.md"]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Made from the module, and so of no use to check it.
+DOCUMENTS.remove(ROOT / "docs" / "nixos-options.md")
 PREFIX = "services.docker-stack-backup."
 HEAD = """# Options of the NixOS module
 
@@ -37,12 +40,19 @@ def sources() -> str:
     return total.hexdigest() + "\n"
 
 
-def examples() -> Iterator[tuple[str, str]]:
-    """File name and content of each module that the documentation shows."""
+def blocks(info: str) -> Iterator[tuple[str, str]]:
+    """File name and content of each code block that begins with `info`, a pattern."""
     for document in DOCUMENTS:
-        blocks = re.findall(r"^```nix\n(.*?)^```$", document.read_text(), re.M | re.S)
-        for number, block in enumerate(blocks, 1):
+        found = re.findall(rf"^```{info}\n(.*?)^```$", document.read_text(), re.M | re.S)
+        for number, block in enumerate(found, 1):
             yield f"{document.stem}-{number}.nix", block
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    """File name and content of each module that the documentation and examples/ show."""
+    yield from blocks("nix")
+    for file in sorted((ROOT / "examples").glob("*.nix")):
+        yield f"example-{file.name}", file.read_text()
 
 
 def write_scenario(into: Path, files: dict[str, dict[str, Any]]) -> None:
@@ -91,6 +101,11 @@ def write_examples(into: Path) -> None:
         (into / name).write_text(content)
 
 
+def write_blocks(into: Path) -> None:
+    for name, content in blocks("nix.*?"):
+        (into / name).write_text(content)
+
+
 def write_files(into: Path) -> None:
     rendered = json.load(sys.stdin)
     accepted = [name for name, result in rendered["refused"].items() if result["success"]]
@@ -110,6 +125,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["examples", into]:
             write_examples(Path(into))
+        case ["blocks", into]:
+            write_blocks(Path(into))
         case ["files", into]:
             write_files(Path(into))
         case ["sources"]:

@@ -1,11 +1,17 @@
-//! What an archive says of itself, as JSON in its first member.
+//! The manifest: what an archive holds and how it was made, as JSON in its
+//! first member. It is read back here, too.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 
+use anyhow::{Context, Result, ensure};
 use jiff::ZonedDateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::archive::tar::{BLOCK_BYTES, Input, Kind, Reader};
 use crate::config::{Capture, StopMethod};
 use crate::engine::Volume;
 use crate::outcome::MountCoverage;
@@ -13,6 +19,14 @@ use crate::outcome::MountCoverage;
 /// Version of the archive format, see `docs/archive-format.md`.
 pub const FORMAT_VERSION: u32 = 1;
 
+/// End of a manifest's name, after the name of the stack.
+const MANIFEST_SUFFIX: &[u8] = b".manifest.json";
+
+/// A longer manifest is not read.
+const MANIFEST_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// What an archive holds and how it was made; `docs/archive-format.md` describes
+/// the fields.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
@@ -22,57 +36,170 @@ pub struct Manifest {
     /// Compose's name for the stack.
     pub project: String,
     pub host: String,
-    /// Where the trees were, by their member path.
+    /// Paths of the trees on the host, by their member paths.
     pub trees: BTreeMap<String, String>,
-    /// Without symlinks, if there were any on the way. The compose file may
-    /// name it by either.
+    /// The same paths without symlinks, where they differ. The compose file may
+    /// use either path.
     #[serde(default)]
     pub real_trees: BTreeMap<String, String>,
     pub capture: Capture,
     pub stop_method: StopMethod,
-    /// What Compose was told to read instead of what it finds by itself, as paths
-    /// from the stack's directory, or absolute ones outside of it.
+    /// The compose files that are configured, relative to the stack's directory;
+    /// absolute outside of it. Empty if Compose finds its file by itself.
     #[serde(default)]
     pub files: Vec<String>,
+    /// The environment files that are configured, as `files`.
     #[serde(default)]
     pub env_files: Vec<String>,
-    /// When the last byte could have changed: the stop was confirmed.
+    /// When the stop was confirmed: the data did not change after that.
     pub captured: ZonedDateTime,
     pub downtime_ms: Option<u64>,
     /// Services that were running before the stop.
     pub running: Vec<String>,
-    /// How many containers of each of them ran.
+    /// How many containers of each of these services were running.
     #[serde(default)]
     pub replicas: BTreeMap<String, usize>,
-    pub images: Vec<ImageOf>,
+    pub images: Vec<ServiceImage>,
     pub volumes: Vec<Volume>,
     pub coverage: Vec<MountCoverage>,
-    /// Length of the archive file: one that is shorter was cut.
+    /// Length of the archive file. A shorter file is truncated.
     pub archive_bytes: u64,
+    /// Sum of the sizes of the regular files, holes included.
     pub content_bytes: u64,
+    /// Members without the manifest.
     pub member_count: u64,
     pub socket_count: u64,
     pub excluded_count: u64,
-    /// Files that changed while they were read, whose members are not to be
-    /// trusted; the first of them by name.
+    /// Files that changed while they were read. The content of their members
+    /// cannot be trusted.
     pub changed_count: u64,
+    /// Member paths of the first of these files.
     pub changed: Vec<String>,
-    /// As `docker compose config --format json` printed it; `null` when the
-    /// compose file could not be read.
+    /// Output of `docker compose config --format json`; `null` if the compose file
+    /// could not be read.
     pub compose: Value,
-    /// Not read from an archive, but made up for one that has none: what ran,
-    /// and possibly the project, is only known when the restored compose file
-    /// can be read.
+    /// Whether this manifest was derived for an archive that has none. Then what
+    /// ran, and possibly the project, is only known once the restored compose
+    /// file can be read.
     #[serde(skip)]
     pub is_stand_in: bool,
 }
 
-/// The image that a service's container was made from.
+/// The image that a service's container was created from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ImageOf {
+pub struct ServiceImage {
     pub service: String,
     pub reference: String,
     pub id: String,
     pub digests: Vec<String>,
+}
+
+/// The fields that tell whether an archive is whole. Both are absent while it is
+/// being written.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RecordedTotals {
+    pub(super) archive_bytes: Option<u64>,
+    pub(super) member_count: Option<u64>,
+}
+
+/// Reads the manifest's JSON, without the padding. `None` if the first member is
+/// not a manifest, or there is no member: another program wrote the archive.
+///
+/// Reads nothing beyond the manifest, and does not move the file's position.
+///
+/// # Errors
+/// When the file is not a tar file, cannot be read, or ends within the manifest,
+/// or when the manifest is too long.
+pub fn read_manifest(file: &File) -> Result<Option<Vec<u8>>> {
+    manifest_of(Input::File(file))
+}
+
+/// Reads the manifest at the front of a stream. Also returns everything that was
+/// read, which a [`Reader`] of the same archive needs again.
+///
+/// # Errors
+/// As of [`read_manifest`].
+pub fn read_manifest_of_stream(stream: impl Read + Send) -> Result<(Option<Vec<u8>>, Vec<u8>)> {
+    let mut recorder = Recorder {
+        stream,
+        read: Vec::new(),
+    };
+    let bounded = (&mut recorder).take(MANIFEST_BYTES_MAX);
+    let manifest = manifest_of(Input::Stream(Box::new(bounded)))?;
+    Ok((manifest, recorder.read))
+}
+
+fn manifest_of(input: Input<'_>) -> Result<Option<Vec<u8>>> {
+    // A larger buffer would read ahead.
+    let mut reader = Reader::with_buffer(input, BLOCK_BYTES as usize)?;
+    if reader.is_at_end()? {
+        return Ok(None);
+    }
+    // Other members are not parsed: they may hold what this program refuses.
+    let headers = reader.next_headers()?;
+    let Some(headers) = headers.filter(|headers| is_manifest_path(headers.path())) else {
+        return Ok(None);
+    };
+    let member = reader.parse(headers)?;
+    if member.kind != Kind::File || member.extents.is_some() {
+        return Ok(None);
+    }
+    ensure!(
+        member.stored_bytes <= MANIFEST_BYTES_MAX,
+        "the manifest has {} bytes; at most {MANIFEST_BYTES_MAX} are read",
+        member.stored_bytes
+    );
+    let mut json = vec![0; member.stored_bytes as usize];
+    let mut got = 0;
+    while got < json.len() {
+        got += reader
+            .read_data(&mut json[got..])
+            .context("cannot read the manifest")?;
+    }
+    json.truncate(json.trim_ascii_end().len());
+    Ok(Some(json))
+}
+
+fn is_manifest_path(path: &[u8]) -> bool {
+    path.ends_with(MANIFEST_SUFFIX) && !path.contains(&b'/')
+}
+
+/// Whether the archive has its end: a whole number of blocks, two blocks of zeros
+/// at the end, and the length recorded in its manifest. Without a manifest, a cut
+/// after a kilobyte of zeros in a member is not noticed.
+pub fn is_complete(file: &File) -> io::Result<bool> {
+    const END_BYTES: u64 = 2 * BLOCK_BYTES;
+    let bytes = file.metadata()?.len();
+    if bytes % BLOCK_BYTES != 0 || bytes < END_BYTES {
+        return Ok(false);
+    }
+    let mut end = [1; END_BYTES as usize];
+    file.read_exact_at(&mut end, bytes - END_BYTES)?;
+    Ok(end.iter().all(|byte| *byte == 0) && has_recorded_length(file, bytes))
+}
+
+fn has_recorded_length(file: &File, bytes: u64) -> bool {
+    match read_manifest(file) {
+        Ok(None) => true,
+        Ok(Some(json)) => serde_json::from_slice(&json).is_ok_and(|recorded: RecordedTotals| {
+            recorded.archive_bytes.is_none_or(|b| b == bytes)
+        }),
+        Err(_) => false,
+    }
+}
+
+/// Keeps a copy of everything that is read.
+struct Recorder<R> {
+    stream: R,
+    read: Vec<u8>,
+}
+
+impl<R: Read> Read for Recorder<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.stream.read(buffer)?;
+        self.read.extend_from_slice(&buffer[..got]);
+        Ok(got)
+    }
 }

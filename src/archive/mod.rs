@@ -1,10 +1,9 @@
-//! The archive: an uncompressed POSIX pax `.tar` whose every header and offset
-//! follows from an [`Inventory`](crate::scan::Inventory).
-//! `docs/archive-format.md` describes the result.
+//! The archive: an uncompressed POSIX pax `.tar`. All its headers and offsets
+//! are a function of an [`Inventory`](crate::scan::Inventory); see
+//! `docs/archive-format.md`.
 
 pub mod draft;
 mod manifest;
-mod manifest_read;
 mod sums;
 pub mod tar;
 #[cfg(test)]
@@ -13,10 +12,10 @@ pub mod verify;
 pub mod write;
 
 pub use draft::{Draft, Update};
-pub use manifest::{FORMAT_VERSION, ImageOf, Manifest};
-pub use manifest_read::{is_complete, read_manifest, read_manifest_of_stream};
+pub use manifest::{FORMAT_VERSION, Manifest, ServiceImage};
+pub use manifest::{is_complete, read_manifest, read_manifest_of_stream};
 pub use sums::Sums;
-pub use tar::reader::{Input, Kind, Member, Reader};
+pub use tar::{Input, Kind, Member, Reader};
 pub use write::layout::{Layout, ManifestSlot};
-pub use write::reading::{Reading, Sharing};
+pub use write::options::{ReadOptions, ShareOptions};
 pub use write::{WriteSummary, write_manifest, write_members};

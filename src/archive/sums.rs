@@ -1,10 +1,7 @@
-//! The sidecar: what every member of an archive was when it was written, so
-//! that damage found later can be told by the file.
+//! The sidecar with the checksums of an archive. It records every member as it
+//! was written, so that damage found later can be attributed to single files.
 //!
-//! A line for each member: SHA-256 of its data (as `sha256sum` has it, but for
-//! sparse files, of which the holes are left out), the first 16 digits of the
-//! SHA-256 of its headers and padding, where it begins, the lengths of headers
-//! and of data, its path.
+//! `docs/archive-format.md` describes its lines.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,43 +14,45 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::archive::tar::BLOCK_BYTES;
-use crate::archive::tar::reader::{Input, Reader};
+use crate::archive::tar::{Input, Reader};
 use crate::sys::format::display_path;
 
 const FIRST_LINE: &str = "docker-stack-backup sums 1";
-/// Of the hash of headers, what is kept.
-const HEAD_BYTES: usize = 8;
+/// How much of the hash of a member's head and padding is kept.
+const HEAD_HASH_BYTES: usize = 8;
 const READ_BYTES: usize = 256 << 10;
 
-/// The sums of one archive: 72 bytes a member, and its path.
+/// The checksums of one archive. A member takes 72 bytes and its path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     pub archive_bytes: u64,
     members: Vec<MemberSum>,
-    /// One after the other. For people, and to find a member again: as
-    /// [`display_path`] shows it.
+    /// All paths, one after the other, as [`display_path`] shows them. They are
+    /// only for people: a member is found by its offset.
     paths: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct MemberSum {
+    /// Offset of its first header in the archive.
     start: u64,
-    /// All before the data.
+    /// Length of everything before the data.
     head_bytes: u64,
     data_bytes: u64,
-    /// Zeros if there is no data.
+    /// SHA-256 of the data; zeros if there is none.
     data: [u8; 32],
-    head: [u8; HEAD_BYTES],
-    /// Where its path ends in the paths.
+    /// First bytes of the SHA-256 of head and padding.
+    head: [u8; HEAD_HASH_BYTES],
+    /// End of its path in [`Sums::paths`].
     path_end: usize,
 }
 
 impl Sums {
-    /// Reads the whole archive, with several threads.
+    /// Reads the whole archive in several threads.
     ///
     /// # Errors
     /// Names the member that cannot be read, or whose structure is damaged.
-    pub fn of(file: &File, cancel: &AtomicBool) -> Result<Sums> {
+    pub fn compute(file: &File, cancel: &AtomicBool) -> Result<Sums> {
         let mut sums = Sums {
             archive_bytes: file.metadata()?.len(),
             ..Sums::default()
@@ -80,8 +79,8 @@ impl Sums {
             (member, path)
         });
         in_parallel(parts, cancel, |(member, path), buffer| {
-            let (data, head) =
-                hash(file, member, buffer, cancel).with_context(|| format!("read {path}"))?;
+            let (data, head) = hash(file, member, buffer, cancel)
+                .with_context(|| format!("cannot read {path}"))?;
             (member.data, member.head) = (data, head);
             Ok(())
         })?;
@@ -89,14 +88,15 @@ impl Sums {
         Ok(sums)
     }
 
-    /// Of the archive at `path`; `None` if there are none.
-    pub fn beside(path: &Path) -> Option<Result<Sums>> {
+    /// Reads the sidecar of the archive at `path`; `None` if there is none.
+    pub fn read_sidecar(path: &Path) -> Option<Result<Sums>> {
         match std::fs::read_to_string(path.with_extension("sums")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             text => Some(text.map_err(Into::into).and_then(|text| Sums::parse(&text))),
         }
     }
 
+    /// Members with the manifest.
     pub fn member_count(&self) -> usize {
         self.members.len()
     }
@@ -116,10 +116,10 @@ impl Sums {
         &self.paths[before.unwrap_or(0)..self.members[at].path_end]
     }
 
-    /// Writes the sidecar; its last line is of all that is before it.
+    /// Writes the sidecar. Its last line is a hash of all lines before.
     ///
     /// # Errors
-    /// Of `out`.
+    /// When `out` cannot be written to.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut all = Sha256::new();
         let mut put = |line: String| {
@@ -144,13 +144,15 @@ impl Sums {
         writeln!(out, "end {}", hex(&all.finalize()))
     }
 
+    /// Parses a sidecar.
+    ///
     /// # Errors
-    /// When it is damaged, or of another format.
+    /// When it is damaged, or its format is unknown.
     pub fn parse(text: &str) -> Result<Sums> {
         let end = text
             .trim_end()
             .rfind("\nend ")
-            .context("its end is missing")?;
+            .context("its last line is missing")?;
         let (lines, last) = text.split_at(end + 1);
         ensure!(
             last.trim_end() == format!("end {}", hex(&Sha256::digest(lines.as_bytes()))),
@@ -160,24 +162,24 @@ impl Sums {
         let first = lines
             .next()
             .and_then(|line| line.strip_prefix(FIRST_LINE))
-            .context("its format is not known")?;
+            .context("its format is unknown")?;
         let mut sums = Sums {
             archive_bytes: first.trim().parse()?,
             ..Sums::default()
         };
         for line in lines {
-            let (member, path) = parse_line(line).context("a line of it is not understood")?;
+            let (member, path) = parse_line(line).context("it has a malformed line")?;
             sums.push(member, path);
         }
         Ok(sums)
     }
 
-    /// Reads the members where they were written, whatever their headers say
-    /// now: a line for each that is not as it was.
+    /// Reads all members where they were written, and compares them; their present
+    /// headers do not matter. Returns a message for each damaged member.
     ///
     /// # Errors
-    /// Only when interrupted: what cannot be read is damaged.
-    pub fn damaged(&self, file: &File, cancel: &AtomicBool) -> Result<Vec<String>> {
+    /// Only when interrupted. A member that cannot be read is damaged.
+    pub fn find_damage(&self, file: &File, cancel: &AtomicBool) -> Result<Vec<String>> {
         let damaged = Mutex::new(Vec::new());
         let members = self.members.iter().enumerate();
         in_parallel(members, cancel, |(at, was), buffer| {
@@ -199,7 +201,7 @@ impl Sums {
 }
 
 impl MemberSum {
-    // Of a sidecar the numbers may be any.
+    // The numbers in a sidecar are not checked, so adding them may overflow.
 
     fn data_start(&self) -> u64 {
         self.start.saturating_add(self.head_bytes)
@@ -209,7 +211,7 @@ impl MemberSum {
         self.data_start().saturating_add(self.data_bytes)
     }
 
-    /// Where its padding ends.
+    /// Offset of the end of its padding.
     fn end(&self) -> u64 {
         let blocks = self.data_end().div_ceil(BLOCK_BYTES);
         blocks.saturating_mul(BLOCK_BYTES)
@@ -235,10 +237,10 @@ fn parse_line(line: &str) -> Option<(MemberSum, &str)> {
     (has_data == (member.data_bytes > 0)).then_some((member, field()?))
 }
 
-/// Calls `act` for each item, in several threads, each with a buffer of its own.
+/// Calls `act` for each item, in several threads. Each thread has a buffer.
 ///
 /// # Errors
-/// The first one, and `interrupted` soon after `cancel` is set.
+/// The first error of `act`, or `interrupted` soon after `cancel` is set.
 fn in_parallel<T: Send>(
     items: impl Iterator<Item = T> + Send,
     cancel: &AtomicBool,
@@ -259,7 +261,7 @@ fn in_parallel<T: Send>(
                 bail!("interrupted");
             }
             if let Err(error) = act(item, &mut buffer) {
-                // The others find nothing left to do.
+                // The other threads find no more items.
                 *lock() = None;
                 return Err(error);
             }
@@ -272,19 +274,19 @@ fn in_parallel<T: Send>(
     })
 }
 
-/// Of the data, and of headers and padding.
+/// Hashes a member's data, and its head and padding.
 fn hash(
     file: &File,
     member: &MemberSum,
     buffer: &mut [u8],
     cancel: &AtomicBool,
-) -> Result<([u8; 32], [u8; HEAD_BYTES])> {
+) -> Result<([u8; 32], [u8; HEAD_HASH_BYTES])> {
     let mut hash = Sha256::new();
     let (data_start, data_end) = (member.data_start(), member.data_end());
     hash_range(file, member.start, data_start, buffer, &mut hash, cancel)?;
     hash_range(file, data_end, member.end(), buffer, &mut hash, cancel)?;
-    let mut head = [0; HEAD_BYTES];
-    head.copy_from_slice(&hash.finalize_reset()[..HEAD_BYTES]);
+    let mut head = [0; HEAD_HASH_BYTES];
+    head.copy_from_slice(&hash.finalize_reset()[..HEAD_HASH_BYTES]);
     let mut data = [0; 32];
     if member.data_bytes > 0 {
         hash_range(file, data_start, data_end, buffer, &mut hash, cancel)?;
@@ -313,7 +315,7 @@ fn hash_range(
     Ok(())
 }
 
-/// Lower-case.
+/// Lower-case hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
@@ -337,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_are_read_back_and_damage_is_seen() {
+    fn sums_are_parsed_back_and_damage_is_noticed() {
         let sum = |start, data_bytes| MemberSum {
             start,
             head_bytes: 512,

@@ -1,4 +1,4 @@
-//! Reads archives back and says what is damaged.
+//! Reads archives back and reports what is damaged.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -7,53 +7,54 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use crate::archive::{self, Input, Reader, Sums};
+use crate::archive::manifest::{RecordedTotals, read_manifest};
+use crate::archive::sums::Sums;
+use crate::archive::tar::{Input, Reader};
 use crate::config::Verify;
 
 /// How many damaged members are named.
 const NAMED_COUNT: usize = 50;
 
-/// What was found of one archive.
+/// The result for one archive.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verified {
     pub path: PathBuf,
     pub archive_bytes: u64,
     pub member_count: u64,
-    /// Whether every member was compared with what it was when it was written.
+    /// Whether every member was compared with its checksum.
     pub compared: bool,
-    /// Empty when all is well.
+    /// What is wrong with the archive; empty if nothing is.
     pub problems: Vec<String>,
-    /// Nothing against the archive itself.
+    /// Remarks that are not problems of the archive.
     pub notes: Vec<String>,
-    /// To lie beside it: it had none, and is good as far as can be told.
+    /// Checksums for a new sidecar, if the archive has none and no problem was
+    /// found.
     #[serde(skip)]
     pub missing_sums: Option<Sums>,
 }
 
-/// Reads all of an archive. `sums` is what lies beside it.
+/// Reads all of an archive. `sums` is the text of its sidecar.
 ///
 /// # Errors
-/// When interrupted, or the file cannot be looked at.
+/// When interrupted, or when the length of the file cannot be read.
 pub fn verify(
     path: PathBuf,
     file: &File,
     sums: Option<&[u8]>,
     cancel: &AtomicBool,
 ) -> Result<Verified> {
-    let archive_bytes = file.metadata()?.len();
     let mut verified = Verified {
         path,
-        archive_bytes,
+        archive_bytes: file.metadata()?.len(),
         member_count: 0,
         compared: false,
         problems: Vec::new(),
         notes: Vec::new(),
         missing_sums: None,
     };
-    match structure(file, &mut verified.member_count) {
-        Ok(()) => {}
-        Err(error) => verified.problems.push(format!("{error:#}")),
+    if let Err(error) = check_structure(file, &mut verified.member_count) {
+        verified.problems.push(format!("{error:#}"));
     }
     let parsed = sums.map(|sums| {
         let text = std::str::from_utf8(sums).context("it is damaged")?;
@@ -62,39 +63,21 @@ pub fn verify(
     match parsed {
         None => verified
             .notes
-            .push("no sums lie beside it: only its structure could be checked".to_owned()),
+            .push("it has no .sums file: only its structure was checked".to_owned()),
         Some(Err(error)) => {
             let note = format!(
-                "the sums beside it cannot be used ({error:#}): only its structure could be checked \
-                 (remove them, and verify makes new ones)"
+                "its .sums file cannot be used ({error:#}): only the structure was checked \
+                 (remove the file, and verify creates a new one)"
             );
             verified.notes.push(note);
         }
-        Some(Ok(sums)) => {
-            verified.compared = true;
-            if sums.archive_bytes != archive_bytes {
-                verified.problems.push(format!(
-                    "it has {archive_bytes} bytes, and had {}",
-                    sums.archive_bytes
-                ));
-            }
-            let mut damaged = sums.damaged(file, cancel)?;
-            if !damaged.is_empty() {
-                let good = sums.member_count() - damaged.len();
-                verified.notes.push(format!(
-                    "{good} of {} members are as they were written",
-                    sums.member_count()
-                ));
-            }
-            damaged.truncate(NAMED_COUNT);
-            verified.problems.extend(damaged);
-        }
+        Some(Ok(sums)) => compare(&sums, file, &mut verified, cancel)?,
     }
     if !verified.compared {
-        // At least the disk must give it back.
+        // At least the disk must return all data.
         if verified.problems.is_empty() {
-            match Sums::of(file, cancel) {
-                Ok(made) => verified.missing_sums = sums.is_none().then_some(made),
+            match Sums::compute(file, cancel) {
+                Ok(computed) => verified.missing_sums = sums.is_none().then_some(computed),
                 Err(error) => {
                     ensure!(!cancel.load(Ordering::Relaxed), "interrupted");
                     verified.problems.push(format!("{error:#}"));
@@ -103,7 +86,7 @@ pub fn verify(
         }
         if !verified.problems.is_empty() && verified.member_count > 0 {
             verified.notes.push(format!(
-                "the first {} members can be had, the last of them perhaps damaged",
+                "the first {} members can be unpacked; the last of them may be damaged",
                 verified.member_count
             ));
         }
@@ -111,56 +94,77 @@ pub fn verify(
     Ok(verified)
 }
 
-/// Every header, the end, and what the manifest says of both. `count` is how
-/// many members were read.
-fn structure(file: &File, count: &mut u64) -> Result<()> {
+/// Compares all members with their checksums.
+fn compare(sums: &Sums, file: &File, verified: &mut Verified, cancel: &AtomicBool) -> Result<()> {
+    verified.compared = true;
+    if sums.archive_bytes != verified.archive_bytes {
+        verified.problems.push(format!(
+            "it has {} bytes; it had {} when it was written",
+            verified.archive_bytes, sums.archive_bytes
+        ));
+    }
+    let mut damaged = sums.find_damage(file, cancel)?;
+    if !damaged.is_empty() {
+        let good_count = sums.member_count() - damaged.len();
+        verified.notes.push(format!(
+            "{good_count} of {} members are as they were written",
+            sums.member_count()
+        ));
+    }
+    damaged.truncate(NAMED_COUNT);
+    verified.problems.extend(damaged);
+    Ok(())
+}
+
+/// Reads all headers and the end of the archive, and compares its length and the
+/// number of its members with the manifest. Counts in `member_count` the members
+/// that were read.
+fn check_structure(file: &File, member_count: &mut u64) -> Result<()> {
     let mut reader = Reader::new(Input::File(file))?;
     while reader.next_member()?.is_some() {
-        *count += 1;
+        *member_count += 1;
     }
-    ensure!(reader.ends_with_zeros()?, "data follows its end");
-    let Some(json) = archive::read_manifest(file)? else {
+    ensure!(
+        reader.ends_with_zeros()?,
+        "data follows the end of the archive"
+    );
+    let Some(json) = read_manifest(file)? else {
         return Ok(());
     };
-    let recorded: Recorded = serde_json::from_slice(&json).context("understand its manifest")?;
+    let recorded: RecordedTotals =
+        serde_json::from_slice(&json).context("cannot parse its manifest")?;
     let bytes = file.metadata()?.len();
     if let Some(recorded) = recorded.archive_bytes {
         ensure!(
             recorded == bytes,
-            "it has {bytes} bytes, its manifest says {recorded}"
+            "it has {bytes} bytes; its manifest says {recorded}"
         );
     }
     if let Some(recorded) = recorded.member_count {
-        let members = *count - 1;
+        // The manifest does not count itself.
+        let members = *member_count - 1;
         ensure!(
             recorded == members,
-            "it has {members} members, its manifest says {recorded}"
+            "it has {members} members; its manifest says {recorded}"
         );
     }
     Ok(())
 }
 
-/// Of a manifest; absent in what is being written.
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Recorded {
-    archive_bytes: Option<u64>,
-    member_count: Option<u64>,
-}
-
-/// Before an archive gets its name: reads back what was written, as far as
-/// configured. Returns the sums to lie beside it; `None` when none were made.
+/// Reads back an archive that was just written, as far as configured. Returns the
+/// checksums for its sidecar; `None` if none were computed.
 ///
 /// # Errors
-/// When what was written is no good archive.
-pub fn written(verify: Verify, file: &File, cancel: &AtomicBool) -> Result<Option<Sums>> {
+/// When the archive is damaged.
+pub fn read_back(verify: Verify, file: &File, cancel: &AtomicBool) -> Result<Option<Sums>> {
     match verify {
         Verify::None => Ok(None),
-        Verify::Structure => structure(file, &mut 0).map(|()| None),
+        Verify::Structure => check_structure(file, &mut 0).map(|()| None),
         Verify::Full => {
-            structure(file, &mut 0)?;
-            match Sums::of(file, cancel) {
-                // The archive is whole; whoever asks for an end gets it.
+            check_structure(file, &mut 0)?;
+            match Sums::compute(file, cancel) {
+                // Its structure is good, so a user who interrupts the run need not
+                // wait for the rest.
                 Err(_) if cancel.load(Ordering::Relaxed) => Ok(None),
                 sums => sums.map(Some),
             }

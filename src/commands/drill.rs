@@ -1,31 +1,35 @@
-//! `drill`: which archives, and what is told and noted of each.
+//! `drill`: drills archives, shows and mails the results, and notes them in the
+//! store.
 
 use anyhow::{Context, Result, ensure};
 use jiff::ZonedDateTime;
 
-use super::restore::{find, in_store, is_path, manifest};
-use super::{Absent, load, load_with, print, print_json, recovery_status, start_log_file};
+use super::find_archive::{find_in_store, is_path, open_archive, read_manifest};
+use super::load::{load, load_or_default};
+use super::output::{print, print_json, start_log_file};
+use super::recover::recovery_status;
 use crate::cli::Global;
+use crate::config::DEFAULT_START_TIMEOUT;
+use crate::config::MailWhen;
 use crate::config::plan::Plan;
-use crate::config::{DEFAULT_START_TIMEOUT, MailWhen};
 use crate::drill as drills;
 use crate::email;
-use crate::outcome::DrillOutcome;
-use crate::outcome::{ExitStatus, LastDrill};
+use crate::outcome::{DrillOutcome, ExitStatus, LastDrill};
+use crate::recover::recover_locked;
 use crate::report::{drills_subject, drills_text};
 use crate::restore::Archive;
-use crate::run as runs;
 use crate::store::checks::{Check, Checks};
-use crate::store::standing;
+use crate::store::drill_results::record_drill;
 use crate::store::{Store, StoredArchive};
 use crate::sys::format::human_duration;
 use crate::sys::lock::{Lock, Operation};
 use crate::sys::logging::Log;
 use crate::sys::signals::Signals;
 
-/// Of what is named, or else of each configured stack the newest good archive.
-/// Whatever comes of one, the others are drilled. What came of all stacks is
-/// mailed, since a timer may have started this.
+/// Drills the archives that are named, or the newest good archive of each
+/// configured stack. A drill that fails does not keep the others from being
+/// drilled. The results of all configured stacks are mailed, because a timer may
+/// have started the command.
 pub fn drill(
     global: &Global,
     what: &[String],
@@ -35,12 +39,12 @@ pub fn drill(
     let is_all = what.is_empty();
     ensure!(
         !is_all || command.is_empty(),
-        "name the stack that the command is for (`drillCheck` in the configuration is for all \
-         drills of a stack)"
+        "name the stack in which the command is to be run (`drillCheck` in the configuration is \
+         run by all drills of a stack)"
     );
     let plan = match is_all {
         true => load(global)?,
-        false => load_with(global, Absent::UseDefaults)?,
+        false => load_or_default(global)?,
     };
     let what: Vec<&str> = match is_all {
         true => plan.stacks.iter().map(|stack| &*stack.name).collect(),
@@ -53,30 +57,32 @@ pub fn drill(
     let signals = Signals::install()?;
     start_log_file(&plan, log);
     let lock = Lock::wait(&plan.state_dir, Operation::Drill, &signals)?;
-    // A stack that is down must not wait until the drills are done.
-    let recovered = runs::recover_first(&plan, log, &signals, &lock)?;
+    // A stack that a killed run left down must not stay down until the drills
+    // have ended.
+    let recovered = recover_locked(&plan, log, &signals, &lock)?;
     let started = ZonedDateTime::now();
     let drill_this = |name: &str| {
         drill_one(global, &plan, name, command, &signals)
             .or_else(|error| failed(name, String::new(), &error, &signals))
     };
-    let all = drill_each(&what, &signals, drill_this, |drilled| show(global, drilled))?;
+    let results = drill_each(&what, &signals, drill_this, |drilled| show(global, drilled))?;
     let mut status = recovered.map_or(ExitStatus::Ok, |outcome| recovery_status(&outcome));
-    if is_all && let Err(error) = mail(&plan, &all, &started) {
+    if is_all && let Err(error) = mail(&plan, &results, &started) {
         tracing::error!("{error:#}");
         status = status.max(ExitStatus::Incomplete);
     }
-    Ok(conclude(global, &all)?.max(status))
+    Ok(conclude(global, &results)?.max(status))
 }
 
-/// Until a signal comes; what was not drilled to its end then says so.
+/// Calls `drill` for each archive, and `show` for each result. Once a signal has
+/// come, the results of the rest are "interrupted".
 fn drill_each(
     what: &[&str],
     signals: &Signals,
     drill: impl Fn(&str) -> Result<DrillOutcome>,
     show: impl Fn(&DrillOutcome) -> Result<()>,
 ) -> Result<Vec<DrillOutcome>> {
-    let mut all = Vec::new();
+    let mut results = Vec::new();
     for name in what {
         let drilled = match signals.received() {
             Some(signal) => DrillOutcome::interrupted(name, signal),
@@ -89,9 +95,9 @@ fn drill_each(
             })?,
         };
         show(&drilled)?;
-        all.push(drilled);
+        results.push(drilled);
     }
-    Ok(all)
+    Ok(results)
 }
 
 fn drill_one(
@@ -103,22 +109,25 @@ fn drill_one(
 ) -> Result<DrillOutcome> {
     let stored = match is_path(name) || name == "-" {
         true => None,
-        false => Some(in_store(plan, name)?),
+        false => Some(find_in_store(plan, name)?),
     };
     let archive = match &stored {
         Some(stored) => Archive::open(&stored.path)?,
-        None => find(global, name)?,
+        None => open_archive(global, name)?,
     };
     let drilled = attempt(plan, &archive, command, signals)
         .or_else(|error| failed(name, archive.name(), &error, signals))?;
     if let Some(stored) = stored {
-        note(plan, &stored, &drilled)?;
+        record(plan, &stored, &drilled)?;
     }
     Ok(drilled)
 }
 
+/// Returns the result of a drill that ended with an error.
+///
 /// # Errors
-/// When a signal came: that it ended early says nothing of the archive.
+/// When a signal has come, because the error may be due to that and not to the
+/// archive.
 fn failed(
     name: &str,
     archive: String,
@@ -140,28 +149,28 @@ fn show(global: &Global, drilled: &DrillOutcome) -> Result<()> {
     }
 }
 
-fn conclude(global: &Global, all: &[DrillOutcome]) -> Result<ExitStatus> {
+fn conclude(global: &Global, results: &[DrillOutcome]) -> Result<ExitStatus> {
     if global.json {
-        print_json(&all)?;
+        print_json(&results)?;
     }
-    Ok(match all.iter().all(DrillOutcome::is_healthy) {
+    Ok(match results.iter().all(DrillOutcome::is_healthy) {
         true => ExitStatus::Ok,
         false => ExitStatus::Incomplete,
     })
 }
 
-fn mail(plan: &Plan, all: &[DrillOutcome], started: &ZonedDateTime) -> Result<()> {
+fn mail(plan: &Plan, results: &[DrillOutcome], started: &ZonedDateTime) -> Result<()> {
     let Some(email) = &plan.email else {
         return Ok(());
     };
-    if email.when == MailWhen::Failure && all.iter().all(DrillOutcome::is_healthy) {
+    if email.when == MailWhen::Failure && results.iter().all(DrillOutcome::is_healthy) {
         return Ok(());
     }
     let host = nix::unistd::gethostname().unwrap_or_default();
-    let body = drills_text(all, &host.to_string_lossy(), started);
-    email::send(email, &drills_subject(all, &email.subject_tag), &body)
-        .context("mail what came of the drills")?;
-    tracing::info!(to = email.to.join(" "), "result mailed");
+    let body = drills_text(results, &host.to_string_lossy(), started);
+    email::send(email, &drills_subject(results, &email.subject_tag), &body)
+        .context("cannot mail the results of the drills")?;
+    tracing::info!(to = email.to.join(" "), "results mailed");
     Ok(())
 }
 
@@ -171,8 +180,7 @@ fn attempt(
     command: &[String],
     signals: &Signals,
 ) -> Result<DrillOutcome> {
-    let manifest = manifest(archive)?
-        .context("only an archive in a file and with a manifest can be drilled")?;
+    let manifest = read_manifest(archive)?.context("cannot drill an archive without a manifest")?;
     let stack = plan.stack(&manifest.stack);
     let configured = stack
         .map(|stack| stack.drill_check.as_slice())
@@ -190,10 +198,12 @@ fn attempt(
             .split_first()
             .map(|(service, argv)| drills::Command { service, argv }),
     };
-    drills::drill(archive, &manifest, &wish).with_context(|| format!("drill {}", manifest.stack))
+    drills::drill(archive, &manifest, &wish)
+        .with_context(|| format!("cannot drill {}", manifest.stack))
 }
 
-fn note(plan: &Plan, archive: &StoredArchive, drilled: &DrillOutcome) -> Result<()> {
+/// Notes the result beside the archive, and as the last drill of its stack.
+fn record(plan: &Plan, archive: &StoredArchive, drilled: &DrillOutcome) -> Result<()> {
     let store = Store::open(&plan.backup_dir)?;
     let mut checks = Checks::of(&store, &archive.name).unwrap_or_default();
     let check = Check::now(&drilled.problems);
@@ -204,7 +214,7 @@ fn note(plan: &Plan, archive: &StoredArchive, drilled: &DrillOutcome) -> Result<
     };
     checks.drilled = Some(check);
     checks.write(&store, &archive.name)?;
-    standing::note_drill(&plan.state_dir, &archive.name.stack, last)
+    record_drill(&plan.state_dir, &archive.name.stack, last)
 }
 
 fn text(drilled: &DrillOutcome) -> String {

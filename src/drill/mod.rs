@@ -187,10 +187,10 @@ fn attempt(
     };
     wish.signals.check()?;
     tracing::info!(project, services = manifest.running.join(" "), "starting");
-    drilled.up_drill(wish.start_timeout, wish.signals)?;
+    drilled.up_and_wait(wish.start_timeout, wish.signals)?;
     if let Some(command) = &wish.command {
         drilled
-            .exec_drill(command.service, command.argv, wish.signals)
+            .exec(command.service, command.argv, wish.signals)
             .context("the check command")?;
     }
     Ok(())

@@ -1,40 +1,44 @@
-//! HTTP/1.1 over a Unix socket, as far as the Engine's API needs it: requests
-//! without a body, answers of a known length or in chunks (RFC 9112).
+//! HTTP/1.1 (RFC 9112) over a Unix socket, as far as the Engine's API needs it:
+//! requests without a body, responses of a known length or in chunks.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// More than any answer here is: a peer that is no Engine fills no memory.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Larger than any response of an Engine, so that another peer cannot fill the
+/// memory.
+const RESPONSE_BYTES_MAX: usize = 64 << 20;
 const HEADERS_MAX: usize = 64;
 const READ_BYTES: usize = 16 << 10;
 
+/// A response, read to its end.
 #[derive(Debug)]
-pub struct Answer {
+pub(super) struct Response {
     pub status: u16,
-    /// Names in lower case.
+    /// Pairs of name and value; the names are in lower case.
     headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
+    /// Returns the value of the first header of this name, given in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
     }
 }
 
-/// One connection: any number of requests, one after another.
-pub struct Connection {
+/// A connection that serves any number of requests, one after another.
+pub(super) struct Connection {
     stream: UnixStream,
-    /// Received, and not yet used up.
+    /// Bytes that were received and not used yet.
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    /// The socket is closed on `exec`, so no command that is run inherits it.
+    /// Connects to a socket. The connection is closed on `exec`, so no command
+    /// that this program runs inherits it.
     pub fn open(socket: &Path) -> io::Result<Connection> {
         Ok(Connection {
             stream: UnixStream::connect(socket)?,
@@ -42,45 +46,46 @@ impl Connection {
         })
     }
 
-    /// Sends a request in one piece and waits for the whole answer.
+    /// Sends a request in one piece and waits for the whole response.
     ///
     /// # Errors
-    /// `TimedOut` when it is not there after `limit`; `UnexpectedEof` when the
-    /// peer went away; `InvalidData` when it is not HTTP.
-    pub fn request(&mut self, method: &str, target: &str, limit: Duration) -> io::Result<Answer> {
+    /// `TimedOut` when the response is not complete after `limit`,
+    /// `UnexpectedEof` when the peer went away, `InvalidData` when the response
+    /// is not HTTP.
+    pub fn request(&mut self, method: &str, target: &str, limit: Duration) -> io::Result<Response> {
         let deadline = Instant::now() + limit;
         let request = format!("{method} {target} HTTP/1.1\r\nHost: docker\r\n\r\n");
         self.stream.set_write_timeout(Some(limit))?;
         self.stream.write_all(request.as_bytes())?;
-        let (head_bytes, mut answer) = loop {
+        let (head_bytes, mut response) = loop {
             if let Some(parsed) = parse_head(&self.buffer)? {
                 break parsed;
             }
-            self.receive(deadline)?;
+            self.fill_buffer(deadline)?;
         };
         self.buffer.drain(..head_bytes);
-        answer.body = self.body(&answer, deadline)?;
-        Ok(answer)
+        response.body = self.read_body(&response, deadline)?;
+        Ok(response)
     }
 
-    fn body(&mut self, answer: &Answer, deadline: Instant) -> io::Result<Vec<u8>> {
-        if matches!(answer.status, 100..200 | 204 | 304) {
+    fn read_body(&mut self, response: &Response, deadline: Instant) -> io::Result<Vec<u8>> {
+        if matches!(response.status, 100..200 | 204 | 304) {
             return Ok(Vec::new());
         }
-        if let Some(coding) = answer.header("transfer-encoding") {
+        if let Some(coding) = response.header("transfer-encoding") {
             if !coding.eq_ignore_ascii_case("chunked") {
-                return Err(invalid(format!("transfer coding {coding}")));
+                return Err(invalid(format!("unknown transfer coding {coding}")));
             }
-            return self.chunks(deadline);
+            return self.read_chunks(deadline);
         }
-        match answer.header("content-length") {
+        match response.header("content-length") {
             Some(length) => {
                 let length = length.parse();
-                let length = length.map_err(|_| invalid("a content length that is no number"))?;
-                self.take(length, deadline)
+                let length = length.map_err(|_| invalid("the content length is not a number"))?;
+                self.read_exact(length, deadline)
             }
             None => loop {
-                match self.receive(deadline) {
+                match self.fill_buffer(deadline) {
                     Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
                         return Ok(std::mem::take(&mut self.buffer));
                     }
@@ -90,44 +95,44 @@ impl Connection {
         }
     }
 
-    fn chunks(&mut self, deadline: Instant) -> io::Result<Vec<u8>> {
+    fn read_chunks(&mut self, deadline: Instant) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
             let (line_bytes, length) = loop {
                 match httparse::parse_chunk_size(&self.buffer) {
                     Ok(httparse::Status::Complete(found)) => break found,
-                    Ok(httparse::Status::Partial) => self.receive(deadline)?,
-                    Err(_) => return Err(invalid("a chunk without a length")),
+                    Ok(httparse::Status::Partial) => self.fill_buffer(deadline)?,
+                    Err(_) => return Err(invalid("a chunk has no valid length")),
                 }
             };
             self.buffer.drain(..line_bytes);
             if length == 0 {
-                // No trailers: the Engine sends none without being asked to.
-                self.take(2, deadline)?;
+                // There are no trailers: a server sends them on request only.
+                self.read_exact(2, deadline)?;
                 return Ok(body);
             }
             let length = usize::try_from(length).unwrap_or(usize::MAX);
-            body.extend(self.take(length, deadline)?);
-            self.take(2, deadline)?;
-            if body.len() > ANSWER_BYTES_MAX {
-                return Err(invalid("an answer without end"));
+            body.extend(self.read_exact(length, deadline)?);
+            self.read_exact(2, deadline)?;
+            if body.len() > RESPONSE_BYTES_MAX {
+                return Err(invalid("the response is too long"));
             }
         }
     }
 
-    fn take(&mut self, count: usize, deadline: Instant) -> io::Result<Vec<u8>> {
-        if count > ANSWER_BYTES_MAX {
-            return Err(invalid(format!("an answer of {count} bytes")));
+    fn read_exact(&mut self, count: usize, deadline: Instant) -> io::Result<Vec<u8>> {
+        if count > RESPONSE_BYTES_MAX {
+            return Err(invalid(format!("the response is too long ({count} bytes)")));
         }
         while self.buffer.len() < count {
-            self.receive(deadline)?;
+            self.fill_buffer(deadline)?;
         }
         Ok(self.buffer.drain(..count).collect())
     }
 
-    fn receive(&mut self, deadline: Instant) -> io::Result<()> {
-        if self.buffer.len() > ANSWER_BYTES_MAX {
-            return Err(invalid("an answer without end"));
+    fn fill_buffer(&mut self, deadline: Instant) -> io::Result<()> {
+        if self.buffer.len() > RESPONSE_BYTES_MAX {
+            return Err(invalid("the response is too long"));
         }
         let mut bytes = [0; READ_BYTES];
         loop {
@@ -142,7 +147,7 @@ impl Connection {
                     self.buffer.extend_from_slice(&bytes[..count]);
                     return Ok(());
                 }
-                // With a time limit, a signal ends a read even where its
+                // With a time limit, a signal interrupts a read even if its
                 // handler has SA_RESTART (signal(7)).
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
@@ -152,8 +157,9 @@ impl Connection {
     }
 }
 
-/// Length of the head and what it says; `None` while it is incomplete.
-fn parse_head(bytes: &[u8]) -> io::Result<Option<(usize, Answer)>> {
+/// Returns the length of the head, and a response without its body; `None` while
+/// the head is incomplete.
+fn parse_head(bytes: &[u8]) -> io::Result<Option<(usize, Response)>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Response::new(&mut headers);
     let head_bytes = match head.parse(bytes) {
@@ -165,16 +171,16 @@ fn parse_head(bytes: &[u8]) -> io::Result<Option<(usize, Answer)>> {
         let value = String::from_utf8_lossy(header.value).into_owned();
         (header.name.to_ascii_lowercase(), value)
     };
-    let answer = Answer {
+    let response = Response {
         status: head.code.unwrap_or_default(),
         headers: head.headers.iter().map(header).collect(),
         body: Vec::new(),
     };
-    Ok(Some((head_bytes, answer)))
+    Ok(Some((head_bytes, response)))
 }
 
-fn invalid(what: impl ToString) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, what.to_string())
+fn invalid(reason: impl ToString) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, reason.to_string())
 }
 
 #[cfg(test)]
@@ -185,8 +191,9 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(5);
 
-    /// What the client makes of `pieces`, sent one by one, and then of an end.
-    fn answer(pieces: &[&str], limit: Duration, requests: usize) -> Vec<io::Result<Answer>> {
+    /// Sends as many requests to a peer that sends `pieces`, one by one, and then
+    /// closes the connection.
+    fn responses(pieces: &[&str], limit: Duration, requests: usize) -> Vec<io::Result<Response>> {
         let (stream, mut peer) = UnixStream::pair().unwrap();
         let mut connection = Connection {
             stream,
@@ -201,22 +208,22 @@ mod tests {
                 if limit < LIMIT {
                     thread::sleep(limit * 2);
                 }
-                // What came in is read first: an unread byte makes it a reset.
+                // An unread byte would make the close a reset.
                 let _ = peer.read(&mut [0; 4096]);
             });
-            let ask = |_| connection.request("GET", "/x", limit);
-            (0..requests).map(ask).collect()
+            let request = |_| connection.request("GET", "/x", limit);
+            (0..requests).map(request).collect()
         })
     }
 
     fn body(pieces: &[&str]) -> Result<(u16, String), ErrorKind> {
-        let answer = answer(pieces, LIMIT, 1).remove(0);
-        let answer = answer.map_err(|error| error.kind())?;
-        Ok((answer.status, String::from_utf8(answer.body).unwrap()))
+        let response = responses(pieces, LIMIT, 1).remove(0);
+        let response = response.map_err(|error| error.kind())?;
+        Ok((response.status, String::from_utf8(response.body).unwrap()))
     }
 
     #[test]
-    fn answers_are_read_in_every_framing_and_in_any_pieces() {
+    fn a_response_is_read_in_every_framing_and_in_any_pieces() {
         let whole = [
             ("HTTP/1.1 204 No Content\r\nServer: Docker\r\n\r\n", 204, ""),
             (
@@ -247,13 +254,13 @@ mod tests {
     #[test]
     fn one_connection_serves_several_requests() {
         let both = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\naHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb";
-        let answers = answer(&[both], LIMIT, 2);
-        let bodies = answers.into_iter().map(|answer| answer.unwrap().body);
+        let responses = responses(&[both], LIMIT, 2);
+        let bodies = responses.into_iter().map(|response| response.unwrap().body);
         assert_eq!(bodies.collect::<Vec<_>>(), [b"a", b"b"]);
     }
 
     #[test]
-    fn a_cut_or_senseless_answer_is_an_error() {
+    fn a_cut_or_invalid_response_is_an_error() {
         let cut = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell";
         assert_eq!(body(&[cut]), Err(ErrorKind::UnexpectedEof));
         let cut = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
@@ -265,11 +272,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_does_not_come_is_a_time_out() {
+    fn a_response_that_does_not_come_is_a_time_out() {
         let limit = Duration::from_millis(100);
         let began = Instant::now();
-        let answers = answer(&["HTTP/1.1 200 OK\r\n"], limit, 1);
-        assert_eq!(answers[0].as_ref().unwrap_err().kind(), ErrorKind::TimedOut);
+        let responses = responses(&["HTTP/1.1 200 OK\r\n"], limit, 1);
+        assert_eq!(
+            responses[0].as_ref().unwrap_err().kind(),
+            ErrorKind::TimedOut
+        );
         assert!(began.elapsed() >= limit);
     }
 }

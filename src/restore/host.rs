@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::diff::Place;
 use super::swap::Target;
-use crate::archive::{ImageOf, Manifest};
+use crate::archive::{Manifest, ServiceImage};
 use crate::config::plan::StackPlan;
 use crate::engine::{self, Volume};
 
@@ -134,7 +134,7 @@ pub(super) fn targets(
 
 /// Those that are not there.
 pub(super) fn missing_images<'a>(
-    images: impl IntoIterator<Item = &'a ImageOf>,
+    images: impl IntoIterator<Item = &'a ServiceImage>,
 ) -> Result<Vec<String>> {
     let mut missing = Vec::new();
     for image in images {
@@ -147,7 +147,7 @@ pub(super) fn missing_images<'a>(
 }
 
 /// By its digests it can be pulled as it was.
-fn described(image: &ImageOf) -> String {
+fn described(image: &ServiceImage) -> String {
     let origin = match image.digests.as_slice() {
         [] if image.id.is_empty() => String::new(),
         [] => format!(" (built here, id {})", image.id),
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn images_are_named_with_their_digests() {
-        let image = |id: &str, digests: &[&str]| ImageOf {
+        let image = |id: &str, digests: &[&str]| ServiceImage {
             service: "db".to_owned(),
             reference: "postgres:17".to_owned(),
             id: id.to_owned(),

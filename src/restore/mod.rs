@@ -50,7 +50,7 @@ impl Archive {
 
     /// On standard input, of which the beginning is read.
     pub fn stdin() -> Result<Archive> {
-        let (manifest, head) = archive::read_manifest_of_stream(std::io::stdin().lock())
+        let (manifest, head) = archive::read_manifest_of_stream(std::io::stdin())
             .context("the archive on standard input")?;
         Ok(Archive::Stdin { head, manifest })
     }

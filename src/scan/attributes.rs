@@ -1,3 +1,5 @@
+//! Reading extended attributes.
+
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::io::Write;
@@ -7,16 +9,17 @@ use std::sync::{Mutex, PoisonError};
 use nix::sched::{CloneFlags, unshare};
 use rustix::io::Errno;
 
-/// Largest list of names and largest value the kernel gives: `xattr(7)`.
+/// Bytes of the longest list of names, and of the longest value, that the kernel
+/// returns: `xattr(7)`.
 const XATTR_BYTES_MAX: usize = 64 * 1024;
 
-/// XFS lists POSIX ACLs, which are listed anyway, a second time under the names
-/// it keeps them by (`fs/xfs/libxfs/xfs_da_format.h`). Elsewhere these would be
-/// restored as junk.
+/// Names under which XFS lists POSIX ACLs a second time: those of its own format
+/// (`fs/xfs/libxfs/xfs_da_format.h`). On other file systems they would be
+/// restored as meaningless attributes.
 const XFS_ACLS: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"];
 
-/// Sets of extended attributes, each distinct one kept once. A set is a
-/// sequence of `u32` name length, name, `u32` value length, value (lengths
+/// The distinct sets of extended attributes, each stored once. A set is encoded
+/// as a sequence of `u32` name length, name, `u32` value length, value (lengths
 /// little endian), sorted by name.
 #[derive(Debug, Default)]
 pub(crate) struct AttributeSets {
@@ -24,6 +27,7 @@ pub(crate) struct AttributeSets {
 }
 
 impl AttributeSets {
+    /// The index of a set, which is added if it is new.
     fn intern(&self, set: &[u8]) -> u32 {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = known.get(set) {
@@ -47,7 +51,7 @@ impl AttributeSets {
     }
 }
 
-/// The names and values in an encoded set.
+/// Returns the names and values of an encoded set.
 pub(crate) fn decode(mut set: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut field = move || {
         let (len, rest) = set.split_first_chunk::<4>()?;
@@ -58,21 +62,22 @@ pub(crate) fn decode(mut set: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     std::iter::from_fn(move || Some((field()?, field()?)))
 }
 
-/// Room for what most files have; the kernel takes as much memory of its own
-/// for every call as it is offered.
+/// Enough for most files. A larger buffer would cost time, because for each call
+/// the kernel allocates as much memory as the buffer has.
 const XATTR_BYTES_USUAL: usize = 256;
 
-/// Reads extended attributes; one for each thread.
+/// Reads extended attributes. Each thread has its own.
 ///
-/// There is no `llistxattrat(2)` before Linux 6.13, and opening a file would
-/// cost more, and fail for symlinks and devices. So its directory becomes the
-/// working directory of this thread alone, where that can be had, since looking
-/// up `/proc/self/fd` for every file would take as long as all the rest.
+/// There is no `llistxattrat(2)` before Linux 6.13. Opening each file would cost
+/// more, and fail for symlinks and devices. So the file's directory becomes the
+/// working directory of this thread alone, where the kernel permits that. Without
+/// it, names are looked up below `/proc/self/fd`, which takes as long as all the
+/// rest of a scan.
 pub(crate) struct AttributeReader<'a> {
     sets: &'a AttributeSets,
     /// Whether the working directory is this thread's own.
-    is_apart: bool,
-    /// What comes before the name of a file, and then the name.
+    has_own_directory: bool,
+    /// The prefix for the directory, and then the name of a file.
     path: Vec<u8>,
     prefix_bytes: usize,
     names: Vec<u8>,
@@ -83,7 +88,7 @@ impl<'a> AttributeReader<'a> {
     pub(crate) fn new(sets: &'a AttributeSets) -> AttributeReader<'a> {
         AttributeReader {
             sets,
-            is_apart: false,
+            has_own_directory: false,
             path: Vec::new(),
             prefix_bytes: 0,
             names: vec![0; XATTR_BYTES_USUAL],
@@ -92,30 +97,30 @@ impl<'a> AttributeReader<'a> {
     }
 
     /// Gives this thread a working directory of its own, until it ends.
-    pub(crate) fn set_apart(&mut self) {
-        self.is_apart = unshare(CloneFlags::CLONE_FS).is_ok();
+    pub(crate) fn unshare_working_directory(&mut self) {
+        self.has_own_directory = unshare(CloneFlags::CLONE_FS).is_ok();
     }
 
-    /// Names that are read next are those in `directory`, which must stay open
-    /// meanwhile.
+    /// Makes [`read`](AttributeReader::read) look up names in `directory`, which
+    /// must stay open meanwhile.
     pub(crate) fn enter(&mut self, directory: BorrowedFd<'_>) {
         self.path.clear();
-        if !(self.is_apart && rustix::process::fchdir(directory).is_ok()) {
+        if !(self.has_own_directory && rustix::process::fchdir(directory).is_ok()) {
             // Writing to a `Vec` cannot fail.
             let _ = write!(self.path, "/proc/self/fd/{}/", directory.as_raw_fd());
         }
         self.prefix_bytes = self.path.len();
     }
 
-    /// The attributes of `name` in the directory that was entered, which is not
-    /// followed if it is a symlink. `None` if there are none.
+    /// Returns the set of attributes of `name` in the directory that was entered;
+    /// a symlink is not followed. `None` if there are none.
     pub(crate) fn read(&mut self, name: &[u8]) -> rustix::io::Result<Option<u32>> {
         self.path.truncate(self.prefix_bytes);
         self.path.extend_from_slice(name);
         self.read_path(Follow::No)
     }
 
-    /// The attributes of what an open handle leads to.
+    /// Returns the set of attributes of the file behind an open handle.
     pub(crate) fn read_handle(
         &mut self,
         handle: BorrowedFd<'_>,
@@ -129,7 +134,7 @@ impl<'a> AttributeReader<'a> {
     fn read_path(&mut self, follow: Follow) -> rustix::io::Result<Option<u32>> {
         self.path.push(0);
         let path = CStr::from_bytes_with_nul(&self.path).map_err(|_| Errno::INVAL)?;
-        let listed = with_room(&mut self.names, |names| match follow {
+        let listed = read_into(&mut self.names, |names| match follow {
             Follow::Yes => rustix::fs::listxattr(path, names),
             Follow::No => rustix::fs::llistxattr(path, names),
         });
@@ -145,7 +150,7 @@ impl<'a> AttributeReader<'a> {
         names.sort_unstable();
         let mut set = Vec::new();
         for name in names {
-            let got = with_room(&mut self.value, |value| match follow {
+            let got = read_into(&mut self.value, |value| match follow {
                 Follow::Yes => rustix::fs::getxattr(path, name, value),
                 Follow::No => rustix::fs::lgetxattr(path, name, value),
             });
@@ -154,7 +159,7 @@ impl<'a> AttributeReader<'a> {
                     push(&mut set, name);
                     push(&mut set, &self.value[..got]);
                 }
-                // Gone since it was listed, or listed though it cannot be read.
+                // It was removed since it was listed, or is listed but not readable.
                 Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
                 Err(error) => return Err(error),
             }
@@ -169,9 +174,9 @@ enum Follow {
     No,
 }
 
-/// Tries with little room first, and if that is not enough with all that can
-/// be needed.
-fn with_room(
+/// Reads into the usual buffer first, and into one of the greatest length if that
+/// is too short.
+fn read_into(
     buffer: &mut Vec<u8>,
     read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
 ) -> rustix::io::Result<usize> {
@@ -186,7 +191,7 @@ fn with_room(
 }
 
 fn push(set: &mut Vec<u8>, field: &[u8]) {
-    // At most XATTR_BYTES_MAX.
+    // A field has at most XATTR_BYTES_MAX bytes.
     set.extend_from_slice(&(field.len() as u32).to_le_bytes());
     set.extend_from_slice(field);
 }

@@ -1,35 +1,40 @@
+//! One number for each entry of an inventory, to find out later which entries
+//! are unchanged without keeping the inventory.
+
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::time::Duration;
 
 use super::inventory::{Entry, Inventory, NONE, Node};
 
-/// How much older than a scan a file's ctime must be to be relied on.
+/// A file is relied on if its ctime is at least this much older than the scan.
 ///
 /// The kernel stamps with a clock that ticks every 1 to 10 ms, ext4 with small
-/// inodes in whole seconds: a write right after the scan may leave ctime as it
-/// was. And a write stamps before its data has arrived: one that goes past the
-/// page cache (`O_DIRECT`) and is under way for longer than this, while its file
-/// is scanned and copied, is not seen. Others are waited for, see
+/// inodes in whole seconds, so a write right after the scan may leave ctime as it
+/// was. Also, a write stamps before its data has arrived. A write past the page
+/// cache (`O_DIRECT`) that takes longer than this, while its file is scanned and
+/// copied, is not seen; other writes are waited for, see
 /// [`await_write`](super::await_write).
 pub const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
-/// Means: whatever this file is found to be later, it is not what it was.
-pub(crate) const UNSETTLED: u128 = 0;
+/// The fingerprint of a file that is not relied on: it equals no other, so the
+/// file is read again.
+pub(crate) const NEVER_EQUAL: u128 = 0;
 
-/// Two random keys, so that nobody can make two files look alike.
+/// Two random keys, so that nobody can construct two files with the same
+/// fingerprint.
 #[derive(Clone, Default)]
-pub(crate) struct Keys([RandomState; 2]);
+pub(crate) struct FingerprintKeys([RandomState; 2]);
 
-impl Keys {
+impl FingerprintKeys {
     fn hash(&self, value: &impl Hash) -> u128 {
         let [a, b] = [0, 1].map(|i| u128::from(self.0[i].hash_one(value)));
-        // Never UNSETTLED.
+        // The lowest bit keeps it different from NEVER_EQUAL.
         (a << 64 | b) | 1
     }
 
-    /// One number for each entry: the same in two inventories only if its
-    /// path, all that its header says, inode and ctime are the same. Of files
-    /// for which `is_settled` is false it is [`UNSETTLED`].
+    /// Returns one fingerprint for each entry. Two inventories have the same
+    /// fingerprint only for an entry with the same path, header fields, inode and
+    /// ctime. A file for which `is_settled` is false gets [`NEVER_EQUAL`].
     pub(crate) fn fingerprints(
         &self,
         inventory: &Inventory,
@@ -38,24 +43,25 @@ impl Keys {
         let mut path = Vec::new();
         let fingerprint = |(index, entry, path_hash): (usize, &Entry, u128)| {
             if matches!(entry.node, Node::File { .. }) && !is_settled(index, entry) {
-                return UNSETTLED;
+                return NEVER_EQUAL;
             }
-            self.hash(&Facts {
+            self.hash(&Fingerprinted {
                 inventory,
                 entry,
                 path_hash,
-                link: link_of(inventory, entry, &mut path),
+                link: link_target(inventory, entry, &mut path),
             })
         };
-        self.paths(inventory).map(fingerprint).collect()
+        self.hashed_paths(inventory).map(fingerprint).collect()
     }
 
-    /// All entries, in their order, with their indexes and hashes of their paths.
-    pub(crate) fn paths<'a>(
+    /// Returns all entries in their order, each with its index and the hash of
+    /// its path.
+    pub(crate) fn hashed_paths<'a>(
         &'a self,
         inventory: &'a Inventory,
     ) -> impl Iterator<Item = (usize, &'a Entry, u128)> {
-        // Of the directories above an entry: index and hash of the path.
+        // The directories above an entry: index and hash of the path.
         let mut above: Vec<(u32, u128)> = Vec::new();
         let entries = inventory.entries.iter().enumerate();
         entries.map(move |(index, entry)| {
@@ -71,8 +77,8 @@ impl Keys {
         })
     }
 
-    /// As secret as they are.
-    pub(crate) fn secret<const BYTES: usize>(&self) -> [u8; BYTES] {
+    /// Derives a secret from the keys.
+    pub(crate) fn derive_secret<const BYTES: usize>(&self) -> [u8; BYTES] {
         let mut secret = [0; BYTES];
         for (number, part) in secret.chunks_mut(16).enumerate() {
             part.copy_from_slice(&self.hash(&number).to_le_bytes()[..part.len()]);
@@ -81,8 +87,8 @@ impl Keys {
     }
 }
 
-/// The target of a symlink or of a hard link.
-fn link_of<'a>(inventory: &'a Inventory, entry: &Entry, path: &'a mut Vec<u8>) -> &'a [u8] {
+/// The target of a symlink or of a hard link; empty for other entries.
+fn link_target<'a>(inventory: &'a Inventory, entry: &Entry, path: &'a mut Vec<u8>) -> &'a [u8] {
     if let Node::HardLink { first } = entry.node {
         inventory.member_path(first as usize, path);
         return path;
@@ -90,15 +96,15 @@ fn link_of<'a>(inventory: &'a Inventory, entry: &Entry, path: &'a mut Vec<u8>) -
     inventory.symlink_target(entry.node)
 }
 
-/// All that a fingerprint is of.
-struct Facts<'a> {
+/// Everything about an entry that its fingerprint covers.
+struct Fingerprinted<'a> {
     inventory: &'a Inventory,
     entry: &'a Entry,
     path_hash: u128,
     link: &'a [u8],
 }
 
-impl Hash for Facts<'_> {
+impl Hash for Fingerprinted<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let entry = self.entry;
         let times = (entry.mtime_s, entry.mtime_ns);

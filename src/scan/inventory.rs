@@ -1,3 +1,5 @@
+//! Everything that a scan found.
+
 use std::collections::HashSet;
 use std::time::{Instant, SystemTime};
 
@@ -7,11 +9,11 @@ use super::Extent;
 use super::attributes::decode;
 use crate::sys::format::display_path;
 
-/// "No such index", for fields that are one.
+/// Stands for "none" in fields that hold an index.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// One file, directory or other thing that becomes a member of the archive.
-/// 80 bytes; its path is rebuilt from its parents.
+/// A file, directory or other node that becomes a member of the archive. It takes
+/// 80 bytes, because its path is rebuilt from its parents.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     pub(crate) parent: u32,
@@ -22,7 +24,7 @@ pub struct Entry {
     pub uid: u32,
     pub gid: u32,
     pub node: Node,
-    /// Whole seconds since 1970, rounded down, and nanoseconds.
+    /// Whole seconds since 1970, rounded down; nanoseconds are separate.
     pub mtime_s: i64,
     pub mtime_ns: u32,
     pub(crate) ctime_ns: u32,
@@ -30,26 +32,29 @@ pub struct Entry {
     pub(crate) ino: u64,
     /// Index into the inventory's devices.
     pub(crate) dev: u16,
+    /// It has hard links, here or elsewhere.
     pub(crate) has_links: bool,
-    /// Changed while it was scanned.
+    /// It changed while it was scanned.
     pub(crate) changed: bool,
+    /// Index into the inventory's sets of attributes, or [`NONE`].
     pub(crate) attributes: u32,
 }
 
-/// What an entry is.
+/// The kind of an entry, with the fields that only this kind has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Node {
     Directory,
-    /// Size in bytes, and an index into the inventory's extent lists.
+    /// A regular file: its size, and an index into the inventory's extent lists
+    /// ([`NONE`] if it is stored whole).
     File {
         bytes: u64,
         sparse: u32,
     },
-    /// A further link to an earlier entry of the same source.
+    /// A hard link to an earlier entry of the same source.
     HardLink {
         first: u32,
     },
-    /// Where the target is among the names.
+    /// The span of the target in the inventory's names.
     Symlink {
         start: u32,
         len: u16,
@@ -66,7 +71,7 @@ pub enum Node {
 }
 
 impl Entry {
-    /// An entry without a name yet. `None` for a socket.
+    /// Makes an entry that has no name yet. `None` for a socket.
     pub(crate) fn new(stat: &Statx, dev: u16) -> Option<Entry> {
         let (major, minor) = (stat.stx_rdev_major, stat.stx_rdev_minor);
         let node = match FileType::from_raw_mode(stat.stx_mode.into()) {
@@ -106,8 +111,8 @@ impl Entry {
         self.parent != NONE
     }
 
-    /// Whether `stat` (of the same inode) tells of no change of the data since
-    /// the scan.
+    /// Whether size and ctime in `stat` (of the same inode) are still those of the
+    /// scan.
     pub(crate) fn is_unchanged(&self, stat: &Statx) -> bool {
         let bytes = match self.node {
             Node::File { bytes, .. } => bytes,
@@ -118,7 +123,7 @@ impl Entry {
             && stat.stx_ctime.tv_nsec == self.ctime_ns
     }
 
-    /// Whether it changed last before `time`.
+    /// Whether its last change was before `time`.
     pub(crate) fn is_older(&self, time: SystemTime) -> bool {
         let Ok(since_1970) = time.duration_since(SystemTime::UNIX_EPOCH) else {
             return false;
@@ -127,15 +132,16 @@ impl Entry {
     }
 }
 
-/// Everything that the sources hold, in the order of the archive: source by
-/// source, each directory before its children, those sorted bytewise by name.
+/// Everything in the sources, in the order of the archive: source by source, each
+/// directory before its children, children sorted bytewise by name.
 #[derive(Debug)]
 pub struct Inventory {
-    /// When the scan began, by the clock that stamps files, and by one that
-    /// nobody sets.
+    /// When the scan began, by the clock that stamps files and by the monotonic
+    /// clock, which nobody can set.
     pub(crate) began: (SystemTime, Instant),
     pub(crate) entries: Vec<Entry>,
     pub(crate) names: Vec<u8>,
+    /// `st_dev` of each file system.
     pub(crate) devices: Vec<u64>,
     pub(crate) sparse: Vec<Box<[Extent]>>,
     pub(crate) attributes: Vec<Box<[u8]>>,
@@ -164,30 +170,29 @@ impl Default for Inventory {
 }
 
 impl Inventory {
-    /// Sum of the sizes of the regular files, holes included, hard links once.
+    /// Sum of the sizes of the regular files. Holes count; hard links count once.
     pub fn content_bytes(&self) -> u64 {
         self.content_bytes
     }
 
-    /// Members of the archive without the manifest.
+    /// Number of members in the archive, without the manifest.
     pub fn member_count(&self) -> u64 {
         self.entries.len() as u64
     }
 
-    /// Sockets, which no archive can hold.
+    /// Number of sockets, which no archive can hold.
     pub fn socket_count(&self) -> u64 {
         self.socket_count
     }
 
-    /// What was left out by patterns or `CACHEDIR.TAG`; a directory with all
-    /// that is in it counts as one.
+    /// Number of entries left out by patterns or `CACHEDIR.TAG`. A directory and
+    /// everything in it count as one.
     pub fn excluded_count(&self) -> u64 {
         self.excluded_count
     }
 
-    /// Which of the regular files are among the `wanted` pairs of `st_dev` and
-    /// `st_ino`: the pair and the member's path, for messages. Of several hard
-    /// links the first.
+    /// Finds regular files by `st_dev` and `st_ino`. Returns both numbers and the
+    /// member's path, for messages; only the first of several hard links.
     pub fn find_files(&self, wanted: &HashSet<(u64, u64)>) -> Vec<(u64, u64, String)> {
         let mut path = Vec::new();
         let mut found = Vec::new();
@@ -206,7 +211,7 @@ impl Inventory {
         &self.names[start..start + usize::from(entry.name_len)]
     }
 
-    /// The path in the archive, a directory's with a trailing slash.
+    /// Sets `path` to the path in the archive; a directory's ends with a slash.
     pub(crate) fn member_path(&self, index: usize, path: &mut Vec<u8>) {
         self.path_from(index, true, path);
         if self.entries[index].node == Node::Directory {
@@ -214,7 +219,8 @@ impl Inventory {
         }
     }
 
-    /// The path relative to the source's root; empty for the root itself.
+    /// Sets `path` to the path relative to the source's root, which is empty for
+    /// the root itself.
     pub(crate) fn relative_path(&self, index: usize, path: &mut Vec<u8>) {
         self.path_from(index, false, path);
     }
@@ -246,6 +252,7 @@ impl Inventory {
             - 1
     }
 
+    /// Returns the target of a symlink; empty for other entries.
     pub(crate) fn symlink_target(&self, node: Node) -> &[u8] {
         match node {
             Node::Symlink { start, len } => {
@@ -255,13 +262,13 @@ impl Inventory {
         }
     }
 
-    /// Names and values, sorted by name.
+    /// Returns the names and values of its extended attributes, sorted by name.
     pub(crate) fn attributes(&self, entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
         let set = self.attributes.get(entry.attributes as usize);
         decode(set.map_or(&[], |set| set))
     }
 
-    /// The extents of a sparse file; `None` if it is stored whole.
+    /// Returns the extents of a sparse file; `None` if it is stored whole.
     pub(crate) fn extents(&self, node: Node) -> Option<&[Extent]> {
         match node {
             Node::File { sparse, .. } => self.sparse.get(sparse as usize).map(|list| &list[..]),

@@ -1,27 +1,30 @@
-//! What is to be archived: the trees, opened once ([`Source`]), and a list of
-//! everything in them ([`scan`], [`Inventory`]).
+//! The trees to archive: each is opened once ([`Source`]) and everything in them
+//! is listed ([`scan`], [`Inventory`]).
 
+mod assemble;
 mod attributes;
+mod change_tracking;
+mod directory;
 mod exclude;
 mod fingerprint;
 mod inventory;
-mod listing;
+#[cfg(test)]
 pub(crate) mod mutation;
-mod shared;
+mod queue;
 mod source;
 mod sparse;
+mod state;
 #[cfg(test)]
 mod tests;
-mod trust;
 mod walk;
 
+pub use change_tracking::{TrackedDevices, sync};
+pub(crate) use change_tracking::{await_write, tracks_changes};
 pub use exclude::Exclude;
 pub use fingerprint::SETTLED_AFTER;
-pub(crate) use fingerprint::{Keys, UNSETTLED};
+pub(crate) use fingerprint::{FingerprintKeys, NEVER_EQUAL};
 pub use inventory::{Entry, Inventory, Node};
 pub use source::Source;
 pub(crate) use source::{is_gone, open_beneath, open_file_at, open_regular_at, stat_handle};
 pub use sparse::Extent;
-pub use trust::{Trust, sync};
-pub(crate) use trust::{await_write, is_trusted};
 pub use walk::scan;

@@ -1,3 +1,5 @@
+//! Trees behind directory handles.
+
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -11,19 +13,19 @@ use rustix::io::Errno;
 
 use crate::sys::format::display_path;
 
-/// Longest relative path handed to the kernel at once, in bytes; its limit
-/// (`PATH_MAX`) is 4096 with the final NUL.
+/// Longest relative path that is passed to the kernel in one call, in bytes. The
+/// kernel's limit (`PATH_MAX`) is 4096 with the final NUL.
 const HOP_BYTES: usize = 4000;
 
-/// One tree that an archive holds. Opened before the stack is stopped and read
-/// only through this handle: whatever is renamed or replaced by a symlink
-/// later, nothing outside the tree is read.
+/// A tree to archive. It is opened before the stack is stopped, and read only
+/// through this handle. So nothing outside the tree is read, even if a path is
+/// renamed or replaced by a symlink later.
 #[derive(Debug)]
 pub struct Source {
     /// Member path of its root without a trailing slash: `immich`,
     /// `immich.volumes/pgdata`, `immich.binds/srv/media`.
     pub prefix: Vec<u8>,
-    /// Where it is on the host, for messages.
+    /// Its path on the host, for messages.
     pub path: PathBuf,
     root: OwnedFd,
     is_directory: bool,
@@ -33,11 +35,12 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens the tree at `path`. A symlink *at* that path, or on the way to
-    /// it, is followed (the administrator named it); below it none ever is.
-    /// `path` may also be a single file, as bind mounts may be.
+    /// Opens the tree at `path`. A symlink *at* that path, or on the way to it, is
+    /// followed, because the administrator named it; below it no symlink ever is.
+    /// `path` may also be a single file, because a bind mount may be one.
     ///
-    /// Fails if `path` cannot be opened or `prefix` is no relative path.
+    /// # Errors
+    /// When `path` cannot be opened, or `prefix` is not a relative path.
     pub fn open(prefix: impl Into<Vec<u8>>, path: impl Into<PathBuf>) -> Result<Source> {
         let (prefix, path) = (prefix.into(), path.into());
         ensure!(
@@ -50,8 +53,9 @@ impl Source {
             let stat = stat_handle(&root)?;
             Ok::<_, Errno>((root, stat))
         };
-        let (root, stat) = open()
-            .with_context(|| format!("open {}", display_path(path.as_os_str().as_bytes())))?;
+        let (root, stat) = open().with_context(|| {
+            format!("cannot open {}", display_path(path.as_os_str().as_bytes()))
+        })?;
         let kind = FileType::from_raw_mode(stat.stx_mode.into());
         let dev = makedev(stat.stx_dev_major, stat.stx_dev_minor);
         Ok(Source {
@@ -64,8 +68,8 @@ impl Source {
         })
     }
 
-    /// Whether both are one directory, or one file.
-    pub fn is(&self, other: &Source) -> bool {
+    /// Whether both are the same directory or file.
+    pub fn is_same(&self, other: &Source) -> bool {
         self.identity == other.identity
     }
 
@@ -73,23 +77,23 @@ impl Source {
         self.is_directory
     }
 
-    /// Whether something was mounted at its path: it cannot be renamed, and its
-    /// path leads elsewhere when it is unmounted.
+    /// Whether the tree is the root of a mount. Such a tree cannot be renamed, and
+    /// its path leads elsewhere once it is unmounted.
     pub fn is_mount(&self) -> bool {
         self.is_mount
     }
 
-    /// Opens what is at `rel`, a path relative to the root (empty: the root
-    /// itself), following no symlink and never leaving the tree
-    /// (`openat2(2)`: `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`). Mount points
-    /// are crossed. Paths of any length work. `O_CLOEXEC` is added to `flags`.
+    /// Opens `rel`, a path relative to the root (empty: the root itself). It
+    /// follows no symlink and never leaves the tree (`openat2(2)`:
+    /// `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`), but crosses mount points. Paths
+    /// may have any length. `O_CLOEXEC` is added to `flags`.
     ///
     /// # Errors
-    /// Of `openat2(2)`: `ELOOP` for a symlink anywhere in `rel`, `EXDEV` for
+    /// Those of `openat2(2)`: `ELOOP` for a symlink anywhere in `rel`, `EXDEV` for
     /// `..` out of the tree.
     pub fn open_beneath(&self, rel: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
         if rel.is_empty() && !self.is_directory {
-            // The magic link leads to the very inode that was opened.
+            // The magic link leads to exactly the inode that was opened.
             let flags = flags.difference(OFlags::NOFOLLOW) | OFlags::CLOEXEC;
             let itself = format!("/proc/self/fd/{}", self.root.as_raw_fd());
             return rustix::fs::open(itself, flags, Mode::empty());
@@ -97,15 +101,17 @@ impl Source {
         open_beneath(self.root.as_fd(), rel, flags)
     }
 
-    /// The same for reading the data of a regular file. Neither blocks on a
-    /// FIFO nor changes the access time, where the kernel lets us.
+    /// Opens a regular file for reading. It does not block on a FIFO, and leaves
+    /// the access time alone where the kernel permits that.
     pub(crate) fn open_file(&self, rel: &[u8]) -> rustix::io::Result<File> {
         read_only(|flags| self.open_beneath(rel, flags))
     }
 
-    /// The same while others may be at work: what is there is looked at before
-    /// it is opened, since opening a device can do things. `ENXIO` if it is no
-    /// regular file.
+    /// Opens a regular file for reading while others may write to the tree. It is
+    /// inspected before it is opened, because opening a device can have effects.
+    ///
+    /// # Errors
+    /// `ENXIO` if it is not a regular file.
     pub(crate) fn open_regular(&self, rel: &[u8]) -> rustix::io::Result<File> {
         reopen(self.open_beneath(rel, OFlags::PATH | OFlags::NOFOLLOW)?)
     }
@@ -114,7 +120,7 @@ impl Source {
         self.root.as_fd()
     }
 
-    /// The host path of a member of this source, for messages.
+    /// Returns the host path of `rel`, for messages.
     pub(crate) fn display(&self, rel: &[u8]) -> String {
         let mut path = self.path.as_os_str().as_bytes().to_vec();
         if !rel.is_empty() {
@@ -127,8 +133,8 @@ impl Source {
     }
 }
 
-/// Opens `rel`, of any length, under the directory `root`; empty is `root`
-/// itself. See [`Source::open_beneath`].
+/// Opens `rel`, of any length, below the directory `root` (empty: `root` itself).
+/// See [`Source::open_beneath`].
 pub(crate) fn open_beneath(
     root: BorrowedFd<'_>,
     rel: &[u8],
@@ -151,7 +157,7 @@ pub(crate) fn open_beneath(
     }
 }
 
-/// Opens `rel` under the directory `at`; see [`Source::open_beneath`].
+/// Opens `rel` below the directory `at`; see [`Source::open_beneath`].
 pub(crate) fn open_at(
     at: BorrowedFd<'_>,
     rel: &[u8],
@@ -160,7 +166,7 @@ pub(crate) fn open_at(
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     loop {
         match rustix::fs::openat2(at, rel, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            // A rename elsewhere in the system got in between: openat2(2).
+            // A rename elsewhere in the system interfered: openat2(2).
             Err(Errno::AGAIN | Errno::INTR) => {}
             result => return result,
         }
@@ -179,13 +185,13 @@ pub(crate) fn open_regular_at(at: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Re
     reopen(open_at(at, name, OFlags::PATH | OFlags::NOFOLLOW)?)
 }
 
-/// Opens for reading what a handle made with `O_PATH` leads to.
+/// Opens the file behind a handle made with `O_PATH` for reading.
 fn reopen(found: OwnedFd) -> rustix::io::Result<File> {
     let stat = stat_handle(&found)?;
     if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
         return Err(Errno::NXIO);
     }
-    // The magic link leads to that very inode.
+    // The magic link leads to exactly that inode.
     let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
     read_only(|flags| {
         let flags = flags.difference(OFlags::NOFOLLOW) | OFlags::CLOEXEC;
@@ -203,13 +209,13 @@ fn read_only(open: impl Fn(OFlags) -> rustix::io::Result<OwnedFd>) -> rustix::io
     Ok(File::from(fd?))
 }
 
-/// `statx(2)` of an open handle.
+/// Calls `statx(2)` on an open handle.
 pub(crate) fn stat_handle(fd: impl AsFd) -> rustix::io::Result<Statx> {
     rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
 }
 
-/// True for errors that mean: what was there a moment ago is gone, or is now
-/// something that must not be followed.
+/// Whether the error means that a file which was there a moment ago is gone, or is
+/// now something that must not be followed.
 pub(crate) fn is_gone(error: Errno) -> bool {
     matches!(
         error,

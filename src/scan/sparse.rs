@@ -1,28 +1,30 @@
+//! Holes in files.
+
 use std::fs::File;
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-/// Holes of a file that together are smaller than this are stored as zeros:
-/// readers without sparse support then still get the file.
+/// A file whose holes together are smaller than this is stored whole, with zeros,
+/// so that readers without support for sparse files get it too.
 const WORTHWHILE_BYTES: u64 = 64 * 1024;
 
-/// Beyond this many extents small holes are stored as zeros.
+/// A file with more extents than this has its small holes stored as zeros.
 const MAX_EXTENTS: usize = 1 << 20;
 
 /// A stretch of data in a sparse file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Where it is in the file.
+    /// Its place in the file.
     pub offset: u64,
     pub bytes: u64,
-    /// Where it is among the stored data: the sum of `bytes` before it.
+    /// Its place in the stored data: the sum of `bytes` before it.
     pub stored: u64,
 }
 
-/// The data of `file` (of `size` bytes) without its holes, ascending, as
-/// `lseek(2)` tells with `SEEK_DATA` and `SEEK_HOLE`. `None` if leaving the
-/// holes out would not save much, or the file system does not know them.
+/// Returns the data of `file` (of `size` bytes) without its holes, ascending, as
+/// `lseek(2)` finds them by `SEEK_DATA` and `SEEK_HOLE`. `None` if leaving out the
+/// holes would save little, or the file system does not report holes.
 pub(crate) fn extents(file: &File, size: u64) -> rustix::io::Result<Option<Box<[Extent]>>> {
     let mut found: Vec<Extent> = Vec::new();
     let mut smallest_hole = 1;
@@ -50,8 +52,8 @@ pub(crate) fn extents(file: &File, size: u64) -> rustix::io::Result<Option<Box<[
     Ok((size - stored >= WORTHWHILE_BYTES).then(|| found.into_boxed_slice()))
 }
 
-/// Appends the data between `start` and `end`; a hole before it of less than
-/// `smallest_hole` bytes becomes data.
+/// Appends the data between `start` and `end`. A hole before it that is smaller
+/// than `smallest_hole` bytes becomes data.
 fn add(extents: &mut Vec<Extent>, start: u64, end: u64, smallest_hole: u64) {
     match extents.last_mut() {
         Some(last) if start - (last.offset + last.bytes) < smallest_hole => {
@@ -65,6 +67,8 @@ fn add(extents: &mut Vec<Extent>, start: u64, end: u64, smallest_hole: u64) {
     }
 }
 
+/// Returns the extents with all holes smaller than `smallest_hole` turned into
+/// data.
 pub(crate) fn merged(extents: &[Extent], smallest_hole: u64) -> Vec<Extent> {
     let mut merged = Vec::new();
     for extent in extents {
@@ -74,7 +78,7 @@ pub(crate) fn merged(extents: &[Extent], smallest_hole: u64) -> Vec<Extent> {
     merged
 }
 
-/// Fills in `stored`; returns the sum.
+/// Fills in `stored`. Returns the length of all data.
 fn number(extents: &mut [Extent]) -> u64 {
     let mut stored = 0;
     for extent in extents {

@@ -1,4 +1,4 @@
-//! Which of a stack's mounts an archive holds, and which not, and why.
+//! Which of a stack's mounts an archive holds, which not, and why.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,27 +12,28 @@ use crate::engine::{ComposeConfig, ComposeProject, Container, Volume};
 use crate::outcome::{MountCoverage, MountKind};
 use crate::sys::paths::without_symlinks;
 
-/// A tree to be archived: its member path and where it is on the host.
+/// A tree to be archived: its path in the archive, and its path on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
     pub prefix: String,
     pub path: PathBuf,
 }
 
-/// What is known of a stack's mounts. Users are `service:/path/in/container`.
+/// A stack's mounts, each with its users in the form `service:/path/in/container`.
 #[derive(Debug, Default)]
 pub struct Mounts {
     pub volumes: BTreeMap<String, BTreeSet<String>>,
     binds: BTreeMap<PathBuf, BTreeSet<String>>,
-    /// Volumes that the compose file says are made by others.
+    /// Volumes that are external in the compose file.
     external: BTreeSet<String>,
-    /// Name in the compose file, by name for the Engine.
+    /// The names of volumes in the compose file, by their names in the Engine.
     keys: BTreeMap<String, String>,
 }
 
 impl Mounts {
-    /// From the containers (which know what images added) and the compose
-    /// configuration (which knows services that have no container).
+    /// Collects the mounts of the containers, which include those that an image
+    /// adds, and of the compose file, which include those of services without a
+    /// container.
     pub fn collect(containers: &[Container], config: Option<&ComposeConfig>) -> Mounts {
         let mut mounts = Mounts::default();
         for container in containers.iter().filter(|c| !c.one_off) {
@@ -66,6 +67,7 @@ impl Mounts {
         mounts
     }
 
+    /// Adds a volume, with a user if there is one.
     pub fn add_volume(&mut self, name: &str, user: Option<String>) {
         self.volumes
             .entry(name.to_owned())
@@ -81,19 +83,23 @@ impl Mounts {
     }
 }
 
-/// Decides what is archived: the stack's directory, its local named volumes,
-/// and of the rest what the configuration asks for.
+/// Decides what is archived: the stack's directory, its local named volumes, and
+/// those of its other mounts that the configuration names.
 ///
 /// # Errors
-/// When something that must be archived is not there to be read.
+/// When something that must be archived cannot be read.
 pub fn decide(
     stack: &StackPlan,
     project: &str,
     mounts: &Mounts,
     volumes: &[Volume],
 ) -> Result<(Vec<Tree>, Vec<MountCoverage>)> {
-    let dir = fs::canonicalize(stack.dir())
-        .with_context(|| format!("find the stack's directory {}", stack.dir().display()))?;
+    let dir = fs::canonicalize(stack.dir()).with_context(|| {
+        format!(
+            "cannot find the stack's directory {}",
+            stack.dir().display()
+        )
+    })?;
     let mut trees = vec![Tree {
         prefix: stack.name.clone(),
         path: stack.dir().to_owned(),
@@ -108,7 +114,7 @@ pub fn decide(
     for (name, users) in &mounts.volumes {
         let volume = volumes.iter().find(|volume| volume.name == *name);
         let decision = decide_volume(stack, project, mounts, name, volume)
-            .with_context(|| format!("volume {name}"))?;
+            .with_context(|| format!("cannot archive volume {name}"))?;
         if let Ok(path) = &decision {
             let prefix = format!("{}.volumes/{name}", stack.name);
             trees.push(Tree {
@@ -145,8 +151,8 @@ pub fn decide(
     Ok((trees, coverage))
 }
 
-/// Files that Compose reads and that lie in none of the trees: without them a
-/// restored stack cannot be started.
+/// Warns of each file that Compose reads and that lies in none of the trees. A
+/// restored stack cannot be started without it.
 pub fn files_outside(compose: &ComposeProject, trees: &[Tree]) -> Vec<String> {
     let roots: Vec<PathBuf> = trees
         .iter()
@@ -158,7 +164,7 @@ pub fn files_outside(compose: &ComposeProject, trees: &[Tree]) -> Vec<String> {
         .filter(|file| !roots.iter().any(|root| file.starts_with(root)))
         .map(|file| {
             format!(
-                "{} is not in the archive, and needed to start what is restored: name it in \
+                "{} is not in the archive, but a restored stack needs it to start: add it to \
                  `includeBinds`",
                 file.display()
             )
@@ -166,22 +172,23 @@ pub fn files_outside(compose: &ComposeProject, trees: &[Tree]) -> Vec<String> {
         .collect()
 }
 
-/// What is asked for but is not there: misspelt, or never made.
+/// Warns of each volume of `includeVolumes` that does not exist. Its name may be
+/// misspelt.
 pub fn missing_volumes(stack: &StackPlan, mounts: &Mounts, volumes: &[Volume]) -> Vec<String> {
-    let is_there = |asked: &String| {
-        let is_it =
-            |volume: &Volume| volume.name == *asked || mounts.keys.get(&volume.name) == Some(asked);
-        volumes.iter().any(is_it)
+    let exists = |name: &String| {
+        let has_name =
+            |volume: &Volume| volume.name == *name || mounts.keys.get(&volume.name) == Some(name);
+        volumes.iter().any(has_name)
     };
-    let missing = stack.include_volumes.iter().filter(|name| !is_there(name));
+    let missing = stack.include_volumes.iter().filter(|name| !exists(name));
     missing
         .map(|name| {
-            format!("includeVolumes: volume {name} does not exist, or is not of this stack")
+            format!("includeVolumes: volume {name} does not exist, or is not one of this stack's")
         })
         .collect()
 }
 
-/// A directory to archive, or why there is none.
+/// The directory to archive, or the reason why nothing is archived.
 type Decision = Result<PathBuf, String>;
 
 fn entry(
@@ -207,19 +214,19 @@ fn decide_volume(
     volume: Option<&Volume>,
 ) -> Result<Decision> {
     let key = mounts.keys.get(name);
-    let is_in = |list: &[String]| list.iter().any(|n| n == name || Some(n) == key);
-    if is_in(&stack.exclude_volumes) {
+    let is_listed = |list: &[String]| list.iter().any(|n| n == name || Some(n) == key);
+    if is_listed(&stack.exclude_volumes) {
         return Ok(Err("excluded (excludeVolumes)".to_owned()));
     }
     let Some(volume) = volume else {
         return Ok(Err("does not exist yet".to_owned()));
     };
-    let is_asked_for = is_in(&stack.include_volumes);
-    let of_this_project = volume
+    let is_asked_for = is_listed(&stack.include_volumes);
+    let is_of_project = volume
         .labels
         .get("com.docker.compose.project")
         .is_some_and(|p| p == project);
-    let is_external = mounts.external.contains(name) || (key.is_none() && !of_this_project);
+    let is_external = mounts.external.contains(name) || (key.is_none() && !is_of_project);
     let refusal = if volume.is_anonymous() {
         Some("anonymous volume: name it in the compose file to have it archived".to_owned())
     } else if !volume.is_plain_local() {
@@ -244,21 +251,18 @@ fn decide_volume(
     volume_path(volume).map(Ok)
 }
 
-/// Where the data of a volume is to be read.
+/// Returns the path of a volume's data.
 ///
 /// # Errors
-/// When it is not there now: an empty directory must not be taken for it.
+/// When the data is not there now. An empty mount point must not be taken for
+/// it.
 fn volume_path(volume: &Volume) -> Result<PathBuf> {
     if let Some(bound) = volume.bound() {
         return Ok(bound.to_owned());
     }
     let path = &volume.mountpoint;
-    let metadata = fs::metadata(path).with_context(|| {
-        format!(
-            "its data in {} cannot be read from this machine",
-            path.display()
-        )
-    })?;
+    let metadata = fs::metadata(path)
+        .with_context(|| format!("cannot read its data in {} on this machine", path.display()))?;
     if !volume.is_plain_local() {
         let parent = path.parent().context("a mount point has a parent")?;
         if fs::metadata(parent)?.dev() == metadata.dev() {
@@ -268,8 +272,8 @@ fn volume_path(volume: &Volume) -> Result<PathBuf> {
     Ok(path.clone())
 }
 
-/// `None` when the bind needs no word: it is in the archive as part of the
-/// stack's directory.
+/// Returns `None` for a bind that needs no mention, because it is archived as a
+/// part of the stack's directory.
 fn decide_bind(stack: &StackPlan, dir: &Path, source: &Path) -> Option<Decision> {
     let Ok(real) = fs::canonicalize(source) else {
         return Some(Err("does not exist".to_owned()));
@@ -304,7 +308,7 @@ fn inside(path: &Path, root: &Path) -> Option<PathBuf> {
     path.strip_prefix(root).ok().map(Path::to_owned)
 }
 
-/// By a pattern for itself or for a directory above it.
+/// Whether a pattern excludes the path or a directory above it.
 fn is_excluded(stack: &StackPlan, path: &Path, inside: &Path) -> bool {
     let is_dir = path.is_dir();
     let mut parts = inside
@@ -313,7 +317,7 @@ fn is_excluded(stack: &StackPlan, path: &Path, inside: &Path) -> bool {
     parts.any(|part| stack.exclude.is_excluded(part, is_dir || part != inside))
 }
 
-/// Paths that lie in no other of the list, each once.
+/// Returns the paths that lie in no other path of the list, each once.
 fn outermost(paths: &[PathBuf]) -> BTreeSet<&PathBuf> {
     let is_inner = |path: &PathBuf| paths.iter().any(|p| p != path && path.starts_with(p));
     paths.iter().filter(|path| !is_inner(path)).collect()

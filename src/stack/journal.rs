@@ -1,13 +1,14 @@
-//! What this program has stopped and not yet started again: one file a stack,
-//! on disk before the first container is stopped (I1), gone only when the
-//! start is confirmed. `recover` needs nothing else.
+//! The journal of what this program has stopped and not started again yet. It has
+//! one file for each stack, which is on disk before the first container is
+//! stopped (I1), and is removed only when the start is confirmed. `recover` needs
+//! nothing else.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use jiff::ZonedDateTime;
 use serde::{Deserialize, Serialize};
 
@@ -20,34 +21,35 @@ use crate::sys::durable::{sync_dir, write_durably};
 pub const FORMAT_VERSION: u32 = 1;
 const SUFFIX: &str = ".json";
 
-/// Why and how one stack was stopped.
+/// How a stack was stopped, and what must be started again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Entry {
+pub struct JournalEntry {
     pub format_version: u32,
     pub stack: String,
-    /// Compose's name for the stack, as on its containers' labels.
+    /// The project's name, as it is in the labels of its containers.
     pub project: String,
     pub compose: ComposeProject,
     pub stop_method: StopMethod,
     pub stop_timeout_secs: Option<u64>,
     pub start_timeout_secs: u64,
     pub since: ZonedDateTime,
-    pub step: Step,
+    pub step: StopProgress,
     pub containers: Vec<WasRunning>,
 }
 
+/// Whether the stop is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Step {
-    /// A stop may still be under way in the Engine, though its client is gone.
+pub enum StopProgress {
+    /// A stop may be under way in the Engine, even if this program was killed.
     Stopping,
     /// No stop is under way any more.
     Stopped,
 }
 
-impl Entry {
-    /// Service names, each once, in order.
+impl JournalEntry {
+    /// Returns the names of the services, each once, sorted.
     pub fn services(&self) -> Vec<String> {
         let mut services: Vec<String> = self
             .containers
@@ -60,56 +62,60 @@ impl Entry {
     }
 }
 
-/// The journal of one stack, as it was left.
+/// The journal entry of a stack, as it was found on disk.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundEntry {
     pub stack: String,
-    pub entry: Result<Entry>,
+    /// An error if the file cannot be parsed.
+    pub entry: Result<JournalEntry>,
 }
 
+/// The directory that has the journal's files.
 pub struct Journal {
     dir: PathBuf,
 }
 
 impl Journal {
+    /// Opens the journal, and creates its directory if it does not exist.
     pub fn open(state_dir: &Path) -> Result<Journal> {
         let dir = state_dir.join("journal");
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&dir)
-            .with_context(|| format!("create {}", dir.display()))?;
+            .with_context(|| format!("cannot create {}", dir.display()))?;
         Ok(Journal { dir })
     }
 
-    /// Puts an entry on disk, in place of an older one of the same stack.
-    /// When this returns, it outlives a power cut.
-    pub fn write(&self, entry: &Entry) -> Result<()> {
+    /// Writes an entry to disk, in place of an older one of the same stack. When
+    /// this returns, the entry survives a power cut.
+    pub fn write(&self, entry: &JournalEntry) -> Result<()> {
         let path = self.path(&entry.stack);
         write_durably(&path, &serde_json::to_vec_pretty(entry)?)
-            .with_context(|| format!("write the journal {}", path.display()))
+            .with_context(|| format!("cannot write the journal {}", path.display()))
     }
 
-    /// Forgets a stack whose start is confirmed; none there is no error.
+    /// Removes the entry of a stack. It is no error if there is none.
     pub fn remove(&self, stack: &str) -> Result<()> {
         let path = self.path(stack);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("remove {}", path.display()));
+                return Err(error)
+                    .with_context(|| format!("cannot remove the journal {}", path.display()));
             }
             _ => {}
         }
         sync_dir(&self.dir)
     }
 
-    /// What is there of each stack, sorted by stack.
+    /// Reads the entries of all stacks, sorted by stack.
     ///
     /// # Errors
-    /// When the directory cannot be read. A file that cannot be understood is
-    /// an error of its own, which says what to do: it may be all that is known
-    /// of a stack that is down.
-    pub fn found(&self) -> Result<Vec<Found>> {
-        let context = || format!("list {}", self.dir.display());
+    /// When the directory cannot be read. A file that cannot be parsed is an error
+    /// of its entry, and says what to do, because the stack may be down and nothing
+    /// else knows of it.
+    pub fn found(&self) -> Result<Vec<FoundEntry>> {
+        let context = || format!("cannot list {}", self.dir.display());
         let mut found = Vec::new();
         for item in fs::read_dir(&self.dir).with_context(context)? {
             let path = item.with_context(context)?.path();
@@ -121,15 +127,15 @@ impl Journal {
             let Some(stack) = name.strip_suffix(SUFFIX) else {
                 continue;
             };
-            let entry = read_entry(&path).with_context(|| {
-                format!(
-                    "understand the journal {}: the stack may be down; start by hand what should \
-                     run (docker compose ps --all, docker compose start), then run \
+            let entry = read_entry(&path).map_err(|error| {
+                anyhow!(
+                    "cannot parse the journal {}: {error:#}; the stack may be down: start by hand \
+                     what should run (docker compose ps --all, docker compose start), then run \
                      `docker-stack-backup recover --forget {stack}`",
                     path.display()
                 )
             });
-            found.push(Found {
+            found.push(FoundEntry {
                 stack: stack.to_owned(),
                 entry,
             });
@@ -143,11 +149,11 @@ impl Journal {
     }
 }
 
-fn read_entry(path: &Path) -> Result<Entry> {
-    let entry: Entry = serde_json::from_slice(&fs::read(path)?)?;
+fn read_entry(path: &Path) -> Result<JournalEntry> {
+    let entry: JournalEntry = serde_json::from_slice(&fs::read(path)?)?;
     if entry.format_version != FORMAT_VERSION {
         bail!(
-            "its format is version {}, this program knows {FORMAT_VERSION}",
+            "its format version is {}, but this program knows only version {FORMAT_VERSION}",
             entry.format_version
         );
     }
@@ -158,8 +164,8 @@ fn read_entry(path: &Path) -> Result<Entry> {
 mod tests {
     use super::*;
 
-    fn entry(stack: &str) -> Entry {
-        Entry {
+    fn entry(stack: &str) -> JournalEntry {
+        JournalEntry {
             format_version: FORMAT_VERSION,
             stack: stack.to_owned(),
             project: stack.to_owned(),
@@ -173,21 +179,21 @@ mod tests {
             stop_timeout_secs: None,
             start_timeout_secs: 180,
             since: ZonedDateTime::now(),
-            step: Step::Stopping,
+            step: StopProgress::Stopping,
             containers: vec![],
         }
     }
 
     #[test]
-    fn entries_are_kept_per_stack_and_removed_one_by_one() {
+    fn each_stack_has_one_entry_that_is_removed_alone() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(dir.path()).unwrap();
         assert!(journal.found().unwrap().is_empty());
         journal.write(&entry("web")).unwrap();
         journal.write(&entry("db")).unwrap();
         journal
-            .write(&Entry {
-                step: Step::Stopped,
+            .write(&JournalEntry {
+                step: StopProgress::Stopped,
                 ..entry("db")
             })
             .unwrap();
@@ -196,14 +202,20 @@ mod tests {
             .iter()
             .map(|f| (&*f.stack, f.entry.as_ref().unwrap().step))
             .collect();
-        assert_eq!(seen, [("db", Step::Stopped), ("web", Step::Stopping)]);
+        assert_eq!(
+            seen,
+            [
+                ("db", StopProgress::Stopped),
+                ("web", StopProgress::Stopping)
+            ]
+        );
         journal.remove("db").unwrap();
         journal.remove("db").unwrap();
         assert_eq!(journal.found().unwrap().len(), 1);
     }
 
     #[test]
-    fn a_journal_that_does_not_parse_is_an_error_of_its_stack() {
+    fn a_journal_that_does_not_parse_is_an_error_of_its_stack_alone() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(dir.path()).unwrap();
         journal.write(&entry("db")).unwrap();
@@ -219,7 +231,7 @@ mod tests {
             assert!(found[0].entry.is_ok());
             let message = format!("{:#}", found[1].entry.as_ref().unwrap_err());
             assert!(
-                message.contains("the stack may be down; start by hand"),
+                message.contains("the stack may be down: start by hand"),
                 "{message}"
             );
             assert!(message.contains("recover --forget web"), "{message}");

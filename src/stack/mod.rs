@@ -1,9 +1,9 @@
-//! What a stack is on this host, what of it an archive covers, who writes to
-//! it, and how it is stopped and started.
+//! A stack on this host: what runs, what an archive of it covers, what else writes
+//! to its data, and how it is stopped and started.
 
 pub mod coverage;
+pub mod driver;
 pub mod journal;
-pub mod lifecycle;
 pub mod quiet;
 pub mod running;
 pub mod survey;

@@ -1,4 +1,7 @@
-//! What ran before a stop, so that exactly that is started again.
+//! The containers that ran before a stop, so that exactly these are started
+//! again.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,52 +12,55 @@ use crate::engine::{Container, Dependency, Health, Status};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WasRunning {
-    /// Good while the container exists; `service` and `number` name its
-    /// successor when it was made anew.
+    /// Valid while the container exists. If Compose recreates it, `service` and
+    /// `number` identify the new one.
     pub id: String,
     pub name: String,
     pub service: String,
     pub number: u32,
     pub depends_on: Vec<Dependency>,
     pub joins: Vec<String>,
-    pub before: Before,
+    pub before: StateBefore,
     pub stop_timeout_secs: u64,
 }
 
-/// What "as it was before" means for a container, and so when its start is
-/// confirmed.
+/// The state of a container before the stop. Its start is confirmed when it is
+/// in that state again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Before {
-    /// It has a health check that did not fail: started when healthy.
+pub enum StateBefore {
+    /// It has a health check that did not fail. Its start is confirmed when it is
+    /// healthy.
     Healthy,
-    /// No health check, or one that failed: started when it runs.
+    /// It has no health check, or one that failed. Its start is confirmed when it
+    /// runs.
     Running,
     Paused,
-    /// It was in a restart loop: nothing more than the start can be asked of it.
+    /// It was in a restart loop. A start is all that can be expected of it.
     Restarting,
-    /// A job that others wait for: started when it has ended without an error.
+    /// It is a job that others wait for. Its start is confirmed when it has ended
+    /// without an error.
     Ended,
 }
 
 impl WasRunning {
-    /// `None` for a container that does not run.
+    /// Records a container that runs; `None` if it does not run.
     pub fn of(container: &Container) -> Option<WasRunning> {
         let before = match (container.status, container.health) {
             (Status::Stopped, _) => return None,
-            (Status::Paused, _) => Before::Paused,
-            (Status::Restarting, _) => Before::Restarting,
+            (Status::Paused, _) => StateBefore::Paused,
+            (Status::Restarting, _) => StateBefore::Restarting,
             (Status::Running, _) if is_between_restarts(container, Timestamp::now()) => {
-                Before::Restarting
+                StateBefore::Restarting
             }
-            (Status::Running, Some(Health::Healthy | Health::Starting)) => Before::Healthy,
-            (Status::Running, _) => Before::Running,
+            (Status::Running, Some(Health::Healthy | Health::Starting)) => StateBefore::Healthy,
+            (Status::Running, _) => StateBefore::Running,
         };
-        Some(WasRunning::to_be(container, before))
+        Some(WasRunning::with_state(container, before))
     }
 
-    /// A container that is to be as `before` says.
-    pub fn to_be(container: &Container, before: Before) -> WasRunning {
+    /// Records a container and the state that it is to reach.
+    pub fn with_state(container: &Container, before: StateBefore) -> WasRunning {
         WasRunning {
             id: container.id.clone(),
             name: container.name.clone(),
@@ -67,20 +73,23 @@ impl WasRunning {
         }
     }
 
-    fn is(&self, container: &Container) -> bool {
+    fn matches(&self, container: &Container) -> bool {
         self.id == container.id
             || (self.service == container.service
                 && self.number == container.number
                 && !container.one_off)
     }
 
-    /// The container this was, or the one that took its place. `containers` are
-    /// those of the project.
+    /// Finds the same container, or the one that has replaced it. `containers`
+    /// must be of the same project, because other projects may have services of
+    /// the same names.
     pub fn find<'a>(&self, containers: &'a [Container]) -> Option<&'a Container> {
         let by_id = containers.iter().find(|c| c.id == self.id);
-        by_id.or_else(|| containers.iter().find(|c| self.is(c)))
+        by_id.or_else(|| containers.iter().find(|c| self.matches(c)))
     }
 
+    /// Whether the other container must be up before this one, because of a
+    /// dependency between their services or a shared namespace.
     pub fn needs(&self, other: &WasRunning) -> bool {
         self.id != other.id
             && (self.joins.contains(&other.id)
@@ -88,9 +97,45 @@ impl WasRunning {
     }
 }
 
-/// Whether it runs only until it ends again. A container that has run for ten
-/// seconds is no longer taken for one that keeps ending (Docker's restart
-/// manager does the same).
+#[cfg(test)]
+impl WasRunning {
+    /// A running container that depends on services, each with a condition, and
+    /// joins a namespace of other services.
+    pub fn example(service: &str, depends_on: &[(&str, &str)], joins: &[&str]) -> WasRunning {
+        WasRunning {
+            id: format!("id-{service}"),
+            name: format!("p-{service}-1"),
+            service: service.to_owned(),
+            number: 1,
+            depends_on: depends_on
+                .iter()
+                .map(|(service, condition)| Dependency {
+                    service: (*service).to_owned(),
+                    condition: (*condition).to_owned(),
+                })
+                .collect(),
+            joins: joins
+                .iter()
+                .map(|service| format!("id-{service}"))
+                .collect(),
+            before: StateBefore::Running,
+            stop_timeout_secs: 10,
+        }
+    }
+}
+
+/// Counts the containers of each service.
+pub fn replicas(containers: &[WasRunning]) -> BTreeMap<String, usize> {
+    let mut replicas = BTreeMap::new();
+    for was in containers {
+        *replicas.entry(was.service.clone()).or_default() += 1;
+    }
+    replicas
+}
+
+/// Whether a running container is in a restart loop. A container that has run
+/// for ten seconds is no longer taken for one that keeps ending; Docker's restart
+/// manager has the same limit.
 fn is_between_restarts(container: &Container, now: Timestamp) -> bool {
     let started: Option<Timestamp> = container.started_at.parse().ok();
     container.restart_count > 0
@@ -102,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container_that_keeps_ending_is_known_while_it_runs_for_a_moment() {
+    fn a_restart_loop_is_recognised_while_the_container_runs_for_a_moment() {
         let started: Timestamp = "2026-11-24T03:00:00.5Z".parse().unwrap();
         let container = |restart_count: u64| {
             Container::from_json(serde_json::json!({

@@ -1,5 +1,5 @@
-//! Looks at a stack, changing nothing: which project it is, what runs, what
-//! there is to archive.
+//! Looks at a stack and changes nothing: which Compose project it is, what runs,
+//! and what is to be archived.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,22 +11,23 @@ use crate::engine::{self, ComposeConfig, ComposeProject, Container, Image, Volum
 use crate::outcome::MountCoverage;
 use crate::scan::Source;
 use crate::stack::coverage::{self, Mounts, Tree};
-use crate::stack::running::{Before, WasRunning};
+use crate::stack::running::{StateBefore, WasRunning};
 use crate::sys::paths::without_symlinks;
 
-/// What a stack is at this moment.
+/// A stack as it is at this moment.
 #[derive(Debug)]
 pub struct Survey {
-    /// With the project's name filled in.
+    /// The configured options, with the project's name filled in.
     pub compose: ComposeProject,
     pub project: String,
     /// `None` when the compose file cannot be read.
     pub config: Option<ComposeConfig>,
     /// All containers of the project's services, running or not.
     pub containers: Vec<Container>,
-    /// With the numbers they will have when they are started again.
+    /// The containers that run, with the replica numbers that they will have when
+    /// they are started again.
     pub running: Vec<WasRunning>,
-    /// As configured, or `stop` where `down` could not be undone.
+    /// The configured method, or `stop` where that method is not possible.
     pub stop_method: StopMethod,
     pub trees: Vec<Tree>,
     pub volumes: Vec<Volume>,
@@ -36,13 +37,13 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Names of the services that run, each once, sorted.
+    /// Returns the names of the services that run, each once, sorted.
     pub fn services(&self) -> Vec<String> {
         let services: BTreeSet<&String> = self.running.iter().map(|was| &was.service).collect();
         services.into_iter().cloned().collect()
     }
 
-    /// The trees that are to be archived, as handles.
+    /// Opens the trees that are to be archived.
     pub fn open_sources(&self) -> Result<Vec<Source>> {
         let trees = self.trees.iter();
         trees
@@ -50,9 +51,11 @@ impl Survey {
             .collect()
     }
 
+    /// Looks at a stack.
+    ///
     /// # Errors
-    /// When it cannot be told which project is meant, or something that must
-    /// be archived cannot be.
+    /// When it is not clear which project is meant, or something that must be
+    /// archived cannot be read.
     pub fn of(stack: &StackPlan) -> Result<Survey> {
         let mut warnings = Vec::new();
         if !stack.dir().is_dir() {
@@ -63,12 +66,12 @@ impl Survey {
         }
         engine::refuse_podman()?;
         let config = stack.compose.config();
-        let everywhere = engine::compose_containers(None)?;
+        let all_containers = engine::compose_containers(None)?;
         let named = config.as_ref().ok().map(|config| config.name.as_str());
-        let project = find_project(&stack.compose, named, &everywhere)?;
+        let project = find_project(&stack.compose, named, &all_containers)?;
         let (project, config) = match (project, config) {
             (Some(project), Ok(config)) if config.name == project => (project, Some(config)),
-            // The file speaks of another project than the one that runs.
+            // The project that runs has another name than the one in the file.
             (Some(project), Ok(_)) => {
                 let named = ComposeProject {
                     name: Some(project.clone()),
@@ -78,7 +81,7 @@ impl Survey {
             }
             (Some(project), Err(error)) => {
                 warnings.push(format!(
-                    "the compose file cannot be read, what runs is taken from its containers: \
+                    "cannot read the compose file, so the stack is known by its containers only: \
                      {error:#}"
                 ));
                 (project, None)
@@ -86,7 +89,7 @@ impl Survey {
             (None, Ok(config)) => (config.name.clone(), Some(config)),
             (None, Err(error)) => return Err(error),
         };
-        let containers: Vec<Container> = everywhere
+        let containers: Vec<Container> = all_containers
             .into_iter()
             .filter(|c| c.project == project)
             .collect();
@@ -130,13 +133,18 @@ impl Survey {
     }
 }
 
-/// Which project a stack is: as configured; else the one that runs from its
-/// directory; else the name Compose gives it. `None` when nothing is there to
-/// tell it: no container, and no name that Compose gives it.
+/// Finds a stack's project: the configured one, else the one that runs from its
+/// directory, else `named`, the name that Compose would give it, else the one
+/// that has stopped containers from its directory. `None` if there is none of
+/// these.
+///
+/// # Errors
+/// When several projects run from the directory, or the project runs from
+/// another directory.
 pub fn find_project(
     compose: &ComposeProject,
     named: Option<&str>,
-    everywhere: &[Container],
+    all_containers: &[Container],
 ) -> Result<Option<String>> {
     if let Some(name) = &compose.name {
         return Ok(Some(name.clone()));
@@ -147,12 +155,12 @@ pub fn find_project(
         containers.map(|c| c.project.clone()).collect()
     };
     let runs = |c: &&Container| WasRunning::of(c).is_some();
-    let running_here = names(&mut everywhere.iter().filter(from_here).filter(runs));
+    let running_here = names(&mut all_containers.iter().filter(from_here).filter(runs));
     let project = match (running_here.len(), named) {
         (0, Some(name)) => name.to_owned(),
         (0, None) => {
-            // Nothing runs: a stopped stack may still tell its name.
-            let here = names(&mut everywhere.iter().filter(from_here));
+            // Nothing runs, but stopped containers have the project's name, too.
+            let here = names(&mut all_containers.iter().filter(from_here));
             match here.into_iter().next() {
                 Some(name) => name,
                 None => return Ok(None),
@@ -165,25 +173,26 @@ pub fn find_project(
             running_here.into_iter().collect::<Vec<_>>().join(", ")
         ),
     };
-    // Compose would take a project of the same name for this one, and so
-    // another stack would be stopped.
-    let stranger = everywhere
+    // Another stack would be stopped: to Compose, a project of the same name is
+    // the same project.
+    let other = all_containers
         .iter()
         .filter(|c| c.project == project && runs(c))
         .find(|c| without_symlinks(&c.working_dir) != dir);
-    if let Some(stranger) = stranger {
+    if let Some(other) = other {
         bail!(
-            "project {project} runs from {}, not from {}: set `project` to say that it is the \
-             one that is meant",
-            stranger.working_dir.display(),
+            "project {project} runs from {}, not from {}: if it is meant nevertheless, set \
+             `project`",
+            other.working_dir.display(),
             compose.dir.display()
         );
     }
     Ok(Some(project))
 }
 
-/// `down` removes containers, and only `up` can make them anew: it needs a
-/// compose file that knows every service that runs.
+/// Returns the configured stop method if it is possible, else `stop`. `down`
+/// removes containers. Only `up` can recreate them, and for that the compose file
+/// must have every service that runs.
 fn stop_method(
     stack: &StackPlan,
     config: Option<&ComposeConfig>,
@@ -199,7 +208,7 @@ fn stop_method(
     let knows = |service: &String| config.is_some_and(|c| c.services.contains_key(service));
     if let Some(unknown) = running.iter().find(|was| !knows(&was.service)) {
         warnings.push(format!(
-            "stopped by `stop`, not `down`: the compose file does not have service {}",
+            "stopped by `stop` instead of `down`: the compose file does not have service {}",
             unknown.service
         ));
         return StopMethod::Stop;
@@ -217,20 +226,24 @@ fn stop_method(
     StopMethod::Down
 }
 
-/// The Engine pauses no container that waits for its restart.
+/// Returns `pause`, or `stop` if a container is in a restart loop: the Engine
+/// pauses no container that waits for its restart.
 fn pause_or_stop(running: &[WasRunning], warnings: &mut Vec<String>) -> StopMethod {
-    let restarting = running.iter().find(|was| was.before == Before::Restarting);
+    let restarting = running
+        .iter()
+        .find(|was| was.before == StateBefore::Restarting);
     let Some(restarting) = restarting else {
         return StopMethod::Pause;
     };
     warnings.push(format!(
-        "stopped by `stop`, not `pause`: {} keeps restarting",
+        "stopped by `stop` instead of `pause`: {} keeps restarting",
         restarting.name
     ));
     StopMethod::Stop
 }
 
-/// Compose runs these hooks around its own stop and start only.
+/// Warns of services with hooks, because Compose runs these only around its own
+/// stop and start.
 fn hook_warnings(config: &ComposeConfig, running: &[WasRunning]) -> Vec<String> {
     let services = config.services.iter().filter(|(name, service)| {
         running.iter().any(|was| was.service == **name)
@@ -242,7 +255,8 @@ fn hook_warnings(config: &ComposeConfig, running: &[WasRunning]) -> Vec<String> 
     services.map(warning).collect()
 }
 
-/// `up` numbers a service's containers from 1, whichever of them ran before.
+/// Numbers the containers of each service from 1, as `up` does, whatever their
+/// numbers were before.
 fn number_from_one(containers: &mut [WasRunning]) {
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();
     for container in containers {

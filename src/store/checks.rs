@@ -1,12 +1,15 @@
-//! What is known of an archive beyond what it says itself: when it was
-//! verified and drilled, and what came of it. Lies beside the archive.
+//! The results of the last verify and the last drill of an archive. They are
+//! kept in a sidecar of the archive.
 
 use anyhow::{Context, Result};
 use jiff::ZonedDateTime;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{ArchiveName, Beside, Store};
+use super::archive_name::ArchiveName;
+use super::directory::Store;
+use super::sidecar::Sidecar;
 
+/// The last check of each kind; `None` where there was none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Checks {
@@ -14,15 +17,17 @@ pub struct Checks {
     pub drilled: Option<Check>,
 }
 
+/// One check of one archive.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Check {
     pub time: ZonedDateTime,
-    /// Empty when all is well.
+    /// Empty if the check found nothing wrong.
     pub problems: Vec<String>,
 }
 
 impl Check {
+    /// Returns a check that has just ended.
     pub fn now(problems: &[String]) -> Check {
         Check {
             time: ZonedDateTime::now(),
@@ -32,20 +37,28 @@ impl Check {
 }
 
 impl Checks {
+    /// Reads the checks of an archive.
+    ///
+    /// # Errors
+    /// When the sidecar cannot be read or parsed.
     pub fn of(store: &Store, archive: &ArchiveName) -> Result<Checks> {
-        match store.read_beside(archive, Beside::Checks)? {
-            Some(json) => {
-                serde_json::from_slice(&json).context("understand the checks of an archive")
-            }
+        match store.read_sidecar(archive, Sidecar::Checks)? {
+            Some(json) => serde_json::from_slice(&json)
+                .with_context(|| format!("cannot parse the checks of the archive {archive}")),
             None => Ok(Checks::default()),
         }
     }
 
+    /// Replaces the checks of an archive. The lock must be held.
+    ///
+    /// # Errors
+    /// When the sidecar cannot be written.
     pub fn write(&self, store: &Store, archive: &ArchiveName) -> Result<()> {
         let json = serde_json::to_vec_pretty(self)?;
-        store.write_beside(archive, Beside::Checks, |out| out.write_all(&json))
+        store.write_sidecar(archive, Sidecar::Checks, |out| out.write_all(&json))
     }
 
+    /// Returns whether the last verify found damage.
     pub fn is_damaged(&self) -> bool {
         self.verified
             .as_ref()

@@ -3,12 +3,17 @@
 use anyhow::Result;
 use jiff::civil::DateTime;
 
+use super::archives::StoredArchive;
+use super::directory::Store;
+use super::retention::{self, Candidate, Decision};
 use crate::config::Retention;
 use crate::outcome::{PrunedStack, RemovedArchive};
-use crate::store::retention::{self, Candidate, Decision};
-use crate::store::{Store, StoredArchive};
 
-/// Every archive of a stack, oldest first, with what becomes of it.
+/// Returns every archive of a stack, oldest first, and whether the policy keeps
+/// it.
+///
+/// # Errors
+/// When the archives cannot be listed.
 pub fn decisions(
     store: &Store,
     policy: &Retention,
@@ -20,15 +25,15 @@ pub fn decisions(
         .iter()
         .map(|archive| Candidate {
             name: &archive.name,
-            complete: archive.is_good(),
+            is_good: archive.is_good(),
         })
         .collect();
     let decisions = retention::decide(&candidates, policy, now);
     Ok(archives.into_iter().zip(decisions).collect())
 }
 
-/// Removes what the policy does not keep; goes on after an archive that
-/// cannot be removed. `now` is local time.
+/// Removes the archives that the policy does not keep. An archive that cannot
+/// be removed does not end it. `now` is local time.
 pub fn prune(store: &Store, policy: &Retention, stack: &str, now: DateTime) -> PrunedStack {
     let mut pruned = PrunedStack {
         stack: stack.to_owned(),

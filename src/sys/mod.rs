@@ -10,3 +10,4 @@ pub mod priority;
 pub mod process;
 pub mod progress;
 pub mod signals;
+pub mod state_file;

@@ -163,7 +163,7 @@ fn an_engine_that_dies_during_the_stop_is_waited_for_and_all_is_up_again() {
     let ended = scene.run_with_engine_killed_at("stop").expect_status(2);
     let failures = failures(&scene, &ended.json());
     assert!(
-        failures.contains("Cannot connect to the Docker daemon"),
+        failures.contains("cannot connect to the Docker Engine"),
         "{failures}"
     );
     scene.assert_up();

@@ -139,7 +139,7 @@ fn a_disk_that_fills_up_after_the_draft_costs_the_archive_at_most() {
     let json: Value = serde_json::from_str(&ended.stdout).unwrap();
     let reason = &scene.stack.outcome(&json)["capture"]["reason"];
     assert_eq!(
-        reason, "no room for what changed beside the draft",
+        reason, "there is no room for the changed data beside the draft",
         "{json}"
     );
 }

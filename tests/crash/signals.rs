@@ -178,7 +178,7 @@ fn one_signal_while_it_waits_for_health_lets_the_stack_be_finished() {
     // It was not read back, and that is told.
     let is_told = |json: &Value| {
         let warnings = stack.outcome(json)["warnings"].to_string();
-        warnings.contains("no sums lie beside it")
+        warnings.contains("the archive has no sums file")
     };
     assert!(is_told(&json), "{json}");
     assert!(!archive.with_extension("sums").exists());

@@ -1,5 +1,5 @@
 //! Archives that are never changed must be restored for ever, by this program
-//! and, those of format version 1, by plain tar as the README has it.
+//! and, those of format version 1, by plain tar as docs/restore.md has it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -65,11 +65,14 @@ fn frozen_archives_are_restored() {
 
 #[test]
 #[ignore = "needs root; run scripts/test"]
-fn frozen_archives_are_restored_by_plain_tar_as_the_readme_says() {
-    let readme =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+fn frozen_archives_are_restored_by_plain_tar_as_documented() {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/restore.md");
+    let document = fs::read_to_string(document).unwrap();
     let command = "tar -xpf \"$archive\" --xattrs --xattrs-include='*' --acls --numeric-owner -C";
-    assert!(readme.contains(command), "the README no longer says so");
+    assert!(
+        document.contains(command),
+        "docs/restore.md no longer says so"
+    );
     let dir = tempfile::tempdir().unwrap();
     let script = format!("{command} . frozen");
     let mut sh = Command::new("sh");

@@ -1,5 +1,5 @@
-//! Whole stacks restored by a person who has nothing but the README, `tar` and
-//! `docker`: its very commands are run, with other names.
+//! Whole stacks restored by a person who has nothing but docs/restore.md, `tar`
+//! and `docker`: its very commands are run, with other names.
 
 use std::fs;
 use std::path::Path;
@@ -9,15 +9,15 @@ use crate::common::mixed::Mixed;
 use crate::common::shop::Shop;
 use crate::common::{Place, Stack, output};
 
-/// The README's commands, and what its example is called.
+/// The commands of docs/restore.md.
 fn commands() -> String {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(readme).unwrap();
-    let after = readme.split("To restore by hand").nth(1).unwrap();
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/restore.md");
+    let document = fs::read_to_string(document).unwrap();
+    let after = document.split("To restore by hand").nth(1).unwrap();
     let block = after.split("```").nth(1).unwrap();
     let commands = block.strip_prefix("console\n").unwrap();
     for word in [EXAMPLE.archive, EXAMPLE.dir, EXAMPLE.volume, EXAMPLE.bind] {
-        assert!(commands.contains(word), "the README has no {word}");
+        assert!(commands.contains(word), "docs/restore.md has no {word}");
     }
     commands.to_owned()
 }
@@ -70,7 +70,7 @@ fn restore_by_hand(place: &Place, stack: &Stack, volumes: &[&str], binds: &[&Pat
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn databases_come_back_by_the_commands_of_the_readme() {
+fn databases_come_back_by_the_documented_commands() {
     let shop = Shop::new();
     let restore = || restore_by_hand(&shop.place, &shop.stack, &["db", "cache"], &[]);
     shop.spoil();
@@ -86,7 +86,7 @@ fn databases_come_back_by_the_commands_of_the_readme() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_mix_of_volumes_and_binds_comes_back_by_the_commands_of_the_readme() {
+fn a_mix_of_volumes_and_binds_comes_back_by_the_documented_commands() {
     let mixed = Mixed::new();
     let outside = mixed.place.path("outside");
     let binds = [outside.join("dir"), outside.join("secret")];

@@ -92,7 +92,10 @@ fn a_drill_of_all_that_is_ended_by_a_signal_tells_and_notes_what_was_done() {
         assert_eq!(all[i]["problems"], json!([]), "{all}");
     }
     let log = fs::read_to_string(place.path("log")).unwrap();
-    assert!(log.contains("mail what came of the drills"), "{log}");
+    assert!(
+        log.contains("cannot mail the results of the drills"),
+        "{log}"
+    );
     let list = || {
         output(&mut place.program(&["list", "--json"]))
             .expect_status(0)

@@ -170,7 +170,7 @@ fn a_warning_goes_through_exim_though_only_failures_are_asked_for() {
         subject.starts_with("[TAG] SUCCESS (1 warning): "),
         "{subject}"
     );
-    assert_contains(&body, "is damaged, verify found");
+    assert_contains(&body, "verify found");
 }
 
 #[test]

@@ -366,8 +366,14 @@ fn what_is_no_archive_of_one_stack_is_refused_and_nothing_is_touched() {
             &["unknown", "--from", good],
             "no stack unknown is configured",
         ),
-        (&[good, "--from", good], "--from FILE is for a stack"),
-        (&["web@2024", "--from", good], "--from FILE is for a stack"),
+        (
+            &[good, "--from", good],
+            "--from FILE needs the name of a stack",
+        ),
+        (
+            &["web@2024", "--from", good],
+            "--from FILE needs the name of a stack",
+        ),
     ] {
         let stderr = restore(args);
         assert!(stderr.contains(said), "{said}: {stderr}");
@@ -392,7 +398,7 @@ fn what_is_no_archive_of_one_stack_is_refused_and_nothing_is_touched() {
     let archive = old.place.archive(&other.name);
     refuses(
         archive.to_str().unwrap(),
-        &format!("is of stack {}", other.name),
+        &format!("belongs to the stack {}", other.name),
     );
     assert!(old.is_changed());
     assert_eq!((old.stack.ids(), old.row().as_str()), (ids, "changed"));

@@ -76,7 +76,7 @@ fn a_damaged_archive_is_named_marked_and_no_longer_the_newest_good_one() {
     };
     let keep = json!({"retention": null});
     place.config(json!([{"name": stack.name}]), keep);
-    assert!(warnings().contains("20200103_000000.tar is damaged, verify found on"));
+    assert!(warnings().contains("20200103_000000.tar damaged on"));
     // Repaired, it counts again.
     fs::copy(&archives[1], &archives[2]).unwrap();
     output(&mut place.program(&["verify", archives[2].to_str().unwrap()])).expect_status(0);

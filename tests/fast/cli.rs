@@ -170,7 +170,7 @@ fn a_configuration_that_is_missing_or_no_json_is_named() {
         assert!(
             ended
                 .stderr
-                .contains("no configuration: give --config FILE, make"),
+                .contains("there is no configuration: create /etc"),
             "{}",
             ended.stderr
         );
@@ -189,7 +189,7 @@ fn what_the_values_mean_is_blamed_on_their_file_too() {
     let ended = check(&place, json!(["a", "a"]), json!({})).expect_status(1);
     let file = place.path("config.json");
     let expected = format!(
-        "error: config {}: stack a is configured twice",
+        "error: cannot use the configuration {}: stack a is configured twice",
         file.display()
     );
     assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
@@ -339,7 +339,10 @@ fn a_time_that_is_none_picks_no_archive() {
         assert!(ended.stderr.contains(said), "{what}: {}", ended.stderr);
     };
     for time in ["yesterday", "latest", "-", "2026-11-24x"] {
-        refused(&format!("web@{time}"), "is no time: give the first digits");
+        refused(
+            &format!("web@{time}"),
+            "is not a time: give its first digits",
+        );
     }
     for what in ["web", "web@2026-11-24T03", "web@20261124_0315"] {
         refused(what, "there is no archive of a stack web");

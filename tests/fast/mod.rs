@@ -3,6 +3,8 @@
 mod architecture;
 mod archives;
 mod cli;
+mod documents;
+mod invariants;
 mod nixos;
 mod store;
 mod units;

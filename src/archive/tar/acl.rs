@@ -1,12 +1,15 @@
+//! POSIX access control lists: the kernel's binary form, and the text form of
+//! pax records.
+
 use std::fmt::Write;
 
-/// The text of an access control list as in `acl(5)`, short form, with numeric
-/// ids: `user::rw-,user:1000:r--,group::r--,mask::r--,other::---`.
+/// Formats an access control list in the short text form of `acl(5)`, with
+/// numeric ids: `user::rw-,user:1000:r--,group::r--,mask::r--,other::---`.
 ///
 /// `binary` is the value of a `system.posix_acl_access` or `_default`
 /// attribute: `struct posix_acl_xattr_header` and entries of
-/// `linux/posix_acl_xattr.h`, little endian. `None` if it is none of version 2
-/// or has no entries.
+/// `linux/posix_acl_xattr.h`, little endian. `None` if it is malformed, has
+/// another version than 2, or has no entries.
 pub(crate) fn to_text(binary: &[u8]) -> Option<String> {
     const VERSION: [u8; 4] = 2_u32.to_le_bytes();
     let entries = binary.strip_prefix(&VERSION)?;
@@ -38,10 +41,11 @@ pub(crate) fn to_text(binary: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// The value of the attribute that [`to_text`] made `text` of, and that other
-/// programs write: entries separated by commas or newlines, names in full or by
-/// their first letter, ids as numbers or as names of this host, a fourth field
-/// with the number (`star`), comments after `#`. `None` if it is no such text.
+/// Parses the text form into the value of the attribute. Besides the text of
+/// [`to_text`] it takes what other programs write: entries separated by commas
+/// or newlines, tags in full or by their first letter, ids as numbers or as
+/// names of this host, a fourth field with the number (`star`), comments after
+/// `#`. `None` if the text is malformed.
 pub(crate) fn to_binary(text: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(text).ok()?;
     let mut entries: Vec<(u16, u32, u16)> = Vec::new();
@@ -54,7 +58,7 @@ pub(crate) fn to_binary(text: &[u8]) -> Option<Vec<u8>> {
     if entries.is_empty() {
         return None;
     }
-    // The kernel wants them in this order: posix_acl_valid.
+    // The kernel requires this order (posix_acl_valid).
     entries.sort_unstable();
     let mut binary = 2_u32.to_le_bytes().to_vec();
     for (tag, id, permissions) in entries {
@@ -65,11 +69,11 @@ pub(crate) fn to_binary(text: &[u8]) -> Option<Vec<u8>> {
     Some(binary)
 }
 
-/// Tag, id, permissions.
+/// Parses one entry into its tag, id and permissions.
 fn entry_to_binary(entry: &str) -> Option<(u16, u32, u16)> {
     let fields: Vec<&str> = entry.split(':').map(str::trim).collect();
     let (tag, who, permissions) = match fields[..] {
-        // `mask:r--` and `other:r--` are common, too.
+        // Some programs write `mask:r--` and `other:r--`.
         [tag, permissions] => (tag, "", permissions),
         [tag, who, permissions] => (tag, who, permissions),
         [tag, _, permissions, number] => (tag, number, permissions),
@@ -140,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_acl_is_refused() {
+    fn a_malformed_acl_is_refused() {
         assert!(to_text(&binary(2, &[(1, 7, 0)])).is_some());
         assert_eq!(to_text(&binary(3, &[(1, 7, 0)])), None);
         assert_eq!(to_text(&binary(2, &[(3, 7, 0)])), None);
@@ -150,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn text_becomes_what_it_was_made_of_and_what_others_write_is_understood() {
+    fn text_is_parsed_back_also_as_other_programs_write_it() {
         let any = u32::MAX;
         let acl = binary(
             2,

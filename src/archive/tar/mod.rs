@@ -1,18 +1,27 @@
-//! The tar format: headers, pax records and ACLs, written and read. Nothing
-//! here knows stacks or the store.
+//! The tar format: headers, pax records, sparse maps and ACLs, written and
+//! read. Nothing here knows stacks or the store.
 
-pub mod acl;
-mod decode;
-pub mod encode;
+mod acl;
+pub mod entry_head;
+pub mod head;
+mod header;
+mod input;
+mod member;
 pub mod pax;
-pub mod reader;
+mod reader;
+mod records;
+mod sparse;
 mod ustar;
+
+pub use input::Input;
+pub use member::{Kind, Member};
+pub use reader::Reader;
 
 /// The unit of a tar file: POSIX.1-2017 `pax`, "ustar Interchange Format".
 pub const BLOCK_BYTES: u64 = 512;
 
-/// Where data of larger files begins, and what the whole archive is a multiple
-/// of: file system blocks, in which data can be shared.
+/// The data of larger files begins at a multiple of this, and the length of an
+/// archive is one. File systems share data in blocks of this size.
 pub const ALIGNMENT_BYTES: u64 = 4096;
 
 /// Files with at least this much stored data are aligned.

@@ -1,10 +1,12 @@
+//! Pax records: the syntax, written and read.
+
 use std::io::Write;
 
 /// Shortest record with this keyword: `12 comment=\n`.
 const COMMENT_BYTES_MIN: usize = 12;
 
-/// Appends the record `<length> <keyword>=<value>\n`, where the length counts
-/// itself (POSIX.1-2017 `pax`, "pax Extended Header").
+/// Appends the record `<length> <keyword>=<value>\n`. The length includes its
+/// own digits (POSIX.1-2017 `pax`, "pax Extended Header").
 pub(crate) fn push_record(records: &mut Vec<u8>, keyword: &[u8], value: &[u8]) {
     let length = record_bytes(keyword.len() + value.len() + 3);
     // Writing to a `Vec` cannot fail.
@@ -15,16 +17,16 @@ pub(crate) fn push_record(records: &mut Vec<u8>, keyword: &[u8], value: &[u8]) {
     records.push(b'\n');
 }
 
-/// The length of a record, given the length of all but its digits.
+/// The length of a record, given its length without the digits at its front.
 fn record_bytes(rest: usize) -> usize {
     let digits = |number: usize| number.checked_ilog10().unwrap_or(0) as usize + 1;
     let length = rest + digits(rest);
-    // With its own digits it may need one more.
+    // Adding the digits may have made the number one digit longer.
     rest + digits(length)
 }
 
-/// Appends a `comment` record, which readers ignore, of just the length that
-/// makes the records as a whole at least `at_least` bytes long.
+/// Appends a `comment` record, which readers ignore. It is just long enough for
+/// all records together to have `at_least` bytes.
 pub(crate) fn push_comment(records: &mut Vec<u8>, at_least: usize) {
     let wanted = at_least
         .saturating_sub(records.len())
@@ -34,9 +36,8 @@ pub(crate) fn push_comment(records: &mut Vec<u8>, at_least: usize) {
     let _ = writeln!(records, "{wanted} comment={:value$}", "");
 }
 
-/// Appends a number as `mtime` has it: seconds since 1970, with as many
-/// decimals as needed. `ns` counts forward from `s`, also when that is
-/// negative.
+/// Appends a time: seconds since 1970, with as many decimals as needed. `ns`
+/// counts forward from `s`, also when `s` is negative.
 pub(crate) fn push_time(records: &mut Vec<u8>, keyword: &[u8], s: i64, ns: u32) {
     let (sign, s, ns) = match (s, ns) {
         (..0, 1..) => ("-", (s + 1).unsigned_abs(), 1_000_000_000 - ns),
@@ -56,8 +57,8 @@ pub(crate) fn push_time(records: &mut Vec<u8>, keyword: &[u8], s: i64, ns: u32) 
     push_record(records, keyword, value);
 }
 
-/// The keyword for an extended attribute: `SCHILY.xattr.` and its name, in
-/// which `%` and `=` are encoded as GNU tar does (`xattr_encode_keyword`).
+/// The keyword for an extended attribute: `SCHILY.xattr.` and the name, in which
+/// `%` and `=` are encoded as in GNU tar (`xattr_encode_keyword`).
 pub(crate) fn attribute_keyword(name: &[u8]) -> Vec<u8> {
     let mut keyword = b"SCHILY.xattr.".to_vec();
     for byte in name {
@@ -70,7 +71,8 @@ pub(crate) fn attribute_keyword(name: &[u8]) -> Vec<u8> {
     keyword
 }
 
-/// The name that [`attribute_keyword`] encoded; `encoded` is without the prefix.
+/// Decodes the name of an extended attribute from a keyword without its prefix;
+/// see [`attribute_keyword`].
 pub(crate) fn attribute_name(encoded: &[u8]) -> Vec<u8> {
     let mut name = Vec::with_capacity(encoded.len());
     let mut rest = encoded;
@@ -84,9 +86,11 @@ pub(crate) fn attribute_name(encoded: &[u8]) -> Vec<u8> {
     name
 }
 
-/// The keywords and values in the body of a pax extended header. Unlike the
-/// `tar` crate's `pax_extensions` it takes values with newlines, which
-/// attributes may have. `None` comes last if the records are malformed.
+/// The keywords and values in the body of a pax extended header. The last item
+/// is `None` if the records are malformed.
+///
+/// Values may hold newlines, as those of attributes do; the `tar` crate's
+/// `pax_extensions` splits records there.
 pub fn records(mut body: &[u8]) -> impl Iterator<Item = Option<(&[u8], &[u8])>> {
     std::iter::from_fn(move || {
         if body.is_empty() {

@@ -1,14 +1,17 @@
+//! ustar headers, written with the `tar` crate, and how long a name they can
+//! hold.
+
 use tar::{EntryType, Header};
 
 use crate::archive::tar::BLOCK_BYTES;
 
-/// Of the fields for a name and for the target of a link: POSIX.1-2017 `pax`,
-/// "ustar Interchange Format".
+/// Size of the fields for a name and for the target of a link: POSIX.1-2017
+/// `pax`, "ustar Interchange Format".
 const NAME_BYTES: usize = 100;
-/// Of the field for what precedes a name.
+/// Size of the field for the directories that precede a name.
 const PREFIX_BYTES: usize = 155;
 
-/// Appends a pax extended header with `records`.
+/// Appends a pax extended header and its `records`.
 pub(crate) fn push_pax_header(base_name: &[u8], records: &[u8], out: &mut Vec<u8>) {
     let mut header = Header::new_ustar();
     set_name(&mut header, &[b"PaxHeaders/", base_name].concat());
@@ -28,35 +31,35 @@ pub(crate) fn push_pax_header(base_name: &[u8], records: &[u8], out: &mut Vec<u8
     pad(out);
 }
 
-/// Where the name and prefix fields cut `path`, which may be nowhere: at 0.
-/// `None` if it does not fit.
-fn cut_of(path: &[u8]) -> Option<usize> {
+/// Where `path` is split between the prefix and name fields; 0 if it fits in the
+/// name field alone. `None` if it does not fit.
+fn split_at(path: &[u8]) -> Option<usize> {
     if path.len() <= NAME_BYTES {
         return Some(0);
     }
-    // At a slash; what follows must fit in the name and not be empty.
+    // At a slash. The part after it must fit in the name field and must not be
+    // empty.
     (path.len() - NAME_BYTES - 1..path.len() - 1)
         .find(|at| path[*at] == b'/' && *at > 0)
         .filter(|at| *at <= PREFIX_BYTES)
 }
 
-/// Whether the name and prefix fields have room for `path`.
+/// Whether `path` fits in the prefix and name fields.
 pub(crate) fn fits_name(path: &[u8]) -> bool {
-    cut_of(path).is_some()
+    split_at(path).is_some()
 }
 
-/// Whether the field for the target of a link has room for `target`.
+/// Whether `target` fits in the field for the target of a link.
 pub(crate) fn fits_link(target: &[u8]) -> bool {
     target.len() <= NAME_BYTES
 }
 
-/// Puts `path` into the name and prefix fields; if it does not fit, as much of
-/// it as does.
+/// Writes `path` to the prefix and name fields. A path that does not fit is cut.
 pub(crate) fn set_name(header: &mut Header, path: &[u8]) {
     let Some(ustar) = header.as_ustar_mut() else {
         return;
     };
-    let name = match cut_of(path) {
+    let name = match split_at(path) {
         Some(0) => path,
         Some(at) => {
             ustar.prefix[..at].copy_from_slice(&path[..at]);
@@ -67,7 +70,8 @@ pub(crate) fn set_name(header: &mut Header, path: &[u8]) {
     ustar.name[..name.len()].copy_from_slice(name);
 }
 
-/// The same for the target of a link.
+/// Writes `target` to the field for the target of a link. One that does not fit
+/// is cut.
 pub(crate) fn set_link(header: &mut Header, target: &[u8]) {
     if let Some(ustar) = header.as_ustar_mut() {
         let fits = target.len().min(NAME_BYTES);
@@ -75,8 +79,7 @@ pub(crate) fn set_link(header: &mut Header, target: &[u8]) {
     }
 }
 
-/// Fills up to a whole block. Everything before a member's data begins at one,
-/// so the length of `out` counts from a block.
+/// Fills `out` with zeros up to a whole block. It must begin at a block.
 pub(crate) fn pad(out: &mut Vec<u8>) {
     out.resize(out.len().next_multiple_of(BLOCK_BYTES as usize), 0);
 }

@@ -1,4 +1,5 @@
-//! Every kind of damage at every kind of place is found, and named by the file.
+//! Every kind of damage at every kind of place is found, and the damaged file is
+//! named.
 
 use super::*;
 use crate::archive::verify::{Verified, verify};
@@ -24,7 +25,7 @@ impl Archive {
         fs::create_dir(&tree).unwrap();
         fs::write(tree.join("a"), vec![b'a'; 5000]).unwrap();
         fs::write(tree.join("large"), vec![b'l'; 200_000]).unwrap();
-        // Only a pax record can say its name.
+        // Its name needs a pax record.
         fs::write(tree.join("n".repeat(200)), "long").unwrap();
         fs::write(tree.join("z"), "last").unwrap();
         let path = dir.path().join("a.tar");
@@ -32,13 +33,13 @@ impl Archive {
         let inventory = scan_all(&sources);
         write_scanned(&sources, &inventory, &path);
         let good = fs::read(&path).unwrap();
-        // As the program does, with the length in it.
+        // As in a run, the manifest has the length of the archive.
         let layout = Layout::new(&inventory, &slot());
         let out = File::options().write(true).open(&path).unwrap();
         let manifest = format!(r#"{{"archiveBytes":{},"memberCount":5}}"#, good.len());
         write_manifest(&layout, &out, manifest.as_bytes()).unwrap();
         let file = File::open(&path).unwrap();
-        let sums = text_of(&Sums::of(&file, &GO_ON).unwrap());
+        let sums = text_of(&Sums::compute(&file, &GO_ON).unwrap());
         let mut reader = Reader::new(Input::File(&file)).unwrap();
         let mut members = Vec::new();
         while let Some(member) = reader.next_member().unwrap() {
@@ -66,7 +67,7 @@ impl Archive {
     }
 }
 
-/// Names what is damaged there, or the archive as a whole.
+/// Asserts that a problem was found that contains `names`.
 #[track_caller]
 fn assert_found(verified: &Verified, names: &str, what: &str) {
     let problems = verified.problems.join("\n");
@@ -76,11 +77,11 @@ fn assert_found(verified: &Verified, names: &str, what: &str) {
     );
 }
 
-/// Where an archive may be damaged.
+/// A place at which the archive is damaged.
 struct Place {
     what: &'static str,
     at: usize,
-    /// The member it belongs to, by its number and its name.
+    /// Number and name of the member that it belongs to.
     member: usize,
     name: String,
 }
@@ -117,7 +118,7 @@ impl Archive {
         self.members.iter().position(ends).unwrap()
     }
 
-    /// The files that GNU tar unpacks as they were, of one that is damaged.
+    /// Unpacks a damaged archive with GNU tar. Returns the files that are intact.
     fn unpacked_by_tar(&self, bytes: &[u8]) -> Vec<String> {
         let out = tempfile::tempdir().unwrap();
         let damaged = self.dir.path().join("damaged.tar");
@@ -128,12 +129,13 @@ impl Archive {
             .arg(&damaged)
             .arg("-C")
             .arg(out.path());
-        // It says what it skips, and fails.
+        // tar names what it skips, and fails.
         let _ = tar.output().unwrap();
         self.files_in(out.path())
     }
 
-    /// Those that this program does, until it comes to the damage.
+    /// Unpacks a damaged archive with this program, which stops at a damaged
+    /// header. Returns the files that are intact.
     fn unpacked(&self, bytes: &[u8]) -> Vec<String> {
         use crate::restore::{Archive, pick::Only, to_directory};
         let out = tempfile::tempdir().unwrap();
@@ -155,7 +157,7 @@ impl Archive {
 }
 
 #[test]
-fn damage_is_found_wherever_it_is_and_what_can_still_be_had_is_told() {
+fn damage_is_found_everywhere_and_intact_members_are_counted() {
     let archive = Archive::new();
     let good = archive.verify(&archive.good, Some(&archive.sums));
     assert!(good.problems.is_empty() && good.compared, "{good:?}");
@@ -176,7 +178,7 @@ fn damage_is_found_wherever_it_is_and_what_can_still_be_had_is_told() {
                 damage(&|bytes| bytes[at - at % 512..][..512].fill(0)),
             ),
         ];
-        // What comes later is no longer where it was.
+        // These move everything that follows.
         let displaced = [
             ("cut", damage(&|bytes| bytes.truncate(at))),
             ("delete a byte", damage(&|bytes| drop(bytes.drain(at..=at)))),
@@ -195,15 +197,15 @@ fn damage_is_found_wherever_it_is_and_what_can_still_be_had_is_told() {
         for (how, bytes, good_count) in in_place.into_iter().chain(displaced) {
             let what = format!("{how} in {}", place.what);
             if bytes == archive.good {
-                // Padding is zeros already.
+                // The padding was zeros before.
                 continue;
             }
             let verified = archive.verify(&bytes, Some(&archive.sums));
             assert_found(&verified, &place.name, &what);
             let told = format!("{good_count} of 6 members are as they were written");
             assert!(verified.notes.contains(&told), "{what}: {verified:?}");
-            // Files before it are unpacked, and by tar all that is said to be
-            // good is.
+            // This program unpacks the files before the damage. GNU tar unpacks
+            // all files that verify calls intact.
             let names = |members: &[Member]| -> Vec<String> {
                 let files = members
                     .iter()
@@ -228,7 +230,7 @@ fn damage_is_found_wherever_it_is_and_what_can_still_be_had_is_told() {
     assert_found(&verified, "bytes", "append");
     let appended = [&archive.good[..], b"more"].concat();
     let verified = archive.verify(&appended, Some(&archive.sums));
-    assert_found(&verified, "follows its end", "append more");
+    assert_found(&verified, "follows the end", "append more");
     assert_eq!(archive.unpacked(&appended).len(), 4);
 }
 
@@ -254,23 +256,23 @@ fn without_sums_the_structure_is_checked() {
     ] {
         let verified = archive.verify(&bytes, None);
         assert!(!verified.problems.is_empty(), "{what}");
-        // None are made of what is damaged.
+        // A damaged archive gets no new sums.
         assert_eq!(verified.missing_sums, None, "{what}");
         if what == "cut" {
-            let told = "the first 3 members can be had";
+            let told = "the first 3 members can be unpacked";
             let notes = &verified.notes;
             assert!(notes.iter().any(|note| note.starts_with(told)), "{notes:?}");
         }
     }
     assert_eq!(text_of(&good.missing_sums.unwrap()), archive.sums);
-    // The control: data alone is nothing that can be told without sums.
+    // The control: without sums, damaged data is not noticed.
     let mut flipped = archive.good.clone();
     flipped[at.data as usize + 10] ^= 1;
     assert!(archive.verify(&flipped, None).problems.is_empty());
 }
 
 #[test]
-fn damaged_sums_are_no_damage_of_the_archive() {
+fn damaged_sums_do_not_make_the_archive_damaged() {
     let archive = Archive::new();
     let half = archive.sums.len() / 2;
     let flipped = archive.sums.replace("large", "small");

@@ -1,10 +1,10 @@
-//! What is told to differ between an archive and what is there.
+//! Differences that are reported between an archive and a tree.
 
 use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
-use super::tree::{Extent, build};
+use super::tree::{Scope, build};
 use super::*;
 use crate::restore::diff::{Diff, Place, diff};
 use crate::restore::pick::Only;
@@ -31,10 +31,10 @@ fn set_mtime(path: &Path, tv_sec: i64, tv_nsec: i64) {
 
 #[test]
 #[ignore = "needs root; run scripts/test"]
-fn nothing_differs_from_what_was_archived_or_restored() {
+fn an_archive_equals_its_source_and_its_restored_copy() {
     let dir = tempfile::tempdir().unwrap();
     let (tree, tar) = (dir.path().join("tree"), dir.path().join("a.tar"));
-    build(&tree, Extent::Full);
+    build(&tree, Scope::Full);
     let inventory = archive(&tree, &tar);
     let same = compare(&tar, "stack", &tree, &[]).unwrap();
     assert_eq!(same.differences, []);
@@ -50,17 +50,17 @@ fn nothing_differs_from_what_was_archived_or_restored() {
     .unwrap();
     let restored = compare(&tar, "", &out, &[]).unwrap();
     assert_eq!(restored.differences, []);
-    // The manifest is a member, too.
+    // The manifest is a member as well.
     assert_eq!(restored.same_count, inventory.member_count() + 1);
-    // Nothing there is a difference.
+    // A missing tree differs in every member.
     let gone = compare(&tar, "stack", &dir.path().join("none"), &[]).unwrap();
     assert_eq!(gone.differences.len() as u64, inventory.member_count());
     assert_eq!(gone.same_count, 0);
 }
 
-/// Of a change to a tree, the lines that tell it. The times of files and
-/// directories that the change touches are put back.
-fn told(change: impl FnOnce(&Path)) -> String {
+/// Archives a tree, changes it and resets all times. Returns the lines that report
+/// the change.
+fn report_of(change: impl FnOnce(&Path)) -> String {
     let dir = tempfile::tempdir().unwrap();
     let (tree, tar) = (dir.path().join("tree"), dir.path().join("a.tar"));
     fs::create_dir_all(tree.join("sub/empty")).unwrap();
@@ -73,19 +73,19 @@ fn told(change: impl FnOnce(&Path)) -> String {
     sparse.set_len(4 << 20).unwrap();
     sparse.write_all_at(b"middle", 2 << 20).unwrap();
     xattr::set(tree.join("data"), "user.kept", b"1").unwrap();
-    let still = || {
+    let reset_times = || {
         for item in walkdir::WalkDir::new(&tree).contents_first(true) {
             let path = item.unwrap().into_path();
-            let is_left = path.ends_with("touched");
-            if !is_left {
+            let keeps_time = path.ends_with("touched");
+            if !keeps_time {
                 set_mtime(&path, 1_700_000_000, 123_456_789);
             }
         }
     };
-    still();
+    reset_times();
     archive(&tree, &tar);
     change(&tree);
-    still();
+    reset_times();
     let text = compare(&tar, "stack", &tree, &[]).unwrap().text();
     let (lines, _) = text.trim_end().rsplit_once('\n').unwrap_or(("", ""));
     lines.to_owned()
@@ -93,93 +93,98 @@ fn told(change: impl FnOnce(&Path)) -> String {
 
 #[test]
 #[ignore = "needs root; run scripts/test"]
-fn every_kind_of_difference_is_told() {
+fn every_kind_of_difference_is_reported() {
     let write =
         |tree: &Path, name: &str, content: &str| fs::write(tree.join(name), content).unwrap();
-    assert_eq!(told(|_| {}), "");
-    assert_eq!(told(|t| write(t, "new\nline", "")), "+ stack/new\\nline");
+    assert_eq!(report_of(|_| {}), "");
     assert_eq!(
-        told(|t| {
+        report_of(|t| write(t, "new\nline", "")),
+        "+ stack/new\\nline"
+    );
+    assert_eq!(
+        report_of(|t| {
             fs::create_dir(t.join("sub/dir")).unwrap();
             write(t, "sub/dir/file", "");
         }),
         "+ stack/sub/dir/\n+ stack/sub/dir/file"
     );
     assert_eq!(
-        told(|t| fs::remove_file(t.join("alone")).unwrap()),
+        report_of(|t| fs::remove_file(t.join("alone")).unwrap()),
         "- stack/alone"
     );
     assert_eq!(
-        told(|t| fs::remove_dir_all(t.join("sub")).unwrap()),
+        report_of(|t| fs::remove_dir_all(t.join("sub")).unwrap()),
         "- stack/sub/\n- stack/sub/deep\n- stack/sub/empty/"
     );
     assert_eq!(
-        told(|t| write(t, "alone", "01234")),
+        report_of(|t| write(t, "alone", "01234")),
         "~ stack/alone: size 10 -> 5"
     );
     assert_eq!(
-        told(|t| write(t, "alone", "012345678X")),
+        report_of(|t| write(t, "alone", "012345678X")),
         "~ stack/alone: content"
     );
     assert_eq!(
-        told(|t| fs::set_permissions(t.join("sub"), fs::Permissions::from_mode(0o2750)).unwrap()),
+        report_of(
+            |t| fs::set_permissions(t.join("sub"), fs::Permissions::from_mode(0o2750)).unwrap()
+        ),
         "~ stack/sub/: mode 0755 -> 2750"
     );
     assert_eq!(
-        told(|t| chown(t.join("alone"), Some(7), Some(8)).unwrap()),
+        report_of(|t| chown(t.join("alone"), Some(7), Some(8)).unwrap()),
         "~ stack/alone: owner 0:0 -> 7:8"
     );
     assert_eq!(
-        told(|t| {
+        report_of(|t| {
             fs::remove_file(t.join("alone")).unwrap();
             symlink("data", t.join("alone")).unwrap();
         }),
         "~ stack/alone: type file -> symlink"
     );
     assert_eq!(
-        told(|t| {
+        report_of(|t| {
             fs::remove_dir(t.join("sub/empty")).unwrap();
             write(t, "sub/empty", "");
         }),
         "~ stack/sub/empty: type directory -> file"
     );
     assert_eq!(
-        told(|t| {
+        report_of(|t| {
             fs::remove_file(t.join("symlink")).unwrap();
             symlink("elsewhere", t.join("symlink")).unwrap();
         }),
         "~ stack/symlink: target data -> elsewhere"
     );
     assert_eq!(
-        told(|t| {
+        report_of(|t| {
             xattr::set(t.join("data"), "user.kept", b"2").unwrap();
             xattr::set(t.join("data"), "user.new", b"").unwrap();
         }),
         "~ stack/data: attribute user.kept, attribute user.new none -> set"
     );
     assert_eq!(
-        told(|t| {
+        report_of(|t| {
             fs::remove_file(t.join("other")).unwrap();
             write(t, "other", "0123456789");
         }),
         "~ stack/other: hard link stack/linked -> none"
     );
     assert_eq!(
-        told(|t| {
+        report_of(|t| {
             fs::remove_file(t.join("linked")).unwrap();
         }),
         "- stack/linked\n~ stack/other: hard link stack/linked -> none"
     );
     assert_eq!(
-        told(|t| {
+        report_of(|t| {
             fs::remove_file(t.join("alone")).unwrap();
             fs::hard_link(t.join("data"), t.join("alone")).unwrap();
         }),
         "~ stack/alone: attribute user.kept none -> set\n\
          ~ stack/data: hard link none -> stack/alone"
     );
-    // In what the archive has as a hole, in its data, and the hole filled with
-    // zeros, which is no difference.
+    // Changes in a hole and in the data of a sparse file. A hole that is filled
+    // with zeros is not a difference.
     let fill = |at: u64, bytes: &'static [u8]| {
         move |tree: &Path| {
             let file = File::options().write(true).open(tree.join("sparse"));
@@ -187,14 +192,14 @@ fn every_kind_of_difference_is_told() {
         }
     };
     for at in [100, 2 << 20, (4 << 20) - 1] {
-        assert_eq!(told(fill(at, b"x")), "~ stack/sparse: content", "{at}");
+        assert_eq!(report_of(fill(at, b"x")), "~ stack/sparse: content", "{at}");
     }
-    assert_eq!(told(fill(1 << 20, &[0; 100_000])), "");
+    assert_eq!(report_of(fill(1 << 20, &[0; 100_000])), "");
 }
 
 #[test]
 #[ignore = "needs root; run scripts/test"]
-fn times_differ_to_the_nanosecond_and_only_what_is_asked_for_is_compared() {
+fn times_are_compared_to_the_nanosecond_and_only_in_picked_paths() {
     let dir = tempfile::tempdir().unwrap();
     let (tree, tar) = (dir.path().join("tree"), dir.path().join("a.tar"));
     fs::create_dir_all(tree.join("a")).unwrap();

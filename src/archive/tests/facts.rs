@@ -1,4 +1,4 @@
-//! What there is to know about a tree, to be compared with another one.
+//! Everything that is known about a tree, for a comparison with another one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,7 +10,7 @@ use rustix::fs::SeekFrom;
 use super::tree;
 use super::*;
 
-/// Of each path below a tree's root: aspect and value.
+/// The aspects of each path below the root of a tree, and their values.
 pub type Facts = BTreeMap<Vec<u8>, BTreeMap<&'static str, String>>;
 
 pub fn facts(root: &Path) -> Facts {
@@ -75,7 +75,7 @@ pub fn facts(root: &Path) -> Facts {
                 "system.posix_acl_access" => "acl",
                 "system.posix_acl_default" => "default acl",
                 "security.capability" => "capability",
-                // XFS has the ACLs twice.
+                // XFS lists ACLs a second time under this name.
                 name if name.starts_with("trusted.SGI_ACL_") => continue,
                 name if name.contains(['=', '%']) => "attribute with = or %",
                 name if name.starts_with("trusted.") => "trusted attributes",
@@ -99,8 +99,8 @@ fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// A hash of the blocks that are not zero, and, if the holes are worth it, the
-/// extents of the data.
+/// A hash of all blocks that are not zero, and the extents of the data if the
+/// holes are large enough to be archived.
 fn content(path: &Path, size: u64) -> (u64, Option<String>) {
     const BLOCK: u64 = 4096;
     let file = File::open(path).unwrap();
@@ -130,7 +130,7 @@ fn content(path: &Path, size: u64) -> (u64, Option<String>) {
     )
 }
 
-/// In which aspects two trees differ, but for the `ignored` ones.
+/// The aspects in which two trees differ, except for the `ignored` ones.
 pub fn differences(a: &Facts, b: &Facts, ignored: &[&str]) -> Vec<String> {
     let mut differences = Vec::new();
     let paths: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
@@ -258,7 +258,7 @@ fn the_comparison_sees_every_kind_of_difference() {
         sh("rm -rf copy x; cp -a original copy");
         sh(script);
         let found = differences(&facts(&original), &facts(&copy), &[]);
-        // Changing what a directory holds changes its time.
+        // A change in a directory also changes the time of the directory.
         let found: Vec<_> = found
             .into_iter()
             .filter(|line| {
@@ -267,7 +267,7 @@ fn the_comparison_sees_every_kind_of_difference() {
             .collect();
         assert_eq!(aspects(&found), expected, "{script}: {found:#?}");
     }
-    // Device numbers.
+    // Two devices with different numbers.
     let device = |minor: u32| {
         let at = dir.path().join(format!("device {minor}"));
         fs::create_dir(&at).unwrap();
@@ -280,5 +280,4 @@ fn the_comparison_sees_every_kind_of_difference() {
         aspects(&differences(&device(3), &device(5), &[])),
         ["device"]
     );
-    let _ = copy;
 }

@@ -1,5 +1,5 @@
-//! Archives as an attacker writes them: members made up, and real archives
-//! forged.
+//! Archives as an attacker writes them: invented members, and forged copies of
+//! real archives.
 
 use proptest::prelude::*;
 
@@ -11,10 +11,10 @@ pub struct Evil {
     pub name: Vec<u8>,
     pub kind: u8,
     pub link: Vec<u8>,
-    /// As the header says.
+    /// The size in the header, whatever the length of the data.
     pub size: u64,
     pub data: Vec<u8>,
-    /// Before it: type and body of an extended header.
+    /// Type and body of the extended headers before it.
     pub extended: Vec<(u8, Vec<u8>)>,
 }
 
@@ -71,11 +71,11 @@ pub fn header(name: &[u8], kind: u8, link: &[u8], size: u64) -> Vec<u8> {
     block[156] = kind;
     block[157..157 + link.len().min(100)].copy_from_slice(&link[..link.len().min(100)]);
     block[257..265].copy_from_slice(b"ustar\x0000");
-    put_sum(&mut block);
+    set_checksum(&mut block);
     block
 }
 
-fn put_sum(block: &mut [u8]) {
+fn set_checksum(block: &mut [u8]) {
     block[148..156].fill(b' ');
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
@@ -98,7 +98,7 @@ pub fn write(members: &[Evil]) -> Vec<u8> {
     archive
 }
 
-/// Anything that could be a member, most of it near to valid.
+/// Members of any kind, most of them nearly valid.
 pub fn any_member() -> impl Strategy<Value = Evil> {
     let part = prop::sample::select(vec![
         "a", "b", "s", "..", ".", "", "outside", "precious", "c\n",
@@ -169,10 +169,10 @@ fn is_header(block: &[u8]) -> bool {
     &block[257..262] == b"ustar"
 }
 
-/// What somebody does to an archive who then puts its check sums right.
+/// A change to an archive, after which its checksums are corrected.
 #[derive(Clone, Debug)]
 pub enum Edit {
-    /// Of the headers, and of all blocks.
+    /// Sets a byte, in a header if the flag is set, otherwise in any block.
     Byte(prop::sample::Index, bool, usize, u8),
     Kind(prop::sample::Index, u8),
     Text(prop::sample::Index, usize, &'static str),
@@ -193,7 +193,7 @@ pub fn any_edit() -> impl Strategy<Value = Edit> {
         "00000001000\0",
     ];
     let text = prop::sample::select(texts);
-    // Name, mode, size, time, target of a link, magic, prefix.
+    // Offsets of name, mode, size, time, link target, magic and prefix.
     let field = prop::sample::select(vec![0, 100, 124, 136, 157, 257, 345]);
     prop_oneof![
         4 => (at(), any::<bool>(), 0..512usize, any::<u8>())
@@ -247,7 +247,7 @@ pub fn edited(archive: &[u8], edits: &[Edit]) -> Vec<u8> {
         }
     }
     for block in blocks.iter_mut().filter(|block| is_header(block)) {
-        put_sum(block);
+        set_checksum(block);
     }
     blocks.concat()
 }

@@ -5,13 +5,14 @@ use std::io::Read;
 use proptest::prelude::*;
 
 use super::*;
-use crate::archive::tar::encode::{Scratch, render_entry, stored_bytes};
+use crate::archive::tar::entry_head::{render_head, stored_bytes};
+use crate::archive::tar::head::HeadBuffers;
 use crate::archive::tar::pax::records;
 use crate::scan::{Entry, Extent, Node};
 
 const NONE: u32 = u32::MAX;
 
-/// A child of the root: name, permissions, ids, time, and what it is.
+/// An entry in the root directory, and what it refers to.
 #[derive(Clone, Debug)]
 struct Child {
     name: Vec<u8>,
@@ -126,7 +127,8 @@ fn inventory(prefix: &[u8], children: &[Child]) -> Inventory {
     inventory
 }
 
-/// Parses what was rendered for a member with the `tar` crate and compares.
+/// Parses the head of a member with the `tar` crate and compares it with the
+/// inventory.
 fn check_parses_back(inventory: &Inventory, index: usize, header: &[u8]) {
     let entry = inventory.entries[index];
     let mut path = Vec::new();
@@ -144,7 +146,7 @@ fn check_parses_back(inventory: &Inventory, index: usize, header: &[u8]) {
         assert_eq!(header.cksum().unwrap(), sum - field + 8 * 32);
         (header, after)
     };
-    // Not by `pax_extensions`, which does not take values with newlines.
+    // The `tar` crate's `pax_extensions` splits values at newlines.
     let (mut header, after) = block();
     let mut body = &b""[..];
     if header.entry_type().is_pax_local_extensions() {
@@ -256,11 +258,11 @@ proptest! {
         prop_assert_eq!(layout.start() % 4096, 0);
         prop_assert!(layout.manifest_bytes_max() >= reserved_bytes);
         prop_assert_eq!(layout.offsets[0], layout.start());
-        let (mut scratch, mut header) = (Scratch::default(), Vec::new());
+        let (mut buffers, mut header) = (HeadBuffers::default(), Vec::new());
         for (index, entry) in inventory.entries.iter().enumerate() {
             let offset = layout.offsets[index];
             header.clear();
-            render_entry(&inventory, index, offset, &mut scratch, &mut header);
+            render_head(&inventory, index, offset, &mut buffers, &mut header);
             let stored = stored_bytes(&inventory, entry.node);
             let data = offset + header.len() as u64;
             prop_assert_eq!(offset % 512, 0);
@@ -281,7 +283,7 @@ proptest! {
     }
 
     #[test]
-    fn alignment_costs_as_little_as_can_be(
+    fn alignment_adds_as_few_blocks_as_possible(
         child in child(),
         size in 65_536..1_000_000_u64,
         blocks in 0..8_u64,
@@ -291,15 +293,15 @@ proptest! {
         let aligned = inventory(b"p", std::slice::from_ref(&child));
         child.entry.node = Node::File { bytes: 1, sparse: NONE };
         let plain = inventory(b"p", std::slice::from_ref(&child));
-        let (mut scratch, offset) = (Scratch::default(), blocks * 512);
+        let (mut buffers, offset) = (HeadBuffers::default(), blocks * 512);
         let mut length = |inventory| {
             let mut header = Vec::new();
-            render_entry(inventory, 1, offset, &mut scratch, &mut header);
+            render_head(inventory, 1, offset, &mut buffers, &mut header);
             header.len() as u64
         };
         let (aligned, plain) = (length(&aligned), length(&plain));
-        // Less than a whole alignment more; twice that only if one block is
-        // missing and there are no records that could grow by one.
+        // The head grows by less than one alignment. It grows by more only if one
+        // block is missing and there are no records that a block can be added to.
         let limit = if plain == 512 { 4096 + 512 } else { 4096 };
         prop_assert!(aligned - plain < limit + 1 && (aligned - plain != 4096), "{aligned} {plain}");
     }

@@ -1,5 +1,5 @@
-//! Archives as a whole: written from real trees, read by the tar
-//! implementations people have.
+//! Whole archives: written from real trees, and read by common tar
+//! implementations.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -7,20 +7,20 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use super::{Layout, ManifestSlot, is_complete, read_manifest, write_manifest, write_members};
-use super::{Reading, WriteSummary};
+use super::{ReadOptions, WriteSummary};
 use crate::scan::{Exclude, Inventory, Source, scan};
 
 mod damage;
 mod differs;
 mod facts;
-mod foreign;
 mod forge;
 mod hostile;
 mod layout;
+mod manifest;
+mod moves;
 mod order;
 mod races;
 mod readers;
-mod relocate;
 mod restored;
 mod tools;
 mod tree;
@@ -41,8 +41,8 @@ fn sources(tree: &Path) -> Vec<Source> {
     vec![Source::open("stack", tree).unwrap()]
 }
 
-fn reading<'a>(sources: &'a [Source], cancel: &'a AtomicBool) -> Reading<'a> {
-    Reading {
+fn reading<'a>(sources: &'a [Source], cancel: &'a AtomicBool) -> ReadOptions<'a> {
+    ReadOptions {
         sources,
         cancel,
         is_live: false,
@@ -54,7 +54,7 @@ fn scan_all(sources: &[Source]) -> Inventory {
     scan(sources, &Exclude::new(&[]).unwrap(), false, &GO_ON).unwrap()
 }
 
-/// Writes what `sources` held when they were scanned to `path`.
+/// Writes an archive of the scanned `sources` to `path`.
 fn write_scanned(sources: &[Source], inventory: &Inventory, path: &Path) -> WriteSummary {
     let layout = Layout::new(inventory, &slot());
     let out = File::create(path).unwrap();

@@ -7,11 +7,11 @@ use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use proptest::prelude::*;
 
 use super::tools::run;
-use super::tree::{Extent, build};
+use super::tree::{Scope, build};
 use super::*;
 use crate::archive::write::render::Renderer;
 
-/// The members of an archive: path, and where its data begins, how long it is.
+/// The members of an archive: path, offset of the data, and its length.
 fn members(path: &Path) -> Vec<(Vec<u8>, u64, u64)> {
     let mut archive = tar::Archive::new(File::open(path).unwrap());
     let members = archive.entries().unwrap().map(|entry| {
@@ -30,8 +30,9 @@ fn members(path: &Path) -> Vec<(Vec<u8>, u64, u64)> {
 fn the_same_tree_gives_the_same_bytes_in_whatever_order_it_was_made() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
-    build(&tree, Extent::Full);
-    // Copied backwards: other inodes, other order in the directories.
+    build(&tree, Scope::Full);
+    // A copy in reverse order has other inodes, and another order in the
+    // directories.
     let script = "mkdir copy
         cd tree && find . -mindepth 1 ! -type s -print0 | sort -rz > ../list
         tar --null --no-recursion --xattrs --xattrs-include='*' --acls --sparse \
@@ -54,8 +55,11 @@ fn the_same_tree_gives_the_same_bytes_in_whatever_order_it_was_made() {
         let names = found.iter().map(|found| found.file_name());
         names.collect::<Vec<_>>()
     };
-    assert_ne!(order("tree"), order("copy"), "the copy is no test");
-    // Which of several links is the first must not depend on the order either.
+    assert_ne!(
+        order("tree"),
+        order("copy"),
+        "the copy has the same order as the tree"
+    );
     archive(&tree, &dir.path().join("a.tar"));
     archive(&dir.path().join("copy"), &dir.path().join("b.tar"));
     let (a, b) = (
@@ -77,9 +81,9 @@ fn the_same_tree_gives_the_same_bytes_in_whatever_order_it_was_made() {
 fn members_are_sorted_and_a_directory_comes_before_what_it_holds() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
-    build(&tree, Extent::Full);
+    build(&tree, Scope::Full);
     archive(&tree, &dir.path().join("a.tar"));
-    // Read by GNU tar, because the `tar` crate does not know sparse names.
+    // GNU tar lists them, because the `tar` crate does not know sparse names.
     let arguments = [
         "--quoting-style=escape",
         "--warning=no-unknown-keyword",
@@ -93,7 +97,7 @@ fn members_are_sorted_and_a_directory_comes_before_what_it_holds() {
     );
     let paths: Vec<&str> = listing.lines().collect();
     assert_eq!(paths[..2], ["stack.manifest.json", "stack/"]);
-    // `*`, `-`, `a` ... as GNU tar escapes what is not printable.
+    // GNU tar escapes names that are not printable.
     let of_root = paths
         .iter()
         .filter(|path| path.trim_end_matches('/').matches('/').count() == 1);
@@ -133,7 +137,7 @@ fn members_are_sorted_and_a_directory_comes_before_what_it_holds() {
 fn data_of_64_kib_and_more_begins_on_a_4096_byte_boundary() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
-    build(&tree, Extent::Full);
+    build(&tree, Scope::Full);
     let path = dir.path().join("a.tar");
     archive(&tree, &path);
     let (mut aligned_count, mut small_count) = (0, 0);
@@ -147,7 +151,8 @@ fn data_of_64_kib_and_more_begins_on_a_4096_byte_boundary() {
     }
     assert_eq!(aligned_count, 4);
     assert!(small_count > 100);
-    // Of a sparse file the data after the map: find what it begins with.
+    // The data of sparse files comes after their maps; it is found by its first
+    // bytes.
     let bytes = fs::read(&path).unwrap();
     let data: Vec<u8> = (0..100_u8).map(|i| i + 1).collect();
     let blocks = bytes
@@ -162,7 +167,7 @@ fn data_of_64_kib_and_more_begins_on_a_4096_byte_boundary() {
 }
 
 #[test]
-fn all_that_follows_the_manifest_stays_where_it_is() {
+fn the_manifest_moves_nothing_that_follows_it() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("file"), "content").unwrap();
     let sources = sources(dir.path());
@@ -189,7 +194,7 @@ fn all_that_follows_the_manifest_stays_where_it_is() {
     let error = write_manifest(&layout, &out, &[&longest[..], b"7"].concat()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "manifest of 7680 bytes does not fit in 7679"
+        "the manifest has 7680 bytes; only 7679 are reserved for it"
     );
 }
 
@@ -198,7 +203,7 @@ fn all_that_follows_the_manifest_stays_where_it_is() {
 fn windows_of_any_size_make_up_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
-    build(&tree, Extent::Full);
+    build(&tree, Scope::Full);
     let sources = sources(&tree);
     let inventory = scan_all(&sources);
     write_scanned(&sources, &inventory, &dir.path().join("a.tar"));
@@ -229,7 +234,7 @@ fn windows_of_any_size_make_up_the_same_bytes() {
 }
 
 #[test]
-fn paths_longer_than_the_kernel_takes_are_archived() {
+fn paths_longer_than_path_max_are_archived() {
     use rustix::fs::{Mode, OFlags};
     let dir = tempfile::tempdir().unwrap();
     let mut at = rustix::fs::open(dir.path(), OFlags::PATH, Mode::empty()).unwrap();

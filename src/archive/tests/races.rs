@@ -1,4 +1,4 @@
-//! What changes between the scan and the reading.
+//! Trees that change between the scan and the reading.
 
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -14,7 +14,7 @@ struct Case {
 }
 
 impl Case {
-    /// `outside/` and `tree/`, where `b` comes between two other files.
+    /// Makes `outside/` and `tree/`, in which `b` lies between two other files.
     fn new() -> Case {
         Case::at(tempfile::tempdir().unwrap())
     }
@@ -36,7 +36,8 @@ impl Case {
         self.dir.path().join(name)
     }
 
-    /// Archives the tree as it was before `change`; returns summary and bytes.
+    /// Scans the tree, applies `change`, and writes the archive. Returns summary and
+    /// bytes.
     fn archive(&self, change: impl Fn(&Case)) -> (WriteSummary, Vec<u8>) {
         let sources = sources(&self.path("tree"));
         let inventory = scan_all(&sources);
@@ -47,16 +48,16 @@ impl Case {
     }
 }
 
-/// Applies `change` after the scan. The archive must be as it would be without
-/// the change, but for the data of the member at `path` of which `kept` bytes
-/// stay and the rest is zeros.
-fn check(change: impl Fn(&Case), path: &str, byte: u8, kept: usize) {
+/// Applies `change` after the scan. The archive must be the same as without the
+/// change, except for the data of the member at `path`: its first
+/// `unchanged_bytes` stay, and the rest is zeros.
+fn check(change: impl Fn(&Case), path: &str, byte: u8, unchanged_bytes: usize) {
     let (summary, unchanged) = Case::new().archive(|_| {});
     assert_eq!(summary, WriteSummary::default());
     let (summary, changed) = Case::new().archive(change);
     assert_eq!(summary.changed, [path]);
     assert_eq!(summary.changed_count, 1);
-    // Times of the two trees differ: compare what is in the members.
+    // The times of the two trees differ, so only the content is compared.
     let mut expected = contents(&unchanged);
     let content = &mut expected
         .iter_mut()
@@ -64,7 +65,7 @@ fn check(change: impl Fn(&Case), path: &str, byte: u8, kept: usize) {
         .unwrap()
         .1;
     assert!(content.iter().all(|b| *b == byte));
-    content[kept..].fill(0);
+    content[unchanged_bytes..].fill(0);
     assert!(contents(&changed) == expected);
     assert!(!contains(&changed, SECRET));
 }
@@ -87,9 +88,10 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     bytes.windows(wanted.len()).any(|window| window == wanted)
 }
 
-/// A tmpfs, which is not trusted either, stands for those that do that.
+/// A tmpfs, which is not trusted either, stands for file systems that assign new
+/// inode numbers.
 #[test]
-fn a_file_whose_inode_is_numbered_anew_is_archived_while_down() {
+fn a_file_with_a_new_inode_number_is_archived_while_the_stack_is_down() {
     let case = Case::at(tempfile::tempdir_in("/dev/shm").unwrap());
     let sources = sources(&case.path("tree"));
     let mut inventory = scan_all(&sources);
@@ -102,9 +104,10 @@ fn a_file_whose_inode_is_numbered_anew_is_archived_while_down() {
     let summary = write_scanned(&sources, &inventory, &path);
     assert_eq!(summary, WriteSummary::default());
     assert!(fs::read(&path).unwrap() == expected);
-    // The controls: not while others may write, nor what has other times.
+    // The controls: such a file counts as changed while the sources are live, or
+    // if its times differ.
     let archive = |inventory: &Inventory, is_live: bool| {
-        let reading = Reading {
+        let reading = ReadOptions {
             is_live,
             ..reading(&sources, &GO_ON)
         };
@@ -200,7 +203,7 @@ fn a_directory_replaced_by_a_symlink_is_not_followed() {
 }
 
 #[test]
-fn the_root_may_be_a_symlink_and_is_held_when_that_is_changed() {
+fn the_root_stays_the_same_when_the_symlink_to_it_changes() {
     let case = Case::new();
     symlink("tree", case.path("link")).unwrap();
     let sources = sources(&case.path("link"));
@@ -211,7 +214,7 @@ fn the_root_may_be_a_symlink_and_is_held_when_that_is_changed() {
     assert_eq!(summary, WriteSummary::default());
     let bytes = fs::read(case.path("a.tar")).unwrap();
     assert!(contains(&bytes, &[b'c'; 1000]) && !contains(&bytes, SECRET));
-    // The control: opened now, the link leads to the other tree.
+    // The control: opened after the change, the path leads to the other tree.
     let (_, bytes) = (Case { dir: case.dir }).archive(|case| {
         fs::remove_dir_all(case.path("tree")).unwrap();
         fs::rename(case.path("outside"), case.path("tree")).unwrap();
@@ -220,7 +223,7 @@ fn the_root_may_be_a_symlink_and_is_held_when_that_is_changed() {
 }
 
 #[test]
-fn what_is_searched_for_would_be_found() {
+fn the_secret_would_be_found_if_it_were_archived() {
     let case = Case::new();
     fs::rename(case.path("outside"), case.path("tree/inside")).unwrap();
     let (summary, bytes) = case.archive(|_| {});
@@ -259,7 +262,7 @@ fn a_directory_swapped_with_a_symlink_all_the_time_never_leads_outside() {
             changed_count += summary.changed_count;
             let bytes = fs::read(case.path("a.tar")).unwrap();
             assert!(!contains(&bytes, SECRET) && !contains(&bytes, b"outside name"));
-            // The control: what follows symlinks does get there.
+            // The control: a reader that follows symlinks gets there.
             let follows = fs::read(case.path("tree/sub/c")).is_ok_and(|read| read == SECRET);
             followed_count += u32::from(follows);
         }
@@ -274,15 +277,14 @@ fn a_directory_swapped_with_a_symlink_all_the_time_never_leads_outside() {
 
 #[test]
 #[ignore = "needs root; run scripts/test"]
-fn what_may_not_be_read_is_an_error_that_names_it() {
+fn an_unreadable_file_is_an_error_that_names_it() {
     need_root();
     let case = Case::new();
     let sources = sources(&case.path("tree"));
     let inventory = scan_all(&sources);
     let layout = Layout::new(&inventory, &slot());
     let out = tempfile::tempfile().unwrap();
-    // As somebody else, who may read `tree/a`, but not `tree/b`; threads
-    // inherit that.
+    // Another user may read `tree/a`, but not `tree/b`. Threads inherit the user.
     let set = |path: &str, mode| {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
         fs::set_permissions(case.path(path), mode).unwrap();
@@ -303,12 +305,14 @@ fn what_may_not_be_read_is_an_error_that_names_it() {
     });
     let shown = |name: &str| {
         format!(
-            "read {}/tree/{name}: Permission denied (os error 13)",
+            "cannot read {}/tree/{name}: Permission denied (os error 13)",
             case.dir.path().display()
         )
     };
-    assert_eq!(format!("{:#}", scanned.unwrap_err()), shown("sub"));
-    assert_eq!(format!("{:#}", written.unwrap_err()), shown("b"));
+    let error = format!("{:#}", scanned.unwrap_err());
+    assert!(error.ends_with(&shown("sub")), "{error}");
+    let error = format!("{:#}", written.unwrap_err());
+    assert_eq!(error, format!("cannot {}", shown("b")));
 }
 
 #[test]
@@ -326,7 +330,7 @@ fn a_full_file_system_is_an_error() {
 }
 
 #[test]
-fn a_set_flag_interrupts() {
+fn a_set_cancel_flag_interrupts() {
     let case = Case::new();
     let sources = sources(&case.path("tree"));
     let inventory = scan_all(&sources);

@@ -1,11 +1,12 @@
-//! The readers that `docs/archive-format.md` names, each as far as it can.
+//! The readers in `docs/archive-format.md`. Each restores what the table there
+//! says.
 
 use super::facts::{differences, facts};
 use super::tools::run;
-use super::tree::{Extent, build};
+use super::tree::{Scope, build};
 use super::*;
 
-/// GNU tar does not know `hdrcharset` and says so.
+/// Silences the warning that GNU tar does not know `hdrcharset`.
 const WARNINGS: &str = "--warning=no-unknown-keyword";
 
 struct Case {
@@ -14,9 +15,9 @@ struct Case {
 }
 
 impl Case {
-    fn new(extent: Extent) -> Case {
+    fn new(scope: Scope) -> Case {
         let dir = tempfile::tempdir().unwrap();
-        build(&dir.path().join("tree"), extent);
+        build(&dir.path().join("tree"), scope);
         let inventory = archive(&dir.path().join("tree"), &dir.path().join("a.tar"));
         assert_eq!(inventory.socket_count(), 1);
         fs::create_dir(dir.path().join("out")).unwrap();
@@ -34,8 +35,8 @@ impl Case {
         command
     }
 
-    /// Fails unless what was extracted is as the tree was, but for the
-    /// `ignored` aspects.
+    /// Fails if the extracted tree differs from the original in other aspects than
+    /// the `ignored` ones.
     fn compare(&self, ignored: &[&str]) {
         assert_eq!(
             fs::read(self.dir.path().join("out/stack.manifest.json"))
@@ -54,7 +55,7 @@ impl Case {
 #[test]
 #[ignore = "needs root; run scripts/test"]
 fn gnu_tar_restores_everything() {
-    let case = Case::new(Extent::Full);
+    let case = Case::new(Scope::Full);
     let listing = run(
         &mut case.command("tar", &[WARNINGS, "-tf", "../a.tar"]),
         "tar",
@@ -79,7 +80,7 @@ fn gnu_tar_restores_everything() {
 #[test]
 #[ignore = "needs root; run scripts/test"]
 fn bsdtar_restores_all_but_odd_attribute_names_and_old_fractions() {
-    let case = Case::new(Extent::Full);
+    let case = Case::new(Scope::Full);
     let listing = run(
         &mut case.command("bsdtar", &["-tf", "../a.tar"]),
         "libarchive-tools",
@@ -104,7 +105,7 @@ fn bsdtar_restores_all_but_odd_attribute_names_and_old_fractions() {
 #[test]
 #[ignore = "needs root; run scripts/test"]
 fn python_restores_all_but_attributes_and_fractions_of_a_second() {
-    let case = Case::new(Extent::Full);
+    let case = Case::new(Scope::Full);
     let script = r#"
 import sys, tarfile
 archive = tarfile.open("../a.tar", errorlevel=2)
@@ -130,7 +131,7 @@ archive.extractall(numeric_owner=True)
 #[test]
 #[ignore = "needs root; run scripts/test"]
 fn busybox_restores_what_ustar_can_say() {
-    let case = Case::new(Extent::Plain);
+    let case = Case::new(Scope::Plain);
     let listing = run(
         &mut case.command("busybox", &["tar", "-tf", "../a.tar"]),
         "busybox",

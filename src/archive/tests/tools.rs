@@ -1,4 +1,4 @@
-//! Programs that tests need.
+//! Runs the programs that tests need.
 
 use std::process::Output;
 
@@ -11,8 +11,8 @@ pub fn need_root() {
     );
 }
 
-/// Runs a command that must succeed and say nothing on standard error; Debian's
-/// `package` has it.
+/// Runs a command that must succeed and write nothing to standard error. It is in
+/// Debian's `package`.
 pub fn run(command: &mut Command, package: &str) -> String {
     let output = run_any(command, package);
     let errors = String::from_utf8_lossy(&output.stderr);

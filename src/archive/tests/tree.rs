@@ -11,13 +11,13 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use super::tools::{need_root, run};
 use super::*;
 
-/// How much of the tree to make, for readers with limits.
+/// How much of the tree is made, for readers with limits.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
+pub enum Scope {
     /// Everything.
     Full,
-    /// Without sparse files, names and times that need a pax record, which
-    /// busybox does not know.
+    /// Without the sparse files, names and times that need a pax record. busybox
+    /// ignores those records.
     Plain,
 }
 
@@ -38,7 +38,7 @@ pub const STRANGE_NAMES: [&[u8]; 9] = [
 ];
 
 /// Makes the tree at `root`, with distinct times everywhere.
-pub fn build(root: &Path, extent: Extent) {
+pub fn build(root: &Path, scope: Scope) {
     need_root();
     fs::create_dir(root).unwrap();
     kinds(root);
@@ -48,12 +48,12 @@ pub fn build(root: &Path, extent: Extent) {
     }
     symlink(name(b"caf\xe9\n*"), root.join("strange target")).unwrap();
     sizes(root);
-    if extent == Extent::Full {
+    if scope == Scope::Full {
         names(root);
         sparse_files(root);
     }
     let mut count = 0;
-    set_times(root, &mut count, extent);
+    set_times(root, &mut count, scope);
 }
 
 fn kinds(root: &Path) {
@@ -157,7 +157,7 @@ fn names(root: &Path) {
     symlink(name(&latin), dir.join("symlink, long, not UTF-8")).unwrap();
     symlink("t".repeat(101), dir.join("symlink of 101")).unwrap();
     symlink("t/".repeat(500), dir.join("symlink of 1000")).unwrap();
-    // Around what the name and prefix fields hold.
+    // Lengths around those of the name and prefix fields.
     for len in [97, 98, 99, 100, 101, 140, 155, 156, 157] {
         let directory = dir.join(format!("{len:d>len$}"));
         fs::create_dir(&directory).unwrap();
@@ -230,9 +230,9 @@ fn sizes(root: &Path) {
     }
 }
 
-/// Gives everything below `path` a time of its own, what a directory holds
-/// before the directory.
-fn set_times(path: &Path, count: &mut i64, extent: Extent) {
+/// Gives everything below `path` a time of its own: first the content of a
+/// directory, then the directory.
+fn set_times(path: &Path, count: &mut i64, scope: Scope) {
     if path.symlink_metadata().unwrap().is_dir() {
         let mut children: Vec<_> = fs::read_dir(path)
             .unwrap()
@@ -240,12 +240,12 @@ fn set_times(path: &Path, count: &mut i64, extent: Extent) {
             .collect();
         children.sort();
         for child in children {
-            set_times(&child, count, extent);
+            set_times(&child, count, scope);
         }
     }
     *count += 1;
     let (tv_sec, tv_nsec) = match *count % 5 {
-        2.. if extent == Extent::Plain => (1_700_000_000 + *count, 987_654_321),
+        2.. if scope == Scope::Plain => (1_700_000_000 + *count, 987_654_321),
         0 => (1_700_000_000 + *count, 0),
         1 => (1_700_000_000 + *count, 123_456_789),
         2 => (-*count, 500_000_000),

@@ -1,3 +1,5 @@
+//! Renders any part of an archive.
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::num::NonZeroU64;
@@ -10,35 +12,38 @@ use rustix::fs::{Advice, FileType, OFlags, Statx, makedev};
 use rustix::io::Errno;
 
 use crate::archive::tar::ALIGNMENT_BYTES;
-use crate::archive::tar::encode::{Scratch, render_entry, stored_bytes};
+use crate::archive::tar::entry_head::{render_head, stored_bytes};
+use crate::archive::tar::head::HeadBuffers;
 use crate::archive::write::layout::Layout;
-use crate::archive::write::reading::Reading;
+use crate::archive::write::options::ReadOptions;
 use crate::archive::write::share::share_blocks;
-use crate::scan::mutation::mutated;
+#[cfg(test)]
+use crate::scan::mutation::Mutation;
 use crate::scan::{
-    Entry, Extent, Inventory, await_write, is_gone, is_trusted, open_file_at, open_regular_at,
-    stat_handle,
+    Entry, Extent, Inventory, await_write, is_gone, open_file_at, open_regular_at, stat_handle,
+    tracks_changes,
 };
 
-/// How much of a large file is asked for ahead.
+/// How far ahead a large file is read.
 const READ_AHEAD_BYTES: Option<NonZeroU64> = NonZeroU64::new(6 * 1024 * 1024);
 
-/// Indexes of the entries that were not read as they were scanned.
-pub(crate) type Changed = Mutex<BTreeSet<usize>>;
+/// Indexes of the entries that changed between the scan and the reading.
+pub(crate) type ChangedEntries = Mutex<BTreeSet<usize>>;
 
-/// Renders any part of an archive from its layout and the sources; one for
-/// each thread.
+/// Renders any part of an archive from its layout and the sources. Each thread
+/// has its own.
 pub(crate) struct Renderer<'a> {
     layout: &'a Layout,
     inventory: &'a Inventory,
-    reading: Reading<'a>,
-    changed: &'a Changed,
-    scratch: Scratch,
+    options: ReadOptions<'a>,
+    changed: &'a ChangedEntries,
+    buffers: HeadBuffers,
     header: Vec<u8>,
     path: Vec<u8>,
-    /// The directory that was last read from, by the index of its entry.
+    /// The directory of the last file, and the index of its entry.
     directory: Option<(u32, OwnedFd)>,
-    /// The file that was last read from and goes on in a later window.
+    /// The last file and the index of its entry, if it continues in a later
+    /// window.
     file: Option<(usize, File)>,
 }
 
@@ -46,15 +51,15 @@ impl<'a> Renderer<'a> {
     pub(crate) fn new(
         layout: &'a Layout,
         inventory: &'a Inventory,
-        reading: Reading<'a>,
-        changed: &'a Changed,
+        options: ReadOptions<'a>,
+        changed: &'a ChangedEntries,
     ) -> Renderer<'a> {
         Renderer {
             layout,
             inventory,
-            reading,
+            options,
             changed,
-            scratch: Scratch::default(),
+            buffers: HeadBuffers::default(),
             header: Vec::new(),
             path: Vec::new(),
             directory: None,
@@ -62,8 +67,8 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    /// Fills `window` with what the archive holds from byte `start` on, which
-    /// must not be before the first member after the manifest.
+    /// Fills `window` with the bytes of the archive from offset `start` on, which
+    /// must not lie in the manifest.
     pub(crate) fn render(&mut self, start: u64, window: &mut [u8]) -> Result<()> {
         let end = start + window.len() as u64;
         let mut index = self.layout.entry_at(start);
@@ -80,7 +85,8 @@ impl<'a> Renderer<'a> {
         Ok(())
     }
 
-    /// Fills `part` with the bytes from `position` on, all of one member.
+    /// Fills `part` with bytes of one member. `position` is their offset in the
+    /// archive.
     fn member(&mut self, index: usize, position: u64, part: &mut [u8]) -> Result<()> {
         let member_start = self.layout.offsets[index];
         let stored = stored_bytes(self.inventory, self.inventory.entries[index].node);
@@ -88,11 +94,11 @@ impl<'a> Renderer<'a> {
         let mut filled = 0;
         if position < data_start {
             self.header.clear();
-            render_entry(
+            render_head(
                 self.inventory,
                 index,
                 member_start,
-                &mut self.scratch,
+                &mut self.buffers,
                 &mut self.header,
             );
             debug_assert_eq!(self.header.len() as u64, data_start - member_start);
@@ -112,7 +118,8 @@ impl<'a> Renderer<'a> {
         Ok(())
     }
 
-    /// Fills `data` with the stored data of a regular file from `position` on.
+    /// Fills `data` with stored data of a regular file. `position` is its offset in
+    /// the stored data.
     fn data(&mut self, index: usize, position: u64, data: &mut [u8], is_last: bool) -> Result<()> {
         let entry = self.inventory.entries[index];
         let file = match self.file.take() {
@@ -152,7 +159,7 @@ impl<'a> Renderer<'a> {
                 }
             }
         }
-        // After reading: a change before or during it is seen now.
+        // Looking after the read finds changes before it and during it.
         let stat = stat_handle(&file).with_context(|| self.context(index))?;
         if !is_whole || !entry.is_unchanged(&stat) {
             self.mark_changed(index);
@@ -163,23 +170,23 @@ impl<'a> Renderer<'a> {
         Ok(())
     }
 
-    /// Shares the whole blocks of a regular file's data with `out`. Returns
-    /// where in the archive they are; the rest remains to be written. If it
-    /// `is_left_out`, only the first block is shared, to see that it can be, and
-    /// the file counts as changed.
+    /// Shares the whole blocks of a regular file's data with `out`. Returns their
+    /// ranges in the archive; the rest of the file is left to be written. If the
+    /// file `is_deferred`, only the first block is shared, as a trial, and the file
+    /// counts as changed.
     ///
-    /// The inner error is that of the first attempt.
+    /// The inner error is the file system's refusal to share the first range.
     pub(crate) fn share_data(
         &mut self,
         index: usize,
         out: &File,
-        is_left_out: bool,
+        is_deferred: bool,
     ) -> Result<rustix::io::Result<Vec<Range<u64>>>> {
         let entry = self.inventory.entries[index];
         let stored = stored_bytes(self.inventory, entry.node);
         let data_start = self.layout.data(self.inventory, index).start;
         let file = self.open(index).with_context(|| self.context(index))?;
-        // What is not there any more is noted when it is written.
+        // A file that is gone is marked as changed when its member is written.
         let Some(file) = file else {
             return Ok(Ok(Vec::new()));
         };
@@ -195,11 +202,11 @@ impl<'a> Renderer<'a> {
             if bytes == 0 || !(at | extent.offset).is_multiple_of(ALIGNMENT_BYTES) {
                 continue;
             }
-            if is_left_out && !shared.is_empty() {
+            if is_deferred && !shared.is_empty() {
                 shared.push(at..at + bytes);
                 continue;
             }
-            let now = if is_left_out { ALIGNMENT_BYTES } else { bytes };
+            let now = if is_deferred { ALIGNMENT_BYTES } else { bytes };
             match share_blocks(&file, extent.offset, out, at, now) {
                 Ok(()) => shared.push(at..at + bytes),
                 Err(error) if shared.is_empty() => return Ok(Err(error)),
@@ -207,15 +214,16 @@ impl<'a> Renderer<'a> {
             }
         }
         let stat = stat_handle(&file).with_context(|| self.context(index))?;
-        let is_missing = is_left_out && !shared.is_empty() && !mutated("later");
+        let is_missing = is_deferred && !shared.is_empty();
+        #[cfg(test)]
+        let is_missing = is_missing && !Mutation::Later.is_on();
         if is_missing || !entry.is_unchanged(&stat) {
             self.mark_changed(index);
         }
         Ok(Ok(shared))
     }
 
-    /// Opens the file of an entry. `None` if it is not there any more, or
-    /// something else is.
+    /// Opens the file of an entry. `None` if it is gone, or another file is there.
     fn open(&mut self, index: usize) -> rustix::io::Result<Option<File>> {
         let entry = self.inventory.entries[index];
         let opened = self.open_path(index, &entry);
@@ -224,7 +232,7 @@ impl<'a> Renderer<'a> {
             Err(error) if is_gone(error) => return Ok(None),
             Err(error) => return Err(error),
         };
-        if self.reading.is_live {
+        if self.options.is_live {
             await_write(&file);
         }
         let stat = stat_handle(&file)?;
@@ -232,8 +240,8 @@ impl<'a> Renderer<'a> {
     }
 
     fn open_path(&mut self, index: usize, entry: &Entry) -> rustix::io::Result<File> {
-        let source = &self.reading.sources[self.inventory.source_of(index)];
-        let is_live = self.reading.is_live;
+        let source = &self.options.sources[self.inventory.source_of(index)];
+        let is_live = self.options.is_live;
         if !entry.has_parent() {
             return match is_live {
                 true => source.open_regular(b""),
@@ -261,17 +269,18 @@ impl<'a> Renderer<'a> {
         FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile
             && makedev(stat.stx_dev_major, stat.stx_dev_minor)
                 == self.inventory.devices[usize::from(entry.dev)]
-            && (stat.stx_ino == entry.ino || self.is_numbered_anew(entry, file, stat))
+            && (stat.stx_ino == entry.ino || self.is_renumbered(entry, file, stat))
     }
 
-    /// exFAT, vfat and some network file systems make up the number of an inode
-    /// whenever they read it. While nobody writes, the times tell.
-    fn is_numbered_anew(&self, entry: &Entry, file: &File, stat: &Statx) -> bool {
+    /// Whether it is the same file with another inode number: exFAT, vfat and some
+    /// network file systems assign a number each time they load an inode. While
+    /// nothing writes to the sources, equal times identify the file.
+    fn is_renumbered(&self, entry: &Entry, file: &File, stat: &Statx) -> bool {
         let mtime = (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
-        !self.reading.is_live
+        !self.options.is_live
             && entry.is_unchanged(stat)
             && mtime == (entry.mtime_s, entry.mtime_ns)
-            && !is_trusted(file)
+            && !tracks_changes(file)
     }
 
     fn mark_changed(&self, index: usize) {
@@ -284,20 +293,20 @@ impl<'a> Renderer<'a> {
     fn context(&self, index: usize) -> String {
         let mut path = Vec::new();
         self.inventory.relative_path(index, &mut path);
-        let source = &self.reading.sources[self.inventory.source_of(index)];
-        format!("read {}", source.display(&path))
+        let source = &self.options.sources[self.inventory.source_of(index)];
+        format!("cannot read {}", source.display(&path))
     }
 }
 
-/// Asks for what this and the other threads will want of a large file next.
-/// Each of them reads with gaps, so the kernel would not read ahead by itself,
-/// and a cold file would take twice as long.
+/// Asks the kernel for the part of a large file that this thread and the others
+/// read next. Each thread reads with gaps, so the kernel does not read ahead by
+/// itself, and a file that is not in the page cache would take twice as long.
 fn read_ahead(file: &File, position: u64) {
-    // Advice: if it is not taken, all that is lost is time.
+    // If the kernel ignores the advice, only time is lost.
     let _ = rustix::fs::fadvise(file, position, READ_AHEAD_BYTES, Advice::WillNeed);
 }
 
-/// Reads until `part` is full or the file ends.
+/// Reads until `part` is full or the file ends. Returns how many bytes were read.
 pub(crate) fn read_at(file: &File, offset: u64, part: &mut [u8]) -> rustix::io::Result<usize> {
     let mut got = 0;
     while got < part.len() {

@@ -71,7 +71,7 @@ fn the_last_drill_of_each_stack_is_listed() {
         problems: vec!["a/b: its data is damaged".to_owned()],
     }];
     for stack in &mut run.stacks {
-        stack.warnings = crate::store::standing::warnings(stack, &time("03:00:00"));
+        stack.warnings = crate::store::health::warnings(stack, &time("03:00:00"));
         stack.coverage.clear();
         stack.phases.clear();
     }
@@ -80,7 +80,7 @@ fn the_last_drill_of_each_stack_is_listed() {
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
     WARNINGS
-      paperless: paperless_20261102_030000.tar is damaged, verify found on
+      paperless: verify found paperless_20261102_030000.tar damaged on
         2026-11-23: a/b: its data is damaged
       paperless: the drill of paperless_20261101_030000.tar on 2026-11-23
         failed: service db is unhealthy

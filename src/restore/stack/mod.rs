@@ -24,12 +24,13 @@ use super::host::{
 };
 use super::swap::{self, Entry, Step};
 use super::{Archive, Destination, Options, extract};
-use crate::archive::{ImageOf, Manifest, Sums};
+use crate::archive::{Manifest, ServiceImage, Sums};
+use crate::config::DEFAULT_START_TIMEOUT;
+use crate::config::StopMethod;
 use crate::config::plan::StackPlan;
-use crate::config::{DEFAULT_START_TIMEOUT, StopMethod};
 use crate::engine::{self, ComposeProject, Container, Volume};
+use crate::stack::driver;
 use crate::stack::journal::{self, Journal};
-use crate::stack::lifecycle;
 use crate::stack::quiet;
 use crate::stack::running::WasRunning;
 use crate::sys::signals::Signals;
@@ -117,13 +118,13 @@ impl<'a> Restore<'a> {
         if manifest.is_stand_in {
             warnings.extend(STAND_IN_WARNINGS.map(str::to_owned));
             warnings.extend(other_name(manifest, &compose.dir));
-            if archive.path().and_then(Sums::beside).is_none() {
+            if archive.path().and_then(Sums::read_sidecar).is_none() {
                 let said = "it has no sums: damaged data in it would not be noticed";
                 warnings.push(said.to_owned());
             }
         }
         let made = start::with_dependencies(manifest.running.clone(), &manifest.compose);
-        let of_made = |image: &&ImageOf| made.contains(&image.service);
+        let of_made = |image: &&ServiceImage| made.contains(&image.service);
         let missing = missing_images(manifest.images.iter().filter(of_made))?;
         if !missing.is_empty() {
             let said = images_are_missing(&missing);
@@ -285,9 +286,9 @@ impl<'a> Restore<'a> {
         let Archive::File { file, path } = self.archive else {
             return Ok(());
         };
-        let damaged = match Sums::beside(path) {
+        let damaged = match Sums::read_sidecar(path) {
             None => return Ok(()),
-            Some(Ok(sums)) => sums.damaged(file, self.signals.flag())?,
+            Some(Ok(sums)) => sums.find_damage(file, self.signals.flag())?,
             Some(Err(error)) => {
                 tracing::warn!("the sums beside the archive cannot be used: {error:#}");
                 return Ok(());
@@ -406,11 +407,11 @@ impl<'a> Restore<'a> {
         if self.running.is_empty() {
             return Ok(());
         }
-        let mut entry = self.journal_entry(self.running.clone(), journal::Step::Stopping);
+        let mut entry = self.journal_entry(self.running.clone(), journal::StopProgress::Stopping);
         journal.write(&entry)?;
         tracing::info!(services = entry.services().join(" "), "stopping");
-        lifecycle::stop(&self.running, self.stop_timeout, &self.signals)?;
-        entry.step = journal::Step::Stopped;
+        driver::stop_in_order(&self.running, self.stop_timeout, &self.signals)?;
+        entry.step = journal::StopProgress::Stopped;
         journal.write(&entry)
     }
 
@@ -423,8 +424,8 @@ impl<'a> Restore<'a> {
             .iter()
             .map(|target| target.path.clone())
             .collect();
-        let who = quiet::Who::HoldsBut(own);
-        let holders = quiet::container_writers(&engine::containers()?, &paths, who);
+        let filter = quiet::WriterFilter::HoldingExcept(own);
+        let holders = quiet::container_writers(&engine::containers()?, &paths, filter);
         ensure!(
             holders.busy.is_empty(),
             "what is to be replaced is in use, stop that first ({})",
@@ -442,8 +443,12 @@ impl<'a> Restore<'a> {
         format!("what `up` starts of the restored compose file{but}")
     }
 
-    fn journal_entry(&self, containers: Vec<WasRunning>, step: journal::Step) -> journal::Entry {
-        journal::Entry {
+    fn journal_entry(
+        &self,
+        containers: Vec<WasRunning>,
+        step: journal::StopProgress,
+    ) -> journal::JournalEntry {
+        journal::JournalEntry {
             format_version: journal::FORMAT_VERSION,
             stack: self.manifest.stack.clone(),
             project: self.manifest.project.clone(),
@@ -467,7 +472,7 @@ impl<'a> Restore<'a> {
                 .into_iter()
                 .find(|found| found.stack == self.manifest.stack);
             let Some(left) = left else { return Ok(()) };
-            lifecycle::start(&left.entry?, &self.signals)?;
+            driver::start(&left.entry?, &self.signals)?;
             journal.remove(&self.manifest.stack)
         });
         let Err(undo) = undone else {

@@ -8,12 +8,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{LOAD_THEM, Restore, images_are_missing};
-use crate::archive::ImageOf;
+use crate::archive::ServiceImage;
 use crate::engine::{self, ComposeConfig, ComposeProject, Container, Status};
 use crate::restore::host::missing_images;
+use crate::stack::driver;
 use crate::stack::journal;
-use crate::stack::lifecycle::{self, replicas};
-use crate::stack::running::{Before, WasRunning};
+use crate::stack::running::{StateBefore, WasRunning, replicas};
 use crate::stack::survey::find_project;
 
 impl Restore<'_> {
@@ -34,7 +34,7 @@ impl Restore<'_> {
             .context("look at what is unpacked")?;
         let image = |service: String| {
             let of_file = config.services.get(&service)?.image.clone();
-            Some(ImageOf {
+            Some(ServiceImage {
                 reference: of_file.unwrap_or_else(|| format!("{project}-{service}")),
                 service,
                 id: String::new(),
@@ -42,7 +42,7 @@ impl Restore<'_> {
             })
         };
         let services = with_dependencies(self.services_of(&config), &config.json);
-        let images: Vec<ImageOf> = services.into_iter().filter_map(image).collect();
+        let images: Vec<ServiceImage> = services.into_iter().filter_map(image).collect();
         let missing = missing_images(&images)?;
         ensure!(
             missing.is_empty(),
@@ -155,9 +155,8 @@ impl Restore<'_> {
             );
         }
         tracing::info!(services = services.join(" "), "starting");
-        let mut entry = self.journal_entry(started.clone(), journal::Step::Stopped);
-        self.warnings
-            .extend(lifecycle::start(&entry, &self.signals)?);
+        let mut entry = self.journal_entry(started.clone(), journal::StopProgress::Stopped);
+        self.warnings.extend(driver::start(&entry, &self.signals)?);
         // Only a container that runs tells of a health check in its image.
         let containers = engine::compose_containers(Some(&self.manifest.project))?;
         for was in &mut started {
@@ -165,7 +164,7 @@ impl Restore<'_> {
                 .find(&containers)
                 .is_some_and(|c| c.health.is_some_and(|h| h != engine::Health::None))
             {
-                was.before = Before::Healthy;
+                was.before = StateBefore::Healthy;
             }
         }
         // A job that has ended is not to run twice.
@@ -174,8 +173,7 @@ impl Restore<'_> {
                 .is_none_or(|c| c.status != Status::Stopped || c.exit_code != 0)
         });
         entry.containers = started;
-        self.warnings
-            .extend(lifecycle::start(&entry, &self.signals)?);
+        self.warnings.extend(driver::start(&entry, &self.signals)?);
         Ok(services.clone())
     }
 }
@@ -212,9 +210,9 @@ fn as_running(container: &Container, compose: &Value) -> WasRunning {
     let services = compose.get("services").and_then(Value::as_object);
     let is_job = services.is_some_and(|services| services.values().any(is_waited_for));
     let before = match check() {
-        Some(true) => Before::Healthy,
-        _ if is_job => Before::Ended,
-        _ => Before::Running,
+        Some(true) => StateBefore::Healthy,
+        _ if is_job => StateBefore::Ended,
+        _ => StateBefore::Running,
     };
-    WasRunning::to_be(container, before)
+    WasRunning::with_state(container, before)
 }

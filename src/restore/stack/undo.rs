@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::engine::{self, Container, Status};
+use crate::config::DEFAULT_START_TIMEOUT;
+use crate::engine::{self, Container};
 use crate::restore::swap::{self, Entry, Step};
+use crate::stack::driver;
 use crate::stack::journal::Journal;
-
-/// So long an Engine that is away is waited for, as it is for a start.
-const ENGINE_LIMIT: Duration = Duration::from_secs(180);
 
 /// Ends what killed restores left: they are undone, or, if they were through,
 /// finished. Their stacks are started by the ordinary journal afterwards.
@@ -32,13 +30,13 @@ pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Resul
 
 pub(super) fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
     let containers = match (entry.step, &entry.project) {
-        (Step::Swapping, Some(project)) => engine::patiently(
+        (Step::Swapping, Some(project)) => engine::retry_while_unreachable(
             || engine::compose_containers(Some(project)),
-            |away| away < ENGINE_LIMIT,
+            |away| away < DEFAULT_START_TIMEOUT,
         )?,
         _ => Vec::new(),
     };
-    stop(&containers)?;
+    driver::stop_at_once(&containers)?;
     entry.undo()?;
     remove_new(entry, &containers)?;
     for volume in &entry.new_volumes {
@@ -48,16 +46,6 @@ pub(super) fn undo(entry: &Entry, state_dir: &Path) -> Result<()> {
         }
     }
     entry.remove(state_dir)
-}
-
-fn stop(containers: &[Container]) -> Result<()> {
-    let running = containers.iter().filter(|c| c.status != Status::Stopped);
-    let (ids, timeouts): (Vec<String>, Vec<Duration>) =
-        running.map(|c| (c.id.clone(), c.stop_timeout)).unzip();
-    match timeouts.into_iter().max() {
-        Some(longest) => engine::stop(&ids, None, longest),
-        None => Ok(()),
-    }
 }
 
 /// Removes the containers that were not there before. Where one of them took

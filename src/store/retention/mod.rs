@@ -1,10 +1,11 @@
-//! Which archives of one stack are kept, and why. Pure: the archives, the
-//! policy and the time are given.
+//! Decides which archives of one stack are kept, and why. Pure: the archives,
+//! the policy and the time are given.
 //!
-//! An archive is kept if any rule keeps it. The rules are restic's: `keepLast`
-//! counts archives, `keepDaily` and its like count days, weeks... that have an
-//! archive, so that a missed day costs nothing. Age comes from the name, as
-//! civil time: a day is 24 hours on the clock on the wall.
+//! An archive is kept if at least one rule keeps it. The rules are restic's:
+//! `keepLast` counts archives; `keepDaily`, `keepWeekly` and so on count the
+//! days, weeks... that have an archive, so a missed day costs no archive. The
+//! age is taken from the name as civil time: a day is 24 hours of the local
+//! clock, even if the clock was changed in between.
 
 use std::collections::BTreeSet;
 
@@ -14,29 +15,32 @@ use jiff::civil::DateTime;
 use crate::config::Retention;
 use crate::store::ArchiveName;
 
-/// One archive to decide on. All of one call are of the same stack.
+/// An archive to decide on.
 #[derive(Clone, Debug)]
 pub struct Candidate<'a> {
     pub name: &'a ArchiveName,
-    /// One that was cut short, or is damaged, counts for no rule but `keepDays`.
-    pub complete: bool,
+    /// Whether the archive is complete and not damaged. Only `keepDays` keeps
+    /// others.
+    pub is_good: bool,
 }
 
+/// Whether an archive is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub keep: bool,
-    /// Every rule that keeps it, or why none does. Never empty.
+    /// Every rule that keeps the archive, or why none does. Never empty.
     pub reasons: Vec<String>,
 }
 
-/// Decides on every archive, in the order given. `now` is local time.
+/// Returns a decision for each archive, in the order given. All archives must be
+/// of the same stack. `now` is local time.
 ///
-/// Beyond the rules,
-/// - the newest complete archive is kept,
-/// - an archive dated in the future is kept and counts for no rule: a clock
-///   that was wrong once must not push out good archives,
-/// - while there is no complete archive, an incomplete one is better than
-///   none, and nothing is removed.
+/// In addition to the rules of the policy,
+/// - the newest good archive is kept,
+/// - an archive dated in the future is kept and counts for no rule, because a
+///   clock that was wrong once must not push out good archives,
+/// - nothing is removed while no archive is good, because an incomplete archive
+///   is better than none.
 pub fn decide(archives: &[Candidate], policy: &Retention, now: DateTime) -> Vec<Decision> {
     let policy = policy.effective();
     let mut reasons = vec![Vec::new(); archives.len()];
@@ -50,9 +54,9 @@ pub fn decide(archives: &[Candidate], policy: &Retention, now: DateTime) -> Vec<
         }
     }
     keep_by_count(archives, &policy, now, &mut reasons);
-    if !archives.iter().any(|archive| archive.complete) {
+    if !archives.iter().any(|archive| archive.is_good) {
         for reasons in &mut reasons {
-            reasons.push("no complete archive".to_owned());
+            reasons.push("no good archive".to_owned());
         }
     }
     archives
@@ -62,7 +66,7 @@ pub fn decide(archives: &[Candidate], policy: &Retention, now: DateTime) -> Vec<
         .collect()
 }
 
-/// Adds the reasons of the rules that look at all good archives together.
+/// Adds the reasons of the rules that count good archives.
 fn keep_by_count(
     archives: &[Candidate],
     policy: &Retention,
@@ -70,7 +74,7 @@ fn keep_by_count(
     reasons: &mut [Vec<String>],
 ) {
     let mut good: Vec<usize> = (0..archives.len())
-        .filter(|&index| archives[index].complete && archives[index].name.time <= now)
+        .filter(|&index| archives[index].is_good && archives[index].name.time <= now)
         .collect();
     good.sort_by(|&a, &b| archives[b].name.cmp(archives[a].name));
 
@@ -97,8 +101,8 @@ fn keep_by_count(
 
 type Period = fn(DateTime) -> String;
 
-/// The rules that keep one archive a period: label, how many periods, and the
-/// name of the period a time lies in.
+/// Returns the rules that keep one archive for each period: the rule's label,
+/// the number of periods, and a function that names the period of a time.
 fn periods(policy: &Retention) -> [(&'static str, u32, Period); 4] {
     [
         ("daily", policy.keep_daily.unwrap_or(0), |time| {
@@ -120,7 +124,7 @@ fn periods(policy: &Retention) -> [(&'static str, u32, Period); 4] {
 fn decision(archive: &Candidate, reasons: Vec<String>, policy: &Retention) -> Decision {
     let keep = !reasons.is_empty();
     let mut all = Vec::new();
-    if !archive.complete {
+    if !archive.is_good {
         all.push("incomplete or damaged".to_owned());
     }
     if keep {
@@ -137,13 +141,13 @@ fn removal_reason(policy: &Retention) -> String {
         ..Retention::default()
     };
     match policy.keep_days {
-        None | Some(0) => "kept by no rule".to_owned(),
+        None | Some(0) => "no rule keeps it".to_owned(),
         Some(days) if *policy == only_days => format!("older than {}", days_text(days)),
-        Some(days) => format!("older than {}, kept by no other rule", days_text(days)),
+        Some(days) => format!("older than {}, no other rule keeps it", days_text(days)),
     }
 }
 
-/// Zero days are no time at all, not "this very second".
+/// 0 days keep nothing, not even an archive of this second.
 fn is_within(time: DateTime, days: u32, now: DateTime) -> bool {
     days > 0 && now.duration_since(time) <= SignedDuration::from_hours(24 * i64::from(days))
 }

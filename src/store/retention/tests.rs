@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// `20261123_030000`, with `!` in front for an incomplete archive.
+/// Parses `20261123_030000`; a `!` in front means that the archive is not good.
 fn archive(text: &str) -> (ArchiveName, bool) {
     let stamp = text.trim_start_matches('!');
     let file_name = format!("a_{stamp}.tar");
@@ -16,15 +16,16 @@ fn archive(text: &str) -> (ArchiveName, bool) {
 fn decide_on(archives: &[(ArchiveName, bool)], policy: &Retention, now: DateTime) -> Vec<Decision> {
     let candidates: Vec<Candidate> = archives
         .iter()
-        .map(|(name, complete)| Candidate {
+        .map(|(name, is_good)| Candidate {
             name,
-            complete: *complete,
+            is_good: *is_good,
         })
         .collect();
     decide(&candidates, policy, now)
 }
 
-/// Asserts on lines such as `+ 20261123_030000 last 3, daily 2026-11-23`.
+/// Checks decisions, given as lines such as
+/// `+ 20261123_030000 last 3, daily 2026-11-23`.
 fn check(policy: &Retention, now: DateTime, table: &[&str]) {
     let stamp = |line: &&str| line.split(' ').nth(1).unwrap().to_owned();
     let archives: Vec<_> = table.iter().map(|line| archive(&stamp(line))).collect();
@@ -63,8 +64,8 @@ fn the_default_is_28_days() {
 }
 
 #[test]
-fn days_are_civil_where_the_clock_changes() {
-    // Summer time began on 2026-03-29 in Europe: a day of 23 hours.
+fn a_day_has_24_hours_of_the_local_clock_even_if_that_is_changed() {
+    // In Europe summer time began on 2026-03-29, and the day had 23 hours.
     check(
         &days(1),
         date(2026, 3, 29).at(3, 30, 0, 0),
@@ -73,7 +74,7 @@ fn days_are_civil_where_the_clock_changes() {
             "- 20260328_032959 older than 1 day",
         ],
     );
-    // It ended on 2026-10-25; the hour from 2 to 3 came twice.
+    // It ended on 2026-10-25, and the hour from 2 to 3 came twice.
     check(
         &days(1),
         date(2026, 10, 25).at(2, 10, 0, 0),
@@ -86,7 +87,7 @@ fn days_are_civil_where_the_clock_changes() {
 }
 
 #[test]
-fn the_newest_good_archive_outlives_every_rule() {
+fn the_newest_good_archive_is_kept_even_if_no_rule_keeps_it() {
     check(
         &days(7),
         date(2026, 11, 23).at(3, 0, 0, 0),
@@ -99,7 +100,7 @@ fn the_newest_good_archive_outlives_every_rule() {
 }
 
 #[test]
-fn keep_last_counts_archives_and_suffixes() {
+fn keep_last_orders_archives_of_the_same_second_by_suffix() {
     let policy = Retention {
         keep_last: Some(2),
         ..Retention::default()
@@ -108,11 +109,11 @@ fn keep_last_counts_archives_and_suffixes() {
         &policy,
         date(2026, 11, 23).at(12, 0, 0, 0),
         &[
-            "- 20261123_030000 kept by no rule",
-            "- 20261123_030000-2 kept by no rule",
+            "- 20261123_030000 no rule keeps it",
+            "- 20261123_030000-2 no rule keeps it",
             "+ 20261123_030000-3 last 2",
             "+ 20261123_030000-10 last 2, newest good archive",
-            "- 20261122_030000 kept by no rule",
+            "- 20261122_030000 no rule keeps it",
         ],
     );
 }
@@ -132,13 +133,13 @@ fn the_newest_of_each_period_is_kept() {
         &[
             "+ 20260102_030000 daily 2026-01-02, weekly 2026-W01, monthly 2026-01, \
              yearly 2026, newest good archive",
-            "- 20260102_010000 kept by no rule",
-            // A missed day costs nothing: the next older one counts instead.
+            "- 20260102_010000 no rule keeps it",
+            // No archive was made on 2026-01-01; the day before counts instead.
             "+ 20251231_030000 daily 2025-12-31, monthly 2025-12, yearly 2025",
             // Week 1 of 2026 began on 2025-12-29.
-            "- 20251229_030000 kept by no rule",
+            "- 20251229_030000 no rule keeps it",
             "+ 20251228_030000 weekly 2025-W52",
-            "- 20241228_030000 kept by no rule",
+            "- 20241228_030000 no rule keeps it",
         ],
     );
 }
@@ -155,16 +156,16 @@ fn weeks_are_iso_weeks() {
         &[
             "+ 20270111_030000 weekly 2027-W02, newest good archive",
             "+ 20270110_030000 weekly 2027-W01",
-            "- 20270104_030000 kept by no rule",
+            "- 20270104_030000 no rule keeps it",
             "+ 20270103_030000 weekly 2026-W53",
-            "- 20261228_030000 kept by no rule",
-            "- 20261227_030000 kept by no rule",
+            "- 20261228_030000 no rule keeps it",
+            "- 20261227_030000 no rule keeps it",
         ],
     );
 }
 
 #[test]
-fn incomplete_archives_take_no_good_ones_place() {
+fn an_incomplete_archive_does_not_take_the_place_of_a_good_one() {
     let policy = Retention {
         keep_days: Some(2),
         keep_last: Some(1),
@@ -177,21 +178,21 @@ fn incomplete_archives_take_no_good_ones_place() {
         &[
             "+ !20261123_030000 incomplete or damaged, within 2 days",
             "+ !20261122_030000 incomplete or damaged, within 2 days",
-            "- !20261120_030000 incomplete or damaged, older than 2 days, kept by no other rule",
+            "- !20261120_030000 incomplete or damaged, older than 2 days, no other rule keeps it",
             "+ 20261119_030000 last 1, daily 2026-11-19, newest good archive",
-            "- 20261118_030000 older than 2 days, kept by no other rule",
+            "- 20261118_030000 older than 2 days, no other rule keeps it",
         ],
     );
 }
 
 #[test]
-fn nothing_is_removed_while_no_archive_is_complete() {
+fn nothing_is_removed_while_no_archive_is_good() {
     check(
         &days(1),
         date(2026, 11, 23).at(3, 0, 0, 0),
         &[
-            "+ !20261123_030000 incomplete or damaged, within 1 day, no complete archive",
-            "+ !20200101_030000 incomplete or damaged, no complete archive",
+            "+ !20261123_030000 incomplete or damaged, within 1 day, no good archive",
+            "+ !20200101_030000 incomplete or damaged, no good archive",
         ],
     );
 }
@@ -208,7 +209,7 @@ fn an_archive_from_the_future_pushes_out_no_other() {
         &[
             "+ 20380119_031407 dated in the future",
             "+ 20261123_030000 last 1, newest good archive",
-            "- 20261122_030000 kept by no rule",
+            "- 20261122_030000 no rule keeps it",
         ],
     );
 }
@@ -228,18 +229,18 @@ fn a_policy_of_zeros_keeps_nothing() {
         date(2026, 11, 23).at(3, 0, 0, 0),
         &[
             "+ 20261123_030000 newest good archive",
-            "- 20261122_030000 kept by no rule",
+            "- 20261122_030000 no rule keeps it",
         ],
     );
 }
 
 fn any_archives() -> impl Strategy<Value = Vec<(ArchiveName, bool)>> {
-    // Four years by the hour, the last month of it in the future.
+    // Whole hours of four years; the last weeks are in the future.
     prop::collection::btree_map(0..35_000_i64, prop::bool::weighted(0.8), 0..40).prop_map(|map| {
         map.into_iter()
-            .map(|(hours, complete)| {
+            .map(|(hours, is_good)| {
                 let time = date(2023, 1, 1).at(0, 0, 0, 0) + SignedDuration::from_hours(hours);
-                (ArchiveName::new("a", time), complete)
+                (ArchiveName::new("a", time), is_good)
             })
             .collect()
     })
@@ -259,7 +260,7 @@ fn any_policy() -> impl Strategy<Value = Retention> {
 
 const NOW: DateTime = DateTime::constant(2026, 11, 23, 3, 0, 0, 0);
 
-/// One rule of the policy, by number.
+/// Returns one rule of the policy, by number.
 fn rule(policy: &mut Retention, number: usize) -> &mut Option<u32> {
     match number {
         0 => &mut policy.keep_days,
@@ -272,7 +273,7 @@ fn rule(policy: &mut Retention, number: usize) -> &mut Option<u32> {
 }
 
 proptest! {
-    /// I6: prune never removes the newest good archive.
+    /// Invariant I6.
     #[test]
     fn the_newest_good_archive_is_never_removed(
         archives in any_archives(), policy in any_policy(),
@@ -287,10 +288,10 @@ proptest! {
     }
 
     #[test]
-    fn a_greater_number_keeps_no_less(
+    fn a_greater_number_keeps_at_least_as_many_archives(
         archives in any_archives(), policy in any_policy(), number in 0..6_usize,
     ) {
-        // Naming a rule at all switches the default off, so it must be set.
+        // A rule that is set switches the default off, so it is set in both.
         let mut less = policy;
         rule(&mut less, number).get_or_insert(1);
         let mut more = less.clone();
@@ -311,16 +312,15 @@ proptest! {
         policy in any_policy(),
     ) {
         let decisions = decide_on(&archives, &policy, NOW);
-        let of_shuffled = decide_on(&shuffled, &policy, NOW);
-        for (archive, decision) in shuffled.iter().zip(of_shuffled) {
+        let shuffled_decisions = decide_on(&shuffled, &policy, NOW);
+        for (archive, decision) in shuffled.iter().zip(shuffled_decisions) {
             let index = archives.iter().position(|a| a == archive).unwrap();
             prop_assert_eq!(&decision, &decisions[index]);
         }
     }
 
-    /// Pruning again at the same time removes nothing more.
     #[test]
-    fn pruning_twice_is_pruning_once(archives in any_archives(), policy in any_policy()) {
+    fn pruning_again_removes_nothing_more(archives in any_archives(), policy in any_policy()) {
         let decisions = decide_on(&archives, &policy, NOW);
         let kept: Vec<_> = archives
             .iter()
@@ -338,8 +338,8 @@ proptest! {
         let good: Vec<_> = archives.iter().filter(|a| a.1).cloned().collect();
         let decisions = decide_on(&archives, &policy, NOW);
         let among_good = decide_on(&good, &policy, NOW);
-        let of_good: Vec<_> = archives.iter().zip(decisions).filter(|(a, _)| a.1).collect();
-        for ((_, decision), among_good) in of_good.iter().zip(among_good) {
+        let for_good: Vec<_> = archives.iter().zip(decisions).filter(|(a, _)| a.1).collect();
+        for ((_, decision), among_good) in for_good.iter().zip(among_good) {
             prop_assert_eq!(decision, &among_good);
         }
     }
@@ -348,7 +348,7 @@ proptest! {
     fn every_decision_has_a_reason(archives in any_archives(), policy in any_policy()) {
         let decisions = decide_on(&archives, &policy, NOW);
         prop_assert!(decisions.iter().all(|decision| !decision.reasons.is_empty()));
-        let all_incomplete = archives.iter().all(|archive| !archive.1);
-        prop_assert!(!all_incomplete || decisions.iter().all(|decision| decision.keep));
+        let none_is_good = archives.iter().all(|archive| !archive.1);
+        prop_assert!(!none_is_good || decisions.iter().all(|decision| decision.keep));
     }
 }

@@ -1,4 +1,4 @@
-//! File systems of their own, on loop devices.
+//! Temporary file systems, most of them on loop devices.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,6 +26,12 @@ impl Disk {
             _place: place,
             path,
         }
+    }
+
+    /// An ext4 that stamps files in whole seconds: its inodes have no room for
+    /// nanoseconds.
+    pub fn with_whole_seconds() -> Disk {
+        Disk::new("ext4", &["-q", "-m", "0", "-I", "128"])
     }
 
     pub fn tmpfs() -> Disk {

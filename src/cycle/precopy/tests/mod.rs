@@ -1,53 +1,51 @@
-//! A tree is written to in every way there is while it is copied; the archive
-//! must be the tree as it stood when that had ended.
-//!
-//! `PRECOPY_ROUNDS` sets the number of rounds, `PRECOPY_SEED` the first seed,
-//! `PRECOPY_MUTATION` leaves out a step (`sync`, `scan`, `settle`, `wait`, `blocks`), with
-//! which these tests must fail; see `docs/design.md`.
+//! A tree is written to in every possible way while it is copied. The archive must
+//! equal one that is made of the same tree while nobody writes to it.
 
 mod disk;
-mod slow;
+mod limits;
+mod mutations;
+mod property;
+mod slow_writes;
 mod writers;
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::civil::datetime;
 
-use self::disk::Disk;
-use self::writers::{Rng, build, hold, store_until, write_until};
-use super::{Drafted, Finished, Precopy};
-use crate::archive::tar::ALIGNED_FROM_BYTES;
-use crate::archive::{Layout, ManifestSlot, Reading, Sharing, write_members};
-use crate::scan::mutation::mutated;
+use super::{Assembled, PASS_FROM_BYTES, Precopy, StoredDraft};
+use crate::archive::{Layout, ManifestSlot, ReadOptions, ShareOptions, Update, write_members};
 use crate::scan::{self, Exclude, Inventory, Source};
 use crate::store::Store;
 
-static GO_ON: AtomicBool = AtomicBool::new(false);
+static NOT_CANCELLED: AtomicBool = AtomicBool::new(false);
 
-/// How one round is run.
+/// The manifest's place in the layouts of these tests. It stays empty.
+const MANIFEST_BYTES: usize = 8192;
+
+/// How a tree is copied.
 #[derive(Clone, Copy)]
 struct Terms {
-    /// Blocks are shared; see [`Sharing::later_from_bytes`].
-    later_from_bytes: Option<u64>,
+    /// Blocks are shared if this is set; see [`ShareOptions::deferred_from_bytes`].
+    deferred_from_bytes: Option<u64>,
     settled_after: Duration,
     pass_from_bytes: u64,
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |n| n.parse().unwrap())
-}
+/// For file systems that stamp by the kernel's clock, which ticks every 1 to 10 ms.
+const TICKS: Terms = Terms {
+    deferred_from_bytes: None,
+    settled_after: Duration::from_millis(25),
+    pass_from_bytes: PASS_FROM_BYTES,
+};
 
-/// How many bytes of drafts stood, and how many were copied in the end.
-#[derive(Default)]
-struct Tally {
-    kept_bytes: u64,
-    fresh_bytes: u64,
-    shared_bytes: u64,
-}
+/// For file systems that stamp in whole seconds.
+const SECONDS: Terms = Terms {
+    settled_after: Duration::from_millis(1100),
+    ..TICKS
+};
 
 fn layout(inventory: &Inventory) -> anyhow::Result<Layout> {
     let slot = ManifestSlot {
@@ -66,7 +64,7 @@ struct Setting {
 }
 
 impl Setting {
-    /// The store is made in `place`.
+    /// Makes the store in `place`.
     fn new(tree: &Path, place: &Path) -> Setting {
         let store = place.join("store");
         fs::create_dir(&store).unwrap();
@@ -78,7 +76,7 @@ impl Setting {
     }
 
     fn scan(&self) -> anyhow::Result<Inventory> {
-        scan::scan(&self.sources, &self.exclude, false, &GO_ON)
+        scan::scan(&self.sources, &self.exclude, false, &NOT_CANCELLED)
     }
 
     fn precopy<T>(&self, terms: Terms, act: impl FnOnce(&Precopy<'_>) -> T) -> T {
@@ -86,18 +84,20 @@ impl Setting {
             sources: &self.sources,
             scan: &|| self.scan(),
             layout: &layout,
-            share: terms.later_from_bytes.map(|later_from_bytes| Sharing {
-                unshared: &self.exclude,
-                later_from_bytes,
-            }),
-            cancel: &GO_ON,
+            share: terms
+                .deferred_from_bytes
+                .map(|deferred_from_bytes| ShareOptions {
+                    unshared: &self.exclude,
+                    deferred_from_bytes,
+                }),
+            cancel: &NOT_CANCELLED,
             pass_from_bytes: terms.pass_from_bytes,
             settled_after: terms.settled_after,
             available_bytes: &|| self.store.available_bytes(),
         })
     }
 
-    fn draft(&self, precopy: &Precopy<'_>) -> Option<Drafted> {
+    fn draft(&self, precopy: &Precopy<'_>) -> Option<StoredDraft> {
         let partial = self
             .store
             .create_partial("stack", datetime(2026, 1, 2, 3, 4, 5, 0));
@@ -105,129 +105,61 @@ impl Setting {
             .draft(self.scan().unwrap(), partial.unwrap())
             .unwrap()
     }
-}
 
-/// Runs rounds in `place`, a directory on the file system under test.
-fn rounds(place: &Path, count: u64, terms: Terms) -> Tally {
-    let first = number("PRECOPY_SEED", 0);
-    let mut tally = Tally::default();
-    for seed in first..first + number("PRECOPY_ROUNDS", count) {
-        round(place, seed, terms, &mut tally);
+    /// Returns the archive of `inventory`, made without a draft at `path`.
+    fn archive_offline(&self, inventory: &Inventory, path: &Path) -> Vec<u8> {
+        let reading = ReadOptions {
+            sources: &self.sources,
+            cancel: &NOT_CANCELLED,
+            is_live: false,
+            share: None,
+        };
+        let layout = layout(inventory).unwrap();
+        let out = File::create(path).unwrap();
+        let summary = write_members(&layout, inventory, reading, &out).unwrap();
+        assert_eq!(summary.changed_count, 0);
+        fs::read(path).unwrap()
     }
-    println!(
-        "kept {} bytes, copied {} while down, shared {}",
-        tally.kept_bytes, tally.fresh_bytes, tally.shared_bytes
-    );
-    tally
 }
 
-fn round(place: &Path, seed: u64, terms: Terms, tally: &mut Tally) {
-    let case = tempfile::tempdir_in(place).unwrap();
-    let tree = case.path().join("tree");
-    let outside = case.path().join("outside");
-    build(&tree, &outside, seed);
-    let mut held = hold(&tree);
-    let setting = Setting::new(&tree, case.path());
-    let mut rng = Rng(seed ^ 0x5eed);
-    let settled_after = terms.settled_after;
-    let terms = Terms {
-        pass_from_bytes: rng.below(3) * 1_000_000,
-        settled_after: match mutated("settle") {
-            true => Duration::ZERO,
-            false => settled_after,
-        },
-        ..terms
-    };
-    setting.precopy(terms, |precopy| {
-        // Part of the tree becomes old enough to be relied on.
-        thread::sleep(settled_after + Duration::from_millis(10));
-        let ended = AtomicBool::new(false);
-        let (mut drafted, early) = thread::scope(|scope| {
-            for writer in 0..2 {
-                let (tree, outside, ended) = (&tree, &outside, &ended);
-                scope.spawn(move || write_until(tree, outside, seed * 7 + writer, ended));
-            }
-            let (held, ended) = (&mut held, &ended);
-            scope.spawn(move || store_until(held, seed, ended));
-            thread::sleep(Duration::from_millis(rng.below(15)));
-            let early = mutated("scan").then(|| setting.scan().unwrap());
-            let drafted = setting.draft(precopy);
-            thread::sleep(Duration::from_millis(rng.below(10)));
-            ended.store(true, Ordering::Relaxed);
-            (drafted.unwrap(), early)
-        });
-        if terms.later_from_bytes == Some(ALIGNED_FROM_BYTES) {
-            assert_eq!(drafted.summary.shared_bytes, 0, "all of it is young");
-        }
-        // The stack is down.
-        let now = setting.scan().unwrap();
-        let inventory = early.as_ref().unwrap_or(&now);
-        let update = precopy.update(&mut drafted, inventory).unwrap().unwrap();
-        let is_mutated = early.is_some();
-        assert!(
-            is_mutated || update.summary().changed_count == 0,
-            "seed {seed}"
-        );
-        // Not by another scan: XFS tells of other holes when it has written back.
-        let expected = case.path().join("expected.tar");
-        archive_offline(&setting.sources, &now, &expected);
-        // It is up again: nothing more may be read from it.
-        let ended = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let (tree, outside, ended) = (&tree, &outside, &ended);
-            scope.spawn(move || write_until(tree, outside, seed, ended));
-            let fresh_bytes = update.fresh_bytes();
-            let shared_bytes = drafted.summary.shared_bytes + update.summary().shared_bytes;
-            let Finished {
-                partial, layout, ..
-            } = precopy.finish(drafted, update).unwrap();
-            ended.store(true, Ordering::Relaxed);
-            tally.kept_bytes += layout.archive_bytes() - fresh_bytes;
-            tally.fresh_bytes += fresh_bytes;
-            tally.shared_bytes += shared_bytes;
-            compare(
-                &fs::read(partial.path()).unwrap(),
-                &fs::read(&expected).unwrap(),
-                seed,
-            );
-        });
-    });
+/// Returns the archive that the draft and its update become.
+fn assemble(precopy: &Precopy<'_>, draft: StoredDraft, update: Update) -> Vec<u8> {
+    let Assembled { partial, .. } = precopy.assemble(draft, update).unwrap();
+    fs::read(partial.path()).unwrap()
 }
 
-fn archive_offline(sources: &[Source], inventory: &Inventory, path: &Path) {
-    let reading = Reading {
-        sources,
-        cancel: &GO_ON,
-        is_live: false,
-        share: None,
-    };
-    let layout = layout(inventory).unwrap();
-    let out = File::create(path).unwrap();
-    let summary = write_members(&layout, inventory, reading, &out).unwrap();
-    assert_eq!(summary.changed_count, 0);
-}
-
-/// All but the manifest, which neither has yet.
-fn compare(archive: &[u8], expected: &[u8], seed: u64) {
-    let start = 8192;
+/// Compares everything but the manifest, which neither archive has yet. Fails
+/// with a description of the first difference.
+fn compare(archive: &[u8], expected: &[u8]) -> Result<(), String> {
+    if archive[MANIFEST_BYTES..] == expected[MANIFEST_BYTES..] {
+        return Ok(());
+    }
     let differs = |(a, b): &(&u8, &u8)| a != b;
-    let mut both = archive[start..].iter().zip(&expected[start..]);
+    let mut both = archive[MANIFEST_BYTES..]
+        .iter()
+        .zip(&expected[MANIFEST_BYTES..]);
     if let Some(at) = both.position(|pair| differs(&pair)) {
-        let at = start + at;
+        let at = MANIFEST_BYTES + at;
         let member = member_at(expected, at as u64);
         let count = archive.iter().zip(expected).filter(differs).count();
-        panic!("seed {seed}: byte {at} and {count} in all are wrong, first in {member}");
+        return Err(format!(
+            "byte {at} and {count} in all are wrong, first in {member}"
+        ));
     }
-    assert_eq!(archive.len(), expected.len(), "seed {seed}");
+    Err(format!(
+        "the archive has {} bytes instead of {}",
+        archive.len(),
+        expected.len()
+    ))
 }
 
-/// Which member holds a byte, and where in its data it is.
+/// Names the member that holds a byte, and the byte's place in its data.
 fn member_at(archive: &[u8], at: u64) -> String {
-    let mut members = tar::Archive::new(&archive[8192..]);
+    let mut members = tar::Archive::new(&archive[MANIFEST_BYTES..]);
     let mut found = "the end".to_owned();
     for member in members.entries().unwrap() {
         let member = member.unwrap();
-        let start = 8192 + member.raw_file_position();
+        let start = MANIFEST_BYTES as u64 + member.raw_file_position();
         if start + member.size() > at {
             let path = String::from_utf8_lossy(&member.path_bytes()).into_owned();
             found = format!(
@@ -239,130 +171,4 @@ fn member_at(archive: &[u8], at: u64) -> String {
         }
     }
     found
-}
-
-/// What every round but those of a mutation must show: the tests reach both
-/// what is kept and what is copied.
-fn assert_worked(tally: &Tally) {
-    assert!(tally.kept_bytes > 0, "nothing was kept");
-    assert!(tally.fresh_bytes > 0, "nothing was copied while down");
-}
-
-const TICKS: Terms = Terms {
-    later_from_bytes: None,
-    settled_after: Duration::from_millis(25),
-    pass_from_bytes: super::PASS_FROM_BYTES,
-};
-
-#[test]
-#[ignore = "needs root; run scripts/test"]
-fn the_archive_is_the_tree_as_it_stood_while_down_on_ext4() {
-    let disk = Disk::new("ext4", &["-q", "-m", "0"]);
-    assert_worked(&rounds(&disk.path, 20, TICKS));
-}
-
-#[test]
-#[ignore = "needs root; run scripts/test"]
-fn the_archive_is_the_tree_as_it_stood_while_down_where_times_are_whole_seconds() {
-    let disk = Disk::new("ext4", &["-q", "-m", "0", "-I", "128"]);
-    let terms = Terms {
-        settled_after: Duration::from_millis(1100),
-        ..TICKS
-    };
-    assert_worked(&rounds(&disk.path, 6, terms));
-}
-
-fn assert_works_with_and_without_sharing(disk: &Disk) {
-    assert_worked(&rounds(&disk.path, 20, TICKS));
-    for later_from_bytes in [ALIGNED_FROM_BYTES, u64::MAX] {
-        let terms = Terms {
-            later_from_bytes: Some(later_from_bytes),
-            ..TICKS
-        };
-        let tally = rounds(&disk.path, 20, terms);
-        assert_worked(&tally);
-        assert!(tally.shared_bytes > 0, "{later_from_bytes}");
-    }
-}
-
-#[test]
-#[ignore = "needs root; run scripts/test"]
-fn the_archive_is_the_tree_as_it_stood_while_down_on_xfs() {
-    let disk = Disk::new("xfs", &["-q", "-m", "reflink=1"]);
-    assert_works_with_and_without_sharing(&disk);
-}
-
-#[test]
-#[ignore = "needs root; run scripts/test"]
-fn the_archive_is_the_tree_as_it_stood_while_down_on_btrfs() {
-    let disk = Disk::new("btrfs", &["-q"]);
-    assert_works_with_and_without_sharing(&disk);
-}
-
-/// A store to a mapped page of tmpfs moves ctime only the first time.
-#[test]
-#[ignore = "needs root; run scripts/test"]
-fn tmpfs_is_not_copied_from_while_up() {
-    let disk = Disk::tmpfs();
-    let tree = disk.path.join("tree");
-    fs::create_dir(&tree).unwrap();
-    fs::write(tree.join("file"), "x").unwrap();
-    assert!(draft_of(&tree, &disk.path).is_none());
-    // The same elsewhere.
-    let disk = Disk::new("ext4", &["-q"]);
-    let tree = disk.path.join("tree");
-    fs::create_dir(&tree).unwrap();
-    fs::write(tree.join("file"), "x").unwrap();
-    assert!(draft_of(&tree, &disk.path).is_some());
-}
-
-#[test]
-#[ignore = "needs root; run scripts/test"]
-fn files_without_content_are_on_a_file_system_that_tells_of_every_change() {
-    let disk = Disk::new("ext4", &["-q"]);
-    let tree = disk.path.join("tree");
-    fs::create_dir(&tree).unwrap();
-    fs::write(tree.join("empty"), "").unwrap();
-    let drafted = draft_of(&tree, &disk.path).unwrap();
-    assert_eq!(drafted.untrusted_bytes, 0);
-}
-
-#[test]
-#[ignore = "needs root; run scripts/test"]
-fn a_pass_leaves_half_of_the_room_and_an_update_some_of_it() {
-    let disk = Disk::new("ext4", &["-q"]);
-    let tree = disk.path.join("tree");
-    fs::create_dir(&tree).unwrap();
-    fs::write(tree.join("old"), vec![7; 12 << 20]).unwrap();
-    let change = || fs::write(tree.join("young"), vec![7; 4 << 20]).unwrap();
-    let setting = Setting::new(&tree, &disk.path);
-    let terms = Terms {
-        pass_from_bytes: 0,
-        ..TICKS
-    };
-    let with_room = |available_bytes: u64| {
-        change();
-        thread::sleep(terms.settled_after * 2);
-        setting.precopy(terms, |precopy| {
-            let scan = || {
-                change();
-                setting.scan()
-            };
-            let precopy = Precopy {
-                scan: &scan,
-                available_bytes: &|| Ok(available_bytes),
-                ..*precopy
-            };
-            let mut drafted = setting.draft(&precopy).unwrap();
-            let update = precopy.update(&mut drafted, &scan().unwrap()).unwrap();
-            (drafted.pass_count > 1, update.is_some())
-        })
-    };
-    assert_eq!(with_room(6 << 20), (false, false));
-    assert_eq!(with_room(16 << 20), (true, true));
-}
-
-fn draft_of(tree: &Path, place: &Path) -> Option<Drafted> {
-    let setting = Setting::new(tree, place);
-    setting.precopy(TICKS, |precopy| setting.draft(precopy))
 }

@@ -1,4 +1,4 @@
-//! Every way to change a tree.
+//! Writers that change a tree in every possible way.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use memmap2::MmapMut;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, Timespec, Timestamps, copy_file_range, fallocate, utimensat,
+    AtFlags, CWD, FallocateFlags, OFlags, Timespec, Timestamps, copy_file_range, fallocate,
+    utimensat,
 };
 
-/// SplitMix64: the same rounds from the same seed.
+/// SplitMix64: the same seed gives the same rounds.
 pub struct Rng(pub u64);
 
 impl Rng {
@@ -64,15 +65,18 @@ pub fn build(tree: &Path, outside: &Path, seed: u64) {
         let (path, size) = (file(tree, &mut rng), size(&mut rng));
         fs::write(path, rng.bytes(size)).unwrap();
     }
-    // Written to by single long calls.
+    // This file is written by single long calls.
     fs::write(tree.join("long"), rng.bytes(6 << 20)).unwrap();
     fs::write(tree.join("mapped"), rng.bytes(200_000)).unwrap();
     fs::write(tree.join("~last"), rng.bytes(100_000)).unwrap();
+    // No writer changes this file. Without it, a slow machine would make no second
+    // pass, because more than half of the tree would change during the first.
+    fs::write(tree.join("unchanged"), rng.bytes(16 << 20)).unwrap();
 }
 
-/// A file all of whose pages are mapped and dirty for as long as the round
-/// lasts, and which is stored to in no other way: without a sync between scan
-/// and reading its ctime never moves again.
+/// Makes a file whose pages are all mapped and dirty as long as the round lasts.
+/// It is written in no other way, so without a sync between scan and copy its
+/// ctime never moves again.
 pub fn hold(tree: &Path) -> MmapMut {
     let path = tree.join("held");
     fs::write(&path, [1; 8 * 4096]).unwrap();
@@ -90,13 +94,13 @@ pub fn store_until(held: &mut MmapMut, seed: u64, ended: &AtomicBool) {
     }
 }
 
-/// Changes the tree until `ended`. What fails (something is gone, or has become
-/// something else) does not matter.
+/// Changes the tree until `ended`. Changes may fail, because a file is gone or has
+/// become something else.
 pub fn write_until(tree: &Path, outside: &Path, seed: u64, ended: &AtomicBool) {
     let mut rng = Rng(seed);
-    // Dirty for as long as the writer lives.
+    // The pages stay dirty as long as the writer lives.
     let mut mapped = map(&tree.join("mapped"));
-    // A share of rounds has few changes, so that much is kept.
+    // Some rounds have few changes, so that much of the draft is kept.
     let pause = rng.below(3) * 1500;
     while !ended.load(Ordering::Relaxed) {
         if let Some(mapped) = &mut mapped {
@@ -111,15 +115,15 @@ pub fn write_until(tree: &Path, outside: &Path, seed: u64, ended: &AtomicBool) {
 #[allow(unsafe_code)]
 fn map(path: &Path) -> Option<MmapMut> {
     let file = File::options().read(true).write(true).open(path).ok()?;
-    // SAFETY: as far as it goes: nobody cuts this file.
+    // SAFETY: no writer truncates this file.
     unsafe { MmapMut::map_mut(&file) }.ok()
 }
 
 fn change(tree: &Path, outside: &Path, rng: &mut Rng) -> std::io::Result<()> {
     let path = file(tree, rng);
     let other = file(tree, rng);
-    // What is outside must not change because a directory has become a symlink
-    // to it, but may be written to by way of it, as containers can.
+    // This follows a directory that has become a symlink to `outside`, as writes of
+    // containers do. The archive must not have what is there.
     let open = |path: &Path| File::options().read(true).write(true).open(path);
     match rng.below(28) {
         0 | 1 => {
@@ -127,7 +131,7 @@ fn change(tree: &Path, outside: &Path, rng: &mut Rng) -> std::io::Result<()> {
             open(&path)?.write_all_at(&rng.bytes(len), offset)
         }
         2 => {
-            // As long as before, and one byte of it other.
+            // One byte differs; the length stays.
             let bytes = open(&path)?.metadata()?.len().max(1);
             open(&path)?.write_all_at(&rng.bytes(1), rng.below(bytes))
         }
@@ -155,9 +159,9 @@ fn change(tree: &Path, outside: &Path, rng: &mut Rng) -> std::io::Result<()> {
         }
         6 => {
             let direct = File::options()
-                .read(true) // or a FIFO would be waited for
+                .read(true) // so that opening a FIFO does not block
                 .write(true)
-                .custom_flags(libc_o_direct())
+                .custom_flags(OFlags::DIRECT.bits() as i32)
                 .open(&path)?;
             let buffer = vec![rng.next() as u8; 3 * 4096];
             let skip = buffer.as_ptr().align_offset(4096);
@@ -204,7 +208,7 @@ fn change(tree: &Path, outside: &Path, rng: &mut Rng) -> std::io::Result<()> {
         ),
         19 => xattr::set(path, "user.x", &[rng.next() as u8]),
         20 | 21 => {
-            // Written, and the time of that put back.
+            // It is written, and then its mtime is set back.
             let file = open(&path)?;
             let before = file.metadata()?.modified()?;
             let bytes = file.metadata()?.len().max(1);
@@ -224,7 +228,7 @@ fn change(tree: &Path, outside: &Path, rng: &mut Rng) -> std::io::Result<()> {
             Ok(())
         }
         23 | 24 => {
-            // A segment of a log, used again under a new name.
+            // A segment of a log is reused under a new name.
             let segment = directory(tree, rng).join(format!("segment{}", rng.below(3)));
             fs::rename(path, &segment)?;
             let (offset, len) = (rng.below(50_000), size(rng));
@@ -252,8 +256,4 @@ fn change(tree: &Path, outside: &Path, rng: &mut Rng) -> std::io::Result<()> {
             Ok(())
         }
     }
-}
-
-fn libc_o_direct() -> i32 {
-    rustix::fs::OFlags::DIRECT.bits() as i32
 }

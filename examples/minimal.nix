@@ -1,0 +1,10 @@
+{
+  virtualisation.docker.enable = true;
+  services.docker-stack-backup = {
+    enable = true;
+    stacks = [
+      "db"
+      "web"
+    ];
+  };
+}

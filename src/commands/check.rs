@@ -1,0 +1,111 @@
+//! `check`: checks the configuration, and with `--live` what a run needs on
+//! this host.
+
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::load::load;
+use super::output::print;
+use super::preview::StackPreview;
+use crate::cli::Global;
+use crate::config::plan::{Plan, StackPlan};
+use crate::outcome::ExitStatus;
+use crate::store::Store;
+use crate::sys::format::human_bytes;
+use crate::{email, engine};
+
+pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
+    // Loading checks the configuration.
+    let plan = load(global)?;
+    if plan.stacks.is_empty() {
+        tracing::warn!("no stacks are configured");
+    }
+    if !live {
+        return print("the configuration is valid\n").map(|()| ExitStatus::Ok);
+    }
+    let mut text = String::new();
+    let mut problem_count = 0;
+    let mut add = |what: &str, result: Result<String>| match result {
+        Ok(detail) => text.push_str(&format!("ok      {what}: {detail}\n")),
+        Err(error) => {
+            problem_count += 1;
+            text.push_str(&format!("FAILED  {what}: {error:#}\n"));
+        }
+    };
+    add(
+        "docker",
+        engine::refuse_podman()
+            .and_then(|()| engine::versions())
+            .map(|(engine, compose)| format!("Engine {engine}, Compose {compose}")),
+    );
+    add("backupDir", check_store(&plan));
+    add("stateDir", check_dir(&plan.state_dir));
+    if let Some(path) = &plan.log_file {
+        add("logFile", check_log_file(path));
+    }
+    for stack in &plan.stacks {
+        add(&format!("stack {}", stack.name), check_stack(stack));
+    }
+    if let Some(email) = &plan.email {
+        add(
+            "email",
+            email::try_login(email).map(|()| format!("{} takes mail", email.host)),
+        );
+    }
+    print(&text)?;
+    Ok(match problem_count {
+        0 => ExitStatus::Ok,
+        _ => ExitStatus::CouldNotRun,
+    })
+}
+
+fn check_store(plan: &Plan) -> Result<String> {
+    if !plan.backup_dir.exists() {
+        return check_dir(&plan.backup_dir);
+    }
+    let available = Store::open(&plan.backup_dir)?.available_bytes()?;
+    let dir = check_dir(&plan.backup_dir)?;
+    Ok(format!("{dir}, {} free", human_bytes(available)))
+}
+
+/// Checks that a directory can be written to, or can be created because its
+/// nearest existing parent can be written to. Only an attempt can tell.
+fn check_dir(path: &Path) -> Result<String> {
+    let existing = path.ancestors().find(|path| path.exists());
+    let existing = existing.unwrap_or(Path::new("/"));
+    tempfile::Builder::new()
+        .prefix(".check-")
+        .tempfile_in(existing)
+        .with_context(|| format!("cannot write into {}", existing.display()))?;
+    Ok(match existing == path {
+        true => path.display().to_string(),
+        false => format!("{} will be created", path.display()),
+    })
+}
+
+fn check_log_file(path: &Path) -> Result<String> {
+    if !path.exists() {
+        check_dir(path.parent().context("it is not the path of a file")?)?;
+        return Ok(format!("{} will be created", path.display()));
+    }
+    let opened = File::options().append(true).open(path);
+    opened.with_context(|| format!("cannot append to {}", path.display()))?;
+    Ok(path.display().to_string())
+}
+
+fn check_stack(stack: &StackPlan) -> Result<String> {
+    let preview = StackPreview::of(stack)?;
+    let not_archived = preview
+        .coverage
+        .iter()
+        .filter(|coverage| !coverage.archived)
+        .count();
+    Ok(format!(
+        "project {}, {} running, {} to archive, {not_archived} mounts not covered",
+        preview.project,
+        preview.running.len(),
+        human_bytes(preview.content_bytes)
+    ))
+}

@@ -1,0 +1,202 @@
+//! `list`: the archives in the store, or the members of one archive.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use jiff::ZonedDateTime;
+use jiff::civil::DateTime;
+use serde::Serialize;
+
+use super::find_archive::{self, is_path};
+use super::load::load;
+use super::output::{print, print_json, table};
+use crate::archive::{self, Manifest};
+use crate::cli::Global;
+use crate::config::StopMethod;
+use crate::config::plan::Plan;
+use crate::outcome::ExitStatus;
+use crate::restore::pick::Only;
+use crate::restore::{Archive, listing};
+use crate::store::checks::{Check, Checks};
+use crate::store::{Store, StoredArchive, prune};
+use crate::sys::format::{human_bytes, human_duration};
+
+/// An archive in the store, with what its manifest and its checks say.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ArchiveView {
+    stack: String,
+    path: PathBuf,
+    /// Local time, from the name.
+    time: DateTime,
+    archive_bytes: u64,
+    complete: bool,
+    damaged: bool,
+    verified: Option<Check>,
+    drilled: Option<Check>,
+    /// The rules of retention that keep the archive, or why none does; empty if
+    /// the stack is not configured.
+    retention: Vec<String>,
+    /// This and the following fields are `null` if there is no manifest.
+    content_bytes: Option<u64>,
+    downtime_ms: Option<u64>,
+    changed_count: Option<u64>,
+    /// Whether the stack was paused, and not stopped, while it was archived.
+    crash_consistent: Option<bool>,
+    running: Option<Vec<String>>,
+}
+
+impl ArchiveView {
+    fn of(archive: StoredArchive, checks: Checks, retention: Vec<String>) -> ArchiveView {
+        let manifest = read_manifest(&archive).unwrap_or_else(|error| {
+            tracing::warn!(path = %archive.path.display(), "{error:#}");
+            None
+        });
+        ArchiveView {
+            stack: archive.name.stack.clone(),
+            path: archive.path,
+            time: archive.name.time,
+            archive_bytes: archive.archive_bytes,
+            complete: archive.complete,
+            damaged: archive.damaged,
+            verified: checks.verified,
+            drilled: checks.drilled,
+            retention,
+            content_bytes: manifest.as_ref().map(|m| m.content_bytes),
+            downtime_ms: manifest.as_ref().and_then(|m| m.downtime_ms),
+            changed_count: manifest.as_ref().map(|m| m.changed_count),
+            crash_consistent: manifest
+                .as_ref()
+                .map(|m| m.stop_method == StopMethod::Pause && !m.running.is_empty()),
+            running: manifest.map(|m| m.running),
+        }
+    }
+
+    fn row(&self, now: &ZonedDateTime) -> [String; 9] {
+        let note = match (self.complete, self.damaged, self.changed_count) {
+            (false, ..) => "INCOMPLETE".to_owned(),
+            (true, true, _) => "DAMAGED".to_owned(),
+            (true, false, None) => "without a manifest".to_owned(),
+            (true, false, Some(0)) if self.crash_consistent == Some(true) => {
+                "crash-consistent".to_owned()
+            }
+            (true, false, Some(0)) => String::new(),
+            (true, false, Some(count)) => format!("{count} files changed while they were read"),
+        };
+        let check = |check: &Option<Check>| match check {
+            None => "-".to_owned(),
+            Some(check) if check.problems.is_empty() => {
+                format!("{} ago", age(now.datetime(), check.time.datetime()))
+            }
+            Some(_) => "FAILED".to_owned(),
+        };
+        [
+            self.stack.clone(),
+            self.time.strftime("%F %T").to_string(),
+            age(now.datetime(), self.time),
+            human_bytes(self.archive_bytes),
+            self.downtime_ms
+                .map_or_else(|| "-".to_owned(), human_duration),
+            check(&self.verified),
+            check(&self.drilled),
+            self.retention.join(", "),
+            note,
+        ]
+    }
+}
+
+fn read_manifest(archive: &StoredArchive) -> Result<Option<Manifest>> {
+    let file = File::open(&archive.path)?;
+    let json = archive::read_manifest(&file)?;
+    json.map(|json| serde_json::from_slice(&json).context("cannot parse the manifest"))
+        .transpose()
+}
+
+fn age(now: DateTime, then: DateTime) -> String {
+    let hours = now.duration_since(then).as_hours();
+    match hours {
+        ..0 => "future".to_owned(),
+        0..48 => format!("{hours} h"),
+        _ => format!("{} d", hours / 24),
+    }
+}
+
+pub fn list(global: &Global, what: &[String]) -> Result<ExitStatus> {
+    if let Some((archive, names)) = what.split_first()
+        && is_path(archive)
+    {
+        return list_members(archive, names);
+    }
+    let plan = load(global)?;
+    let store = Store::open(&plan.backup_dir)?;
+    let stacks = match what {
+        [] => store.stacks()?,
+        stacks => stacks.to_vec(),
+    };
+    let mut views = Vec::new();
+    for stack in &stacks {
+        let reasons = retention_reasons(&plan, &store, stack)?;
+        for archive in store.list(stack)? {
+            let checks = Checks::of(&store, &archive.name).unwrap_or_else(|error| {
+                tracing::warn!(path = %archive.path.display(), "{error:#}");
+                Checks::default()
+            });
+            let reasons = reasons.get(&archive.path).cloned().unwrap_or_default();
+            views.push(ArchiveView::of(archive, checks, reasons));
+        }
+    }
+    if global.json {
+        print_json(&views)?;
+    } else if views.is_empty() {
+        tracing::info!(path = %plan.backup_dir.display(), "no archives");
+    } else {
+        let now = ZonedDateTime::now();
+        let header = [
+            "STACK",
+            "TIME",
+            "AGE",
+            "SIZE",
+            "DOWNTIME",
+            "VERIFIED",
+            "DRILLED",
+            "RETENTION",
+            "",
+        ];
+        let rows: Vec<_> = std::iter::once(header.map(str::to_owned))
+            .chain(views.iter().map(|view| view.row(&now)))
+            .collect();
+        print(&table(&rows))?;
+    }
+    Ok(ExitStatus::Ok)
+}
+
+fn list_members(archive: &str, names: &[String]) -> Result<ExitStatus> {
+    let archive = Archive::open(Path::new(archive))?;
+    let manifest = find_archive::read_manifest(&archive)?;
+    let only = Only::new(names, manifest.as_ref())?;
+    print(&listing(&archive, &only)?).map(|()| ExitStatus::Ok)
+}
+
+/// Returns the reasons of retention for each archive of a stack, by the
+/// archive's path.
+fn retention_reasons(
+    plan: &Plan,
+    store: &Store,
+    stack: &str,
+) -> Result<HashMap<PathBuf, Vec<String>>> {
+    let Some(policy) = plan
+        .retention
+        .as_ref()
+        .filter(|_| plan.stack(stack).is_some())
+    else {
+        return Ok(HashMap::new());
+    };
+    let now = ZonedDateTime::now().datetime();
+    let decisions = prune::decisions(store, policy, stack, now)?;
+    Ok(decisions
+        .into_iter()
+        .map(|(archive, decision)| (archive.path, decision.reasons))
+        .collect())
+}

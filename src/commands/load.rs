@@ -1,0 +1,146 @@
+//! Makes a plan of the configuration file and the command line.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf, absolute};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cli::Global;
+use crate::config::plan::Plan;
+use crate::config::{Config, DEFAULT_STATE_DIR, Stack, StackOptions};
+
+const DEFAULT_CONFIG: &str = "/etc/docker-stack-backup/config.json";
+
+/// Loads the configuration file, or what stands in for it on the command line.
+///
+/// # Errors
+/// When there is neither, or the configuration is not valid.
+pub fn load(global: &Global) -> Result<Plan> {
+    let has_options =
+        !global.stack_dirs.is_empty() || global.backup_dir.is_some() || global.state_dir.is_some();
+    let file = config_file(global, Path::new(DEFAULT_CONFIG))?;
+    ensure!(
+        has_options || file.is_some(),
+        "there is no configuration: create {DEFAULT_CONFIG}, or give --config FILE, or --stack DIR \
+         and --backup-dir DIR"
+    );
+    load_or_default(global)
+}
+
+/// Does the same as [`load`], but uses the default directories if there is no
+/// configuration at all.
+///
+/// # Errors
+/// When the configuration is not valid.
+pub fn load_or_default(global: &Global) -> Result<Plan> {
+    let file = config_file(global, Path::new(DEFAULT_CONFIG))?;
+    let mut config = match file {
+        Some(path) => Config::load(path)?,
+        None => Config {
+            state_dir: default_state_dir()?,
+            log_file: None,
+            retention: None,
+            ..Config::default()
+        },
+    };
+    if !global.stack_dirs.is_empty() && global.backup_dir.is_none() {
+        bail!("--stack needs --backup-dir DIR, the directory of the archives");
+    }
+    for dir in &global.stack_dirs {
+        let path = Some(resolve(dir)?);
+        config.stacks.push(Stack(StackOptions {
+            path,
+            ..StackOptions::default()
+        }));
+    }
+    if let Some(dir) = &global.backup_dir {
+        config.backup_dir = resolve(dir)?;
+    }
+    if let Some(dir) = &global.state_dir {
+        config.state_dir = resolve(dir)?;
+    }
+    Plan::new(config).with_context(|| match file {
+        Some(path) => format!("cannot use the configuration {}", path.display()),
+        None => "cannot use the options on the command line".to_owned(),
+    })
+}
+
+/// Returns the configuration file to read. If none is named, it is `default`,
+/// provided that this exists. Stacks on the command line stand in for the file;
+/// --backup-dir and --state-dir do not, they only override it.
+fn config_file<'a>(global: &'a Global, default: &'a Path) -> Result<Option<&'a Path>> {
+    let is_replaced = !global.stack_dirs.is_empty();
+    ensure!(
+        !is_replaced || global.config.is_none(),
+        "--stack cannot be used with --config (or $DOCKER_STACK_BACKUP_CONFIG): add the stack to \
+         the configuration instead"
+    );
+    let default = (!is_replaced && default.exists()).then_some(default);
+    Ok(global.config.as_deref().or(default))
+}
+
+/// Makes a path of the command line absolute and removes `..`. Symlinks stay,
+/// because one that is a stack's directory names the stack.
+fn resolve(path: &Path) -> Result<PathBuf> {
+    let context = || format!("cannot find {}", path.display());
+    if path.to_str().is_none() {
+        bail!("cannot use the path {}: it is not UTF-8", path.display());
+    }
+    let mut resolved = PathBuf::new();
+    for part in absolute(path).with_context(context)?.components() {
+        if part == Component::ParentDir {
+            resolved = fs::canonicalize(resolved).with_context(context)?;
+            resolved.pop();
+        } else {
+            resolved.push(part);
+        }
+    }
+    Ok(resolved)
+}
+
+/// Returns the state directory of a program without a configuration. Users
+/// other than root cannot write to the usual one, and have their own.
+fn default_state_dir() -> Result<PathBuf> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(DEFAULT_STATE_DIR.into());
+    }
+    let home = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")));
+    let home =
+        home.context("cannot find a directory for the journal: set HOME, or give --state-dir DIR")?;
+    Ok(home.join("docker-stack-backup"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn only_stacks_on_the_command_line_replace_the_default_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let default = dir.path().join("config.json");
+        let read = |args: &str| {
+            let args = format!("docker-stack-backup list {args}");
+            let mut global = Cli::try_parse_from(args.split_whitespace()).unwrap().global;
+            // The environment of the test may name a configuration.
+            global.config = global.config.filter(|_| args.contains("--config"));
+            let found = config_file(&global, &default);
+            found.map(|path| path.map(Path::to_owned)).ok()
+        };
+        let elsewhere = Some(Some(PathBuf::from("/c.json")));
+        assert_eq!(read(""), Some(None));
+        assert_eq!(read("--config /c.json --backup-dir /b"), elsewhere);
+        fs::write(&default, "{}").unwrap();
+        let default = Some(Some(default.clone()));
+        for args in ["", "--backup-dir /b", "--state-dir /s --backup-dir /b"] {
+            assert_eq!(read(args), default, "{args}");
+        }
+        assert_eq!(read("--config /c.json --backup-dir /b"), elsewhere);
+        assert_eq!(read("--stack /web --backup-dir /b"), Some(None));
+        assert_eq!(read("--stack /web --config /c.json"), None);
+    }
+}

@@ -1,0 +1,32 @@
+//! `plan`: shows what a run would do.
+
+use anyhow::Result;
+
+use super::load::load;
+use super::output::{print, print_json};
+use super::preview::StackPreview;
+use crate::cli::Global;
+use crate::outcome::ExitStatus;
+
+pub fn plan(global: &Global, stacks: &[String]) -> Result<ExitStatus> {
+    let mut plan = load(global)?;
+    plan.select(stacks)?;
+    let mut previews = Vec::new();
+    let mut status = ExitStatus::Ok;
+    for stack in &plan.stacks {
+        match StackPreview::of(stack) {
+            Ok(preview) => previews.push(preview),
+            Err(error) => {
+                tracing::error!(stack = stack.name, "{error:#}");
+                status = ExitStatus::Incomplete;
+            }
+        }
+    }
+    if global.json {
+        print_json(&previews)?;
+    } else {
+        let texts: Vec<String> = previews.iter().map(StackPreview::text).collect();
+        print(&texts.join("\n"))?;
+    }
+    Ok(status)
+}

@@ -1,0 +1,129 @@
+//! What is left to do once the stack is up again, so that it adds nothing to the
+//! downtime.
+
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::capture::{Captured, CapturedFiles};
+use super::manifest::write_manifest;
+use super::recorder::{OutcomeRecorder, add_warning};
+use super::state::Cycle;
+use crate::archive::{Sums, verify};
+use crate::config::Verify;
+use crate::outcome::{ArchiveOutcome, Phase, StackOutcome, StackStatus};
+use crate::stack::driver;
+use crate::store::{ArchiveName, Sidecar};
+use crate::sys::format::human_bytes;
+
+/// Most containers that crash after a confirmed start do so within this time.
+const SECOND_LOOK_AFTER: Duration = Duration::from_millis(1500);
+
+impl Cycle<'_> {
+    /// Finishes the archive and, in parallel, closes the journal entry. Finishing
+    /// may take an hour; a container that is stopped during that time was stopped
+    /// by someone on purpose and must not be restarted.
+    pub(super) fn finish(&self, recorder: &mut OutcomeRecorder, captured: Option<Captured>) {
+        let outcome = &recorder.outcome;
+        let was_started = outcome.downtime_ms.is_some() && outcome.status != StackStatus::Down;
+        let span = tracing::Span::current();
+        thread::scope(|scope| {
+            let close = || {
+                let _entered = span.enter();
+                thread::sleep(SECOND_LOOK_AFTER);
+                self.close_journal()
+            };
+            let closing = was_started.then(|| scope.spawn(close));
+            if let Some(captured) = captured {
+                recorder.phase(Phase::Finish, |outcome| {
+                    self.finish_archive(outcome, captured)
+                });
+            }
+            let Some(closing) = closing else { return };
+            recorder.phase(Phase::Start, |outcome| {
+                let closed = closing.join().unwrap_or_else(|panic| resume_unwind(panic));
+                closed.inspect_err(|_| outcome.status = StackStatus::Down)?
+            });
+        });
+    }
+
+    /// Removes the journal entry, once the containers are seen to be up still.
+    ///
+    /// # Errors
+    /// When a container has ended: the stack counts as down. The inner error says
+    /// that the entry could not be removed.
+    fn close_journal(&self) -> Result<Result<()>> {
+        let limit = self.stack.start_timeout;
+        driver::confirm(&self.survey, limit, self.context.signals)?;
+        Ok(self.context.journal.remove(&self.stack.name))
+    }
+
+    /// Gives the archive its manifest, verifies it, and gives it its name.
+    fn finish_archive(&self, outcome: &mut StackOutcome, captured: Captured) -> Result<()> {
+        let Captured {
+            files,
+            mut manifest,
+        } = captured;
+        let (partial, layout) = match files {
+            CapturedFiles::Whole { partial, layout } => (partial, layout),
+            CapturedFiles::Draft { draft, update } => {
+                let assembled =
+                    self.with_precopy(&manifest, |precopy| precopy.assemble(*draft, *update))?;
+                if let Some(capture) = &mut outcome.capture {
+                    capture.shared_bytes = capture
+                        .shared_bytes
+                        .saturating_sub(assembled.unshared_bytes);
+                }
+                (assembled.partial, assembled.layout)
+            }
+        };
+        manifest.archive_bytes = layout.archive_bytes();
+        manifest.downtime_ms = outcome.downtime_ms;
+        write_manifest(&layout, partial.file(), &mut manifest)
+            .with_context(|| format!("cannot write {}", partial.path().display()))?;
+        let cancel = self.context.signals.flag();
+        let sums = verify::read_back(self.stack.verify, partial.file(), cancel)
+            .with_context(|| format!("cannot verify {}", partial.path().display()))?;
+        let path = partial.finish()?;
+        if self.stack.verify == Verify::Full && sums.is_none() {
+            let warning = format!(
+                "the run was interrupted before all of the archive was read back, so the archive \
+                 has no sums file; check it with `docker-stack-backup verify {}`",
+                self.stack.name
+            );
+            add_warning(outcome, warning);
+        }
+        if let Err(error) = self.write_sums(&path, sums) {
+            // The archive is good without its sums.
+            add_warning(outcome, format!("{error:#}"));
+        }
+        outcome.archive = Some(ArchiveOutcome {
+            path: path.clone(),
+            archive_bytes: layout.archive_bytes(),
+            content_bytes: manifest.content_bytes,
+            member_count: manifest.member_count,
+            socket_count: manifest.socket_count,
+            excluded_count: manifest.excluded_count,
+            changed_count: manifest.changed_count,
+            crash_consistent: self.is_paused(),
+        });
+        let size = human_bytes(layout.archive_bytes());
+        tracing::info!(path = %path.display(), size, "archived");
+        Ok(())
+    }
+
+    fn write_sums(&self, path: &Path, sums: Option<Sums>) -> Result<()> {
+        let name = path.file_name().unwrap_or_default();
+        match (sums, ArchiveName::parse(&self.stack.name, name)) {
+            (Some(sums), Some(name)) => {
+                self.context
+                    .store
+                    .write_sidecar(&name, Sidecar::Sums, |out| sums.write(out))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What happens before a stack is stopped, so that nothing is stopped for an
+//! archive that cannot be made.
+
+use std::fs;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::recorder::add_warning;
+use super::state::{Cycle, RunContext};
+use crate::config::plan::StackPlan;
+use crate::outcome::StackOutcome;
+use crate::scan::{Inventory, Source};
+use crate::stack::survey::Survey;
+use crate::store::Store;
+use crate::sys::format::human_bytes;
+
+/// Room that must be free beyond the archive's own length: for data that is added
+/// between measuring and stopping, and for the file system itself.
+const SPARE_BYTES: u64 = 16 << 20;
+
+impl<'a> Cycle<'a> {
+    pub(super) fn plan(
+        outcome: &mut StackOutcome,
+        context: &'a RunContext<'a>,
+        stack: &'a StackPlan,
+    ) -> Result<Cycle<'a>> {
+        context.signals.check()?;
+        let survey = Survey::of(stack)?;
+        copy_survey(outcome, &survey);
+        refuse_own_store(context.store, &survey)?;
+        // The handles stay open from now on: through them, a volume that its
+        // driver unmounts with the last container stays readable.
+        let sources = survey.open_sources()?;
+        Ok(Cycle {
+            context,
+            stack,
+            survey,
+            sources,
+            manifest_bytes: OnceLock::new(),
+        })
+    }
+}
+
+impl Cycle<'_> {
+    /// Scans the trees, and checks that the archive has room and nothing else
+    /// writes to them.
+    pub(super) fn measure(&self) -> Result<Inventory> {
+        self.context.signals.check()?;
+        self.context.store.check_stack_dir(&self.stack.name)?;
+        let inventory = self.scan()?;
+        let manifest = self.manifest();
+        let layout = self.layout(&inventory, &manifest)?;
+        let needed = layout.archive_bytes() + SPARE_BYTES;
+        let available = self.context.store.available_bytes()?;
+        if needed > available {
+            bail!(
+                "there is not enough room in {}: the archive needs {} ({needed} bytes), and {} \
+                 ({available} bytes) are free; nothing was stopped",
+                self.context.store.path().display(),
+                human_bytes(needed),
+                human_bytes(available)
+            );
+        }
+        self.refuse_writers()?;
+        tracing::info!(
+            content = human_bytes(inventory.content_bytes()),
+            members = inventory.member_count(),
+            available = human_bytes(available),
+            "measured"
+        );
+        Ok(inventory)
+    }
+
+    /// Surveys the stack again right before the stop, because the copy may have
+    /// taken hours: what was stopped meanwhile must not be started, and what was
+    /// started meanwhile must be.
+    pub(super) fn plan_again(&mut self, outcome: &mut StackOutcome) -> Result<()> {
+        self.context.signals.check()?;
+        let survey = Survey::of(self.stack)?;
+        if survey.project != self.survey.project || survey.trees != self.survey.trees {
+            bail!("the trees to archive changed during the backup; nothing was stopped");
+        }
+        // Only directories are checked: a single file may have been saved by a
+        // rename, and is read while the stack is down like any new file.
+        self.refuse_replaced(Source::is_directory)
+            .context("nothing was stopped")?;
+        self.sources = survey.open_sources()?;
+        copy_survey(outcome, &survey);
+        self.survey = survey;
+        self.check_manifest_fits()?;
+        self.refuse_writers()
+    }
+
+    /// Whether the store's file system is almost full.
+    pub(super) fn is_store_almost_full(&self) -> bool {
+        let available = self.context.store.available_bytes();
+        available.is_ok_and(|bytes| bytes < SPARE_BYTES)
+    }
+}
+
+fn copy_survey(outcome: &mut StackOutcome, survey: &Survey) {
+    outcome.project = Some(survey.project.clone());
+    outcome.services = survey.services();
+    outcome.coverage = survey.coverage.clone();
+    for warning in &survey.warnings {
+        add_warning(outcome, warning.clone());
+    }
+}
+
+/// Fails if the store is in a tree. The configuration alone cannot show that: a
+/// symlink or a volume may lead there.
+fn refuse_own_store(store: &Store, survey: &Survey) -> Result<()> {
+    let path = store.path();
+    let real =
+        fs::canonicalize(path).with_context(|| format!("cannot resolve {}", path.display()))?;
+    let holds_store = |tree: &Path| fs::canonicalize(tree).is_ok_and(|t| real.starts_with(t));
+    match survey.trees.iter().find(|tree| holds_store(&tree.path)) {
+        Some(tree) => bail!(
+            "the backup would archive its own archives, because `backupDir` {} is in {}",
+            path.display(),
+            tree.path.display()
+        ),
+        None => Ok(()),
+    }
+}

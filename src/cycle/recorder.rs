@@ -1,0 +1,74 @@
+//! Recording what happens to a stack.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+
+use crate::config::plan::StackPlan;
+use crate::outcome::{Failure, Phase, PhaseTime, StackOutcome, StackStatus};
+use crate::sys::progress;
+
+/// Collects a stack's outcome, phase by phase.
+pub(super) struct OutcomeRecorder {
+    pub(super) outcome: StackOutcome,
+}
+
+impl OutcomeRecorder {
+    pub(super) fn new(stack: &StackPlan) -> OutcomeRecorder {
+        OutcomeRecorder {
+            outcome: StackOutcome {
+                status: StackStatus::Ok,
+                ..StackOutcome::not_run(&stack.name)
+            },
+        }
+    }
+
+    /// Runs `act` as part of a phase. Records its duration and, if it fails or
+    /// panics, the failure; then returns `None`.
+    pub(super) fn phase<T>(
+        &mut self,
+        phase: Phase,
+        act: impl FnOnce(&mut StackOutcome) -> Result<T>,
+    ) -> Option<T> {
+        let span = tracing::info_span!("phase", ?phase);
+        let _entered = span.enter();
+        progress::begin_phase(phase.name());
+        let began = Instant::now();
+        let result = panic::catch_unwind(AssertUnwindSafe(|| act(&mut self.outcome)))
+            .unwrap_or_else(|_| {
+                Err(anyhow!(
+                    "the program panicked (see its stderr): this is a bug"
+                ))
+            });
+        let duration_ms = began.elapsed().as_millis() as u64;
+        match self
+            .outcome
+            .phases
+            .iter_mut()
+            .find(|time| time.phase == phase)
+        {
+            Some(time) => time.duration_ms += duration_ms,
+            None => self.outcome.phases.push(PhaseTime { phase, duration_ms }),
+        }
+        let fail = |error| add_failure(&mut self.outcome, phase, format!("{error:#}"));
+        result.map_err(fail).ok()
+    }
+}
+
+pub(super) fn add_failure(outcome: &mut StackOutcome, phase: Phase, message: String) {
+    tracing::error!(?phase, "{message}");
+    outcome.failures.push(Failure { phase, message });
+    if outcome.status == StackStatus::Ok {
+        outcome.status = StackStatus::Failed;
+    }
+}
+
+/// Adds a warning, unless the outcome has it already: both plans may find it.
+pub(super) fn add_warning(outcome: &mut StackOutcome, warning: String) {
+    if outcome.warnings.contains(&warning) {
+        return;
+    }
+    tracing::warn!("{warning}");
+    outcome.warnings.push(warning);
+}

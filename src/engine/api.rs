@@ -1,0 +1,160 @@
+//! The Engine's API, through its Unix socket. It stops, starts and inspects
+//! containers while a stack is down, without the 30 to 80 ms that each docker
+//! command costs before it does anything.
+//!
+//! <https://docs.docker.com/reference/api/engine/>
+
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::container::RawContainer;
+use super::error::{Refused, Unreachable};
+use super::http::{Connection, Response};
+
+/// Time limit of a request that the Engine answers at once; the same as that of
+/// a docker command.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// An Engine that has answered.
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub socket: PathBuf,
+    /// The newest version of the API that it speaks, such as `1.45`.
+    pub api_version: String,
+}
+
+impl Engine {
+    /// Returns the ids of all containers, running or not; with a label (`name` or
+    /// `name=value`), of those that have it.
+    pub fn container_ids(&self, label: Option<&str>) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Listed {
+            id: String,
+        }
+        let mut target = "/containers/json?all=1".to_owned();
+        if let Some(label) = label {
+            let filters = serde_json::json!({ "label": [label] }).to_string();
+            target += &format!("&filters={}", percent_encoded(&filters));
+        }
+        let listed: Vec<Listed> = parse(&self.call("GET", &target, LIMIT)?)?;
+        Ok(listed.into_iter().map(|container| container.id).collect())
+    }
+
+    /// Describes these containers. Those that are gone by now are left out.
+    pub fn inspect(&self, ids: &[String]) -> Result<Vec<RawContainer>> {
+        let mut found = Vec::new();
+        let mut connection = self.connect()?;
+        for id in ids {
+            let target = format!("/containers/{id}/json");
+            let response = self.send(&mut connection, "GET", &target, LIMIT)?;
+            if response.status != 404 {
+                found.push(parse(&check("GET", &target, response)?)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Sends a container its stop signal and returns when it has ended. The
+    /// Engine goes on with the stop even if this program is killed meanwhile.
+    pub fn stop(&self, id: &str, grace: Option<Duration>, limit: Duration) -> Result<()> {
+        let grace = grace.map(|grace| format!("?t={}", grace.as_secs()));
+        let target = format!("/containers/{id}/stop{}", grace.unwrap_or_default());
+        self.call("POST", &target, limit).map(drop)
+    }
+
+    /// Changes a container's state; `verb` is `start`, `pause` or `unpause`.
+    pub fn change_state(&self, id: &str, verb: &str) -> Result<()> {
+        let target = format!("/containers/{id}/{verb}");
+        self.call("POST", &target, LIMIT).map(drop)
+    }
+
+    fn call(&self, method: &str, target: &str, limit: Duration) -> Result<Response> {
+        let response = self.send(&mut self.connect()?, method, target, limit)?;
+        check(method, target, response)
+    }
+
+    fn connect(&self) -> Result<Connection> {
+        Ok(Connection::open(&self.socket).map_err(|error| self.unreachable(error))?)
+    }
+
+    fn send(
+        &self,
+        connection: &mut Connection,
+        method: &str,
+        target: &str,
+        limit: Duration,
+    ) -> Result<Response> {
+        let versioned = format!("/v{}{target}", self.api_version);
+        let began = Instant::now();
+        let response = connection.request(method, &versioned, limit);
+        let status = response.as_ref().map_or(0, |response| response.status);
+        let duration_ms = began.elapsed().as_millis() as u64;
+        tracing::debug!(method, target, status, duration_ms, "request to the Engine");
+        response.map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => anyhow!(
+                "{method} {target}: no answer from the Docker Engine after {} s",
+                limit.as_secs()
+            ),
+            ErrorKind::InvalidData => anyhow!(error).context(format!(
+                "{method} {target}: cannot read the Engine's answer"
+            )),
+            _ => self.unreachable(error).into(),
+        })
+    }
+
+    fn unreachable(&self, error: io::Error) -> Unreachable {
+        Unreachable {
+            socket: self.socket.clone(),
+            error,
+        }
+    }
+}
+
+/// Turns a response that is no success into an error. Status 304 says that the
+/// container is in that state already.
+fn check(method: &str, target: &str, response: Response) -> Result<Response> {
+    if matches!(response.status, 200..300 | 304) {
+        return Ok(response);
+    }
+    let body: Option<Value> = serde_json::from_slice(&response.body).ok();
+    let message = body.as_ref().and_then(|body| body["message"].as_str());
+    let reason = match message {
+        Some(message) => message.trim().to_owned(),
+        None => format!("HTTP status {}", response.status),
+    };
+    let refused = format!("{method} {target}: error response from daemon: {reason}");
+    Err(Refused(refused).into())
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(response: &Response) -> Result<T> {
+    serde_json::from_slice(&response.body).context("cannot parse the Engine's answer")
+}
+
+fn percent_encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_percent_encoded() {
+        assert_eq!(
+            percent_encoded(r#"{"a":["b=c-1"]}"#),
+            "%7B%22a%22%3A%5B%22b%3Dc-1%22%5D%7D"
+        );
+    }
+}

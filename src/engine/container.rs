@@ -1,0 +1,259 @@
+//! Containers, as `docker inspect` and the Engine's API describe them, reduced
+//! to what is used here.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::json::null_as_empty;
+use super::volume::is_generated_name;
+
+/// Time between the stop signal and SIGKILL for a container that sets none
+/// (docker stop --time, compose stop_grace_period).
+const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A container. `project` and `service` are empty unless Compose made it.
+#[derive(Clone, Debug)]
+pub struct Container {
+    pub id: String,
+    pub name: String,
+    pub project: String,
+    pub service: String,
+    /// Compose's number of the replica; the first is 1.
+    pub number: u32,
+    /// Whether `docker compose run` made it, so that it is no replica.
+    pub one_off: bool,
+    /// Directory in which Compose was started, with symlinks as they were given.
+    pub working_dir: PathBuf,
+    pub status: Status,
+    /// Time of the last start, as the Engine writes it.
+    pub started_at: String,
+    /// Number of starts by its restart policy since it was last started otherwise.
+    pub restart_count: u64,
+    pub exit_code: i64,
+    pub oom_killed: bool,
+    /// `None` when the container has no health check.
+    pub health: Option<Health>,
+    /// Services of the same project that it depends on.
+    pub depends_on: Vec<Dependency>,
+    /// Ids of the containers whose network, IPC or PID namespace or volumes it
+    /// uses.
+    pub joins: Vec<String>,
+    pub mounts: Vec<Mount>,
+    pub stop_timeout: Duration,
+    pub image_reference: String,
+    pub image_id: String,
+}
+
+/// Whether a container runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Running,
+    Paused,
+    Restarting,
+    /// It is created, exited, dead or being removed.
+    Stopped,
+}
+
+/// Result of a container's health check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    Starting,
+    Healthy,
+    Unhealthy,
+    None,
+}
+
+/// An item of `depends_on` (Compose specification). Compose records it in a label
+/// of the container: `db:service_healthy:false`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Dependency {
+    pub service: String,
+    /// `service_started`, `service_healthy` or `service_completed_successfully`.
+    pub condition: String,
+}
+
+/// A mount of a container.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Mount {
+    /// `bind`, `volume`, `tmpfs`, ...
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// Name of the volume; empty for other kinds.
+    #[serde(default)]
+    pub name: String,
+    /// Path on the host.
+    #[serde(default)]
+    pub source: PathBuf,
+    /// Path in the container.
+    #[serde(default)]
+    pub destination: String,
+    #[serde(rename = "RW", default)]
+    pub writable: bool,
+}
+
+impl Mount {
+    /// Whether it mounts a volume whose name the Engine generated, because the
+    /// mount names no volume.
+    pub fn is_anonymous(&self) -> bool {
+        self.kind == "volume" && is_generated_name(&self.name)
+    }
+}
+
+/// A container in the Engine's own JSON.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct RawContainer {
+    id: String,
+    name: String,
+    image: String,
+    #[serde(default)]
+    restart_count: u64,
+    state: RawState,
+    config: RawConfig,
+    host_config: RawHostConfig,
+    #[serde(default, deserialize_with = "null_as_empty")]
+    mounts: Vec<Mount>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawState {
+    status: String,
+    #[serde(default)]
+    started_at: String,
+    exit_code: i64,
+    #[serde(rename = "OOMKilled", default)]
+    oom_killed: bool,
+    health: Option<RawHealth>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawHealth {
+    status: Health,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawConfig {
+    #[serde(default)]
+    image: String,
+    #[serde(default, deserialize_with = "null_as_empty")]
+    labels: BTreeMap<String, String>,
+    stop_timeout: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawHostConfig {
+    #[serde(default)]
+    network_mode: String,
+    #[serde(default)]
+    ipc_mode: String,
+    #[serde(default)]
+    pid_mode: String,
+    #[serde(default, deserialize_with = "null_as_empty")]
+    volumes_from: Vec<String>,
+}
+
+impl From<RawContainer> for Container {
+    fn from(raw: RawContainer) -> Container {
+        let label = |name: &str| {
+            raw.config
+                .labels
+                .get(&format!("com.docker.compose.{name}"))
+                .cloned()
+                .unwrap_or_default()
+        };
+        let host = &raw.host_config;
+        let joined = [&host.network_mode, &host.ipc_mode, &host.pid_mode]
+            .into_iter()
+            .filter_map(|mode| mode.strip_prefix("container:"));
+        // Entries of volumes_from may have a mode: `ID:ro`.
+        let donors = host
+            .volumes_from
+            .iter()
+            .filter_map(|from| from.split(':').next());
+        Container {
+            joins: joined.chain(donors).map(str::to_owned).collect(),
+            name: raw.name.trim_start_matches('/').to_owned(),
+            project: label("project"),
+            service: label("service"),
+            number: label("container-number").parse().unwrap_or(1),
+            one_off: label("oneoff") == "True",
+            working_dir: label("project.working_dir").into(),
+            status: match raw.state.status.as_str() {
+                "running" => Status::Running,
+                "paused" => Status::Paused,
+                "restarting" => Status::Restarting,
+                _ => Status::Stopped,
+            },
+            started_at: raw.state.started_at,
+            restart_count: raw.restart_count,
+            exit_code: raw.state.exit_code,
+            oom_killed: raw.state.oom_killed,
+            health: raw
+                .state
+                .health
+                .map(|h| h.status)
+                .filter(|h| *h != Health::None),
+            depends_on: parse_depends_on(&label("depends_on")),
+            mounts: raw.mounts,
+            stop_timeout: match raw.config.stop_timeout {
+                Some(secs) => Duration::from_secs(secs.max(0) as u64),
+                None => DEFAULT_STOP_TIMEOUT,
+            },
+            image_reference: raw.config.image,
+            image_id: raw.image,
+            id: raw.id,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Container {
+    /// Reads a container from the JSON that `docker inspect` prints.
+    pub fn from_json(json: serde_json::Value) -> Container {
+        Container::from(RawContainer::deserialize(json).expect("a container"))
+    }
+}
+
+fn parse_depends_on(label: &str) -> Vec<Dependency> {
+    label
+        .split(',')
+        .filter(|item| !item.is_empty())
+        .map(|item| {
+            let mut parts = item.split(':');
+            let service = parts.next().unwrap_or_default().to_owned();
+            let condition = parts.next().unwrap_or("service_started").to_owned();
+            Dependency { service, condition }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_depends_on_label_may_be_long_or_short() {
+        let dependency = |service: &str, condition: &str| Dependency {
+            service: service.to_owned(),
+            condition: condition.to_owned(),
+        };
+        assert_eq!(parse_depends_on(""), []);
+        assert_eq!(
+            parse_depends_on("db:service_healthy:false,cache"),
+            [
+                dependency("db", "service_healthy"),
+                dependency("cache", "service_started")
+            ]
+        );
+    }
+}

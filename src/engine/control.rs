@@ -1,0 +1,169 @@
+//! Listing, stopping, starting and pausing containers: by requests to the
+//! Engine's socket where there is one, else by the docker command. The other
+//! operations on containers always use the command.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::command::{ENGINE_SLACK, check_request, docker, inspect, output_lines};
+use super::container::Container;
+use super::error::{combine_errors, is_unreachable};
+use super::parallel::in_parallel;
+use super::socket::engine;
+
+/// Pause between two attempts while the Engine does not answer.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Lists the containers that Compose made, of one project or of all. Containers
+/// of `compose run` are among them. The list is sorted by name.
+pub fn compose_containers(project: Option<&str>) -> Result<Vec<Container>> {
+    let label = match project {
+        Some(project) => format!("com.docker.compose.project={project}"),
+        None => "com.docker.compose.project".to_owned(),
+    };
+    containers_with(Some(&label))
+}
+
+/// Lists every container of this Engine, whoever made it, sorted by name.
+///
+/// Whether a container runs is taken from `inspect`, not from `ps`: the view of
+/// `ps` lags behind, and for a moment it still lists as running what `stop` has
+/// reported as ended.
+pub fn containers() -> Result<Vec<Container>> {
+    containers_with(None)
+}
+
+fn containers_with(label: Option<&str>) -> Result<Vec<Container>> {
+    let raw = match engine() {
+        Some(engine) => {
+            let ids = engine
+                .container_ids(label)
+                .context("cannot list containers")?;
+            engine
+                .inspect(&ids)
+                .context("cannot inspect the containers")?
+        }
+        None => {
+            let mut args = vec!["ps", "--all", "--quiet", "--no-trunc"];
+            let filter = label.map(|label| format!("label={label}"));
+            args.extend(filter.iter().flat_map(|filter| ["--filter", filter]));
+            let listed = docker(args).output()?.check();
+            inspect(
+                "container",
+                output_lines(&listed.context("cannot list containers")?),
+            )?
+        }
+    };
+    let mut containers: Vec<Container> = raw.into_iter().map(Container::from).collect();
+    containers.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(containers)
+}
+
+/// Sends the Engine a request, again and again while the Engine is away and
+/// `goes_on` returns true for the time since the first attempt.
+pub fn retry_while_unreachable<T>(
+    request: impl Fn() -> Result<T>,
+    goes_on: impl Fn(Duration) -> bool,
+) -> Result<T> {
+    let began = Instant::now();
+    loop {
+        match request() {
+            Err(error) if is_unreachable(&error) && goes_on(began.elapsed()) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the Docker Engine does not answer, waiting for it"
+                );
+                thread::sleep(RETRY_PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Sends containers their stop signal, all at once, and waits until they have
+/// ended. After `grace` (or, without it, each container's own stop timeout) the
+/// Engine kills them. `longest_grace` is the longest of these times; a request
+/// that takes much longer fails, because the Engine itself hangs.
+///
+/// # Errors
+/// When any container was not stopped. If the error is a
+/// [refusal](super::was_refused), no stop is under way any more.
+pub fn stop(ids: &[String], grace: Option<Duration>, longest_grace: Duration) -> Result<()> {
+    let limit = longest_grace + ENGINE_SLACK;
+    let Some(engine) = engine() else {
+        let mut args = vec!["stop".to_owned()];
+        if let Some(grace) = grace {
+            args.extend(["--time".to_owned(), grace.as_secs().to_string()]);
+        }
+        args.extend(ids.iter().cloned());
+        return check_request(docker(args).limit(limit).output()?);
+    };
+    combine_errors(in_parallel(ids, |id| engine.stop(id, grace, limit)))
+}
+
+/// Starts a container that exists. It is no error if it runs already.
+pub fn start(id: &str) -> Result<()> {
+    change_state(id, "start")
+}
+
+/// Freezes all processes of a container. It is no error if it is paused already.
+pub fn pause(id: &str) -> Result<()> {
+    change_state(id, "pause").or_else(|error| accept_refusal(error, "already paused"))
+}
+
+/// Thaws a container. It is no error if it is not paused.
+pub fn unpause(id: &str) -> Result<()> {
+    change_state(id, "unpause").or_else(|error| accept_refusal(error, "is not paused"))
+}
+
+/// Turns the error into success if it says that nothing had to be done.
+fn accept_refusal(error: anyhow::Error, accepted: &str) -> Result<()> {
+    match format!("{error:#}").contains(accepted) {
+        true => Ok(()),
+        false => Err(error),
+    }
+}
+
+fn change_state(id: &str, verb: &str) -> Result<()> {
+    match engine() {
+        Some(engine) => engine.change_state(id, verb),
+        None => check_request(docker([verb, id]).limit(ENGINE_SLACK).output()?),
+    }
+}
+
+/// Whether a start failed because another container is gone whose namespace the
+/// container shares by its id. Such a start can never succeed.
+pub fn needs_missing_container(error: &str) -> bool {
+    error.contains("No such container")
+}
+
+/// Returns the last lines that a container logged, for the report of a failed
+/// start; none when they cannot be read.
+pub fn last_log_lines(id: &str, count: usize) -> Vec<String> {
+    let Ok(output) = docker(["logs", "--tail", &count.to_string(), id]).output() else {
+        return Vec::new();
+    };
+    let both = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&both)
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Removes containers, running or not, with their anonymous volumes.
+pub fn remove_containers(ids: &[String]) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let args = ["rm", "--force", "--volumes"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(ids.iter().cloned());
+    docker(args)
+        .limit(ENGINE_SLACK * 2)
+        .output()?
+        .check()
+        .map(drop)
+}

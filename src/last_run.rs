@@ -1,0 +1,117 @@
+//! The outcome of the last run: begun, saved while the run is under way,
+//! concluded (mailed and saved as finished), and read again.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use jiff::ZonedDateTime;
+
+use crate::config::MailWhen;
+use crate::config::plan::Plan;
+use crate::outcome::{FORMAT_VERSION, RunOutcome, StackOutcome};
+use crate::sys::durable::write_durably;
+use crate::sys::logging::Log;
+use crate::{email, report};
+
+/// Returns the outcome of a run that has just begun.
+pub fn begin(plan: &Plan) -> RunOutcome {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    RunOutcome {
+        format_version: FORMAT_VERSION,
+        program_version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: host.to_string_lossy().into_owned(),
+        backup_dir: plan.backup_dir.clone(),
+        started: ZonedDateTime::now(),
+        finished: None,
+        interrupted: None,
+        recovered: Vec::new(),
+        stacks: plan
+            .stacks
+            .iter()
+            .map(|stack| StackOutcome::not_run(&stack.name))
+            .collect(),
+        pruned: Vec::new(),
+        store: None,
+        errors: Vec::new(),
+        log: Vec::new(),
+    }
+}
+
+/// Logs an error that belongs to no single stack and does not end the run, and
+/// adds it to the outcome.
+pub fn add_error(outcome: &mut RunOutcome, error: &anyhow::Error) {
+    tracing::error!("{error:#}");
+    let error = format!("{error:#}");
+    if !outcome.errors.contains(&error) {
+        outcome.errors.push(error);
+    }
+}
+
+/// Mails and saves an outcome that will not change any more.
+pub fn conclude(plan: &Plan, log: &Log, outcome: &mut RunOutcome) {
+    if let Some(error) = log.file_error() {
+        outcome.errors.push(error.to_owned());
+    }
+    outcome.finished = Some(ZonedDateTime::now());
+    tracing::info!(status = ?outcome.exit_status(), "backup ended");
+    outcome.log.extend(log.lines());
+    if let Err(error) = mail(plan, outcome) {
+        add_error(outcome, &error);
+    }
+    save(plan, outcome);
+}
+
+fn mail(plan: &Plan, outcome: &RunOutcome) -> Result<()> {
+    let Some(email) = &plan.email else {
+        return Ok(());
+    };
+    if email.when == MailWhen::Failure && outcome.is_all_well() {
+        return Ok(());
+    }
+    let subject = report::run_subject(outcome, &email.subject_tag);
+    email::send(email, &subject, &report::run_text(outcome)).context("cannot mail the report")?;
+    tracing::info!(to = email.to.join(" "), "report mailed");
+    Ok(())
+}
+
+/// Saves an outcome. An error is added to the outcome and not returned, because
+/// a full disk must not keep a stack from being started.
+pub fn save(plan: &Plan, outcome: &mut RunOutcome) {
+    if let Err(error) = write(&plan.state_dir, outcome) {
+        add_error(outcome, &error);
+    }
+}
+
+fn write(state_dir: &Path, outcome: &RunOutcome) -> Result<()> {
+    let path = outcome_path(state_dir);
+    write_durably(&path, &serde_json::to_vec_pretty(outcome)?)
+        .with_context(|| format!("cannot write the last run {}", path.display()))
+}
+
+/// Returns the outcome of the last run, finished or not; `None` if there was no
+/// run yet.
+///
+/// # Errors
+/// When the file cannot be read or parsed.
+pub fn read(state_dir: &Path) -> Result<Option<RunOutcome>> {
+    let path = outcome_path(state_dir);
+    let json = match fs::read(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        json => json.with_context(|| format!("cannot read the last run {}", path.display()))?,
+    };
+    let outcome = serde_json::from_slice(&json);
+    outcome
+        .map(Some)
+        .with_context(|| format!("cannot parse the last run {}", path.display()))
+}
+
+fn outcome_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("last-run.json")
+}
+
+/// Returns whether the run is under way, or was killed.
+pub fn is_unfinished(outcome: &RunOutcome) -> bool {
+    outcome.finished.is_none()
+}

@@ -1,0 +1,89 @@
+//! Stops a stack, starts it, and checks that it stays up. There is one driver,
+//! Compose on a Docker Engine. Backup, restore and recovery use the functions of
+//! this module and do not know how they work. The first look at a stack is a
+//! [survey](Survey).
+//!
+//! The order of containers is taken from the containers (the label that Compose
+//! sets, shared namespaces, `volumes_from`), so it is known even if the compose
+//! file no longer parses. Containers are started one by one rather than by
+//! `docker compose start`, which would also start what a service depends on, and
+//! so run a finished one-shot service again.
+
+mod start;
+mod start_state;
+mod stop;
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::config::StopMethod;
+pub use crate::engine::was_refused;
+use crate::engine::{self, Container, Status};
+use crate::stack::running::{StateBefore, WasRunning};
+use crate::stack::survey::Survey;
+use crate::sys::signals::Signals;
+pub use start::start;
+pub use stop::{stop_at_once, stop_in_order};
+
+/// Stops what a survey found running, by the survey's stop method. `grace`
+/// overrides the containers' own stop timeouts.
+///
+/// # Errors
+/// When anything was not stopped. If the error is a [refusal](was_refused), no
+/// stop is under way any more.
+pub fn stop(survey: &Survey, grace: Option<Duration>, signals: &Signals) -> Result<()> {
+    match survey.stop_method {
+        StopMethod::Stop => stop_in_order(&survey.running, grace, signals),
+        StopMethod::Pause => stop::pause(&survey.running),
+        StopMethod::Down => {
+            // Compose stops a chain of dependencies one after the other, so the
+            // stop timeouts add up.
+            let containers = survey.containers.iter();
+            let longest_stop = containers.map(|c| grace.unwrap_or(c.stop_timeout)).sum();
+            survey.compose.down(grace, longest_stop)
+        }
+    }
+}
+
+/// Checks that nothing has failed since its start was confirmed: a container may
+/// end soon after that. An Engine that is away is waited for, as by
+/// [`containers`].
+///
+/// # Errors
+/// When anything that the survey found running has failed since, or the Engine
+/// does not answer.
+pub fn confirm(survey: &Survey, limit: Duration, signals: &Signals) -> Result<()> {
+    let list = || engine::compose_containers(Some(&survey.project));
+    let containers = wait_for_engine(list, limit, signals)?;
+    let has_failed = |was: &&WasRunning| {
+        let now = was.find(&containers);
+        now.is_none_or(|now| match now.status {
+            _ if was.before == StateBefore::Restarting => false,
+            Status::Stopped => now.exit_code != 0,
+            Status::Restarting => true,
+            Status::Running | Status::Paused => false,
+        })
+    };
+    let failed = survey.running.iter().filter(has_failed);
+    let failed: Vec<&str> = failed.map(|was| was.name.as_str()).collect();
+    if !failed.is_empty() {
+        bail!("{} started, but ended soon after", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Lists every container of the Engine. If the Engine is away, for example
+/// because it is being restarted, it is waited for, at most for `limit` and until
+/// a signal asks the program to end.
+pub fn containers(limit: Duration, signals: &Signals) -> Result<Vec<Container>> {
+    wait_for_engine(engine::containers, limit, signals)
+}
+
+fn wait_for_engine<T>(
+    request: impl Fn() -> Result<T>,
+    limit: Duration,
+    signals: &Signals,
+) -> Result<T> {
+    engine::retry_while_unreachable(request, |away| away < limit && signals.received().is_none())
+}

@@ -1,0 +1,92 @@
+//! Processes that have a file of a stack's data open for writing.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+
+use crate::scan::Inventory;
+
+/// Finds the processes that have a file of the inventory open for writing.
+/// Processes of the containers whose ids are in `paused` do not count, because
+/// they cannot write. A process belongs to the container in whose cgroup it is;
+/// pausing a container freezes its cgroup.
+///
+/// Open files are compared by device and inode, because the same path may lead
+/// elsewhere in another mount namespace.
+pub fn process_writers(inventory: &Inventory, paused: &[&str]) -> Result<Vec<String>> {
+    let mut open: HashMap<(u64, u64), Vec<u32>> = HashMap::new();
+    for process in fs::read_dir("/proc")
+        .context("cannot list /proc")?
+        .flatten()
+    {
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        let is_paused = || {
+            let cgroup = fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
+            paused.iter().any(|id| cgroup.contains(id))
+        };
+        if !paused.is_empty() && is_paused() {
+            continue;
+        }
+        // The process is gone, or this program may not look at it.
+        let Ok(files) = fs::read_dir(process.path().join("fd")) else {
+            continue;
+        };
+        for file in files.flatten() {
+            let info = process.path().join("fdinfo").join(file.file_name());
+            if is_writable(&info)
+                && let Some(id) = identity(&file.path())
+            {
+                open.entry(id).or_default().push(pid);
+            }
+        }
+    }
+    let wanted: HashSet<(u64, u64)> = open.keys().copied().collect();
+    let mut found: Vec<String> = Vec::new();
+    for (dev, ino, path) in inventory.find_files(&wanted) {
+        for pid in &open[&(dev, ino)] {
+            let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let line = format!(
+                "process {pid} ({}) has {path} open for writing",
+                command.trim_end()
+            );
+            if !found.contains(&line) {
+                found.push(line);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether an open file is writable, by the octal `flags:` of
+/// /proc/PID/fdinfo/FD (proc_pid_fdinfo(5)).
+fn is_writable(info: &Path) -> bool {
+    let Ok(info) = fs::read_to_string(info) else {
+        return false;
+    };
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & 0o3 != 0)
+}
+
+/// Returns device and inode of an open regular file. The flags avoid a request
+/// to a network file system, which may hang.
+fn identity(fd: &Path) -> Option<(u64, u64)> {
+    let link = fs::read_link(fd).ok()?;
+    if !link.is_absolute() {
+        return None;
+    }
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let stat = rustix::fs::statx(CWD, fd, flags, StatxFlags::BASIC_STATS).ok()?;
+    let is_file = u32::from(stat.stx_mode) & 0o170_000 == 0o100_000;
+    let dev = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+    is_file.then_some((dev, stat.stx_ino))
+}
