@@ -215,14 +215,11 @@ pub fn phases(page: &mut Page, run: &RunOutcome) {
 }
 
 fn capture_line(capture: &CaptureOutcome) -> String {
-    let method = match capture.method {
-        Capture::Precopy => "copied while the stack was up",
-        Capture::Offline => "copied while the stack was down",
+    let down = human_bytes(capture.down_bytes);
+    let mut line = match capture.method {
+        Capture::Precopy => format!("copied while the stack was up, {down} while it was down"),
+        Capture::Offline => format!("{down} copied while the stack was down"),
     };
-    let mut line = format!(
-        "{method}; {} copied while it was down",
-        human_bytes(capture.down_bytes)
-    );
     if capture.shared_bytes > 0 {
         line += &format!(
             ", {} shared with the stack's files",
@@ -231,7 +228,7 @@ fn capture_line(capture: &CaptureOutcome) -> String {
     }
     if capture.refused_count > 0 {
         line += &format!(
-            ", {} copied because they cannot be shared",
+            ", {} could not be shared",
             count(capture.refused_count, "file")
         );
     }

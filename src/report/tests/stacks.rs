@@ -3,6 +3,8 @@
 use insta::assert_snapshot;
 
 use super::*;
+use crate::config::Capture;
+use crate::outcome::CaptureOutcome;
 
 #[test]
 fn a_successful_run_lists_archives_coverage_retention_and_phases() {
@@ -16,6 +18,14 @@ fn a_successful_run_lists_archives_coverage_retention_and_phases() {
             Some("outside the stack's directory: add it to includeBinds to have it archived"),
         ),
     ]);
+    immich.capture = Some(CaptureOutcome {
+        method: Capture::Precopy,
+        reason: None,
+        down_bytes: GIB / 8,
+        pass_count: 2,
+        shared_bytes: 9 * GIB,
+        refused_count: 2,
+    });
     if let Some(archive) = &mut immich.archive {
         archive.socket_count = 1;
         archive.excluded_count = 12;
@@ -76,6 +86,9 @@ fn a_successful_run_lists_archives_coverage_retention_and_phases() {
       immich       plan 0.3 s, measure 1.2 s, stop 10.4 s,
                    quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
                    finish 4.0 s
+                   copied while the stack was up, 128.0 MiB while it was
+                     down, 9.0 GiB shared with the stack's files, 2 files
+                     could not be shared
       paperless    plan 0.3 s, measure 1.2 s, stop 10.4 s,
                    quiet check 0.1 s, archive 3 min 5 s, start 20.1 s,
                    finish 4.0 s
