@@ -118,7 +118,7 @@ fn refuse_own_store(store: &Store, survey: &Survey) -> Result<()> {
     let holds_store = |tree: &Path| fs::canonicalize(tree).is_ok_and(|t| real.starts_with(t));
     match survey.trees.iter().find(|tree| holds_store(&tree.path)) {
         Some(tree) => bail!(
-            "the backup would archive its own archives, because `backupDir` {} is in {}",
+            "it would archive its own archives, because `backupDir` {} is in {}",
             path.display(),
             tree.path.display()
         ),
