@@ -362,7 +362,7 @@ fn a_compose_file_that_no_longer_parses_stops_nothing_from_being_backed_up() {
         assert!(
             outcome["warnings"]
                 .to_string()
-                .contains("the compose file cannot be read")
+                .contains("cannot read the compose file")
         );
         assert_eq!(stack.states(), ["app:running"]);
     }

@@ -67,7 +67,7 @@ pub struct StoredDraft {
 }
 
 /// An archive that lacks only its manifest.
-pub struct Assembled {
+pub struct FinishedDraft {
     pub partial: Partial,
     pub layout: Layout,
     /// Bytes that were shared and have blocks of their own now.
@@ -173,7 +173,7 @@ impl Precopy<'_> {
 
     /// Makes the draft and its update one archive. The stack may be up: it is not
     /// read any more.
-    pub fn assemble(&self, stored: StoredDraft, update: Update) -> Result<Assembled> {
+    pub fn assemble(&self, stored: StoredDraft, update: Update) -> Result<FinishedDraft> {
         let available_bytes = (self.available_bytes)()?;
         let applied = update
             .assemble(&stored.files(), available_bytes, self.cancel)
@@ -206,7 +206,7 @@ impl Precopy<'_> {
             let unshared = human_bytes(unshared_bytes);
             tracing::info!(unshared, "files in use have blocks of their own again");
         }
-        Ok(Assembled {
+        Ok(FinishedDraft {
             partial,
             layout: update.into_layout(),
             unshared_bytes,

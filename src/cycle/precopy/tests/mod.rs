@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use jiff::civil::datetime;
 
-use super::{Assembled, PASS_FROM_BYTES, Precopy, StoredDraft};
+use super::{FinishedDraft, PASS_FROM_BYTES, Precopy, StoredDraft};
 use crate::archive::{Layout, ManifestSlot, ReadOptions, ShareOptions, Update, write_members};
 use crate::scan::{self, Exclude, Inventory, Source};
 use crate::store::Store;
@@ -130,7 +130,7 @@ impl Setting {
 
 /// Returns the archive that the draft and its update become.
 fn assemble(precopy: &Precopy<'_>, draft: StoredDraft, update: Update) -> Vec<u8> {
-    let Assembled { partial, .. } = precopy.assemble(draft, update).unwrap();
+    let FinishedDraft { partial, .. } = precopy.assemble(draft, update).unwrap();
     fs::read(partial.path()).unwrap()
 }
 
