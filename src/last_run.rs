@@ -1,8 +1,6 @@
 //! The outcome of the last run: begun, saved while the run is under way,
 //! concluded (mailed and saved as finished), and read again.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -11,9 +9,14 @@ use jiff::ZonedDateTime;
 use crate::config::MailWhen;
 use crate::config::plan::Plan;
 use crate::outcome::{FORMAT_VERSION, RunOutcome, StackOutcome};
-use crate::sys::durable::write_durably;
 use crate::sys::logging::Log;
+use crate::sys::state_file::{self, State};
 use crate::{email, report};
+
+impl State for RunOutcome {
+    const NAME: &'static str = "the last run";
+    const FORMAT_VERSION: u32 = FORMAT_VERSION;
+}
 
 /// Returns the outcome of a run that has just begun.
 pub fn begin(plan: &Plan) -> RunOutcome {
@@ -79,15 +82,9 @@ fn mail(plan: &Plan, outcome: &RunOutcome) -> Result<()> {
 /// Saves an outcome. An error is added to the outcome and not returned, because
 /// a full disk must not keep a stack from being started.
 pub fn save(plan: &Plan, outcome: &mut RunOutcome) {
-    if let Err(error) = write(&plan.state_dir, outcome) {
+    if let Err(error) = state_file::write(&outcome_path(&plan.state_dir), outcome) {
         add_error(outcome, &error);
     }
-}
-
-fn write(state_dir: &Path, outcome: &RunOutcome) -> Result<()> {
-    let path = outcome_path(state_dir);
-    write_durably(&path, &serde_json::to_vec_pretty(outcome)?)
-        .with_context(|| format!("cannot write the last run {}", path.display()))
 }
 
 /// Returns the outcome of the last run, finished or not; `None` if there was no
@@ -96,19 +93,11 @@ fn write(state_dir: &Path, outcome: &RunOutcome) -> Result<()> {
 /// # Errors
 /// When the file cannot be read or parsed.
 pub fn read(state_dir: &Path) -> Result<Option<RunOutcome>> {
-    let path = outcome_path(state_dir);
-    let json = match fs::read(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        json => json.with_context(|| format!("cannot read the last run {}", path.display()))?,
-    };
-    let outcome = serde_json::from_slice(&json);
-    outcome
-        .map(Some)
-        .with_context(|| format!("cannot parse the last run {}", path.display()))
+    state_file::read(&outcome_path(state_dir))
 }
 
 fn outcome_path(state_dir: &Path) -> PathBuf {
-    state_dir.join("last-run.json")
+    state_file::path(state_dir, "last-run")
 }
 
 /// Returns whether the run is under way, or was killed.

@@ -4,16 +4,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use jiff::ZonedDateTime;
 use serde::{Deserialize, Serialize};
 
 use super::target::Target;
 use crate::engine::{ComposeProject, Container, Mount};
-use crate::sys::durable::{sync_dir, write_durably};
+use crate::sys::state_file::{self, State};
 
 const FORMAT_VERSION: u32 = 2;
 
@@ -53,6 +52,11 @@ pub enum RestoreStep {
     Committed,
 }
 
+impl State for RestoreEntry {
+    const NAME: &'static str = "the restore journal";
+    const FORMAT_VERSION: u32 = FORMAT_VERSION;
+}
+
 impl RestoreEntry {
     pub fn new(stack: &str, compose: ComposeProject, targets: Vec<Target>) -> RestoreEntry {
         RestoreEntry {
@@ -82,17 +86,14 @@ impl RestoreEntry {
 
     /// Puts it on disk, in place of an older one of the same stack.
     pub fn write(&self, state_dir: &Path) -> Result<()> {
-        let path = path_of(state_dir, &self.stack);
-        let dir = state_dir.join("restore");
-        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        let context = || format!("write the restore's journal {}", path.display());
-        write_durably(&path, &serde_json::to_vec_pretty(self)?).with_context(context)
+        let dir = directory(state_dir);
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        state_file::write(&state_file::path(&dir, &self.stack), self)
     }
 
+    /// Removes it from the disk. It is no error if it is not there.
     pub fn remove(&self, state_dir: &Path) -> Result<()> {
-        let path = path_of(state_dir, &self.stack);
-        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
-        sync_dir(&state_dir.join("restore"))
+        state_file::remove(&state_file::path(&directory(state_dir), &self.stack))
     }
 
     /// Puts every unpacked tree in place.
@@ -127,51 +128,30 @@ impl RestoreEntry {
     }
 }
 
-fn path_of(state_dir: &Path, stack: &str) -> PathBuf {
-    state_dir.join("restore").join(format!("{stack}.json"))
+fn directory(state_dir: &Path) -> PathBuf {
+    state_dir.join("restore")
 }
 
-/// Restores that were not finished, as far as they can be understood.
+/// Reads the entries of restores that were not finished, by stack.
+///
+/// # Errors
+/// When the directory cannot be listed. A file that cannot be parsed is an error
+/// of its own, which says what to do.
 pub fn found(state_dir: &Path) -> Result<Vec<(String, Result<RestoreEntry>)>> {
-    let dir = state_dir.join("restore");
-    let context = || format!("list {}", dir.display());
-    let listing = match fs::read_dir(&dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        listing => listing.with_context(context)?,
-    };
     let mut found = Vec::new();
-    for item in listing {
-        let path = item.with_context(context)?.path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let Some(stack) = name.strip_suffix(".json") else {
+    for (stack, path) in state_file::list(&directory(state_dir))? {
+        let Some(entry) = state_file::read(&path).transpose() else {
             continue;
         };
-        let entry = read(&path).with_context(|| {
-            format!(
-                "understand the restore's journal {}: a restore was killed; see to the stack by \
-                 hand (what was there is beside its directory and volumes), then remove the file",
-                path.display()
+        let entry = entry.map_err(|error| {
+            anyhow!(
+                "{error:#}; a restore was killed: put the stack in order by hand (its old data \
+                 is beside its directory and volumes), then remove that file"
             )
         });
-        found.push((stack.to_owned(), entry));
+        found.push((stack, entry));
     }
-    found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
-}
-
-fn read(path: &Path) -> Result<RestoreEntry> {
-    let entry: RestoreEntry = serde_json::from_slice(&fs::read(path)?)?;
-    if entry.format_version != FORMAT_VERSION {
-        bail!(
-            "its format is version {}, this program knows {FORMAT_VERSION}",
-            entry.format_version
-        );
-    }
-    Ok(entry)
 }
 
 #[cfg(test)]
@@ -274,7 +254,7 @@ mod tests {
         entry.write(dir.path()).unwrap();
         let back = found(dir.path()).unwrap().pop().unwrap().1.unwrap();
         assert_eq!(back.targets, entry.targets);
-        fs::write(path_of(dir.path(), "x"), "{}").unwrap();
+        fs::write(state_file::path(&directory(dir.path()), "x"), "{}").unwrap();
         let error = found(dir.path()).unwrap().pop().unwrap().1.unwrap_err();
         assert!(
             format!("{error:#}").contains("a restore was killed"),

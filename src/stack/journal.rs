@@ -4,22 +4,20 @@
 //! nothing else.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use jiff::ZonedDateTime;
 use serde::{Deserialize, Serialize};
 
 use crate::config::StopMethod;
 use crate::engine::ComposeProject;
 use crate::stack::running::WasRunning;
-use crate::sys::durable::{sync_dir, write_durably};
+use crate::sys::state_file::{self, State};
 
 /// Version of the journal's files.
 pub const FORMAT_VERSION: u32 = 1;
-const SUFFIX: &str = ".json";
 
 /// How a stack was stopped, and what must be started again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +44,11 @@ pub enum StopProgress {
     Stopping,
     /// No stop is under way any more.
     Stopped,
+}
+
+impl State for JournalEntry {
+    const NAME: &'static str = "the journal";
+    const FORMAT_VERSION: u32 = FORMAT_VERSION;
 }
 
 impl JournalEntry {
@@ -90,22 +93,12 @@ impl Journal {
     /// Writes an entry to disk, in place of an older one of the same stack. When
     /// this returns, the entry survives a power cut.
     pub fn write(&self, entry: &JournalEntry) -> Result<()> {
-        let path = self.path(&entry.stack);
-        write_durably(&path, &serde_json::to_vec_pretty(entry)?)
-            .with_context(|| format!("cannot write the journal {}", path.display()))
+        state_file::write(&self.path(&entry.stack), entry)
     }
 
     /// Removes the entry of a stack. It is no error if there is none.
     pub fn remove(&self, stack: &str) -> Result<()> {
-        let path = self.path(stack);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error)
-                    .with_context(|| format!("cannot remove the journal {}", path.display()));
-            }
-            _ => {}
-        }
-        sync_dir(&self.dir)
+        state_file::remove(&self.path(stack))
     }
 
     /// Reads the entries of all stacks, sorted by stack.
@@ -115,49 +108,26 @@ impl Journal {
     /// of its entry, and says what to do, because the stack may be down and nothing
     /// else knows of it.
     pub fn found(&self) -> Result<Vec<FoundEntry>> {
-        let context = || format!("cannot list {}", self.dir.display());
         let mut found = Vec::new();
-        for item in fs::read_dir(&self.dir).with_context(context)? {
-            let path = item.with_context(context)?.path();
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let Some(stack) = name.strip_suffix(SUFFIX) else {
+        for (stack, path) in state_file::list(&self.dir)? {
+            let Some(entry) = state_file::read(&path).transpose() else {
                 continue;
             };
-            let entry = read_entry(&path).map_err(|error| {
+            let entry = entry.map_err(|error| {
                 anyhow!(
-                    "cannot parse the journal {}: {error:#}; the stack may be down: start by hand \
-                     what should run (docker compose ps --all, docker compose start), then run \
-                     `docker-stack-backup recover --forget {stack}`",
-                    path.display()
+                    "{error:#}; the stack may be down: start by hand what should run (docker \
+                     compose ps --all, docker compose start), then run `docker-stack-backup \
+                     recover --forget {stack}`"
                 )
             });
-            found.push(FoundEntry {
-                stack: stack.to_owned(),
-                entry,
-            });
+            found.push(FoundEntry { stack, entry });
         }
-        found.sort_by(|a, b| a.stack.cmp(&b.stack));
         Ok(found)
     }
 
     fn path(&self, stack: &str) -> PathBuf {
-        self.dir.join(format!("{stack}{SUFFIX}"))
+        state_file::path(&self.dir, stack)
     }
-}
-
-fn read_entry(path: &Path) -> Result<JournalEntry> {
-    let entry: JournalEntry = serde_json::from_slice(&fs::read(path)?)?;
-    if entry.format_version != FORMAT_VERSION {
-        bail!(
-            "its format version is {}, but this program knows only version {FORMAT_VERSION}",
-            entry.format_version
-        );
-    }
-    Ok(entry)
 }
 
 #[cfg(test)]

@@ -8,13 +8,36 @@ use serde::{Deserialize, Serialize};
 use super::archive_name::ArchiveName;
 use super::directory::Store;
 use super::sidecar::Sidecar;
+use crate::sys::state_file::{self, State};
 
 /// The last check of each kind; `None` where there was none.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Checks {
+    /// Absent in the files of older programs.
+    #[serde(default = "format_version")]
+    format_version: u32,
     pub verified: Option<Check>,
     pub drilled: Option<Check>,
+}
+
+impl State for Checks {
+    const NAME: &'static str = "the checks";
+    const FORMAT_VERSION: u32 = 1;
+}
+
+fn format_version() -> u32 {
+    Checks::FORMAT_VERSION
+}
+
+impl Default for Checks {
+    fn default() -> Checks {
+        Checks {
+            format_version: Checks::FORMAT_VERSION,
+            verified: None,
+            drilled: None,
+        }
+    }
 }
 
 /// One check of one archive.
@@ -43,7 +66,7 @@ impl Checks {
     /// When the sidecar cannot be read or parsed.
     pub fn of(store: &Store, archive: &ArchiveName) -> Result<Checks> {
         match store.read_sidecar(archive, Sidecar::Checks)? {
-            Some(json) => serde_json::from_slice(&json)
+            Some(json) => state_file::parse(&json)
                 .with_context(|| format!("cannot parse the checks of the archive {archive}")),
             None => Ok(Checks::default()),
         }
@@ -54,7 +77,7 @@ impl Checks {
     /// # Errors
     /// When the sidecar cannot be written.
     pub fn write(&self, store: &Store, archive: &ArchiveName) -> Result<()> {
-        let json = serde_json::to_vec_pretty(self)?;
+        let json = state_file::render(self)?;
         store.write_sidecar(archive, Sidecar::Checks, |out| out.write_all(&json))
     }
 

@@ -2,27 +2,43 @@
 //! the sidecar of the archive that was drilled, but must outlive that archive.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::outcome::LastDrill;
-use crate::sys::durable::write_durably;
+use crate::sys::state_file::{self, State};
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DrillResults {
+    format_version: u32,
+    stacks: BTreeMap<String, LastDrill>,
+}
+
+impl State for DrillResults {
+    const NAME: &'static str = "the drills";
+    const FORMAT_VERSION: u32 = 2;
+
+    /// The first version was the map alone.
+    fn upgrade(version: u32, json: Value) -> Option<Value> {
+        match version {
+            1 => Some(json!({ "formatVersion": 2, "stacks": json })),
+            2 => Some(json),
+            _ => None,
+        }
+    }
+}
 
 /// Returns the last drill of each stack, by the stack's name.
 ///
 /// # Errors
 /// When the file cannot be read or parsed.
 pub fn last_drills(state_dir: &Path) -> Result<BTreeMap<String, LastDrill>> {
-    let path = drills_path(state_dir);
-    let json = match fs::read(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        json => json.with_context(|| format!("cannot read the drills {}", path.display()))?,
-    };
-    serde_json::from_slice(&json)
-        .with_context(|| format!("cannot parse the drills {}", path.display()))
+    let results: Option<DrillResults> = state_file::read(&drills_path(state_dir))?;
+    Ok(results.map(|results| results.stacks).unwrap_or_default())
 }
 
 /// Saves a drill as the last one of a stack. The lock must be held.
@@ -31,22 +47,26 @@ pub fn last_drills(state_dir: &Path) -> Result<BTreeMap<String, LastDrill>> {
 /// When the file cannot be written. A file that cannot be read is replaced, and
 /// the drills of other stacks are forgotten.
 pub fn record_drill(state_dir: &Path, stack: &str, drill: LastDrill) -> Result<()> {
-    let mut all = last_drills(state_dir).unwrap_or_else(|error| {
+    let mut stacks = last_drills(state_dir).unwrap_or_else(|error| {
         tracing::warn!("{error:#}; the file is replaced");
         BTreeMap::new()
     });
-    all.insert(stack.to_owned(), drill);
-    let path = drills_path(state_dir);
-    write_durably(&path, &serde_json::to_vec_pretty(&all)?)
-        .with_context(|| format!("cannot write the drills {}", path.display()))
+    stacks.insert(stack.to_owned(), drill);
+    let results = DrillResults {
+        format_version: DrillResults::FORMAT_VERSION,
+        stacks,
+    };
+    state_file::write(&drills_path(state_dir), &results)
 }
 
 fn drills_path(state_dir: &Path) -> PathBuf {
-    state_dir.join("drills.json")
+    state_file::path(state_dir, "drills")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn drill(time: &str) -> LastDrill {
@@ -76,5 +96,14 @@ mod tests {
         last_drills(dir.path()).unwrap_err();
         record_drill(dir.path(), "web", drill("2026-10-04T00:00:00Z")).unwrap();
         assert_eq!(last_drills(dir.path()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_first_format_is_still_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = BTreeMap::from([("web", drill("2026-10-01T00:00:00Z"))]);
+        fs::write(drills_path(dir.path()), serde_json::to_vec(&old).unwrap()).unwrap();
+        let drills = last_drills(dir.path()).unwrap();
+        assert_eq!(drills["web"], drill("2026-10-01T00:00:00Z"));
     }
 }

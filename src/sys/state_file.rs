@@ -77,10 +77,17 @@ pub fn parse<T: State>(bytes: &[u8]) -> Result<T> {
 /// # Errors
 /// When it is not certain that the new content is on stable storage.
 pub fn write<T: State>(path: &Path, content: &T) -> Result<()> {
-    serde_json::to_vec_pretty(content)
-        .map_err(anyhow::Error::from)
+    render(content)
         .and_then(|json| write_durably(path, &json))
         .with_context(|| format!("cannot write {} {}", T::NAME, path.display()))
+}
+
+/// Returns what a state file with this content holds.
+///
+/// # Errors
+/// When the content cannot be represented in JSON.
+pub fn render<T: State>(content: &T) -> Result<Vec<u8>> {
+    Ok(serde_json::to_vec_pretty(content)?)
 }
 
 /// Removes a state file; one that does not exist is no error.
