@@ -168,7 +168,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_parses_round_trips(text in "a_[0-9]{8}_[0-9]{6}(-[0-9]{1,3})?\\.tar") {
+        fn names_that_parse_round_trip(text in "a_[0-9]{8}_[0-9]{6}(-[0-9]{1,3})?\\.tar") {
             if let Some(name) = parse("a", &text) {
                 prop_assert_eq!(name.to_string(), text);
             }

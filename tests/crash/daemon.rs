@@ -1,4 +1,4 @@
-//! The Docker Engine dies, and comes back, at every stage of a run. Each test
+//! Kills the Docker Engine at every stage of a run and starts it again. Each test
 //! has an Engine of its own.
 
 use std::fs::{self, File};
@@ -12,10 +12,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-/// How long the Engine is away, at least.
+/// The Engine is away for at least this long.
 const AWAY: Duration = Duration::from_secs(2);
 
-// In the order in which they must be dropped.
+// The fields are in the order in which they must be dropped.
 struct Scene {
     engine: Engine,
     stack: Stack,
@@ -55,7 +55,7 @@ impl Scene {
         }
     }
 
-    /// `run --json` on the private Engine, under a spy.
+    /// Starts `run --json` on the private Engine, under a spy.
     fn run(&self, hook: &str) -> (Background, Spy) {
         let spy = self.place.spy(hook);
         spy.clear();
@@ -69,8 +69,8 @@ impl Scene {
         output(command.env("DOCKER_HOST", self.engine.host()))
     }
 
-    /// A run under which the Engine is killed when it gets `command`, and comes
-    /// back after a while.
+    /// Runs, kills the Engine when it gets `command`, and starts it again after
+    /// `AWAY`.
     fn run_with_engine_killed_at(&mut self, command: &str) -> Ended {
         let mark = self.place.path("mark");
         let hook = format!(
@@ -86,7 +86,7 @@ impl Scene {
         end(run)
     }
 
-    /// Freezes a run whose archive has begun; the data is big enough.
+    /// Starts a run with enough data to freeze it while it writes the archive.
     fn freeze_while_archiving(&self) -> Background {
         let mut file = File::create(self.stack.dir.join("big")).unwrap();
         for _ in 0..512 {
@@ -150,7 +150,7 @@ fn an_engine_that_dies_before_the_start_is_waited_for() {
         .unwrap();
     assert!(
         u128::from(down_ms) >= AWAY.as_millis(),
-        "it was away: {down_ms} ms"
+        "the downtime must include the time without an Engine: {down_ms} ms"
     );
     scene.assert_up();
     scene.place.archive(&scene.stack.name);
@@ -172,7 +172,7 @@ fn an_engine_that_dies_during_the_stop_is_waited_for_and_all_is_up_again() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn an_engine_that_dies_during_the_archive_costs_nothing_but_time() {
+fn a_run_succeeds_although_the_engine_dies_while_it_archives() {
     let mut scene = Scene::new("\"no\"");
     let run = scene.freeze_while_archiving();
     scene.engine.kill();
@@ -181,18 +181,18 @@ fn an_engine_that_dies_during_the_archive_costs_nothing_but_time() {
     scene.engine.restart();
     end(run).expect_status(0);
     scene.assert_up();
-    // Nothing ran while it was written.
+    // The archive is good, since no container ran while it was written.
     scene.place.archive(&scene.stack.name);
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn an_archive_during_which_a_new_engine_started_the_containers_is_not_called_good() {
+fn a_run_fails_if_a_new_engine_starts_the_containers_while_it_archives() {
     let mut scene = Scene::new("always");
     let run = scene.freeze_while_archiving();
     scene.engine.kill();
     scene.engine.restart();
-    // As `restart: always` asks for, though they had been stopped.
+    // `restart: always` starts them although they had been stopped.
     wait_until("the new Engine starts them", || {
         scene.engine.states(&scene.stack) == scene.states
     });
@@ -206,14 +206,14 @@ fn an_archive_during_which_a_new_engine_started_the_containers_is_not_called_goo
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn after_a_kill_of_both_recover_starts_what_unless_stopped_leaves_down() {
+fn recover_starts_unless_stopped_containers_after_run_and_engine_were_killed() {
     let mut scene = Scene::new("unless-stopped");
     let run = scene.freeze_while_archiving();
     scene.engine.kill();
     kill(Pid::from_raw(run.pid()), Signal::SIGKILL).unwrap();
     end(run).expect_status(-1);
     scene.engine.restart();
-    // The control: the Engine itself does not bring it back.
+    // The control: the Engine itself does not start the stack again.
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(2) {
         let states = scene.engine.states(&scene.stack);
@@ -245,20 +245,23 @@ fn recover_waits_for_an_engine_that_is_not_there_yet() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_private_engine_leaves_nothing_behind_even_when_it_was_killed() {
+fn a_killed_test_engine_leaves_nothing_behind() {
     let place = Place::new();
     let mut engine = Engine::start(&place);
     let stack = place.stack("paused");
     engine.up(&stack);
-    // The control: traces are seen.
+    // The control: the traces of a running Engine are found.
     let has = |traces: &[String], kind: &str| traces.iter().any(|trace| trace.starts_with(kind));
     let traces = engine.traces();
     for kind in ["process", "mount", "cgroup"] {
         assert!(has(&traces, kind), "{traces:?}");
     }
     engine.kill();
-    assert!(has(&engine.traces(), "process"), "the containers live on");
-    // Its drop fails the test when something is left.
+    assert!(
+        has(&engine.traces(), "process"),
+        "the containers must survive the Engine"
+    );
+    // Dropping the Engine fails the test when something is left.
     drop(engine);
     let left = output(Command::new("sh").args([
         "-c",

@@ -1,5 +1,5 @@
-//! SIGKILL at every docker call of a run, found by counting them, and
-//! `recover` after each.
+//! Kills a run with SIGKILL at each of its docker calls, which are counted, and
+//! calls `recover` after each kill.
 
 use std::fs;
 use std::time::Duration;
@@ -8,20 +8,21 @@ use crate::common::scene::{Scene, at_call};
 use crate::common::{Background, docker, in_parallel, output, wait_until};
 use serde_json::{Value, json};
 
-/// At this call the program gets SIGKILL, and the command is not run.
+/// The program gets SIGKILL at this call, and the docker command is not run.
 const BEFORE_THE_CALL: &str = "kill -9 $PARENT; exit 1";
-/// The client of the Engine outlives the program, as one in a process group of
-/// its own does.
+/// The program gets SIGKILL, and the docker command continues. It is in a process
+/// group of its own.
 const CLIENT_GOES_ON: &str = "setsid \"$REAL\" \"$@\" 9>&- & kill -9 $PARENT; exit 1";
-/// The Engine has been told, and both the program and the client are gone.
+/// The Engine gets the request; then both the program and the docker command are
+/// killed.
 const CLIENT_IS_KILLED_TOO: &str =
     "\"$REAL\" \"$@\" 9>&- & sleep 0.2; kill -9 $PARENT; kill -9 $!; exit 1";
-
-/// Like the second, on a busy machine: the Engine is told seconds later.
+/// Like `CLIENT_GOES_ON`, on a busy machine: the Engine gets the request only
+/// seconds later.
 const CLIENT_IS_SLOW: &str = "(sleep 4; exec \"$REAL\" \"$@\") 9>&- & kill -9 $PARENT; exit 1";
 
-/// What was seen right after the kills, before any recovery: the controls of
-/// what is asserted after one.
+/// Counts of what was found right after the kills, before any recovery. They are
+/// the controls of the assertions after a recovery.
 #[derive(Debug, Default)]
 struct Seen {
     points: usize,
@@ -39,8 +40,8 @@ impl Seen {
     }
 }
 
-/// Kills a run at its first call, at its second, and so on until one is not
-/// reached by a complete run; recovers after each.
+/// Kills a run at its first call, the next at its second call, and so on until a
+/// run completes. Recovers after each.
 fn kill_at_every_call(method: &str, uses_socket: bool, action: &str) {
     let mut scene = Scene::new(method, 0);
     scene.uses_socket = uses_socket;
@@ -59,7 +60,7 @@ fn kill_at_every_call(method: &str, uses_socket: bool, action: &str) {
         scene.assert_recovered(&point);
         assert_eq!(scene.last_run()["interrupted"], "killed", "{point}");
         scene.assert_stays_up(Duration::from_millis(300), &point);
-        // The next attempt is a next run, too; this one is complete.
+        // Mostly the next attempt is the next run. Here a complete run comes next.
         if n % 4 == 0 {
             let json = scene.place.run().expect_status(0).json();
             assert_eq!(json["recovered"], json!([]), "{point}");
@@ -82,7 +83,7 @@ fn a_run_killed_before_any_docker_call_is_recovered() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_run_killed_during_any_docker_command_is_recovered_where_there_is_no_socket() {
+fn a_run_killed_during_any_docker_command_is_recovered_without_a_socket() {
     kill_at_every_call("stop", false, CLIENT_GOES_ON);
 }
 
@@ -100,7 +101,7 @@ fn a_run_that_pauses_and_is_killed_during_any_call_leaves_nothing_paused() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_run_killed_during_any_docker_call_is_recovered_while_its_client_goes_on() {
+fn a_run_killed_during_any_docker_call_is_recovered_while_its_client_continues() {
     kill_at_every_call("stop", true, CLIENT_GOES_ON);
 }
 
@@ -118,7 +119,7 @@ fn a_run_that_uses_down_and_is_killed_during_any_docker_call_is_recovered() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_stop_that_goes_on_in_the_engine_does_not_take_down_what_was_recovered() {
+fn a_stop_that_continues_in_the_engine_does_not_stop_a_recovered_stack() {
     let cases = [
         ("stop", "stop ", CLIENT_GOES_ON),
         ("stop", "stop ", CLIENT_IS_KILLED_TOO),
@@ -133,7 +134,7 @@ fn a_stop_that_goes_on_in_the_engine_does_not_take_down_what_was_recovered() {
             let point = format!("{method}, call {n}, {action}");
             let (ended, _) = scene.attempt(&["run"], &at_call(n, action));
             assert!(ended.is_none(), "{point}");
-            // The control: the stop is under way, nobody has waited for it.
+            // The control: the stop is still under way.
             let still_there = |state: &String| state.ends_with(":running");
             assert!(scene.stack.states().iter().any(still_there), "{point}");
             output(&mut scene.place.program(&["recover"])).expect_status(0);
@@ -145,7 +146,7 @@ fn a_stop_that_goes_on_in_the_engine_does_not_take_down_what_was_recovered() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn the_engine_goes_on_with_a_stop_whose_run_is_killed_and_recover_outwaits_it() {
+fn recover_waits_for_a_stop_that_continues_in_the_engine_after_a_kill() {
     for recovers_at_once in [false, true] {
         let scene = Scene::new("stop", 3);
         let spy = scene.place.spy("");
@@ -163,7 +164,7 @@ fn the_engine_goes_on_with_a_stop_whose_run_is_killed_and_recover_outwaits_it() 
             wait_until("the Engine has stopped it", || app("exited"));
             let format = "{{.State.ExitCode}}";
             let code = docker(["inspect", "--format", format, &scene.stack.container("app")]);
-            assert_eq!(code, "0", "it had its grace");
+            assert_eq!(code, "0", "the container must have had its grace period");
         }
         output(&mut scene.place.program(&["recover"])).expect_status(0);
         scene.assert_recovered("the socket's client is gone");
@@ -173,11 +174,11 @@ fn the_engine_goes_on_with_a_stop_whose_run_is_killed_and_recover_outwaits_it() 
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_client_that_outlives_its_run_does_not_take_down_what_was_recovered() {
+fn a_docker_client_that_outlives_its_run_does_not_stop_a_recovered_stack() {
     let cases = [("stop", "stop "), ("down", " down")];
     in_parallel(cases, |(method, command)| {
         let mut scene = Scene::new(method, 0);
-        // A request through the socket has no client but the run itself.
+        // With the socket, the run itself is the client, so none could outlive it.
         scene.uses_socket = false;
         for n in scene.calls_of(command) {
             let point = format!("{method}, call {n}");
@@ -199,7 +200,7 @@ fn without_recover_a_killed_run_leaves_the_stack_down() {
     let (ended, _) = scene.attempt(&["run"], &at_call(after_the_last, BEFORE_THE_CALL));
     assert!(ended.is_none());
     scene.assert_stays_down(Duration::from_secs(2));
-    // The next run is as good as `recover`.
+    // The next run recovers the stack, as `recover` would.
     let json = scene.place.run().expect_status(0).json();
     assert_eq!(json["recovered"][0]["stack"], scene.stack.name.as_str());
     assert_eq!(json["recovered"][0]["services"], json!(["app", "db"]));
@@ -212,7 +213,7 @@ fn a_recovery_killed_at_any_docker_call_is_recovered() {
     in_parallel(["stop", "down"], |method| {
         let scene = Scene::new(method, 0);
         let command = if method == "stop" { "stop " } else { " down" };
-        // With the last stop issued, and not known to be done.
+        // The last stop is issued, and the journal does not say that it is done.
         let stop = *scene.calls_of(command).last().unwrap();
         for n in 1.. {
             let point = format!("{method}, recovery killed at call {n}");
@@ -240,8 +241,8 @@ mod needs_cgroup_kill {
     use std::process::Command;
     use std::time::Instant;
 
-    /// A cgroup of its own, to kill all of its processes at once, as systemd does
-    /// when one of a unit's runs out of memory.
+    /// A cgroup whose processes are killed all at once, as systemd does when a
+    /// process of a unit runs out of memory.
     struct Cgroup(PathBuf);
 
     impl Cgroup {
@@ -266,7 +267,7 @@ mod needs_cgroup_kill {
         fn drop(&mut self) {
             let _ = fs::write(self.0.join("cgroup.kill"), "1");
             let began = Instant::now();
-            // Busy until the last of them is reaped.
+            // The directory is busy until the last process is reaped.
             while fs::remove_dir(&self.0).is_err() && began.elapsed() < Duration::from_secs(5) {}
         }
     }
@@ -293,8 +294,8 @@ mod needs_cgroup_kill {
                     enter.arg(cgroup.0.join("cgroup.procs"));
                     enter.arg(program.get_program()).args(program.get_args());
                     output(spy.watch(&mut enter)).expect_status(-1);
-                    // The control: nothing of it is left.
-                    wait_until("all of the cgroup is dead", || {
+                    // The control: no process of the run is left.
+                    wait_until("all processes of the cgroup have ended", || {
                         let left = fs::read_to_string(cgroup.0.join("cgroup.procs"));
                         left.unwrap().is_empty()
                     });

@@ -1,5 +1,5 @@
-//! A file system with no room: for the archive, for the journal, and together
-//! with a start that fails.
+//! A full file system: no space for the archive, no space for the journal, and
+//! no space together with a start that fails.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,7 +9,7 @@ use crate::common::output;
 use crate::common::scene::{Scene, start_times};
 use serde_json::{Value, json};
 
-/// A stack with `mib` of data, and a store on a disk of 64 MiB.
+/// Creates a stack with `mib` MiB of data, and a store on a disk of 64 MiB.
 fn scene(mib: usize, more: Value) -> (Scene, Disk) {
     let scene = Scene::new("stop", 0);
     let disk = Disk::new(&scene.place, "disk", 64);
@@ -27,8 +27,8 @@ fn write(scene: &Scene, mib: usize) {
     file.write_all(&vec![7; mib << 20]).unwrap();
 }
 
-/// Everything in the stack's directory of the store on the disk, but for the
-/// sums beside archives.
+/// Lists the stack's directory in the store on the disk, without the sums files
+/// of archives.
 fn stored(scene: &Scene, disk: &Disk) -> Vec<String> {
     let listing = fs::read_dir(disk.path.join("store").join(&scene.stack.name));
     let mut names: Vec<String> = listing
@@ -70,7 +70,7 @@ fn too_little_room_is_refused_before_anything_is_stopped() {
     assert!(!spy.calls().iter().any(|call| call.starts_with("stop")));
     assert_eq!(start_times(&scene.stack), times);
     assert_eq!(stored(&scene, &disk), [""; 0]);
-    // The control: less fits.
+    // The control: less data fits.
     write(&scene, 8);
     scene.place.run().expect_status(0);
     assert_ne!(start_times(&scene.stack), times);
@@ -79,7 +79,7 @@ fn too_little_room_is_refused_before_anything_is_stopped() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_disk_that_fills_up_during_the_archive_costs_the_archive_and_nothing_else() {
+fn a_disk_that_fills_up_while_archiving_leaves_the_stack_up_and_old_archives_in_place() {
     let offline = json!({"capture": "offline"});
     let (scene, disk) = scene(
         16,
@@ -111,9 +111,9 @@ fn a_disk_that_fills_up_during_the_archive_costs_the_archive_and_nothing_else() 
     assert_eq!(
         stored(&scene, &disk),
         old,
-        "no partial, and nothing is pruned"
+        "no partial may be left, and nothing may be pruned"
     );
-    // The control: with room again, the old ones go.
+    // The control: with free space again, the old archives are pruned.
     fs::remove_file(disk.filler()).unwrap();
     scene.place.run().expect_status(0);
     let names = stored(&scene, &disk);
@@ -121,10 +121,11 @@ fn a_disk_that_fills_up_during_the_archive_costs_the_archive_and_nothing_else() 
     assert!(!old.contains(&names[0]));
 }
 
-/// The room of the draft serves for another archive; it may be enough for it.
+/// The run may still succeed: it gives up the draft, and the space of the draft
+/// may be enough for a whole new archive.
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_disk_that_fills_up_after_the_draft_costs_the_archive_at_most() {
+fn a_disk_that_fills_up_after_the_draft_leaves_the_stack_up() {
     let (scene, disk) = scene(16, json!({}));
     let hook = format!("if [ $1 = stop ]; then {}; fi", disk.fill_command());
     let (ended, spy) = scene.attempt(&["run", "--json"], &hook);
@@ -134,7 +135,7 @@ fn a_disk_that_fills_up_after_the_draft_costs_the_archive_at_most() {
     assert_eq!(scene.place.journalled(), [""; 0]);
     let names = stored(&scene, &disk);
     assert!(names.iter().all(|name| name.ends_with(".tar")), "{names:?}");
-    // One or the other, and it says which.
+    // Either there is an archive or the run failed; the status says which.
     assert_eq!(names.len(), usize::from(ended.status == 0), "{ended:?}");
     let json: Value = serde_json::from_str(&ended.stdout).unwrap();
     let reason = &scene.stack.outcome(&json)["capture"]["reason"];
@@ -146,7 +147,7 @@ fn a_disk_that_fills_up_after_the_draft_costs_the_archive_at_most() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn i4_an_error_of_the_archive_and_one_of_the_start_are_both_reported() {
+fn i4_an_archive_error_and_a_start_error_are_both_reported() {
     let (scene, disk) = scene(16, json!({"defaults": {"capture": "offline"}}));
     let hook = format!(
         "if [ $1 = stop ]; then {fill}; fi
@@ -162,7 +163,7 @@ fn i4_an_error_of_the_archive_and_one_of_the_start_are_both_reported() {
     let failures = failures(&scene, &json);
     let of = |phase: &str| {
         let failure = failures.iter().find(|failure| failure["phase"] == phase);
-        failure.unwrap_or_else(|| panic!("none of {phase}: {failures:?}"))["message"]
+        failure.unwrap_or_else(|| panic!("no failure of {phase}: {failures:?}"))["message"]
             .as_str()
             .unwrap()
     };
@@ -176,7 +177,7 @@ fn i4_an_error_of_the_archive_and_one_of_the_start_are_both_reported() {
     assert_eq!(scene.stack.outcome(&json)["status"], "down");
     let report = output(&mut scene.place.program(&["report"]));
     let report = report.expect_status(0).stdout;
-    // Lines are wrapped.
+    // Undoes the wrapping of the report's lines.
     let report = report.split_whitespace().collect::<Vec<_>>().join(" ");
     for error in ["No space left on device", "has no container"] {
         assert!(report.contains(error), "{report}");
@@ -187,7 +188,7 @@ fn i4_an_error_of_the_archive_and_one_of_the_start_are_both_reported() {
             .journalled()
             .contains(&format!("{}.json", scene.stack.name))
     );
-    // The control: neither lasts.
+    // The control: without the two faults, the next run recovers the stack.
     fs::remove_file(disk.filler()).unwrap();
     let compose = scene.stack.dir.join("compose.yaml");
     fs::rename(compose.with_extension("yaml.gone"), compose).unwrap();
@@ -218,8 +219,12 @@ fn a_state_directory_that_fills_up_does_not_keep_the_stack_down() {
         let names = names.map(|item| item.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.ends_with(".json")).count()
     };
-    assert_eq!(journalled(), 0, "it is up: the entry is gone");
-    // The control.
+    assert_eq!(
+        journalled(),
+        0,
+        "the stack is up, so its entry must be removed"
+    );
+    // The control: with free space, the run succeeds.
     fs::remove_file(disk.filler()).unwrap();
     scene.place.run().expect_status(0);
 }

@@ -1,5 +1,5 @@
-//! What `run` and `recover` make of a journal: one that is damaged, one of
-//! containers that were changed by hand, one that another run is using.
+//! `run` and `recover` with a journal that is damaged, that names containers
+//! which were changed by hand, or that another run is using.
 
 use std::fs;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ fn recover(place: &Place, args: &[&str]) -> Ended {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_journal_that_cannot_be_understood_is_loud_and_harms_no_other_stack() {
+fn a_journal_that_cannot_be_parsed_is_reported_and_harms_no_other_stack() {
     let scene = Scene::new("stop", 0);
     let place = &scene.place;
     let other = place.stack("paused");
@@ -66,17 +66,25 @@ fn a_journal_that_cannot_be_understood_is_loud_and_harms_no_other_stack() {
             "{outcome}"
         );
         assert_eq!(other.outcome(&json)["status"], "ok");
-        assert_ne!(start_times(&other), times, "it was backed up");
-        assert_eq!(fs::read(&path).unwrap(), damage, "it is kept as it is");
+        assert_ne!(
+            start_times(&other),
+            times,
+            "the other stack must be backed up"
+        );
+        assert_eq!(
+            fs::read(&path).unwrap(),
+            damage,
+            "the damaged entry must stay unchanged"
+        );
         assert_eq!(scene.running(), [""; 0]);
     }
-    // By hand, as the message says.
+    // Starts the stack by hand, as the message advises.
     output(&mut scene.stack.compose(&["start", "db", "app"])).expect_status(0);
     recover(place, &["--forget", &scene.stack.name]).expect_status(0);
     assert_eq!(place.journalled(), [""; 0]);
     place.run().expect_status(0);
     recover(place, &["--forget", &scene.stack.name]).expect_status(1);
-    // The control: the entry as it was is understood.
+    // The control: an undamaged entry is parsed.
     leave_down(&scene);
     recover(place, &[]).expect_status(0);
     assert_eq!(scene.running(), scene.states);
@@ -84,7 +92,7 @@ fn a_journal_that_cannot_be_understood_is_loud_and_harms_no_other_stack() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn recover_says_nothing_when_there_is_nothing_to_do_and_changes_nothing_twice() {
+fn recover_is_silent_and_changes_nothing_when_there_is_nothing_to_do() {
     let scene = Scene::new("stop", 0);
     let place = &scene.place;
     let silent = |args: &[&str]| {
@@ -98,7 +106,7 @@ fn recover_says_nothing_when_there_is_nothing_to_do_and_changes_nothing_twice() 
     silent(&["--quiet"]);
     assert_eq!(fs::read(place.state().join("last-run.json")).unwrap(), last);
     leave_down(&scene);
-    // The control: now it has something to say.
+    // The control: with something to recover, it is not silent.
     assert_ne!(recover(place, &["--quiet"]).expect_status(0).stderr, "");
     let times = start_times(&scene.stack);
     silent(&["--quiet"]);
@@ -117,14 +125,14 @@ fn a_second_run_is_refused_while_a_run_is_under_way_and_a_recovery_leaves_it_alo
         spy.calls().iter().any(|call| call.starts_with("stop "))
     });
     let holder = format!("a run is under way (process {}", first.pid());
-    // The run has begun with a recovery itself.
+    // `recover` succeeds, since the run itself began with a recovery.
     for (args, status) in [(["run"], 1), (["prune"], 1), (["recover"], 0)] {
         let ended = output(&mut place.program(&args)).expect_status(status);
         assert!(ended.stderr.contains(&holder), "{}", ended.stderr);
     }
     assert!(
         first.0.try_wait().unwrap().is_none(),
-        "it was under way all the time"
+        "the first run must not have ended yet"
     );
     assert_eq!(first.wait(), 0);
     scene.assert_recovered("two runs");
@@ -137,14 +145,18 @@ fn a_second_run_is_refused_while_a_run_is_under_way_and_a_recovery_leaves_it_alo
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn what_was_removed_by_hand_is_made_anew() {
+fn containers_removed_by_hand_are_created_again() {
     for method in ["stop", "down"] {
         let scene = Scene::new(method, 0);
         leave_down(&scene);
         output(&mut scene.stack.compose(&["down"])).expect_status(0);
         assert_eq!(scene.stack.states(), [""; 0]);
         recover(&scene.place, &[]).expect_status(0);
-        assert_eq!(scene.stack.states(), scene.states, "and no one-shot");
+        assert_eq!(
+            scene.stack.states(),
+            scene.states,
+            "the one-shot service must not be created"
+        );
         assert_eq!(scene.place.journalled(), [""; 0]);
         scene.assert_migrated_once(method);
     }
@@ -152,7 +164,7 @@ fn what_was_removed_by_hand_is_made_anew() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn what_was_made_anew_by_hand_is_left_alone() {
+fn containers_recreated_by_hand_are_left_alone() {
     let scene = Scene::new("stop", 0);
     leave_down(&scene);
     let anew = [
@@ -169,7 +181,7 @@ fn what_was_made_anew_by_hand_is_left_alone() {
     assert_eq!(scene.running(), scene.states);
     assert_eq!(start_times(&scene.stack), times);
     assert_eq!(scene.place.journalled(), [""; 0]);
-    // Made anew, and down: it is the successor that is started.
+    // Recreated but not started: the new containers are started.
     leave_down(&scene);
     let anew = [
         "up",
@@ -188,7 +200,7 @@ fn what_was_made_anew_by_hand_is_left_alone() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn what_was_started_by_hand_is_left_alone() {
+fn containers_started_by_hand_are_left_alone() {
     let scene = Scene::new("stop", 0);
     leave_down(&scene);
     output(&mut scene.stack.compose(&["start", "db"])).expect_status(0);
@@ -240,7 +252,7 @@ fn nothing_is_stopped_when_the_journal_cannot_be_written() {
         assert!(!spy.calls().iter().any(|call| call.starts_with("stop")));
         assert_eq!(start_times(&scene.stack), times);
     }
-    // The control.
+    // The control: with a writable journal, the stack is stopped and started.
     place.run().expect_status(0);
     assert_ne!(start_times(&scene.stack), times);
 }
@@ -265,7 +277,7 @@ impl Drop for ReadOnly {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn the_journal_names_what_ran_when_the_first_stop_is_issued() {
+fn the_journal_names_the_running_containers_when_the_first_stop_is_issued() {
     let scene = Scene::new("stop", 0);
     let copy = scene.place.path("copy");
     let hook = format!(

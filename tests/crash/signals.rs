@@ -21,8 +21,8 @@ fn failures(outcome: &Value) -> String {
 
 const BIG_BYTES: u64 = 512 << 20;
 
-/// So much that an archive of it is not written in no time, during which the
-/// stack is down.
+/// Makes the stack so big that writing its archive takes some time, and keeps it
+/// down for that time.
 fn make_big(place: &Place, stack: &Stack) {
     place.config(
         json!([{"name": stack.name, "capture": "offline"}]),
@@ -45,7 +45,8 @@ fn a_run_killed_while_it_archives_leaves_a_partial_and_recover_removes_it() {
     run.freeze_while_archiving(&dir, BIG_BYTES);
     send(&run, Signal::SIGKILL);
     run.end().expect_status(-1);
-    // The controls: it is there, it is no archive, and the stack is down.
+    // The controls: the partial exists, it is not listed as an archive, and the
+    // stack is down.
     assert_eq!(scene.partials().len(), 1);
     let list = || {
         output(&mut scene.place.program(&["list", "--json"]))
@@ -102,7 +103,7 @@ fn a_signal_while_archiving_starts_the_stack_removes_the_partial_and_ends_the_ru
             "{report}"
         );
     }
-    // The control: without a signal both are backed up.
+    // The control: without a signal, both stacks are backed up.
     let json = scene.place.run().expect_status(0).json();
     assert_eq!(json["interrupted"], Value::Null);
     assert_ne!(start_times(&second), untouched);
@@ -110,7 +111,7 @@ fn a_signal_while_archiving_starts_the_stack_removes_the_partial_and_ends_the_ru
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_signal_during_a_slow_stop_ends_it_before_the_next_group_is_stopped() {
+fn a_signal_during_a_slow_stop_ends_the_run_before_the_next_group_is_stopped() {
     let scene = Scene::new("stop", 3);
     let db_times = || {
         let mut times = start_times(&scene.stack);
@@ -137,15 +138,15 @@ fn a_signal_during_a_slow_stop_ends_it_before_the_next_group_is_stopped() {
         assert!(scene.stack.outcome(&json)["downtimeMs"].is_u64());
         scene.assert_recovered(signal.as_str());
         assert_eq!(scene.place.stored(&scene.stack.name), [""; 0]);
-        assert_eq!(db_times(), before, "what was not stopped yet is left alone");
+        assert_eq!(db_times(), before, "the next group must not be stopped");
     }
-    // The control: a complete run does stop it.
+    // The control: a complete run stops that group.
     scene.place.run().expect_status(0);
     assert_ne!(db_times(), before);
 }
 
-/// A run that waits for health, with one signal sent.
-fn signalled_while_it_waits(place: &Place, stack: &Stack) -> Background {
+/// Starts a run and sends one signal while it waits for health.
+fn signalled_during_the_wait_for_health(place: &Place, stack: &Stack) -> Background {
     stack.up();
     place.config(json!([stack.name]), json!({}));
     let spy = place.spy("");
@@ -165,34 +166,34 @@ fn signalled_while_it_waits(place: &Place, stack: &Stack) -> Background {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn one_signal_while_it_waits_for_health_lets_the_stack_be_finished() {
+fn a_signal_during_the_wait_for_health_lets_the_stack_finish() {
     let place = Place::new();
     let stack = place.stack("slow-health");
-    let run = signalled_while_it_waits(&place, &stack);
+    let run = signalled_during_the_wait_for_health(&place, &stack);
     let json = run.end().expect_status(2).json();
     assert_eq!(json["interrupted"], "SIGINT");
     assert_eq!(stack.outcome(&json)["status"], "ok");
     assert!(stack.outcome(&json)["downtimeMs"].as_u64().unwrap() >= 5000);
     let archive = place.archive(&stack.name);
     assert_eq!(place.journalled(), [""; 0]);
-    // It was not read back, and that is told.
-    let is_told = |json: &Value| {
+    // The archive was not read back; a warning says so.
+    let has_warning = |json: &Value| {
         let warnings = stack.outcome(json)["warnings"].to_string();
         warnings.contains("the archive has no sums file")
     };
-    assert!(is_told(&json), "{json}");
+    assert!(has_warning(&json), "{json}");
     assert!(!archive.with_extension("sums").exists());
     output(&mut place.program(&["verify", &stack.name])).expect_status(0);
     fs::remove_file(&archive).unwrap();
-    // The control.
+    // The control: without a signal, the archive is read back.
     let json = place.run().expect_status(0).json();
-    assert!(!is_told(&json), "{json}");
+    assert!(!has_warning(&json), "{json}");
     assert!(place.archive(&stack.name).with_extension("sums").exists());
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_second_signal_ends_the_wait_for_health_and_recover_takes_it_up() {
+fn a_second_signal_ends_the_wait_for_health_and_recover_resumes_it() {
     let place = Place::new();
     let stack = place.stack("slow-health");
     let compose = stack.dir.join("compose.yaml");
@@ -200,7 +201,7 @@ fn a_second_signal_ends_the_wait_for_health_and_recover_takes_it_up() {
         .unwrap()
         .replace("sleep 5", "sleep 20");
     fs::write(&compose, slower).unwrap();
-    let run = signalled_while_it_waits(&place, &stack);
+    let run = signalled_during_the_wait_for_health(&place, &stack);
     send(&run, Signal::SIGINT);
     let json = run.end().expect_status(3).json();
     let failures = failures(stack.outcome(&json));
@@ -208,7 +209,7 @@ fn a_second_signal_ends_the_wait_for_health_and_recover_takes_it_up() {
     assert!(failures.contains(reason), "{failures}");
     assert_eq!(stack.states(), ["app:running"]);
     assert_eq!(place.journalled(), [format!("{}.json", stack.name)]);
-    // The archive is good all the same.
+    // The archive is good nevertheless.
     place.archive(&stack.name);
     let times = start_times(&stack);
     output(&mut place.program(&["recover"])).expect_status(0);
@@ -216,7 +217,7 @@ fn a_second_signal_ends_the_wait_for_health_and_recover_takes_it_up() {
     assert_eq!(
         start_times(&stack),
         times,
-        "it was waited for, not started anew"
+        "recover must wait for the container, not restart it"
     );
 }
 
@@ -239,9 +240,9 @@ fn a_hangup_is_ignored_under_nohup() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_terminal_that_is_gone_does_not_keep_the_stack_down() {
+fn a_closed_terminal_does_not_keep_the_stack_down() {
     let scene = Scene::new("stop", 0);
-    // Nobody reads, and every write fails.
+    // Without a reader, every write to the pipe fails.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = scene.place.program(&["run", "--verbose"]);
@@ -250,7 +251,7 @@ fn a_terminal_that_is_gone_does_not_keep_the_stack_down() {
     assert_eq!(status.code(), Some(0));
     scene.assert_recovered("without a terminal");
     scene.place.archive(&scene.stack.name);
-    // The control: another program minds.
+    // The control: another program fails when it writes to such a pipe.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut control = Command::new("sh");
@@ -267,7 +268,8 @@ fn a_signal_to_the_whole_process_group_does_not_reach_the_docker_commands() {
     let scene = Scene::new("stop", 2);
     let spy = scene.place.spy("");
     let mut command = scene.place.program(&["run", "--json"]);
-    // As a shell starts it on a terminal, where Ctrl-C goes to the group.
+    // A shell on a terminal starts it in a group of its own, and Ctrl-C signals the
+    // whole group.
     let run = Background::spawn(spy.watch(&mut command).process_group(0));
     wait_until("the stop is issued", || {
         spy.calls().iter().any(|call| call.starts_with("stop "))

@@ -4,7 +4,7 @@
 //! The floors are the block `floors` of `docs/architecture.md`, the top first.
 //! Imports are read from the source: `use` declarations, paths in code and in
 //! the arguments of macros. Re-exports are followed to the file that defines
-//! the name. Method calls are not seen; the type they belong to is.
+//! the name. Method calls are ignored; the types that they belong to are found.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,9 +29,9 @@ struct Module {
     /// Types among them that other files can name.
     types: BTreeSet<String>,
     children: BTreeSet<String>,
-    /// What a name stands for that it hands on.
+    /// Names that it re-exports, and the paths that they stand for.
     reexports: BTreeMap<String, ModulePath>,
-    /// What a name stands for within it.
+    /// Names that it imports, and the paths that they stand for.
     imports: BTreeMap<String, ModulePath>,
     /// Paths that it uses, as they are written.
     paths: Vec<Vec<String>>,
@@ -98,8 +98,8 @@ impl Crate {
         Crate::read(&|file| fs::read_to_string(Path::new(ROOT).join("src").join(file)).ok())
     }
 
-    /// From a path as it is written in `module` to one from the crate's root.
-    /// `None` for what belongs to other crates or is local.
+    /// Converts a path as it is written in `module` to a path from the crate's
+    /// root. Returns `None` for local names and those of other crates.
     fn absolute(&self, module: &[String], path: &[String]) -> Option<ModulePath> {
         let (first, rest) = path.split_first()?;
         let start: ModulePath = match first.as_str() {
@@ -126,8 +126,8 @@ impl Crate {
         }
     }
 
-    /// The file that defines what the path leads to, and its name. `None` for a
-    /// module itself.
+    /// Returns the file that defines the item at this path, and the item's name.
+    /// Returns `None` for a module.
     fn definition(&self, path: &[String]) -> Option<(&str, String)> {
         let mut at = 0;
         let mut here: ModulePath = Vec::new();
@@ -210,7 +210,7 @@ impl Module {
             _ => [prefix, &[name]].concat(),
         };
         let alias = alias.unwrap_or_else(|| path.last().unwrap().clone());
-        // `use anyhow::Context as _`, and names that would stand for themselves.
+        // Skips `use anyhow::Context as _`, and names that would stand for themselves.
         if alias == "_" || path[0] == alias {
             return;
         }
@@ -297,13 +297,14 @@ impl<'ast> Visit<'ast> for Module {
     }
 }
 
-/// Groups of files that import each other, each with the arrows within it.
+/// Returns the groups of files that import each other, each as its arrows.
 fn circles(arrows: &BTreeSet<Arrow>) -> Vec<Vec<Arrow>> {
     let mut reached: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for arrow in arrows {
         reached.entry(&arrow.from).or_default().insert(&arrow.to);
     }
-    // All that can be reached, by repetition: there are about a hundred files.
+    // Extends the sets until nothing more is reached. That is fast enough for about
+    // a hundred files.
     loop {
         let mut grown = reached.clone();
         for next in grown.values_mut() {
@@ -333,7 +334,7 @@ fn circles(arrows: &BTreeSet<Arrow>) -> Vec<Vec<Arrow>> {
     circles
 }
 
-/// The floors, the ground first; each has the names of its wings.
+/// Returns the floors, the lowest first; each has the names of its wings.
 fn floors(document: &str) -> Vec<Vec<String>> {
     let block = document
         .split("```floors\n")
@@ -353,7 +354,8 @@ fn wing(file: &str) -> &str {
     first.strip_suffix(".rs").unwrap_or(first)
 }
 
-/// Arrows between wings that do not run downwards. Every wing must have a floor.
+/// Returns the arrows between wings that do not run downwards. Every wing must
+/// have a floor.
 fn upward<'a>(arrows: &'a BTreeSet<Arrow>, floors: &[Vec<String>]) -> Vec<&'a Arrow> {
     let floor = |file: &str| {
         let wing = wing(file).to_owned();

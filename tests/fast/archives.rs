@@ -1,4 +1,4 @@
-//! The sums that lie beside a frozen archive.
+//! The sums file of the frozen archive.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ fn archives() -> PathBuf {
 }
 
 #[test]
-fn frozen_sums_are_those_of_the_frozen_archive() {
+fn the_frozen_sums_match_the_frozen_archive() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["format-1.tar", "format-1.sums"] {
         fs::copy(archives().join(name), dir.path().join(name)).unwrap();
@@ -30,7 +30,7 @@ fn frozen_sums_are_those_of_the_frozen_archive() {
         output(&mut verify).expect_status(status).json()
     };
     assert_eq!(verify(0)[0]["compared"], true);
-    // The control.
+    // The control: with one byte changed, the sums do not match.
     let mut bytes = fs::read(dir.path().join("format-1.tar")).unwrap();
     let at = bytes.windows(6).rposition(|six| six == b"zzzzzz").unwrap();
     bytes[at] = b'y';

@@ -1,4 +1,4 @@
-//! The commands that need no Docker Engine: their options and messages.
+//! Options and messages of the commands that need no Docker Engine.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ fn program(args: &[&str]) -> Command {
     command
 }
 
-/// `check` of a configuration, merged over a valid one.
+/// Runs `check` on a valid configuration with these fields replaced.
 #[track_caller]
 fn check(place: &Place, stacks: Value, more: Value) -> Ended {
     place.config(stacks, more);
@@ -34,7 +34,7 @@ fn a_retention_that_would_keep_nothing_is_refused_on_the_command_line_too() {
 }
 
 #[test]
-fn check_names_every_mistake_and_what_was_meant() {
+fn check_reports_every_mistake_and_suggests_the_right_name() {
     let place = Place::new();
     check(&place, json!(["web"]), json!({})).expect_status(0);
     let email = json!({"host": "h", "from": "a@example.org", "to": ["b@example.org"]});
@@ -138,7 +138,7 @@ fn check_names_every_mistake_and_what_was_meant() {
         );
         assert_eq!(ended.stdout, "");
     }
-    // All that is wrong, a line each.
+    // All mistakes are reported, each on a line of its own.
     let ended = check(&place, json!(["a/b", "c", "c"]), json!({"baseDir": "x"}));
     let lines: Vec<&str> = ended.stderr.lines().collect();
     assert!(lines.len() >= 3, "{lines:#?}");
@@ -149,7 +149,7 @@ fn check_names_every_mistake_and_what_was_meant() {
 }
 
 #[test]
-fn a_configuration_that_is_missing_or_no_json_is_named() {
+fn a_missing_or_malformed_configuration_is_named_in_the_error() {
     let place = Place::new();
     let path = place.path("config.json");
     let ended = output(&mut place.program(&["check"])).expect_status(1);
@@ -184,7 +184,7 @@ fn a_configuration_that_is_missing_or_no_json_is_named() {
 }
 
 #[test]
-fn what_the_values_mean_is_blamed_on_their_file_too() {
+fn an_error_in_the_values_names_the_configuration_file() {
     let place = Place::new();
     let ended = check(&place, json!(["a", "a"]), json!({})).expect_status(1);
     let file = place.path("config.json");
@@ -212,7 +212,7 @@ fn the_configuration_may_be_named_by_the_environment() {
         "{}",
         ended.stderr
     );
-    // The option is stronger.
+    // The option takes precedence.
     let ended = list(&["--config", "/nonexistent", "check"]).expect_status(1);
     assert!(ended.stderr.contains("/nonexistent"), "{}", ended.stderr);
     let ended = list(&["run", "--stack", "/x", "--backup-dir", "/y"]).expect_status(1);
@@ -224,7 +224,7 @@ fn the_configuration_may_be_named_by_the_environment() {
 }
 
 #[test]
-fn usage_errors_are_status_1_and_help_tells_the_statuses() {
+fn usage_errors_are_status_1_and_help_lists_the_statuses() {
     for args in [
         &[][..],
         &["runn"],
@@ -289,7 +289,7 @@ fn a_report_before_the_first_run_says_so() {
 }
 
 #[test]
-fn recover_needs_no_engine_where_nothing_was_left() {
+fn recover_needs_no_engine_when_there_is_nothing_to_recover() {
     let place = Place::new();
     place.config(json!(["web"]), json!({}));
     let mut recover = place.program(&["recover"]);
@@ -309,7 +309,7 @@ fn a_live_check_tries_every_place_that_a_run_writes_to() {
     fs::write(place.path("file"), "").unwrap();
     let live = |more: Value| {
         place.config(json!([]), more);
-        // There may be no Engine; its line is not looked at.
+        // There may be no Engine, so its line is ignored.
         output(&mut place.program(&["check", "--live"])).stdout
     };
     let below = place.path("file/below");
@@ -318,7 +318,7 @@ fn a_live_check_tries_every_place_that_a_run_writes_to() {
     for what in ["stateDir", "logFile", "backupDir"] {
         assert!(failed(what), "{what}: {text}");
     }
-    // The control: nothing is left behind by places that are fine.
+    // The control: good places are accepted, and nothing is left behind in them.
     let text = live(json!({}));
     for what in ["stateDir", "logFile", "backupDir"] {
         assert!(text.contains(&format!("ok      {what}: ")), "{text}");
@@ -330,7 +330,7 @@ fn a_live_check_tries_every_place_that_a_run_writes_to() {
 }
 
 #[test]
-fn a_time_that_is_none_picks_no_archive() {
+fn an_invalid_time_picks_no_archive() {
     let place = Place::new();
     place.config(json!(["web"]), json!({}));
     fs::create_dir_all(place.store().join("web")).unwrap();

@@ -17,7 +17,7 @@ use walkdir::WalkDir;
 use crate::common::{Ended, PROGRAM, output};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-/// Documents that speak of tests and of the source.
+/// Documents that may name tests and source files.
 const FOR_CONTRIBUTORS: [&str; 5] = [
     "CONTRIBUTING.md",
     "docs/architecture.md",
@@ -48,7 +48,7 @@ impl Document {
         }
     }
 
-    /// The code blocks of one of these languages.
+    /// Returns the code blocks in one of these languages.
     fn blocks(&self, languages: &[&str]) -> Vec<&str> {
         let parts: Vec<&str> = self.text.split("```").collect();
         assert!(parts.len() % 2 == 1, "{}: a block has no end", self.name);
@@ -65,7 +65,7 @@ impl Document {
         prose.collect::<Vec<_>>().join("\n")
     }
 
-    /// The code within sentences and tables.
+    /// Returns the code within sentences and tables.
     fn inline_code(&self) -> Vec<String> {
         let prose = self.without_blocks();
         let spans = prose
@@ -74,7 +74,7 @@ impl Document {
         spans.map(|span| span.replace("\\|", "|")).collect()
     }
 
-    /// The targets of headings, as GitHub makes them.
+    /// Returns the anchors that GitHub gives to headings.
     fn anchors(&self) -> BTreeSet<String> {
         let prose = self.without_blocks();
         let headings = prose.lines().filter(|line| line.starts_with('#'));
@@ -172,7 +172,7 @@ fn links_between_documents_lead_somewhere() {
     assert_finds(&link_faults(&planted), &found);
 }
 
-/// `check` of a configuration.
+/// Runs `check` on a configuration.
 fn check(json: &str) -> Ended {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.json");
@@ -209,14 +209,14 @@ fn every_example_is_accepted_and_listed() {
         let name = path.file_name().unwrap().to_str().unwrap();
         assert!(list.text.contains(&format!("({name})")), "{name}");
     }
-    // The control.
+    // The control: a wrong field is refused.
     let first = fs::read_to_string(&json[0]).unwrap();
     let spoilt = first.replacen("\"stacks\"", "\"stack\"", 1);
     assert_eq!(check(&spoilt).status, 1);
 }
 
-/// What is typed in a block: all of it, or in one that also shows output, the
-/// lines behind a `$`.
+/// Returns the commands in a block: all of it, or only the lines that begin with
+/// `$` if it also shows output.
 fn script(block: &str) -> String {
     let typed = block.lines().filter_map(|line| line.strip_prefix("$ "));
     match typed.collect::<Vec<_>>().join("\n") {
@@ -248,7 +248,7 @@ fn every_console_block_is_a_script_that_bash_can_parse() {
     assert_finds(&shell_faults(&planted), &["end of file", ")"]);
 }
 
-/// The words of a command, without comment and redirection.
+/// Splits a command into words, without comments and redirections.
 fn words(command: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -270,7 +270,7 @@ fn words(command: &str) -> Vec<String> {
     words
 }
 
-/// Calls of the program that do not parse.
+/// Returns the errors of the shown calls of the program that do not parse.
 fn command_faults(document: &Document) -> Vec<String> {
     let mut commands: Vec<String> = Vec::new();
     for script in scripts(document) {
@@ -279,7 +279,7 @@ fn command_faults(document: &Document) -> Vec<String> {
         commands.extend(parts.map(|part| part.trim().to_owned()));
     }
     let inline = document.inline_code().into_iter();
-    // The first line of a file of sums looks like one, and has a <placeholder>.
+    // The first line of a sums file looks like a call; it has a <placeholder>.
     commands.extend(inline.filter(|code| !code.contains('<')));
     let calls = commands.iter().map(|command| words(command));
     let calls = calls.filter(|words| words.len() > 1 && words[0] == "docker-stack-backup");
@@ -300,7 +300,7 @@ fn every_call_of_the_program_that_is_shown_parses() {
     assert_finds(&command_faults(&planted), &["--fast", "backup"]);
 }
 
-/// What the first column of the tables in a section names, without arguments.
+/// Returns the names in the first column of a section's tables, without arguments.
 fn documented<'a>(document: &'a Document, section: &str) -> BTreeSet<&'a str> {
     let begin = format!("\n## {section}\n");
     let text = document.text.split_once(&begin).unwrap().1;
@@ -310,7 +310,8 @@ fn documented<'a>(document: &'a Document, section: &str) -> BTreeSet<&'a str> {
         .collect()
 }
 
-/// The fields that the program knows where `json` has one that it does not.
+/// Returns the fields that the program lists when it refuses the unknown field in
+/// `json`.
 fn known(json: &str) -> BTreeSet<String> {
     let message = check(json).stderr;
     let fields = message
@@ -321,8 +322,8 @@ fn known(json: &str) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// A section of docs/configuration.md, and a configuration with an unknown field
-/// in that place.
+/// Sections of docs/configuration.md, each with a configuration that has an unknown
+/// field in that place.
 const SECTIONS: [(&str, &str); 4] = [
     ("Top-level fields", r#"{"?": 0}"#),
     ("Options of a stack", r#"{"stacks": [{"?": 0}]}"#),
@@ -382,7 +383,7 @@ fn the_configuration_page_has_every_field_and_option_and_no_other() {
     }
 }
 
-/// Code such as `"keepDays": 28` must name a field that there is.
+/// Code such as `"keepDays": 28` must name an existing field.
 fn setting_faults(document: &Document, known: &BTreeSet<String>) -> Vec<String> {
     let spans = document.inline_code().into_iter();
     let keys = spans.filter_map(|span| {
@@ -403,7 +404,7 @@ fn every_setting_that_a_text_names_exists() {
     assert_finds(&setting_faults(&planted, &known), &["onBuzy"]);
 }
 
-/// Names of the tests, and where the source is.
+/// Returns the names of all tests, and the directories of the source.
 fn names_of_the_source() -> Vec<String> {
     let mut names = vec!["src/".to_owned(), "tests/".to_owned()];
     let entries = ["src", "tests"]
@@ -414,7 +415,7 @@ fn names_of_the_source() -> Vec<String> {
         let text = fs::read_to_string(path).unwrap();
         let functions = text.split("#[test]").skip(1).filter_map(|rest| {
             let name = rest.split_once("fn ")?.1.split_once('(')?.0;
-            // Short ones are words of their own.
+            // Short names could be ordinary words.
             (name.matches('_').count() >= 3).then(|| name.to_owned())
         });
         names.extend(functions);
@@ -425,7 +426,7 @@ fn names_of_the_source() -> Vec<String> {
 fn source_faults(document: &Document, names: &[String]) -> Vec<String> {
     let is_named = |name: &&String| {
         let mut found = document.text.match_indices(name.as_str());
-        // Not /usr/src/x.
+        // A path such as /usr/src/x does not count.
         found.any(|(at, _)| {
             let before = document.text[..at].chars().next_back();
             before.is_none_or(|c| c != '/' && !c.is_alphanumeric())

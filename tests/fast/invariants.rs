@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The rows of all tables: a promise, and the tests named beside it.
+/// Returns the rows of all tables: each promise with the tests that it names.
 fn promises(document: &str) -> Vec<(String, Vec<String>)> {
     let rows = document.lines().filter(|line| line.starts_with('|'));
     let cells = rows.map(|row| row.trim_matches('|').splitn(2, " | ").collect::<Vec<_>>());
@@ -24,8 +24,8 @@ fn promises(document: &str) -> Vec<(String, Vec<String>)> {
         .collect()
 }
 
-/// The files in which the test `a::b::name` may be: `tests/a/b.rs` or
-/// `tests/a/b/mod.rs`, and below `src/` if it begins with `src`.
+/// Returns the files that may define the test `a::b::name`: `tests/a/b.rs` or
+/// `tests/a/b/mod.rs`; below `src/` if the path begins with `src`.
 fn files_of(test: &str) -> Vec<PathBuf> {
     let (modules, _) = test.rsplit_once("::").unwrap_or((test, ""));
     let modules = modules.strip_suffix("::tests").unwrap_or(modules);

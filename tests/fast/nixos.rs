@@ -1,5 +1,5 @@
-//! The NixOS module and the program know the same configuration. What the module
-//! makes of every option is rendered by scripts/render-module.
+//! The NixOS module and the program have the same configuration fields.
+//! scripts/render-module renders a configuration with every option of the module.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 const ALL_OPTIONS: &str = "tests/all-options/etc/docker-stack-backup/config.json";
 
-/// Output of `check` for a configuration.
+/// Returns whether `check` accepts a configuration, and its messages.
 fn check(config: &Value) -> (bool, String) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.json");
@@ -20,7 +20,7 @@ fn check(config: &Value) -> (bool, String) {
     (ended.status == 0, ended.stderr)
 }
 
-/// The fields that the program knows, as it lists them when it meets another.
+/// Returns the fields that the program lists when it refuses an unknown one.
 fn known_fields(with_unknown: &Value) -> BTreeSet<String> {
     let (ok, message) = check(with_unknown);
     assert!(!ok, "{with_unknown} is accepted");
@@ -65,7 +65,7 @@ fn the_module_sets_every_field_and_the_program_accepts_them() {
 }
 
 #[test]
-fn what_can_be_a_default_can_be_one_in_the_module() {
+fn the_module_has_every_default_that_the_program_accepts() {
     let all: Value = serde_json::from_str(&fs::read_to_string(ALL_OPTIONS).unwrap()).unwrap();
     let stack = all["stacks"][0].as_object().unwrap();
     let can_be_default = |(field, value): (&String, &Value)| {

@@ -1,4 +1,4 @@
-//! What lies in the store: listed, pruned, and the output of long lists.
+//! `list` and `prune`, and the output of long lists.
 
 use std::fs;
 use std::process::Command;
@@ -8,7 +8,7 @@ use jiff::{SignedDuration, ZonedDateTime};
 use serde_json::{Value, json};
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
+fn a_closed_output_pipe_is_no_error() {
     let place = Place::new();
     place.config(json!([]), json!({}));
     for i in 0..2000 {
@@ -31,7 +31,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
         let ended = run(&format!("\"$P\" completions {shell} | head -c 1"));
         assert_eq!(ended.expect_status(0).stderr, "");
     }
-    // The control: a full disk is one.
+    // The control: a full disk is an error.
     let ended = run("\"$P\" completions bash >/dev/full").expect_status(1);
     assert!(ended.stderr.contains("No space left"), "{}", ended.stderr);
 }
@@ -43,7 +43,8 @@ fn put(place: &Place, stack: &str, name: &str, content: &[u8]) {
     fs::write(dir.join(name), content).unwrap();
 }
 
-/// As the script made them: a directory, by GNU tar.
+/// Puts an archive into the store as the predecessor script made them: a
+/// directory, archived by GNU tar.
 fn put_script_archive(place: &Place, stack: &str, days_ago: i64) -> String {
     let dir = place.path("scripts").join(stack);
     fs::create_dir_all(&dir).unwrap();
@@ -59,7 +60,7 @@ fn put_script_archive(place: &Place, stack: &str, days_ago: i64) -> String {
 }
 
 #[test]
-fn list_shows_what_is_there_and_what_is_wrong_with_it() {
+fn list_shows_all_archives_and_their_problems() {
     let place = Place::new();
     place.config(json!(["web"]), json!({}));
     let ended = output(&mut place.program(&["list"])).expect_status(1);
@@ -110,7 +111,7 @@ fn list_shows_what_is_there_and_what_is_wrong_with_it() {
 }
 
 #[test]
-fn prune_removes_the_scripts_old_archives_and_nothing_foreign() {
+fn prune_removes_old_archives_of_the_script_and_no_other_file() {
     let place = Place::new();
     let keep = json!({"retention": {"keepDays": 7}});
     place.config(json!(["web"]), keep.clone());
@@ -156,7 +157,8 @@ fn prune_removes_the_scripts_old_archives_and_nothing_foreign() {
     assert_eq!(place.stored("web"), left);
     assert_eq!(place.stored("foreign").len(), 1);
 
-    // The newest good one stays, however old; one cut short is no good one.
+    // The newest good archive stays, however old it is. A truncated one does not
+    // count as good.
     let place = Place::new();
     place.config(json!(["web"]), keep);
     let old = put_script_archive(&place, "web", 400);
@@ -168,7 +170,7 @@ fn prune_removes_the_scripts_old_archives_and_nothing_foreign() {
         "{:?}",
         place.stored("web")
     );
-    // Retention switched off.
+    // Nothing is pruned when the retention is switched off.
     place.config(json!(["web"]), json!({"retention": null}));
     let ended = output(&mut place.program(&["prune"])).expect_status(0);
     assert!(

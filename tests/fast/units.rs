@@ -1,4 +1,4 @@
-//! The units that the documentation shows.
+//! The systemd units in the documentation.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::common::{PROGRAM, output};
 
-/// File name and text of each.
+/// Returns the file name and text of each unit.
 fn units() -> Vec<(String, String)> {
     let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/systemd.md");
     let document = fs::read_to_string(document).unwrap();
@@ -22,7 +22,7 @@ fn units() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Complaints of `systemd-analyze verify`.
+/// Returns the complaints of `systemd-analyze verify`.
 fn complaints(units: &[(String, String)]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let mut verify = Command::new("systemd-analyze");
@@ -42,18 +42,18 @@ mod needs_systemd {
     use super::*;
 
     #[test]
-    fn systemd_has_nothing_to_say_of_the_units_that_the_documentation_shows() {
+    fn the_documented_units_are_valid() {
         let mut units = units();
         assert_eq!(units.len(), 5);
         assert_eq!(complaints(&units), "");
-        // The control.
+        // The control: a wrong value is found.
         units[0].1 = units[0].1.replace("KillMode=mixed", "KillMode=some");
         let said = complaints(&units);
         assert!(
             said.contains("kill mode") && said.contains("some"),
             "{said}"
         );
-        // And what they run is a command of the program.
+        // The units run existing commands of the program.
         for (name, text) in units {
             for line in text.lines().filter(|line| line.starts_with("Exec")) {
                 let argv = line.split_once('=').unwrap().1;

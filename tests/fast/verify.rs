@@ -1,4 +1,4 @@
-//! `verify` of an archive whose sums are missing or of no use.
+//! `verify` of an archive whose sums are missing or unreadable.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::common::{Place, output};
 use serde_json::json;
 
 #[test]
-fn sums_that_are_missing_are_made_of_what_is_good_and_of_nothing_else() {
+fn missing_sums_are_created_only_for_an_intact_archive() {
     let place = Place::new();
     place.config(json!([]), json!({}));
     let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/archives/format-1.tar");
@@ -20,21 +20,21 @@ fn sums_that_are_missing_are_made_of_what_is_good_and_of_nothing_else() {
         let ended = output(&mut place.program(&["verify", what])).expect_status(status);
         ended.stdout
     };
-    // One that is no longer whole.
+    // A truncated archive gets no sums.
     fs::write(&archive, &bytes[..bytes.len() / 2]).unwrap();
     verify("frozen", 2);
     assert!(!sums.exists());
     fs::write(&archive, &bytes).unwrap();
     let said = verify("frozen", 0);
     assert!(said.contains("sums were created now"), "{said}");
-    // As they would be had they been made when it was written.
+    // They equal the sums that a run writes together with an archive.
     assert_eq!(
         fs::read_to_string(&sums).unwrap(),
         fs::read_to_string(frozen.with_extension("sums")).unwrap()
     );
     let said = verify("frozen", 0);
     assert!(!said.contains("sums"), "{said}");
-    // What they are for: without them nothing is wrong with this.
+    // Only the sums reveal this damage.
     let at = bytes.windows(6).rposition(|six| six == b"zzzzzz").unwrap();
     let mut damaged = bytes.clone();
     damaged[at] = b'y';
@@ -44,12 +44,12 @@ fn sums_that_are_missing_are_made_of_what_is_good_and_of_nothing_else() {
         said.contains("frozen/dir/large: its data is damaged"),
         "{said}"
     );
-    // They are told not to be of use, and not replaced.
+    // Damaged sums are reported and not replaced.
     fs::write(&sums, "damaged").unwrap();
     let said = verify("frozen", 0);
     assert!(said.contains("remove the file"), "{said}");
     assert_eq!(fs::read_to_string(&sums).unwrap(), "damaged");
-    // Outside of the store nothing is written.
+    // Nothing is written outside of the store.
     let outside = place.path("frozen_20200101_000000.tar");
     fs::copy(&frozen, &outside).unwrap();
     let said = verify(outside.to_str().unwrap(), 0);

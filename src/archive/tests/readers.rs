@@ -130,7 +130,7 @@ archive.extractall(numeric_owner=True)
 
 #[test]
 #[ignore = "needs root; run scripts/test"]
-fn busybox_restores_what_ustar_can_say() {
+fn busybox_restores_everything_that_ustar_supports() {
     let case = Case::new(Scope::Plain);
     let listing = run(
         &mut case.command("busybox", &["tar", "-tf", "../a.tar"]),

@@ -1,5 +1,6 @@
-//! SIGKILL in every step of a run that copies while the stack is up: while the
-//! draft is written, while what changed is, and while both are put together.
+//! Kills a run that copies while the stack is up, in each of its steps: while it
+//! writes the draft, while it copies the changes, and while it assembles the
+//! archive from both.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,8 +12,9 @@ use crate::common::ledger::{Ledger, Shape};
 use crate::common::{Background, killed_before, output, slowed, strace, wait_until};
 use serde_json::json;
 
-/// Of the thread that backs up: by which a draft and what changed become an
-/// archive. For fsync and rename see `tests/crash/needs_strace/durable.rs`.
+/// System calls by which the main thread of a run assembles an archive from the
+/// draft and the changes. For fsync and rename see
+/// `tests/crash/needs_strace/durable.rs`.
 const STEPS: [&str; 7] = [
     "ioctl",
     "fallocate",
@@ -22,10 +24,11 @@ const STEPS: [&str; 7] = [
     "pwrite64",
     "pread64",
 ];
-/// At which of them; all of the first, and few of many.
+/// The calls of each kind before which a run is killed: most of the first ones,
+/// and a few of the later ones.
 const NUMBERS: [usize; 9] = [1, 2, 3, 5, 8, 20, 50, 120, 300];
 
-/// Recovers, by one of the two ways, and looks at everything.
+/// Recovers by `recover` or by the next run, and checks the result.
 fn recover(ledger: &mut Ledger, points: usize, point: &str) {
     let command = if points.is_multiple_of(3) {
         "run"
@@ -36,10 +39,10 @@ fn recover(ledger: &mut Ledger, points: usize, point: &str) {
     ledger.assert_recovered(&format!("{point}, {command}"));
 }
 
-/// How many points there were of each step.
+/// The number of kills per kind of system call.
 type Seen = BTreeMap<&'static str, usize>;
 
-/// Kills runs at each of their steps.
+/// Kills runs before each of the system calls in `steps`.
 fn kill_at_every_step(disk: &Disk, shape: Shape, steps: &[&'static str]) -> Seen {
     let mut ledger = Ledger::new(disk, shape, json!({}));
     let mut seen = Seen::new();
@@ -63,7 +66,7 @@ fn kill_at_every_step(disk: &Disk, shape: Shape, steps: &[&'static str]) -> Seen
         "{seen:?}, {partial_count} partials, {} archives",
         ledger.good_count
     );
-    // The controls.
+    // The controls: some kills left a partial, and some runs an archive.
     assert!(partial_count > 2);
     assert!(ledger.good_count > 2);
     seen
@@ -89,7 +92,7 @@ fn a_run_killed_while_its_draft_is_updated_in_place_is_recovered() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_run_killed_while_room_is_made_in_its_draft_is_recovered() {
+fn a_run_killed_while_ranges_are_inserted_into_its_draft_is_recovered() {
     let shape = Shape {
         grows: 8192,
         ..STEADY
@@ -100,7 +103,7 @@ fn a_run_killed_while_room_is_made_in_its_draft_is_recovered() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_run_killed_while_room_is_taken_from_its_draft_is_recovered() {
+fn a_run_killed_while_ranges_are_removed_from_its_draft_is_recovered() {
     let shape = Shape {
         grows: -8192,
         ..STEADY
@@ -122,7 +125,7 @@ fn a_run_killed_while_its_draft_is_replaced_is_recovered() {
     assert!(seen.contains_key("linkat"), "{seen:?}");
 }
 
-/// Enough for a second pass, which has a file of its own.
+/// The stack is big enough for a second pass, which writes to a file of its own.
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_run_killed_in_its_second_pass_is_recovered() {
@@ -132,13 +135,13 @@ fn a_run_killed_in_its_second_pass_is_recovered() {
         grows: 8192,
     };
     let seen = kill_at_every_step(&ext4(), shape, &["syncfs", "fallocate", "ftruncate"]);
-    // One before each pass.
+    // There is one syncfs before each pass.
     assert!(seen["syncfs"] >= 2, "{seen:?}");
     assert!(seen["fallocate"] >= 1, "{seen:?}");
 }
 
 fn kill_where_blocks_are_shared(disk: &Disk) {
-    // Shared while the stack is up, and moved after it.
+    // Blocks are shared while the stack is up, and ranges are moved afterwards.
     let shape = Shape {
         old_mib: 15,
         young_mib: 1,
@@ -153,10 +156,10 @@ fn kill_where_blocks_are_shared(disk: &Disk) {
 fn a_run_killed_while_it_writes_with_the_stack_up_or_down_is_recovered() {
     let disk = ext4();
     let mut ledger = Ledger::new(&disk, STEADY, json!({}));
-    // Each thread's first and second window of the draft.
+    // The first and the second window of the draft that each thread writes.
     for n in [1, 2] {
         let inject = format!("inject=pwritev2:signal=SIGKILL:when={n}");
-        // Not --seccomp-bpf, with which it counts wrongly across threads.
+        // Without --seccomp-bpf, since with it strace counts wrongly across threads.
         let options = [
             "-qq",
             "-o",
@@ -169,7 +172,7 @@ fn a_run_killed_while_it_writes_with_the_stack_up_or_down_is_recovered() {
         ];
         let mut command = strace(&ledger.place.program(&["run"]), &options);
         output(&mut command).expect_status(-1);
-        // The controls.
+        // The controls: the draft was begun, and nothing was stopped yet.
         assert!(ledger.has_partial());
         assert_eq!(ledger.place.journalled(), [""; 0]);
         recover(
@@ -179,7 +182,7 @@ fn a_run_killed_while_it_writes_with_the_stack_up_or_down_is_recovered() {
         );
     }
     for (n, wait_ms) in [20, 100, 250].into_iter().enumerate() {
-        // So long does each write take.
+        // Each write takes 300 ms.
         let run = ledger.place.program(&["run"]);
         let mut command = slowed(&run, "pwritev2", 300_000);
         let run = Background::spawn(&mut command);
@@ -191,7 +194,7 @@ fn a_run_killed_while_it_writes_with_the_stack_up_or_down_is_recovered() {
         thread::sleep(Duration::from_millis(wait_ms));
         ledger.place.kill_holder();
         run.wait();
-        // The controls.
+        // The controls: the draft exists, and the stack is down.
         assert!(ledger.has_partial());
         assert!(ledger.stack.states().contains(&"writer:exited".to_owned()));
         recover(
@@ -205,10 +208,10 @@ fn a_run_killed_while_it_writes_with_the_stack_up_or_down_is_recovered() {
 mod needs_xfs {
     use super::*;
 
-    /// Shared while the stack is down; then some of it gets blocks of its own.
+    /// Blocks are shared while the stack is down; then some get copies of their own.
     #[test]
     #[ignore = "needs a Docker Engine; run scripts/test"]
-    fn a_run_killed_where_it_shares_while_down_and_unshares_is_recovered() {
+    fn a_run_killed_while_it_shares_blocks_with_the_stack_down_is_recovered() {
         let disk = Disk::of("xfs", &["-q", "-m", "reflink=1"], 600);
         let seen = kill_at_every_step(&disk, STEADY, &["ioctl", "fallocate"]);
         assert!(seen["ioctl"] > 2 && seen["fallocate"] > 1, "{seen:?}");

@@ -1,5 +1,5 @@
-//! What is on disk at which moment: the order of fsync, rename and docker
-//! commands as strace sees it, and SIGKILL before every one of them.
+//! The order of fsync, rename and docker commands, as strace reports it; and runs
+//! that are killed before each of those system calls.
 
 use std::fs;
 use std::time::Duration;
@@ -14,12 +14,13 @@ const SYSCALLS: &str = "fsync,fdatasync,rename,renameat2,unlink,unlinkat,execve"
 struct Trace(Vec<String>);
 
 impl Trace {
-    /// Of a run that goes well.
+    /// Traces a run that succeeds.
     fn of_a_run(scene: &Scene) -> Trace {
         Trace::with_status(scene, 0)
     }
 
-    /// Of a run. Requests to the Engine are writes to its socket.
+    /// Traces a run that ends with `status`. Requests to the Engine appear as writes
+    /// to its socket.
     fn with_status(scene: &Scene, status: i32) -> Trace {
         let log = scene.place.path("trace");
         let trace = format!("trace={SYSCALLS},write,sendto");
@@ -31,7 +32,8 @@ impl Trace {
         Trace(text.lines().map(str::to_owned).collect())
     }
 
-    /// Position of the first line from `from` on that has all of `words`.
+    /// Returns the position of the first line at or after `from` that contains all
+    /// of `words`.
     #[track_caller]
     fn find(&self, from: usize, words: &[&str]) -> usize {
         let matches = |line: &String| words.iter().all(|word| line.contains(word));
@@ -54,7 +56,7 @@ fn i1_the_journal_is_synced_before_the_first_stop_and_removed_after_the_last_sta
     let synced = trace.find(renamed, &["fsync(", &format!("<{dir}>")]);
     let stop = trace.find(0, &["POST /", "/stop"]);
     assert!(file < renamed && renamed < synced && synced < stop);
-    // One thread does all three, so each has ended when the next begins.
+    // One thread makes all three calls, so each has ended when the next begins.
     let thread = |i: usize| trace.0[i].split(' ').next().unwrap();
     assert_eq!(thread(file), thread(renamed));
     assert_eq!(thread(file), thread(synced));
@@ -79,16 +81,16 @@ fn i5_an_archive_is_synced_before_it_gets_its_name_and_its_directory_after() {
     assert!(trace.0[renamed].contains(&format!("\"{name}\"")));
     let synced = trace.find(renamed, &["fsync(", &format!("<{dir}>")]);
     assert!(file < renamed && renamed < synced);
-    // The stack is up by then: nothing of this adds to its downtime.
+    // The stack is started before, so the syncs do not add to its downtime.
     let start = trace.find(0, &["POST /", "/start"]);
     assert!(start < file);
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_draft_that_is_of_no_use_is_removed_when_the_stack_is_up_again() {
+fn an_unusable_draft_is_removed_after_the_stack_is_up_again() {
     let scene = Scene::new("stop", 0);
-    // For which it fails once it is down.
+    // The run fails on this open file once the stack is down.
     let path = scene.stack.dir.join("bulk");
     let _writer = fs::OpenOptions::new().append(true).open(path).unwrap();
     let trace = Trace::with_status(&scene, 2);
@@ -96,13 +98,13 @@ fn a_draft_that_is_of_no_use_is_removed_when_the_stack_is_up_again() {
     let start = trace.find(stop, &["POST /", "/start"]);
     let removed = trace.find(0, &["unlinkat(", ".tar.partial\""]);
     assert!(start < removed);
-    scene.assert_recovered("a draft of no use");
+    scene.assert_recovered("an unusable draft");
     assert_eq!(scene.place.stored(&scene.stack.name), [""; 0]);
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn an_archive_gets_its_name_where_there_is_neither_that_rename_nor_a_link() {
+fn an_archive_gets_its_name_where_renameat2_and_linkat_fail() {
     let scene = Scene::new("stop", 0);
     let stack = json!({"name": scene.stack.name, "capture": "offline"});
     scene.place.config(json!([stack]), json!({}));
@@ -114,7 +116,7 @@ fn an_archive_gets_its_name_where_there_is_neither_that_rename_nor_a_link() {
     output(&mut command).expect_status(0);
     scene.assert_recovered("by a plain rename");
     scene.place.archive(&scene.stack.name);
-    // The control: it was asked for.
+    // The control: both calls were tried.
     let trace = fs::read_to_string(log).unwrap();
     for call in ["renameat2(", "linkat("] {
         assert!(trace.contains(call), "{trace}");
@@ -145,19 +147,30 @@ fn a_run_killed_before_any_sync_rename_or_removal_is_recovered() {
     eprintln!("{points} points");
     assert!(points > 15, "{points}");
     let archives = scene.place.stored(&scene.stack.name).len();
-    assert!(archives >= 5, "of the complete runs alone: {archives}");
+    assert!(
+        archives >= 5,
+        "the complete runs alone make five: {archives}"
+    );
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn what_is_taken_down_while_the_archive_is_finished_stays_down() {
+fn containers_stopped_by_hand_while_the_archive_is_finished_stay_down() {
     let scene = Scene::new("stop", 0);
     let run = scene.place.program(&["run"]);
     let mut command = slowed(&run, "renameat2", 20_000_000);
     let run = Background::spawn(&mut command);
-    wait_until("it is journalled", || !scene.place.journalled().is_empty());
-    wait_until("it is forgotten", || scene.place.journalled().is_empty());
-    assert_eq!(scene.partials().len(), 1, "it is not finished");
+    wait_until("the stack is journalled", || {
+        !scene.place.journalled().is_empty()
+    });
+    wait_until("the journal entry is removed", || {
+        scene.place.journalled().is_empty()
+    });
+    assert_eq!(
+        scene.partials().len(),
+        1,
+        "the archive must not be finished yet"
+    );
     assert_eq!(scene.running(), scene.states);
     output(&mut scene.stack.compose(&["stop"])).expect_status(0);
     scene.place.kill_holder();

@@ -1,4 +1,4 @@
-//! Tests that kill the program before a system call, or that slow its calls down.
+//! Tests that kill the program before a system call or slow its system calls down.
 
 mod draft;
 mod durable;

@@ -1,6 +1,5 @@
-//! SIGKILL before every step of a restore: before each of the system calls by
-//! which its first thread, which takes the steps, changes anything on disk.
-//! (tests/docker/restore.rs kills it at each call of Docker.)
+//! Kills a restore before each system call by which its main thread changes
+//! anything on disk. (tests/docker/restore.rs kills it at each docker call.)
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::common::mixed::Mixed;
 use crate::common::{in_parallel, killed_before, output};
 
-/// What the steps are made of: exchanges, the journal, cleaning up, volumes.
+/// System calls that exchange trees, write the journal, clean up and fill volumes.
 const SYSCALLS: [&str; 6] = [
     "renameat2",
     "rename",
@@ -18,7 +17,7 @@ const SYSCALLS: [&str; 6] = [
     "unlinkat",
 ];
 
-/// What there was before the restore.
+/// The state of the stack before the restore.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Before {
     Changed,
@@ -26,7 +25,7 @@ enum Before {
 }
 
 impl Before {
-    /// Makes it so, whatever there is.
+    /// Brings the stack into this state.
     fn make(self, mixed: &Mixed) {
         match self {
             Before::Changed => mixed.change(),
@@ -44,20 +43,20 @@ impl Before {
     }
 }
 
-/// What was seen right after the kills: the controls of what holds after a
-/// recovery.
+/// Counts of what was found right after the kills. They are the controls of the
+/// assertions after a recovery.
 #[derive(Debug, Default)]
 struct Seen {
     points: usize,
-    /// Trees of both generations, or some and others not.
+    /// Kills that left trees of both generations, or only some of the trees.
     mixed: usize,
     down: usize,
     old: usize,
     new: usize,
 }
 
-/// Kills restores before the first call, the second, and so on until one comes
-/// through; recovers after each.
+/// Kills a restore before the first call, the next before the second call, and so
+/// on until a restore completes. Recovers after each.
 fn kill_before_every(syscall: &str, before: Before) -> Seen {
     let mixed = Mixed::new();
     let mut seen = Seen::default();
@@ -122,7 +121,7 @@ fn a_restore_killed_at_any_step_is_wholly_old_or_wholly_new() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_restore_of_what_was_gone_killed_at_any_step_leaves_nothing_or_all() {
+fn a_restore_of_a_removed_stack_killed_at_any_step_leaves_nothing_or_everything() {
     kill_before_every_step(Before::Gone);
 }
 
@@ -137,20 +136,20 @@ fn a_recovery_of_a_restore_killed_at_any_step_is_recovered() {
             let restore = mixed
                 .place
                 .program(&["restore", &mixed.stack.name, "--yes"]);
-            // Between the third exchange and the fourth.
+            // Kills it between the third and the fourth exchange.
             let mut killed = killed_before(&restore, "renameat2", 4);
             output(&mut killed).expect_status(-1);
             assert!(is_mixed(&mixed));
             let recover = mixed.place.program(&["recover"]);
             let ended = output(&mut killed_before(&recover, syscall, n));
             let point = format!("recovery killed before {syscall} {n}");
-            let is_through = ended.status != -1;
-            if !is_through {
+            let is_complete = ended.status != -1;
+            if !is_complete {
                 output(&mut mixed.place.program(&["recover"])).expect_status(0);
             }
             mixed.assert_changed(&point);
             mixed.place.assert_no_restore(&mixed.trees(), &point);
-            if is_through {
+            if is_complete {
                 ended.expect_status(0);
                 break;
             }

@@ -1,3 +1,4 @@
-//! Tests on a disk that is copied in one step, by sharing its blocks.
+//! Tests with snapshots of a disk image. XFS takes one in a single step, by
+//! sharing blocks.
 
 mod power_cut;

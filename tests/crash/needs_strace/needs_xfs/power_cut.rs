@@ -1,7 +1,7 @@
-//! What is on disk at any moment of a run: the file in which its file system
-//! lies is copied in one step, and what is found in the copy is what a power
-//! cut would have left. What had not been written back is lost, as it would be.
-//! What a disk had taken, and not flushed, is not. The same of a restore.
+//! Power cuts during a run and during a restore. The disk is an image file of
+//! which snapshots are taken all the time. A snapshot holds what a power cut at
+//! that moment would have left: data that was not written back yet is missing.
+//! Loss of data in a disk's volatile cache is not simulated.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,12 +22,12 @@ const SHAPE: Shape = Shape {
 };
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A file system whose copies are made by sharing blocks.
+/// A file system on which a file is copied in one step, by sharing its blocks.
 fn outer() -> Disk {
     Disk::of("xfs", &["-q", "-m", "reflink=1"], 3000)
 }
 
-/// What a copy holds.
+/// Counts of what the copies held.
 #[derive(Debug, Default)]
 struct Seen {
     copies: usize,
@@ -35,7 +35,7 @@ struct Seen {
     archives: usize,
 }
 
-/// Copies the disk `count` times, or until `run` ends.
+/// Copies the disk again and again until `run` ends.
 fn copies(outer: &Disk, disk: &Disk, run: Background) -> Vec<PathBuf> {
     let mut run = run;
     let mut copies = Vec::new();
@@ -54,8 +54,8 @@ fn copy_disk(disk: &Disk, copy: &Path) {
     succeed("cp", ["--reflink=always", paths[0], paths[1]]);
 }
 
-/// Mounts a copy, which is then removed, and names the archives in it that
-/// are not, or not as they are on the disk itself.
+/// Mounts a copy and returns the archives in it that are missing or differ from
+/// those on the disk itself. Removes the copy.
 fn look(ledger: &Ledger, disk: &Disk, copy: PathBuf, seen: &mut Seen) -> Vec<String> {
     let place = tempfile::tempdir().unwrap();
     let mounted = Disk::open_copy(copy.clone(), place.path().join("copy"));
@@ -83,8 +83,8 @@ fn look(ledger: &Ledger, disk: &Disk, copy: PathBuf, seen: &mut Seen) -> Vec<Str
     wrong
 }
 
-/// A little time before and after each step by which a draft becomes an
-/// archive.
+/// Delays each system call by which a draft becomes an archive, so that a copy is
+/// taken before and after it.
 const SLOWLY: [&str; 7] = [
     "-qq",
     "-o",
@@ -95,7 +95,7 @@ const SLOWLY: [&str; 7] = [
     "inject=fsync,renameat2,linkat,ftruncate,fallocate:delay_enter=50000:delay_exit=50000",
 ];
 
-fn whenever_power_is_cut(kind: &str, options: &[&str], shape: Shape) {
+fn cut_power_at_every_moment_of_a_run(kind: &str, options: &[&str], shape: Shape) {
     let outer = outer();
     let disk = outer.inside(kind, options, 400);
     let mut ledger = Ledger::new(&disk, shape, json!({}));
@@ -110,7 +110,7 @@ fn whenever_power_is_cut(kind: &str, options: &[&str], shape: Shape) {
         ledger.assert_recovered("after the run");
     }
     eprintln!("{kind}: {seen:?}");
-    // The controls: in the midst of it, and after it.
+    // The controls: copies were taken during a run and after it.
     assert!(seen.copies > 30, "{seen:?}");
     assert!(seen.partials > 5, "{seen:?}");
     assert!(seen.archives > seen.copies + 2, "{seen:?}");
@@ -118,46 +118,45 @@ fn whenever_power_is_cut(kind: &str, options: &[&str], shape: Shape) {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn i5_no_power_cut_leaves_a_bad_archive_of_a_draft_in_place_on_ext4_in_xfs() {
-    whenever_power_is_cut("ext4", &["-q", "-m", "0"], SHAPE);
+fn i5_no_power_cut_leaves_a_bad_archive_when_a_draft_is_updated_in_place() {
+    cut_power_at_every_moment_of_a_run("ext4", &["-q", "-m", "0"], SHAPE);
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn i5_no_power_cut_leaves_a_bad_archive_of_a_draft_in_which_room_is_made_on_ext4_in_xfs() {
+fn i5_no_power_cut_leaves_a_bad_archive_when_ranges_are_inserted_into_a_draft() {
     let shape = Shape {
         grows: 8192,
         ..SHAPE
     };
-    whenever_power_is_cut("ext4", &["-q", "-m", "0"], shape);
+    cut_power_at_every_moment_of_a_run("ext4", &["-q", "-m", "0"], shape);
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn i5_no_power_cut_leaves_a_bad_archive_of_a_draft_that_is_replaced_on_ext4_in_xfs() {
+fn i5_no_power_cut_leaves_a_bad_archive_when_a_draft_is_replaced() {
     let shape = Shape {
         old_mib: 6,
         young_mib: 17,
         grows: 8192,
     };
-    whenever_power_is_cut("ext4", &["-q", "-m", "0"], shape);
+    cut_power_at_every_moment_of_a_run("ext4", &["-q", "-m", "0"], shape);
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn i5_no_power_cut_leaves_a_bad_archive_where_blocks_are_shared_on_xfs() {
+fn i5_no_power_cut_leaves_a_bad_archive_where_blocks_are_shared() {
     let shape = Shape {
         grows: 8192,
         ..SHAPE
     };
-    whenever_power_is_cut("xfs", &["-q", "-m", "reflink=1"], shape);
+    cut_power_at_every_moment_of_a_run("xfs", &["-q", "-m", "reflink=1"], shape);
 }
 
-/// The control: without the one sync of the archive itself such a copy shows
-/// that it is bad.
+/// The control: when the sync of the archive is left out, a bad archive is found.
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn without_its_sync_a_power_cut_leaves_a_bad_archive_on_ext4_in_xfs() {
+fn without_its_sync_a_power_cut_leaves_a_bad_archive() {
     let outer = outer();
     let disk = outer.inside("ext4", &["-q", "-m", "0"], 400);
     let ledger = Ledger::new(&disk, SHAPE, json!({}));
@@ -186,23 +185,24 @@ fn without_its_sync_a_power_cut_leaves_a_bad_archive_on_ext4_in_xfs() {
     assert!(wrong.len() == 1 && !wrong[0].contains(older), "{wrong:?}");
 }
 
-/// A stack on a disk, and an archive of what it was.
+/// A stack on a disk, and an archive of its earlier content.
 struct Restored {
     stack: Stack,
     place: Place,
-    /// Its directory and a bind beside it, which a restore exchanges one after
-    /// the other.
+    /// The stack's directory and a bind mount beside it. A restore exchanges them
+    /// one after the other.
     trees: [PathBuf; 2],
-    /// What they hold in the archive, and before a restore.
+    /// Content of the trees in the archive.
     new: Files,
+    /// Content of the trees before the restore.
     old: Files,
 }
 
-/// By their paths in the trees.
+/// Contents of files by their paths in the trees.
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 
-/// Whether a power cut came before the stack was exchanged or after it, as far
-/// as `recover` can tell; or what is wrong with what it left.
+/// What `recover` leaves after a power cut: the old trees, the new trees, or paths
+/// that are wrong.
 #[derive(Debug, PartialEq)]
 enum Left {
     Old,
@@ -249,7 +249,7 @@ impl Restored {
         self.place.program(&["restore", &self.stack.name, "--yes"])
     }
 
-    /// Whether the cut came before the first exchange.
+    /// Whether the power cut came before the first exchange.
     fn is_old(&self, disk: &Disk, copy: &Path) -> bool {
         let mount = tempfile::tempdir().unwrap();
         let mounted = Disk::open_copy(copy.to_owned(), mount.path().join("copy"));
@@ -257,8 +257,8 @@ impl Restored {
         files(&trees.map(|tree| within(&mounted, disk, tree))) == self.old
     }
 
-    /// Recovers a copy, in the place of the disk, and looks at it. The Engine
-    /// has the disk itself.
+    /// Mounts a copy in place of the disk, recovers it and checks the result. The
+    /// Engine still sees the disk itself.
     fn recover(&self, disk: &Disk, copy: &Path) -> Left {
         let mut shell = Command::new("unshare");
         let script = "mount -o \"$OPTIONS\" \"$0\" \"$DISK\" && exec \"$@\"";
@@ -278,7 +278,7 @@ impl Restored {
         let found = dirs.flat_map(|dir| fs::read_dir(dir).into_iter().flatten());
         let mut wrong: Vec<PathBuf> = found
             .map(|item| item.unwrap().path())
-            // A half-written entry is none.
+            // A half-written entry does not count.
             .filter(|path| !trees.contains(path) && path.extension() != Some("new".as_ref()))
             .collect();
         let found = files(&trees);
@@ -296,12 +296,12 @@ impl Restored {
     }
 }
 
-/// Where a path on the disk is in a copy of it.
+/// Maps a path on the disk to its path in a copy.
 fn within(copy: &Disk, disk: &Disk, path: &Path) -> PathBuf {
     copy.path.join(path.strip_prefix(&disk.path).unwrap())
 }
 
-/// All of them, each by its path after the last part of its tree's.
+/// Reads all files of the trees. Their paths begin with the name of the tree.
 fn files(trees: &[PathBuf]) -> Files {
     let mut files = Files::new();
     for tree in trees {
@@ -321,8 +321,7 @@ fn files(trees: &[PathBuf]) -> Files {
     files
 }
 
-/// A little time before and after each step by which a restore changes
-/// anything.
+/// Delays each system call by which a restore changes anything.
 const RESTORED_SLOWLY: [&str; 7] = [
     "-qq",
     "-o",
@@ -333,7 +332,7 @@ const RESTORED_SLOWLY: [&str; 7] = [
     "inject=fsync,syncfs,rename,renameat2,unlink,unlinkat:delay_enter=50000:delay_exit=50000",
 ];
 
-fn whenever_power_is_cut_during_a_restore(kind: &str, options: &[&str]) {
+fn cut_power_at_every_moment_of_a_restore(kind: &str, options: &[&str]) {
     let outer = outer();
     let disk = outer.inside(kind, options, 400);
     let restored = Restored::on(&disk);
@@ -356,27 +355,27 @@ fn whenever_power_is_cut_during_a_restore(kind: &str, options: &[&str]) {
     let seen = format!("{kind}: {old} old, {undone} of them undone, {new} new");
     eprintln!("{seen}");
     assert_eq!(files(&restored.trees), restored.new);
-    // The controls: before, between, and after.
+    // The controls: copies were taken before, between and after the exchanges.
     assert!(old > undone + 2 && undone > 0 && new > 2, "{seen}");
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_power_cut_leaves_a_restore_wholly_old_or_wholly_new_on_ext4_in_xfs() {
-    whenever_power_is_cut_during_a_restore("ext4", &["-q", "-m", "0"]);
+fn a_power_cut_leaves_a_restore_wholly_old_or_wholly_new() {
+    cut_power_at_every_moment_of_a_restore("ext4", &["-q", "-m", "0"]);
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_power_cut_leaves_a_restore_wholly_old_or_wholly_new_on_xfs() {
-    whenever_power_is_cut_during_a_restore("xfs", &["-q", "-m", "reflink=1"]);
+fn a_power_cut_leaves_a_restore_wholly_old_or_wholly_new_where_blocks_are_shared() {
+    cut_power_at_every_moment_of_a_restore("xfs", &["-q", "-m", "reflink=1"]);
 }
 
-/// The control: without the sync of what is unpacked, what a copy has is
-/// neither.
+/// The control: when the sync of the unpacked data is left out, a copy holds
+/// neither the old nor the new trees.
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn without_its_sync_a_power_cut_leaves_a_restore_with_holes_on_ext4_in_xfs() {
+fn without_its_sync_a_power_cut_leaves_a_restore_with_missing_data() {
     let outer = outer();
     let disk = outer.inside("ext4", &["-q", "-m", "0"], 400);
     let restored = Restored::on(&disk);
@@ -401,6 +400,6 @@ mod needs_btrfs {
             grows: 8192,
             ..SHAPE
         };
-        whenever_power_is_cut("btrfs", &["-q"], shape);
+        cut_power_at_every_moment_of_a_run("btrfs", &["-q"], shape);
     }
 }
