@@ -1,4 +1,5 @@
-//! The backup of one stack. [`back_up`] shows its steps, and each step has a file.
+//! The backup of one stack. [`back_up`] shows its steps; they are in `planning`,
+//! `prepare`, `downtime`, `capture` and `finish`.
 
 mod capture;
 mod downtime;

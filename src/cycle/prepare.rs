@@ -17,9 +17,9 @@ use crate::sys::format::human_bytes;
 /// stop: one more scan and a sync would take as long.
 const LITTLE_BYTES: u64 = 16 << 20;
 const LITTLE_MEMBERS: u64 = 1000;
-/// See [`ShareOptions::later_from_bytes`]. Smaller files have few extents. Larger files
+/// See [`ShareOptions::deferred_from_bytes`]. Smaller files have few extents. Larger files
 /// that changed within the hour are so few that sharing them takes no time.
-const LATER_FROM_BYTES: u64 = 16 << 20;
+const DEFERRED_FROM_BYTES: u64 = 16 << 20;
 
 /// What is ready when the stack is stopped.
 pub(super) enum Prepared {
@@ -102,7 +102,7 @@ impl Cycle<'_> {
     pub(super) fn sharing(&self) -> Option<ShareOptions<'_>> {
         self.stack.share.then_some(ShareOptions {
             unshared: &self.stack.unshared,
-            deferred_from_bytes: LATER_FROM_BYTES,
+            deferred_from_bytes: DEFERRED_FROM_BYTES,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use jiff::ZonedDateTime;
 
-use super::headline::{MAX_NAMES, subject_line};
+use super::subject::{MAX_NAMES, subject_line};
 use super::page::Page;
 use crate::outcome::DrillOutcome;
 use crate::sys::format::{ascii, count, human_duration, list_names};

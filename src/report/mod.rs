@@ -3,12 +3,12 @@
 
 mod details;
 mod drills;
-mod headline;
+mod subject;
 mod page;
 mod run;
 #[cfg(test)]
 mod tests;
 
 pub use drills::{drills_subject, drills_text};
-pub use headline::run_subject;
+pub use subject::run_subject;
 pub use run::run_text;

@@ -3,7 +3,7 @@
 use jiff::ZonedDateTime;
 
 use super::details::{self, sum};
-use super::headline::headline;
+use super::subject::headline;
 use super::page::{Page, WIDTH};
 use crate::outcome::{ArchiveOutcome, Failure, RunOutcome, StackOutcome, StackStatus};
 use crate::sys::format::{ascii, human_bytes, human_duration};

@@ -9,7 +9,7 @@ use crate::outcome::{
 };
 
 mod any;
-mod headline;
+mod subject;
 mod interrupted;
 mod stacks;
 mod warnings;
