@@ -594,8 +594,7 @@ in
         // {
           Type = "oneshot";
           ExecStart = "${lib.getExe cfg.package} recover";
-          # Status 2: the interrupted run did less than it should have, but every
-          # stack is up.
+          # Status 2: every stack is up, but something else failed, such as the mail.
           SuccessExitStatus = 2;
           Restart = "on-failure";
           RestartSec = 30;

@@ -1,4 +1,4 @@
-//! A small file system of its own, on a loop device.
+//! A small file system on a loop device.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,27 +10,27 @@ use super::{Place, output, succeed};
 pub struct Disk {
     pub path: PathBuf,
     pub image: PathBuf,
-    /// Where both are, unless that is a place's.
+    /// The directory with both; `None` if they are in a `Place`.
     _dir: Option<tempfile::TempDir>,
 }
 
 impl Disk {
-    /// An ext4 in the place.
+    /// Makes an ext4 in the place.
     pub fn new(place: &Place, name: &str, size_mib: u32) -> Disk {
-        // Nothing is reserved for root: the tests are root.
+        // No blocks are reserved for root, because the tests run as root.
         let options = ["-q", "-m", "0"];
         let image = place.path(&format!("{name}.img"));
         Disk::make(("ext4", &options), size_mib, image, place.path(name), None)
     }
 
-    /// One for places to be in; see [`Place::on`].
+    /// Makes a file system that can hold places; see [`Place::on`].
     pub fn of(kind: &str, options: &[&str], size_mib: u32) -> Disk {
         let dir = tempfile::tempdir().unwrap();
         let (image, path) = (dir.path().join("image"), dir.path().join("disk"));
         Disk::make((kind, options), size_mib, image, path, Some(dir))
     }
 
-    /// One in a file of this one, mounted elsewhere.
+    /// Makes a file system in a file on this one, and mounts it elsewhere.
     pub fn inside(&self, kind: &str, options: &[&str], size_mib: u32) -> Disk {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk");
@@ -38,13 +38,13 @@ impl Disk {
         Disk::make((kind, options), size_mib, image, path, Some(dir))
     }
 
-    /// A file system that lies in `image` already.
+    /// Mounts the file system that `image` already holds.
     fn open(image: PathBuf, path: PathBuf) -> Disk {
         Disk::mount(image, path, "loop")
     }
 
-    /// A copy of one that is mounted: XFS wants to be told, Btrfs sees it
-    /// (Linux 6.7).
+    /// Mounts a copy of a file system that is mounted itself. XFS needs an
+    /// option for that; Btrfs needs none since Linux 6.7.
     pub fn open_copy(image: PathBuf, path: PathBuf) -> Disk {
         let options = Disk::options_of_copy(&image);
         Disk::mount(image, path, options)
@@ -84,8 +84,9 @@ impl Disk {
         disk
     }
 
-    /// A shell command that leaves no free block. ext4 refuses large writes
-    /// while there is still room for small ones, until the next sync.
+    /// Returns a shell command that uses up every free block. ext4 refuses
+    /// large writes while there is still room for small ones, until the next
+    /// sync.
     pub fn fill_command(&self) -> String {
         format!(
             "for size in 1M 4k 512 512; do dd if=/dev/zero of='{0}' bs=$size oflag=append \

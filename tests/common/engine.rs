@@ -1,4 +1,4 @@
-//! A Docker Engine of a test's own, which may be killed and started again.
+//! A private Docker Engine, which a test can kill and start again.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use super::{Place, Stack, output};
 const IMAGE: &str = "docker-stack-backup/busybox:1";
 
 /// A private dockerd with its own containerd, data, network namespace and
-/// cgroup. All of it is gone when dropped, whatever state it is in.
+/// cgroup. Dropping it removes all of it, whatever state it is in.
 pub struct Engine {
     dir: PathBuf,
     cgroup: String,
@@ -35,7 +35,7 @@ impl Engine {
         network.args(["--net", "sh", "-c"]);
         network.arg("ip link set lo up && echo && exec sleep infinity");
         let mut network = network.stdout(Stdio::piped()).spawn().unwrap();
-        // A line comes when the namespace is there.
+        // The shell prints a line once the namespace exists.
         let mut line = [0];
         std::io::Read::read_exact(network.stdout.as_mut().unwrap(), &mut line).unwrap();
         let name = place.path("").file_name().unwrap().to_owned();
@@ -58,7 +58,8 @@ impl Engine {
         self.daemon.as_ref().expect("the daemon runs").id() as i32
     }
 
-    /// Starts the daemon, killed or not started yet, and waits for its answer.
+    /// Starts the daemon, which must not be running, and waits until it
+    /// answers.
     pub fn restart(&mut self) {
         self.launch();
         let began = Instant::now();
@@ -73,7 +74,8 @@ impl Engine {
         assert!(self.daemon.is_none(), "the daemon runs already");
         let log = self.dir.join("log");
         let log = File::options().append(true).create(true).open(log).unwrap();
-        // A killed daemon leaves it, and another process may have its number.
+        // A killed daemon leaves its pid file, and another process may have that
+        // pid by now.
         let _ = fs::remove_file(self.dir.join("pid"));
         let path = |name: &str| self.dir.join(name).display().to_string();
         let mut command = Command::new("nsenter");
@@ -103,20 +105,21 @@ impl Engine {
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .process_group(0);
-        // sbin is not on everybody's PATH.
+        // PATH may lack the sbin directories, where dockerd may be.
         let path = std::env::var("PATH").unwrap();
         command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
         self.daemon = Some(command.spawn().unwrap());
     }
 
-    /// SIGKILL, as from the kernel when memory is short. Containers live on.
+    /// Sends SIGKILL, as the kernel does when memory is short. Containers keep
+    /// running.
     pub fn kill(&mut self) {
         let mut daemon = self.daemon.take().expect("the daemon runs");
         daemon.kill().unwrap();
         daemon.wait().unwrap();
     }
 
-    /// For a daemon that a hook has killed.
+    /// Waits for a daemon that a hook has killed.
     pub fn reap(&mut self) {
         let mut daemon = self.daemon.take().expect("the daemon ran");
         daemon.wait().unwrap();
@@ -134,8 +137,8 @@ impl Engine {
         output(command.env("DOCKER_HOST", self.host())).expect_status(0);
     }
 
-    /// `service:state` of a stack's containers, sorted; nothing while the
-    /// daemon is away.
+    /// `service:state` of a stack's containers, sorted; empty while the daemon
+    /// does not run.
     pub fn states(&self, stack: &Stack) -> Vec<String> {
         let filter = format!("label=com.docker.compose.project={}", stack.project);
         let format = "{{.Label \"com.docker.compose.service\"}}:{{.State}}";
@@ -146,7 +149,7 @@ impl Engine {
         states
     }
 
-    /// One of the other Engine's.
+    /// Copies an image from the Engine that the tests share.
     pub fn load_image(&self, image: &str) {
         let mut save = Command::new("docker");
         let mut save = save
@@ -162,7 +165,8 @@ impl Engine {
         assert!(load.unwrap().success() && save.wait().unwrap().success());
     }
 
-    /// Processes of this Engine: each has its directory on its command line.
+    /// Processes of this Engine. Each has the Engine's directory on its command
+    /// line.
     fn processes(&self) -> HashSet<i32> {
         let exec = self.dir.join("exec").display().to_string();
         let listing = fs::read_dir("/proc").unwrap().flatten();
@@ -189,7 +193,7 @@ impl Engine {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
         let ours = points.filter(|point| Path::new(point).starts_with(&self.dir));
-        // Later ones may lie in earlier ones.
+        // The last mount comes first, because it may be inside of an earlier one.
         ours.map(str::to_owned).rev().collect()
     }
 
@@ -203,7 +207,7 @@ impl Engine {
         ours.filter(|dir| dir.exists()).collect()
     }
 
-    /// Everything there is of this Engine outside its directory.
+    /// Processes, mounts and cgroups of this Engine.
     pub fn traces(&self) -> Vec<String> {
         let processes = self
             .processes()
@@ -224,7 +228,8 @@ impl Engine {
         }
     }
 
-    /// Processes of containers are in the Engine's cgroups, and nothing else is.
+    /// Kills all processes in the Engine's cgroups; only containers run in
+    /// these.
     fn kill_containers(&self) {
         for dir in self.cgroups() {
             for dir in sub_dirs(&dir) {
@@ -236,11 +241,12 @@ impl Engine {
         }
     }
 
-    /// Takes all of it down; safe to call at any moment.
+    /// Ends the Engine and removes its mounts and cgroups. Can be called at any
+    /// moment.
     fn clear(&mut self) {
         self.kill_containers();
         if let Some(mut daemon) = self.daemon.take() {
-            // It ends its containerd, and that the shims.
+            // The daemon ends its containerd, and containerd ends the shims.
             let _ = kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM);
             self.wait_for_the_end(Duration::from_secs(10));
             let _ = daemon.kill();
@@ -261,7 +267,8 @@ impl Engine {
         let began = Instant::now();
         while !self.cgroups().is_empty() && began.elapsed() < Duration::from_secs(5) {
             for dir in self.cgroups() {
-                // Deepest first: only an empty one can be removed.
+                // The deepest comes first, because only an empty cgroup can be
+                // removed.
                 for dir in sub_dirs(&dir).iter().rev() {
                     let _ = fs::remove_dir(dir);
                 }

@@ -1,5 +1,5 @@
-//! A stack with a database-like writer, whose archives prove themselves: each
-//! has the sums that the writer made of its data at its clean stop.
+//! A stack with a database-like writer. At a clean stop the writer stores
+//! checksums of its data, so a test can check any archive.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,14 +12,16 @@ use super::{Place, Stack, output, succeed, wait_until};
 
 const MIB: usize = 1 << 20;
 
-/// What of the stack is as it was, and what is not, when it is backed up.
+/// How much of the stack's data is old and how much has changed before a
+/// backup.
 #[derive(Clone, Copy)]
 pub struct Shape {
-    /// Never written to.
+    /// Size of the file that is never written to.
     pub old_mib: usize,
-    /// Given a new time all along.
+    /// Size of the file whose mtime is updated all the time.
     pub young_mib: usize,
-    /// Bytes, each time, by which grows what comes before both.
+    /// Bytes by which each write changes the length of the log, which precedes
+    /// both files in the archive. Negative if the log shrinks.
     pub grows: i64,
 }
 
@@ -27,16 +29,16 @@ pub struct Ledger {
     pub stack: Stack,
     pub place: Place,
     states: Vec<String>,
-    /// The archive of a first run, and what was in it.
+    /// The archive of the first run, and its bytes.
     pub older: (PathBuf, Vec<u8>),
-    /// How many others were found good, and removed.
+    /// Number of later archives that were checked and removed.
     pub good_count: usize,
     old: Vec<u8>,
     beyond_files_at_first_bytes: i64,
 }
 
 impl Ledger {
-    /// In a place on `disk`, up, and archived once.
+    /// Starts the stack in a place on `disk`, and archives it once.
     pub fn new(disk: &Disk, shape: Shape, options: Value) -> Ledger {
         let place = Place::on(disk);
         let stack = place.stack("ledger");
@@ -53,7 +55,7 @@ impl Ledger {
         for segment in ["wal.0", "wal.1", "wal.2"] {
             fs::write(stack.dir.join("data").join(segment), pattern(100_000)).unwrap();
         }
-        // Until it is old enough to be relied on.
+        // Wait until the files are old enough to count as unchanging.
         std::thread::sleep(std::time::Duration::from_millis(2100));
         stack.up();
         let mut entry = options;
@@ -80,7 +82,7 @@ impl Ledger {
         self.place.store().join(&self.stack.name)
     }
 
-    /// Everything with the name of a finished archive, sorted.
+    /// All files with the name of a finished archive, sorted.
     pub fn archives(&self) -> Vec<PathBuf> {
         let mut names = self.place.stored(&self.stack.name);
         names.retain(|name| name.ends_with(".tar"));
@@ -92,8 +94,8 @@ impl Ledger {
         names.iter().any(|name| name.ends_with(".partial"))
     }
 
-    /// Extracts an archive: the data is that of the writer's last clean stop,
-    /// and what was never written to is as it is.
+    /// Extracts an archive, and checks that it holds the data of the writer's
+    /// last clean stop and the unchanged old file.
     #[track_caller]
     pub fn assert_good(&self, archive: &PathBuf, point: &str) {
         let target = tempfile::tempdir().unwrap();
@@ -108,7 +110,7 @@ impl Ledger {
         assert!(bulk == self.old, "{point}: {archive:?}");
     }
 
-    /// All that must hold after `recover` or a next run.
+    /// Checks everything that must hold after `recover` or after the next run.
     #[track_caller]
     pub fn assert_recovered(&mut self, point: &str) {
         assert_eq!(self.stack.states(), self.states, "{point}");
@@ -131,21 +133,21 @@ impl Ledger {
         }
         assert!(
             fs::read(&self.older.0).unwrap() == self.older.1,
-            "{point}: the older archive"
+            "{point}: the older archive changed"
         );
         self.assert_no_room_is_lost(point);
     }
 
-    /// Neither a partial nor a file without a name takes room.
+    /// Checks that no partial and no deleted but open file takes up space.
     #[track_caller]
     fn assert_no_room_is_lost(&self, point: &str) {
-        wait_until(&format!("{point}: no room is lost"), || {
+        wait_until(&format!("{point}: no space is lost"), || {
             self.beyond_files_bytes() < self.beyond_files_at_first_bytes + SPARE_BYTES
         });
     }
 
-    /// What is used on the disk beyond what its files have; less than nothing
-    /// where they share blocks.
+    /// Bytes used on the disk minus the bytes of its files. Negative if files
+    /// share blocks.
     fn beyond_files_bytes(&self) -> i64 {
         let place = self.place.path("");
         let place = place.to_str().unwrap();
@@ -158,7 +160,8 @@ impl Ledger {
     }
 }
 
-/// What is shared no more since the writer has written to it, and more.
+/// Allowance for blocks that are no longer shared because the writer wrote to
+/// them.
 const SPARE_BYTES: i64 = 12 << 20;
 
 fn pattern(len: usize) -> Vec<u8> {

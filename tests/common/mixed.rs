@@ -1,5 +1,6 @@
 //! A stack with data in every place where services keep it, and one archive of
-//! it: of each generation of it can be told whether all of it is there.
+//! it. All data carries the name of its generation, so a mix of generations
+//! shows.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +18,8 @@ pub struct Mixed {
 }
 
 impl Mixed {
-    /// Its data is of the generation "archived".
+    /// Starts the stack with data of the generation "archived", and archives
+    /// it.
     pub fn new() -> Mixed {
         let place = Place::new();
         let stack = place.stack("mixed");
@@ -37,7 +39,7 @@ impl Mixed {
         mixed
     }
 
-    /// Brings it up, where there is nothing, as the generation "archived".
+    /// Creates the data of the generation "archived" and starts the stack.
     fn make(&self) {
         for dir in ["conf", "inside"] {
             fs::create_dir_all(self.stack.dir.join(dir)).unwrap();
@@ -67,7 +69,7 @@ impl Mixed {
         files
     }
 
-    /// What each tree is of; `None` where there is none.
+    /// The generation of each tree; `None` for a tree that does not exist.
     pub fn generation_of_each(&self) -> Vec<Option<String>> {
         let files = self.generation_files().into_iter();
         files.map(|file| fs::read_to_string(file).ok()).collect()
@@ -79,7 +81,8 @@ impl Mixed {
         }
     }
 
-    /// Makes it of another generation, in which files were added and removed.
+    /// Changes the data to the generation "changed", which also adds and
+    /// removes files.
     pub fn change(&self) {
         self.write("changed");
         let data = self.stack.mountpoint("data");
@@ -89,15 +92,16 @@ impl Mixed {
         ids.expect_status(0);
     }
 
-    /// Takes all of it away, what is outside, too.
+    /// Removes the stack and its data, including the data outside of its
+    /// directory.
     pub fn remove(&self) {
         self.stack.remove();
         fs::remove_dir_all(self.place.path("outside")).unwrap();
         fs::create_dir(self.place.path("outside")).unwrap();
     }
 
-    /// Every generation there is on disk, in a running service, and in what
-    /// that saw when it started.
+    /// Every generation found on disk, in the running service, and in the data
+    /// that the service read when it started.
     pub fn generations(&self) -> Vec<String> {
         let mut all: Vec<String> = self.generation_of_each().into_iter().flatten().collect();
         if !self.stack.running().is_empty() {
@@ -113,7 +117,8 @@ impl Mixed {
         words
     }
 
-    /// All of it, up and running.
+    /// Checks that all data is of the generation "archived" and the service
+    /// runs.
     #[track_caller]
     pub fn assert_archived(&self, point: &str) {
         assert_eq!(self.generations(), ["archived"], "{point}");
@@ -135,7 +140,7 @@ impl Mixed {
         assert!(self.stack.mountpoint("data").join("added").exists());
     }
 
-    /// Nothing is there, of what was taken away.
+    /// Checks that no container, no volume and no data is left.
     #[track_caller]
     pub fn assert_gone(&self, point: &str) {
         assert_eq!(self.generations(), [""; 0], "{point}");
@@ -151,7 +156,7 @@ impl Mixed {
         output(&mut self.place.program(&what))
     }
 
-    /// All that a restore replaces.
+    /// The trees that a restore replaces.
     pub fn trees(&self) -> Vec<PathBuf> {
         let outside = self.place.path("outside");
         let mut trees = vec![
@@ -165,7 +170,7 @@ impl Mixed {
         trees
     }
 
-    /// Names of those that its project has.
+    /// Names of the project's volumes.
     fn volumes(&self) -> String {
         let filter = format!("label=com.docker.compose.project={}", self.stack.project);
         let mut list = self.stack.docker();

@@ -116,7 +116,8 @@ pub fn slowed(command: &Command, syscall: &str, microseconds: u32) -> Command {
     )
 }
 
-/// For what waits more than it works. A panic in one fails the test.
+/// Checks all items at the same time, since they mostly wait. A panic in one
+/// fails the test.
 pub fn in_parallel<T: Send>(items: impl IntoIterator<Item = T>, check: impl Fn(T) + Copy + Send) {
     std::thread::scope(|scope| {
         for item in items {
@@ -138,7 +139,7 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A temporary directory with all that a run needs.
+/// A temporary directory with everything that a run needs.
 pub struct Place {
     dir: tempfile::TempDir,
 }
@@ -150,7 +151,7 @@ impl Place {
         }
     }
 
-    /// On a file system of its own, with its stacks.
+    /// Makes a place, including its stacks, on `disk`.
     pub fn on(disk: &disk::Disk) -> Place {
         Place {
             dir: tempfile::tempdir_in(&disk.path).unwrap(),
@@ -169,7 +170,7 @@ impl Place {
         self.path("state")
     }
 
-    /// A copy of `tests/stacks/<kind>` under a name of its own. Not started.
+    /// Copies `tests/stacks/<kind>` under a unique name, without starting it.
     pub fn stack(&self, kind: &str) -> Stack {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -225,8 +226,8 @@ impl Place {
         output(&mut self.program(&["run", "--json"]))
     }
 
-    /// Names of everything in a stack's directory of the store, sorted, but
-    /// for what lies beside archives.
+    /// Names of all files in a stack's directory of the store, sorted, without
+    /// sidecars.
     pub fn stored(&self, stack: &str) -> Vec<String> {
         let mut names = names_in(&self.store().join(stack));
         names.retain(|name| !name.ends_with(".sums") && !name.ends_with(".checks.json"));
@@ -254,7 +255,8 @@ impl Place {
         target
     }
 
-    /// What a restore has beside the trees it replaces, or what they were.
+    /// Staging directories and old trees of a restore, which are beside the
+    /// trees that it replaces.
     pub fn beside(&self, trees: &[PathBuf]) -> Vec<PathBuf> {
         let dirs: BTreeSet<&Path> = trees.iter().filter_map(|tree| tree.parent()).collect();
         let entries = dirs.iter().flat_map(|dir| fs::read_dir(dir).into_iter());
@@ -263,13 +265,13 @@ impl Place {
         paths.filter(is_hidden).collect()
     }
 
-    /// Nothing is under way, and nothing is left of a restore of these trees.
+    /// Checks that no restore of these trees is under way or has left anything.
     #[track_caller]
     pub fn assert_no_restore(&self, trees: &[PathBuf], point: &str) {
         assert_eq!(self.beside(trees), Vec::<PathBuf>::new(), "{point}");
         for journal in ["restore", "journal"] {
             let mut entries = names_in(&self.state().join(journal));
-            // A half-written entry (`.new`) is none: nothing was done yet.
+            // A half-written entry (`.new`) does not count: nothing was done yet.
             entries.retain(|name| name.ends_with(".json"));
             assert_eq!(entries, [""; 0], "{point}");
         }
@@ -280,16 +282,16 @@ impl Place {
         names_in(&self.path("state/journal"))
     }
 
-    /// SIGKILL for the program that holds the lock.
+    /// Sends SIGKILL to the program that holds the lock.
     pub fn kill_holder(&self) {
-        // Its pid, and what it does.
+        // The file has the pid, then the command.
         let holder = fs::read_to_string(self.state().join("lock")).unwrap();
         let pid = holder.split_whitespace().next().unwrap();
         kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
     }
 }
 
-/// Of a directory that need not be there.
+/// Names in a directory; none if it does not exist.
 fn names_in(dir: &Path) -> Vec<String> {
     let listing = fs::read_dir(dir).into_iter().flatten();
     listing
@@ -297,12 +299,13 @@ fn names_in(dir: &Path) -> Vec<String> {
         .collect()
 }
 
-/// A real compose stack; taken down, volumes and all, when dropped.
+/// A real Compose stack. Dropping it removes its containers, volumes and
+/// networks.
 pub struct Stack {
     pub name: String,
     pub project: String,
     pub dir: PathBuf,
-    /// Another Engine than the one of all tests.
+    /// The Engine, if it is not the one that the tests share.
     pub host: Option<String>,
 }
 
@@ -371,14 +374,14 @@ impl Stack {
         states
     }
 
-    /// `service:running`, of those that run.
+    /// `service:running` of the containers that run.
     pub fn running(&self) -> Vec<String> {
         let mut states = self.states();
         states.retain(|state| state.ends_with(":running"));
         states
     }
 
-    /// Of one of its volumes, by its name in the compose file.
+    /// Inspects a volume, given its name in the compose file.
     #[track_caller]
     pub fn inspect_volume(&self, volume: &str, format: &str) -> String {
         let name = format!("{}_{volume}", self.project);
@@ -392,7 +395,7 @@ impl Stack {
         self.inspect_volume(volume, "{{.Mountpoint}}").into()
     }
 
-    /// Takes it away: containers, networks, volumes, and its directory.
+    /// Removes the containers, networks, volumes, and the directory.
     #[track_caller]
     pub fn remove(&self) {
         output(&mut self.compose(&["down", "--volumes", "--timeout", "1"])).expect_status(0);
@@ -433,7 +436,8 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // By label: works when the test has broken the compose file.
+        // Resources are found by label, since the test may have broken the compose
+        // file.
         let filter = format!("label=com.docker.compose.project={}", self.project);
         let remove = |kind: &str, list: &[&str], remove: &[&str]| {
             let mut listing = self.docker();
@@ -477,8 +481,8 @@ impl Background {
         Background(command.spawn().unwrap())
     }
 
-    /// Freezes a run while its partial in `dir`, of `complete` bytes, is written.
-    /// Not by its length: its end may be there first.
+    /// Freezes a run while it writes its partial in `dir`, of `complete` bytes.
+    /// Counts blocks, because the end of the file may be written first.
     #[track_caller]
     pub fn freeze_while_archiving(&self, dir: &Path, complete: u64) {
         let written = || {
@@ -505,7 +509,7 @@ impl Background {
         self.0.wait().unwrap().code().unwrap_or(-1)
     }
 
-    /// How it ended; what it prints is small enough for a pipe.
+    /// Waits for the end. The output must fit into a pipe's buffer.
     pub fn end(mut self) -> Ended {
         let status = self.0.wait().unwrap().code().unwrap_or(-1);
         let (mut stdout, mut stderr) = (String::new(), String::new());

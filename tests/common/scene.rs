@@ -1,4 +1,4 @@
-//! A stack that runs, and what must hold after its backup was interrupted.
+//! A running stack, and checks for the time after an interrupted backup.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Ended, Place, Spy, Stack, docker, output, succeed};
 
-/// A hook that acts at the spy's call `n`; `$REAL` is the real docker.
+/// A hook that runs `action` at the spy's call `n`; `$REAL` is the real docker.
 pub fn at_call(n: usize, action: &str) -> String {
     format!("if [ $COUNT = {n} ]; then REAL=$(type -P -a docker | sed -n 2p); {action}; fi")
 }
@@ -16,11 +16,11 @@ pub fn at_call(n: usize, action: &str) -> String {
 pub struct Scene {
     pub stack: Stack,
     pub place: Place,
-    /// What ran.
+    /// The containers that ran.
     pub states: Vec<String>,
     ids: Vec<String>,
     keeps_ids: bool,
-    /// Through the Engine's socket; else by docker commands alone.
+    /// Whether the program uses the Engine's socket or only docker commands.
     pub uses_socket: bool,
 }
 
@@ -33,7 +33,7 @@ impl Scene {
             format!("STOP_SECONDS={stop_seconds}\n"),
         )
         .unwrap();
-        // Enough for a draft to be worth it.
+        // Large enough that the program makes a draft.
         fs::write(stack.dir.join("bulk"), vec![7; 17 << 20]).unwrap();
         stack.up();
         place.config(
@@ -72,7 +72,7 @@ impl Scene {
         serde_json::from_slice(&json).unwrap()
     }
 
-    /// All that must hold after `recover`.
+    /// Checks everything that must hold after `recover`.
     #[track_caller]
     pub fn assert_recovered(&self, point: &str) {
         assert_eq!(self.running(), self.states, "{point}");
@@ -80,7 +80,7 @@ impl Scene {
             assert_eq!(self.stack.ids(), self.ids, "{point}");
         }
         self.assert_migrated_once(point);
-        // A half-written entry (`.new`) is none: nothing was stopped yet.
+        // A half-written entry (`.new`) does not count: nothing was stopped yet.
         let mut entries = self.place.journalled();
         entries.retain(|name| name.ends_with(".json"));
         assert_eq!(entries, [""; 0], "{point}");
@@ -101,7 +101,8 @@ impl Scene {
         assert_eq!(migrations, 1, "{point}: the one-shot service ran again");
     }
 
-    /// A stop that is still under way in the Engine would show.
+    /// Checks that no container stops or starts; a stop still under way in the
+    /// Engine would show.
     #[track_caller]
     pub fn assert_stays_up(&self, duration: Duration, point: &str) {
         let began = Instant::now();
@@ -127,7 +128,7 @@ impl Scene {
         running(&self.stack)
     }
 
-    /// The numbers of a complete run's calls that have `command` in them.
+    /// Numbers of the calls of a complete run that contain `command`.
     pub fn calls_of(&self, command: &str) -> Vec<usize> {
         let (ended, spy) = self.attempt(&["run"], "");
         ended.unwrap().expect_status(0);
@@ -144,7 +145,7 @@ fn running(stack: &Stack) -> Vec<String> {
     states
 }
 
-/// When each of a stack's containers was started last.
+/// The time of the last start of each container.
 pub fn start_times(stack: &Stack) -> Vec<String> {
     let ids = stack.ids();
     let ids = ids.iter().filter_map(|line| line.split(' ').nth(1));

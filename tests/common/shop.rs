@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Ended, Place, Stack, output};
 
-/// What runs of it, and ran when it was archived.
+/// The services that run, and ran when it was archived.
 pub const RUNNING: [&str; 3] = ["app:running", "cache:running", "db:running"];
 
 pub struct Shop {
@@ -21,7 +21,7 @@ impl Shop {
     pub fn new() -> Shop {
         let place = Place::new();
         let stack = place.stack("shop");
-        // Resolved once, a dollar must stay one.
+        // After interpolation, `$$` must be a single dollar sign.
         let env = format!("GREETING=it costs $$5\nAPP_CONTAINER={}-app\n", stack.name);
         fs::write(stack.dir.join(".env"), env).unwrap();
         output(&mut stack.compose(&["up", "--detach", "--wait", "db", "cache", "app"]))

@@ -117,13 +117,13 @@ impl Drop for SmtpServer {
     }
 }
 
-/// Ends the server and what it has started, and waits for that: a connection
+/// Ends the server and its child processes, and waits for them. A connection
 /// still being served would write a log into the directory just removed.
 fn kill_group(child: &mut Child) {
     let group = Pid::from_raw(i32::try_from(child.id()).expect("a pid is an i32"));
     let _ = killpg(group, Signal::SIGKILL);
     let _ = child.wait();
-    // Not longer: zombies count too, where nobody reaps them.
+    // The wait is limited, because zombies count too if no process reaps them.
     let deadline = Instant::now() + Duration::from_millis(500);
     while killpg(group, None).is_ok() && Instant::now() < deadline {
         sleep(Duration::from_millis(10));

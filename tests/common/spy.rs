@@ -1,5 +1,5 @@
-//! What the program asks of Docker, logged in the order in which it is asked,
-//! and interfered with: a `docker` on PATH, and a socket before the Engine's.
+//! Logs the program's requests to Docker in their order, and can interfere with
+//! them. It consists of a `docker` on PATH and a proxy of the Engine's socket.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -17,10 +17,11 @@ use super::{Place, succeed};
 const PASS: i32 = 77;
 
 impl Place {
-    /// Logs each docker command and each request to the Engine's socket (as
-    /// the command that asks for the same; looks at single containers are left
-    /// out), runs `hook` (a shell fragment, with `$PARENT` the program's
-    /// process and `$COUNT` the number of this call), and then passes it on.
+    /// Logs each docker command and each request to the Engine's socket, runs
+    /// `hook`, and then passes the call on. A request is logged as the
+    /// equivalent command; inspections of single containers are left out.
+    /// `hook` is a shell fragment, with the program's pid in `$PARENT` and the
+    /// number of this call in `$COUNT`.
     pub fn spy(&self, hook: &str) -> Spy {
         let dir = self.path("spy");
         fs::create_dir_all(&dir).unwrap();
@@ -53,8 +54,8 @@ pub struct Spy {
 }
 
 impl Spy {
-    /// What it watches leaves everything to the docker command, as it has to
-    /// where that has a context.
+    /// Makes the program use only docker commands, as it must when a docker
+    /// context is set.
     pub fn without_socket(self) -> Spy {
         Spy {
             relays: false,
@@ -62,7 +63,7 @@ impl Spy {
         }
     }
 
-    /// Puts the spy on the command's PATH and before its Engine.
+    /// Puts the spy on the command's PATH and in front of its Engine.
     pub fn watch<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         let own = |name: &str| {
             let set = command.get_envs().find(|(known, _)| *known == name);
@@ -78,7 +79,7 @@ impl Spy {
             .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
             .collect();
         if !self.relays {
-            // The script says again which Engine is meant.
+            // The script sets DOCKER_HOST again.
             command
                 .env_remove("DOCKER_HOST")
                 .env("DOCKER_CONTEXT", "elsewhere");
@@ -92,7 +93,7 @@ impl Spy {
                 engine: engine.into(),
                 envs,
             };
-            // Until the tests end.
+            // The thread runs until the tests end.
             thread::spawn(move || relay.serve(&listener));
             command.env("DOCKER_HOST", format!("unix://{}", socket.display()));
         }
@@ -124,7 +125,8 @@ impl Relay {
             for client in listener.incoming() {
                 scope.spawn(move || {
                     let client = client.unwrap();
-                    // An end of either side is passed on to the other.
+                    // When one side closes the connection, the other side is closed
+                    // too.
                     let _ = self.relay(&client);
                     let _ = client.shutdown(Shutdown::Both);
                 });
@@ -165,10 +167,11 @@ impl Relay {
         Ok(())
     }
 
-    /// What the hook has against it.
+    /// The hook's error message, if the hook refuses the call.
     fn refusal(&self, call: &str, pid: i32) -> Option<String> {
         let errors = tempfile::NamedTempFile::new().unwrap();
-        // What it leaves behind in the background may keep them open.
+        // The errors go to a file, because background processes of the hook would
+        // keep a pipe open.
         let status = Command::new(&self.hook)
             .args(call.split(' '))
             .envs(self.envs.iter().map(|(name, value)| (name, value)))
@@ -206,7 +209,7 @@ fn read_request(mut client: &UnixStream) -> Option<String> {
     String::from_utf8(request).ok()
 }
 
-/// The docker command that asks for the same.
+/// The equivalent docker command.
 fn as_command(request: &str) -> Option<String> {
     let target = request.split(' ').nth(1).unwrap();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));

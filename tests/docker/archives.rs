@@ -1,5 +1,6 @@
-//! Archives that are never changed must be restored for ever, by this program
-//! and, those of format version 1, by plain tar as docs/restore.md has it.
+//! Frozen archives must stay restorable by this program. Those of format
+//! version 1 must also stay restorable by plain tar, as docs/restore.md
+//! describes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ fn archives() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/archives")
 }
 
-/// All that an archive must bring back.
+/// Everything that a restore must reproduce.
 fn facts(dir: &Path) -> String {
     let script = r#"
 cd frozen
@@ -71,7 +72,7 @@ fn frozen_archives_are_restored_by_plain_tar_as_documented() {
     let command = "tar -xpf \"$archive\" --xattrs --xattrs-include='*' --acls --numeric-owner -C";
     assert!(
         document.contains(command),
-        "docs/restore.md no longer says so"
+        "docs/restore.md lacks {command}"
     );
     let dir = tempfile::tempdir().unwrap();
     let script = format!("{command} . frozen");

@@ -1,5 +1,5 @@
-//! Whole stacks restored by a person who has nothing but docs/restore.md, `tar`
-//! and `docker`: its very commands are run, with other names.
+//! Restores whole stacks with only `tar` and `docker`. The commands are those
+//! of docs/restore.md, with the names replaced.
 
 use std::fs;
 use std::path::Path;
@@ -36,7 +36,8 @@ const EXAMPLE: Example = Example {
     bind: "/srv/scans",
 };
 
-/// As a shell runs them for this stack. Where nothing is, nothing is moved away.
+/// Runs the commands for this stack. If the stack does not exist, the commands
+/// that move it away are skipped.
 fn restore_by_hand(place: &Place, stack: &Stack, volumes: &[&str], binds: &[&Path]) {
     let volumes: Vec<String> = volumes
         .iter()
@@ -53,7 +54,7 @@ fn restore_by_hand(place: &Place, stack: &Stack, volumes: &[&str], binds: &[&Pat
         .collect();
     let script = commands
         .join("\n")
-        // The longer names first, which have the shorter in them.
+        // Longer names come first, because they contain the shorter ones.
         .replace(EXAMPLE.archive, "$ARCHIVE")
         .replace(EXAMPLE.dir, "$STACKS")
         .replace(EXAMPLE.volume, &volumes.join(" "))
@@ -64,13 +65,13 @@ fn restore_by_hand(place: &Place, stack: &Stack, volumes: &[&str], binds: &[&Pat
     shell.env("ARCHIVE", place.archive(&stack.name));
     shell.env("STACKS", stack.dir.parent().unwrap());
     let ended = output(&mut shell).expect_status(0);
-    // Compose takes for its own what it is given.
+    // Compose must accept the volumes as its own.
     assert!(!ended.stderr.contains("already exists"), "{}", ended.stderr);
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn databases_come_back_by_the_documented_commands() {
+fn databases_are_restored_by_the_documented_commands() {
     let shop = Shop::new();
     let restore = || restore_by_hand(&shop.place, &shop.stack, &["db", "cache"], &[]);
     shop.spoil();
@@ -78,7 +79,7 @@ fn databases_come_back_by_the_documented_commands() {
     restore();
     assert!(shop.is_restored());
     shop.stack.remove();
-    // As on a new machine.
+    // A new machine has no directory of stacks.
     fs::remove_dir_all(shop.stack.dir.parent().unwrap()).unwrap();
     restore();
     assert!(shop.is_restored());
@@ -86,7 +87,7 @@ fn databases_come_back_by_the_documented_commands() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_mix_of_volumes_and_binds_comes_back_by_the_documented_commands() {
+fn volumes_and_binds_are_restored_by_the_documented_commands() {
     let mixed = Mixed::new();
     let outside = mixed.place.path("outside");
     let binds = [outside.join("dir"), outside.join("secret")];

@@ -1,4 +1,4 @@
-//! One stack after another through stop, archive and start, on a real Engine.
+//! Stops, archives and starts one stack after another, on a real Engine.
 
 use std::fs;
 
@@ -32,7 +32,7 @@ fn the_first_stack_is_up_and_healthy_before_the_second_is_stopped() {
     slow.up();
     web.up();
     place.config(json!([slow.name, web.name]), json!({}));
-    // At each stop, what runs at that moment is noted.
+    // Each stop first records the state of all containers.
     let states = place.path("states");
     let spy = place.spy(&format!(
         "if [ \"$1\" = stop ]; then docker ps --format '{{{{.Names}}}} {{{{.Status}}}}' \
@@ -59,7 +59,7 @@ fn the_first_stack_is_up_and_healthy_before_the_second_is_stopped() {
         healthy(second, &slow.name) && healthy(second, &web.name),
         "{second}"
     );
-    // The control: it did take the health check its time.
+    // The control: the health check did take its time.
     let json = ended.json();
     assert!(phase_ms(slow.outcome(&json), "start") >= 5000);
     assert!(slow.outcome(&json)["downtimeMs"].as_u64().unwrap() >= 5000);
@@ -94,7 +94,7 @@ fn dependants_stop_first_and_start_last() {
     assert!(start(&db) < start(&api));
     assert!(start(&api) < start(&front) && start(&api) < start(&sidecar));
     assert_eq!(chain.ids(), before, "the same containers, not new ones");
-    // As the containers themselves saw it: api after db was ready.
+    // The containers' own log shows that api started after db was ready.
     let log = chain.read("log/order");
     let order: Vec<&str> = log.lines().collect();
     assert_eq!(order[..2], ["db", "api"]);
@@ -122,7 +122,7 @@ fn a_one_shot_service_that_had_exited_is_not_run_again() {
             .find(|state| state.starts_with("app:"));
         assert_eq!(app.as_deref(), Some("app:running"), "with {method}");
     }
-    // The control: what this program does not call would have run it again.
+    // The control: `up`, which this program does not call, runs it again.
     output(&mut stack.compose(&["up", "--detach"])).expect_status(0);
     wait_until("the migration runs again", || runs() == 2);
 }
@@ -150,7 +150,7 @@ fn a_stack_that_is_down_is_archived_and_stays_down() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn exactly_what_ran_runs_again_whatever_its_profile_and_number() {
+fn the_same_containers_run_again_with_profiles_and_replicas() {
     let place = Place::new();
     let stack = place.stack("profiles");
     stack.up_with(&["--profile", "extra"]);
@@ -243,7 +243,7 @@ fn a_container_that_does_not_stop_in_time_is_killed_and_the_report_warns() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_stack_that_does_not_get_healthy_is_down_and_recover_tries_again() {
+fn a_stack_that_stays_unhealthy_is_reported_down_and_recover_tries_again() {
     let place = Place::new();
     let stack = place.stack("slow-health");
     stack.up();
@@ -255,7 +255,7 @@ fn a_stack_that_does_not_get_healthy_is_down_and_recover_tries_again() {
         failures(outcome).contains("is not healthy (starting) after 1 s"),
         "{outcome}"
     );
-    // The archive is good all the same.
+    // The archive was still made.
     assert!(outcome["archive"]["path"].is_string());
     place.archive(&stack.name);
     assert_eq!(place.journalled(), [format!("{}.json", stack.name)]);
@@ -268,7 +268,7 @@ fn a_stack_that_does_not_get_healthy_is_down_and_recover_tries_again() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_container_that_ends_soon_after_its_start_is_told_and_stays_journalled() {
+fn a_container_that_exits_soon_after_its_start_is_reported_and_stays_in_the_journal() {
     let place = Place::new();
     let stack = place.stack("paused");
     // Its second start fails, but not at once.
@@ -285,7 +285,7 @@ fn a_container_that_ends_soon_after_its_start_is_told_and_stays_journalled() {
     let told = "app-1 started, but ended soon after";
     assert!(failures(outcome).contains(told), "{outcome}");
     assert_eq!(place.journalled(), [format!("{}.json", stack.name)]);
-    // The archive is good all the same.
+    // The archive was still made.
     place.archive(&stack.name);
 }
 
@@ -297,7 +297,8 @@ fn a_container_that_cannot_be_started_is_named_with_the_reason() {
     stack.up();
     web.up();
     place.config(json!([stack.name, web.name]), json!({}));
-    // While it is stopped, a bind that api needs is taken away.
+    // While the stack is stopped, the container of api and the compose file are
+    // removed.
     let spy = place.spy(&format!(
         "case \"$*\" in start*) docker rename {0}-api-1 {0}-api-gone 2>/dev/null; \
          docker rm -f {0}-api-gone >/dev/null 2>&1; mv '{1}/compose.yaml' '{1}/gone' 2>/dev/null;; esac",
@@ -318,13 +319,13 @@ fn a_container_that_cannot_be_started_is_named_with_the_reason() {
         "{}",
         failures(outcome)
     );
-    // As much of it runs as can: front does not share a namespace with api.
+    // All other containers run: front does not share a namespace with api.
     let states = stack.states();
     assert!(states.contains(&"db:running".to_owned()), "{states:?}");
     assert!(states.contains(&"front:running".to_owned()), "{states:?}");
-    // The next stack has its turn.
+    // The next stack is still backed up.
     assert_eq!(web.outcome(&json)["status"], "ok");
-    // The next run does not forget what ran before, and says what is wrong.
+    // The next run still knows which containers ran, and reports the error.
     let json = place.run().expect_status(3).json();
     assert!(failures(stack.outcome(&json)).contains("left stopped by an earlier run"));
     fs::rename(stack.dir.join("gone"), stack.dir.join("compose.yaml")).unwrap();
@@ -342,7 +343,7 @@ fn a_container_that_cannot_be_started_is_named_with_the_reason() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_compose_file_that_no_longer_parses_stops_nothing_from_being_backed_up() {
+fn a_stack_with_a_broken_compose_file_is_still_backed_up() {
     let place = Place::new();
     let stack = place.stack("broken");
     stack.up();
@@ -370,7 +371,7 @@ fn a_compose_file_that_no_longer_parses_stops_nothing_from_being_backed_up() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn the_project_is_what_compose_and_the_containers_say() {
+fn the_project_name_comes_from_compose_and_the_containers() {
     let place = Place::new();
     // `name:` in the file, and a container_name.
     let mut named = place.stack("named");
@@ -424,7 +425,7 @@ fn another_project_of_the_same_name_is_not_stopped() {
         spy.calls()
     );
     assert_eq!(stranger.ids(), before);
-    // The control: told that it is meant, it is stopped.
+    // The control: with the project configured explicitly, it is stopped.
     here.config(
         json!([{"name": stack.name, "project": stack.name}]),
         json!({}),
@@ -435,7 +436,7 @@ fn another_project_of_the_same_name_is_not_stopped() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn down_is_undone_by_up() {
+fn a_stack_taken_down_comes_up_again() {
     let place = Place::new();
     let chain = place.stack("chain");
     chain.up();
@@ -492,7 +493,7 @@ fn a_stop_that_fails_half_way_is_followed_by_a_start() {
         .filter(|c| c.starts_with("start "))
         .count();
     assert_eq!(starts, 2, "{:#?}", spy.calls());
-    // What was not reached was not stopped for nothing.
+    // Containers after the failure were not stopped at all.
     let times_now = start_times(&stack);
     let kept = times_now.iter().filter(|line| times.contains(line));
     assert_eq!(kept.count(), 2, "{times_now:?}");
@@ -500,12 +501,12 @@ fn a_stop_that_fails_half_way_is_followed_by_a_start() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_stopped_stack_with_services_of_the_same_names_is_not_mistaken_for_this_one() {
+fn a_stopped_stack_with_the_same_service_names_is_not_started() {
     let place = Place::new();
     let (other, stack) = (place.stack("redis"), place.stack("redis"));
     stack.up();
     other.up();
-    // Ended in another way than by a stop, and first by name.
+    // This container was killed, not stopped, and its name sorts first.
     docker(["kill", &other.container("cache")]);
     place.config(
         json!([{"name": stack.name, "stopMethod": "down"}]),
@@ -518,7 +519,7 @@ fn a_stopped_stack_with_services_of_the_same_names_is_not_mistaken_for_this_one(
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn pause_freezes_and_thaws_the_same_processes_and_says_crash_consistent() {
+fn a_paused_stack_keeps_its_processes_and_its_archive_is_crash_consistent() {
     let place = Place::new();
     let (stack, half) = (place.stack("redis"), place.stack("paused"));
     stack.up();
@@ -535,7 +536,7 @@ fn pause_freezes_and_thaws_the_same_processes_and_says_crash_consistent() {
     assert!(stack.outcome(&json)["downtimeMs"].is_u64());
     assert_eq!(stack.states(), ["cache:running"]);
     assert_eq!(start_times(&stack), times, "the same processes");
-    assert_eq!(half.states(), ["app:paused"], "what was paused stays so");
+    assert_eq!(half.states(), ["app:paused"], "it stays paused");
     let calls = spy.calls();
     let of = |id: &str| -> Vec<&str> {
         let calls = calls.iter().filter_map(|call| call.split_once(' '));
@@ -554,7 +555,8 @@ fn pause_freezes_and_thaws_the_same_processes_and_says_crash_consistent() {
     );
     let list = output(&mut place.program(&["list"])).stdout;
     assert!(list.contains("crash-consistent"), "{list}");
-    // The control: a stop is another thing.
+    // The control: a stop makes a consistent archive and restarts the
+    // processes.
     place.config(json!([stack.name]), json!({}));
     let json = place.run().expect_status(0).json();
     assert_eq!(stack.outcome(&json)["archive"]["crashConsistent"], false);
@@ -563,7 +565,7 @@ fn pause_freezes_and_thaws_the_same_processes_and_says_crash_consistent() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn without_the_socket_the_docker_command_does_the_same() {
+fn a_run_without_the_socket_uses_docker_commands() {
     let place = Place::new();
     let (chain, redis) = (place.stack("chain"), place.stack("redis"));
     chain.up();

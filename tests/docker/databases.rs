@@ -1,5 +1,5 @@
-//! Real databases under write load: what they had acknowledged is in the
-//! archive, and it is as after an orderly shutdown.
+//! Real databases under write load. The archive holds all acknowledged writes,
+//! in the state after an orderly shutdown.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
@@ -16,7 +16,7 @@ use serde_json::json;
 
 const IMAGE: &str = "docker-stack-backup/debian:1";
 
-/// A row that the database said it has.
+/// A row that the database has acknowledged.
 #[derive(Clone, Copy)]
 struct Acknowledged {
     id: u64,
@@ -89,7 +89,7 @@ impl Load {
     }
 }
 
-/// Was the row acknowledged?
+/// Writes a row, and returns whether it was acknowledged.
 fn ask(
     (stdin, stdout): &mut (ChildStdin, BufReader<ChildStdout>),
     (statement, answer): (String, String),
@@ -141,7 +141,7 @@ impl Drop for Server {
 const PSQL: &[&str] = &["psql", "-U", "postgres", "-Atq"];
 
 fn insert(id: u64) -> (String, String) {
-    // A row may be committed and the answer lost: then it is written again.
+    // A row is written again if it was committed but the answer was lost.
     let conflict = "on conflict (id) do update set id = excluded.id returning id";
     let statement = format!("insert into load values ({id}) {conflict};");
     (statement, id.to_string())
@@ -160,7 +160,7 @@ const RECOVERS: &str = "was not properly shut down; automatic recovery in progre
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn postgres_under_load_is_archived_as_after_an_orderly_shutdown() {
+fn postgres_under_load_is_archived_after_a_clean_shutdown() {
     let place = Place::new();
     let stack = place.stack("postgres");
     stack.up();
@@ -195,7 +195,8 @@ fn postgres_under_load_is_archived_as_after_an_orderly_shutdown() {
     assert!(rows.iter().copied().eq(1..=rows.len() as u64), "{rows:?}");
     let acknowledged = load.ids(|session| session == 0);
     let last = *acknowledged.last().unwrap();
-    // One more may be there: committed, its answer lost.
+    // The archive may hold one more row, which was committed but its answer was
+    // lost.
     let count = rows.len() as u64;
     assert!((last..=last + 1).contains(&count), "{last} and {count}");
 }
@@ -206,7 +207,7 @@ fn set(id: u64) -> (String, String) {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn redis_in_a_named_volume_keeps_what_it_acknowledged() {
+fn redis_keeps_every_acknowledged_write() {
     let place = Place::new();
     let stack = place.stack("redis");
     stack.up();

@@ -1,4 +1,4 @@
-//! Drills of real stacks, while the real one runs beside.
+//! Drills of real stacks while these are running.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use rustix::fs::XattrFlags;
 use serde_json::{Value, json};
 
-/// A drill with this command as its check.
+/// Runs a drill with this command as its check.
 fn drill(shop: &Shop, check: &[&str]) -> Ended {
     drill_of(&shop.place, &shop.stack, check)
 }
@@ -24,7 +24,7 @@ fn drill_of(place: &Place, stack: &Stack, check: &[&str]) -> Ended {
     output(&mut place.program(&args))
 }
 
-/// Everything of a stack's throw-away project.
+/// Everything that is left of a stack's drill project.
 fn traces(place: &Place, stack: &Stack) -> Vec<String> {
     let filter = format!("label=com.docker.compose.project=dsbdrill-{}", stack.name);
     let list = |args: &[&str]| docker([args, &["--quiet", "--filter", &filter]].concat());
@@ -44,13 +44,13 @@ fn traces(place: &Place, stack: &Stack) -> Vec<String> {
     traces
 }
 
-/// A drill of all stacks, frozen while it drills `stack`.
+/// Starts a drill of all stacks, and freezes it while it drills `stack`.
 fn freeze_in_drill(place: &Place, stack: &Stack) -> Background {
     let scratch = place.state().join("drill").join(&stack.name);
     let drill = Background::spawn(&mut place.program(&["drill", "--json"]));
     wait_until("it drills the stack", || scratch.exists());
     send(&drill, Signal::SIGSTOP);
-    assert!(scratch.exists(), "too late");
+    assert!(scratch.exists(), "the drill was over too early");
     drill
 }
 
@@ -60,11 +60,11 @@ fn send(child: &Background, signal: Signal) {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_drill_of_all_that_is_ended_by_a_signal_tells_and_notes_what_was_done() {
+fn a_drill_of_all_stacks_ended_by_a_signal_reports_the_finished_drills() {
     let place = Place::new();
     let (redis, web) = (place.stack("redis"), place.stack("web"));
     redis.up();
-    // It must still be unpacking when it is frozen.
+    // The file is large, so the drill is still unpacking when it is frozen.
     fs::write(web.dir.join("bulk"), vec![7; 256 << 20]).unwrap();
     web.up();
     let unreachable = json!({
@@ -78,7 +78,7 @@ fn a_drill_of_all_that_is_ended_by_a_signal_tells_and_notes_what_was_done() {
     let drill = freeze_in_drill(&place, &web);
     let unpacked = place.state().join("drill").join(&web.name);
     let unpacked = unpacked.join("compose.json");
-    assert!(!unpacked.exists(), "too late");
+    assert!(!unpacked.exists(), "it was unpacked too early");
     send(&drill, Signal::SIGTERM);
     send(&drill, Signal::SIGCONT);
     let ended = drill.end().expect_status(2);
@@ -88,7 +88,7 @@ fn a_drill_of_all_that_is_ended_by_a_signal_tells_and_notes_what_was_done() {
     for (i, stack) in [(1, web.name.as_str()), (2, "never")] {
         assert_eq!(all[i]["stack"], stack, "{all}");
         assert_eq!(all[i]["interrupted"], "SIGTERM", "{all}");
-        // That it ended early says nothing of the archive.
+        // An interrupted drill is not a problem of the archive.
         assert_eq!(all[i]["problems"], json!([]), "{all}");
     }
     let log = fs::read_to_string(place.path("log")).unwrap();
@@ -114,10 +114,11 @@ fn a_drill_of_all_that_is_ended_by_a_signal_tells_and_notes_what_was_done() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_signal_ends_a_drill_that_waits_for_health_or_for_its_check_at_once() {
+fn a_signal_ends_a_waiting_drill_at_once() {
     let place = Place::new();
     let stack = place.stack("slow-health");
-    // Healthy by what a drill has not.
+    // The health check needs a file outside of the stack, which a drill does
+    // not mount.
     let outside = place.path("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("ready"), "").unwrap();
@@ -149,7 +150,7 @@ fn a_signal_ends_a_drill_that_waits_for_health_or_for_its_check_at_once() {
     };
     let interrupted = |args: &[&str], is_there: &dyn Fn() -> bool| {
         let child = Background::spawn(&mut drill(args));
-        wait_until("it is waited for", is_there);
+        wait_until("the drill waits", is_there);
         let began = Instant::now();
         send(&child, Signal::SIGTERM);
         let ended = child.end().expect_status(2).json();
@@ -162,7 +163,7 @@ fn a_signal_ends_a_drill_that_waits_for_health_or_for_its_check_at_once() {
     interrupted(&["app", "true"], &|| {
         inspect("{{.State.Running}}") == "true\n"
     });
-    // The control: it waits as long as it may.
+    // The control: without a signal the drill waits until its timeout.
     let limited = json!([{"name": stack.name, "startTimeout": 8}]);
     place.config(limited, json!({}));
     let began = Instant::now();
@@ -170,7 +171,7 @@ fn a_signal_ends_a_drill_that_waits_for_health_or_for_its_check_at_once() {
     assert!(began.elapsed() > Duration::from_secs(8));
     assert_eq!(ended[0]["interrupted"], Value::Null, "{ended}");
     assert_ne!(ended[0]["problems"], json!([]), "{ended}");
-    // The same of the check, which is under way when its first word is there.
+    // A signal also ends the check. The check runs once its file exists.
     archive(&well);
     let check = ["app", "sh", "-c", "touch /run/checking; sleep 300"];
     interrupted(&check, &|| {
@@ -180,7 +181,7 @@ fn a_signal_ends_a_drill_that_waits_for_health_or_for_its_check_at_once() {
     output(&mut drill(&["app", "true"])).expect_status(0);
 }
 
-/// As its systemd unit has it.
+/// Runs the program without CAP_SYS_ADMIN, as the systemd unit does.
 fn without_sys_admin(program: &Command) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]);
@@ -190,7 +191,7 @@ fn without_sys_admin(program: &Command) -> Command {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_drill_without_a_right_tells_what_it_could_not_set_and_a_restore_in_place_refuses() {
+fn without_cap_sys_admin_a_drill_notes_a_lost_attribute_and_a_restore_refuses() {
     let place = Place::new();
     let stack = place.stack("web");
     for file in ["one", "two"] {
@@ -208,7 +209,7 @@ fn a_drill_without_a_right_tells_what_it_could_not_set_and_a_restore_in_place_re
         assert_eq!(json[0]["problems"], json!([]), "{json}");
         json[0]["notes"].as_array().unwrap().clone()
     };
-    // Once, although two files have it.
+    // The note appears once, although two files have the attribute.
     let of_it = |notes: Vec<Value>| notes.into_iter().filter(|note| *note == told).count();
     assert_eq!(of_it(notes(without_sys_admin(&drill))), 1);
     let restore = place.program(&["restore", &stack.name, "--yes"]);
@@ -218,7 +219,7 @@ fn a_drill_without_a_right_tells_what_it_could_not_set_and_a_restore_in_place_re
     assert!(refused.stderr.contains(said), "{}", refused.stderr);
     place.assert_no_restore(std::slice::from_ref(&stack.dir), "refused");
     assert_eq!(stack.ids(), ids);
-    // The control: with it, both have it.
+    // The control: with CAP_SYS_ADMIN, drill and restore set the attribute.
     assert_eq!(of_it(notes(drill)), 0);
     fs::remove_file(stack.dir.join("one")).unwrap();
     let mut restore = restore;
@@ -231,7 +232,7 @@ fn a_drill_without_a_right_tells_what_it_could_not_set_and_a_restore_in_place_re
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_run_and_a_drill_wait_for_each_other_and_recover_for_neither() {
+fn a_run_waits_for_a_drill_and_recover_does_not_wait() {
     let place = Place::new();
     let web = place.stack("web");
     web.up();
@@ -243,7 +244,7 @@ fn a_run_and_a_drill_wait_for_each_other_and_recover_for_neither() {
     wait_until("the run waits", || {
         log().contains("waiting for the drill that is under way")
     });
-    // It leaves alone what the drill has there.
+    // `recover` does not remove the files of the running drill.
     let scratch = place.state().join("drill").join(&web.name);
     output(&mut place.program(&["recover"])).expect_status(0);
     assert!(scratch.exists());
@@ -264,7 +265,7 @@ fn a_run_and_a_drill_wait_for_each_other_and_recover_for_neither() {
     send(&run, Signal::SIGTERM);
     run.end().expect_status(1);
     assert_eq!(place.stored(&web.name).len(), archives);
-    // Killed, it leaves its traces to the run that waits.
+    // The waiting run removes the traces of a killed drill.
     let run = Background::spawn(&mut place.program(&["run", "--json"]));
     wait_until("the run waits", || {
         log().matches("waiting for the drill").count() == 3
@@ -277,13 +278,13 @@ fn a_run_and_a_drill_wait_for_each_other_and_recover_for_neither() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_drill_starts_what_a_killed_run_left_stopped_before_it_drills() {
+fn a_drill_first_starts_containers_that_a_killed_run_left_stopped() {
     let scene = Scene::new("stop", 0);
     scene.place.run().expect_status(0);
     let kill = "if [ \"$1\" = start ]; then kill -9 $PARENT; exit 1; fi";
     let (ended, _) = scene.attempt(&["run"], kill);
     assert!(ended.is_none(), "{ended:?}");
-    // The control: it is down.
+    // The control: the stack is down.
     assert_ne!(scene.running(), scene.states);
     let ended = output(&mut scene.place.program(&["drill"])).expect_status(0);
     let (recovered, drilled) = (
@@ -301,10 +302,10 @@ fn a_drill_starts_what_a_killed_run_left_stopped_before_it_drills() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_drill_starts_the_archived_data_and_leaves_no_trace() {
+fn a_drill_runs_on_archived_data_and_leaves_no_trace() {
     let shop = Shop::new();
     let (ids, states) = (shop.stack.ids(), shop.stack.states());
-    // Since the archive: the drill must not see it.
+    // The value changes after the backup; the drill must not see the change.
     shop.stack
         .exec("cache", &["redis-cli", "set", "visitors", "43"]);
     let check = "test \"$(redis-cli get visitors)\" = 42";
@@ -314,8 +315,8 @@ fn a_drill_starts_the_archived_data_and_leaves_no_trace() {
     assert_eq!(json[0]["problems"], json!([]));
     assert_eq!(json[0]["services"], json!(["app", "cache", "db"]));
     assert_eq!(traces(&shop.place, &shop.stack), [""; 0]);
-    // The environment is as it was resolved, the uploads are there, and there
-    // is no way out.
+    // The environment is resolved as in the stack, the uploads are mounted, and
+    // the network has no default route.
     let greeting = shop.stack.exec("app", &["sh", "-c", "echo \"$GREETING\""]);
     assert!(greeting.contains('$'), "{greeting}");
     let check = format!(
@@ -323,7 +324,7 @@ fn a_drill_starts_the_archived_data_and_leaves_no_trace() {
     );
     let json = drill(&shop, &["app", "sh", "-c", &check]).json();
     assert_eq!(json[0]["problems"], json!([]));
-    // The control: a check that fails is told.
+    // The control: a failing check is reported.
     let json = drill(&shop, &["app", "false"]).expect_status(2).json();
     assert!(
         json[0]["problems"][0]
@@ -333,7 +334,7 @@ fn a_drill_starts_the_archived_data_and_leaves_no_trace() {
         "{json}"
     );
     assert_eq!(traces(&shop.place, &shop.stack), [""; 0]);
-    // The real one was left alone.
+    // The real stack was not touched.
     assert_eq!((shop.stack.ids(), shop.stack.states()), (ids, states));
     assert_eq!(
         shop.stack.exec("cache", &["redis-cli", "get", "visitors"]),
@@ -346,7 +347,7 @@ fn a_drill_starts_the_archived_data_and_leaves_no_trace() {
         list[0]["drilled"]["problems"][0].as_str().is_some(),
         "{list}"
     );
-    // The next run tells of it.
+    // The next run reports the failed drill.
     let json = shop.place.run().expect_status(0).json();
     let outcome = shop.stack.outcome(&json);
     assert!(outcome["drilled"]["time"].is_string(), "{json}");
@@ -401,7 +402,7 @@ fn without_a_name_every_configured_stack_is_drilled() {
     let all = drill(&[]).expect_status(0).json();
     assert_eq!(all[0]["stack"], redis.name);
     assert_eq!(all[1]["stack"], web.name);
-    // One that has no archive keeps none of the others from being drilled.
+    // A stack without an archive does not prevent the drills of the others.
     let new = place.stack("paused");
     place.config(json!([redis.name, new.name, web.name]), json!({}));
     let all = drill(&[]).expect_status(2).json();
@@ -412,7 +413,7 @@ fn without_a_name_every_configured_stack_is_drilled() {
     assert!(problem.contains("there is no archive of a stack"), "{all}");
     let ended = drill(&["--", "web", "true"]).expect_status(1);
     assert!(ended.stderr.contains("name the stack"), "{}", ended.stderr);
-    // Nor does it when they are named.
+    // The same holds if the stacks are named.
     let all = drill(&[&new.name, "./none.tar", &web.name])
         .expect_status(2)
         .json();
@@ -425,7 +426,8 @@ fn without_a_name_every_configured_stack_is_drilled() {
     }
 }
 
-/// A service `app` that waits, and what else there is of it.
+/// Writes a compose file with a service `app` that only waits, and `more`
+/// lines.
 fn write_app(stack: &Stack, more: &str) {
     let compose = format!(
         "services:\n  app:\n    image: docker-stack-backup/busybox:1\n    \
@@ -436,7 +438,7 @@ fn write_app(stack: &Stack, more: &str) {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_drill_mounts_nothing_live_through_a_symlink() {
+fn a_drill_mounts_no_live_data_through_a_symlink() {
     let place = Place::new();
     let stack = place.stack("paused");
     let (here, disk) = (stack.dir.join("data-v2"), place.path("disk"));
@@ -453,7 +455,7 @@ fn a_drill_mounts_nothing_live_through_a_symlink() {
     for dir in [&here, &disk] {
         fs::write(dir.join("file"), "live").unwrap();
     }
-    // The control: the real one has both.
+    // The control: the real stack mounts both.
     let read = "cat /here/file /disk/file";
     assert_eq!(stack.exec("app", &["sh", "-c", read]), "livelive");
     let check = "test \"$(cat /here/file)\" = archived && test ! -e /disk && \
@@ -474,7 +476,7 @@ fn a_drill_mounts_nothing_live_through_a_symlink() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn no_archive_leads_a_drill_to_write_elsewhere() {
+fn symlinks_in_an_archive_cannot_make_a_drill_write_elsewhere() {
     let place = Place::new();
     let stack = place.stack("redis");
     stack.up();
@@ -483,7 +485,8 @@ fn no_archive_leads_a_drill_to_write_elsewhere() {
     let (precious, forged) = (place.path("precious"), place.path("forged.tar"));
     fs::write(&precious, "precious").unwrap();
     fs::copy(place.archive(&stack.name), &forged).unwrap();
-    // By the names that the program itself has, or had, in the same directory.
+    // The symlinks have names that the program uses, or used, in the same
+    // directory.
     let links = place.path("links");
     fs::create_dir(&links).unwrap();
     for name in [".dsbdrill.compose.json", "compose.json", "unpacked"] {
@@ -505,7 +508,7 @@ fn no_archive_leads_a_drill_to_write_elsewhere() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_drilled_container_has_nothing_that_another_project_could_notice() {
+fn a_drilled_container_is_isolated_from_the_host_and_other_projects() {
     let place = Place::new();
     let (stack, other) = (place.stack("paused"), place.stack("redis"));
     other.up();
@@ -527,10 +530,10 @@ fn a_drilled_container_has_nothing_that_another_project_could_notice() {
         let all: Value = serde_json::from_str(&inspected.stdout).unwrap();
         all[0].clone()
     };
-    // Labels, volumes, and what it is given of the machine.
+    // Labels, volumes, and access to the host.
     let seen = |container: &Value| {
         let labels = container["Config"]["Labels"].as_object().unwrap();
-        // The image has some, too.
+        // The image has labels, too.
         let labels = labels.keys().filter(|key| key.starts_with("traefik."));
         let mounts = container["Mounts"].as_array().unwrap().iter();
         let host = &container["HostConfig"];
@@ -549,7 +552,7 @@ fn a_drilled_container_has_nothing_that_another_project_could_notice() {
     let name = format!("dsbdrill-{}-app-1", stack.name);
     let args = ["drill", "--json", &stack.name, "--", "app", "sleep", "300"];
     let drill = Background::spawn(&mut place.program(&args));
-    wait_until("it is drilled", || {
+    wait_until("the drill runs the container", || {
         inspect(&name)["State"]["Running"] == true
     });
     let expected = json!({
@@ -559,13 +562,13 @@ fn a_drilled_container_has_nothing_that_another_project_could_notice() {
     assert_eq!(seen(&inspect(&name)), expected);
     send(&drill, Signal::SIGTERM);
     drill.end().expect_status(2);
-    // The control: the real one has all of it.
+    // The control: the real container has all of these.
     let expected = json!({
         "labels": ["traefik.enable"], "mounts": ["/data"], "from": 1, "privileged": true,
         "pid": "host", "log": "gelf", "capabilities": 2, "oom": 500, "is_of_host": true,
     });
     assert_eq!(seen(&inspect(&stack.container("app"))), expected);
-    // What it had to do without is told.
+    // The notes list everything that the drill left out.
     let args = ["drill", "--json", &stack.name];
     let json = output(&mut place.program(&args)).expect_status(0).json();
     let told = json[0]["notes"].to_string();
@@ -593,10 +596,10 @@ fn a_stack_behind_a_symlink_is_drilled_and_restored_with_its_binds() {
     fs::write(real.join("db/file"), "archived").unwrap();
     symlink(place.path("stacks"), place.path("linked")).unwrap();
     stack.dir = place.path("linked").join(&stack.name);
-    // By either name.
+    // The binds use both paths of the directory.
     let binds = format!("    volumes: ['./db:/db', '{}/db:/real']\n", real.display());
     write_app(&stack, &binds);
-    // As a person does.
+    // The shell's `cd` keeps the symlink in the path, as it does for a person.
     let script = "cd \"$1\" && docker compose up --detach --wait";
     let up = || {
         output(
@@ -625,14 +628,14 @@ fn a_stack_behind_a_symlink_is_drilled_and_restored_with_its_binds() {
     restore(&["--to", out, "--only", "app"]);
     let file = Path::new(out).join(&stack.name).join("db/file");
     assert_eq!(fs::read_to_string(file).unwrap(), "archived");
-    // To Compose, it is the stack that runs: no container is made anew.
+    // Compose recognises the running stack and recreates no container.
     restore(&["--yes"]);
     assert_eq!(
         fs::read_to_string(real.join("db/file")).unwrap(),
         "archived"
     );
     assert_eq!(stack.ids(), ids);
-    // The control: another file makes another container.
+    // The control: a changed compose file makes Compose recreate the container.
     let compose = stack.read("compose.yaml");
     fs::write(real.join("compose.yaml"), compose + "    hostname: other\n").unwrap();
     up().expect_status(0);

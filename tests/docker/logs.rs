@@ -1,4 +1,4 @@
-//! What a run prints and logs, and where.
+//! The output and the logs of a run.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -12,7 +12,7 @@ fn assert_contains(text: &str, expected: &str) {
     assert!(text.contains(expected), "{expected:?} is not in:\n{text}");
 }
 
-/// `run`, with its stderr in a file, as systemd has it in a socket.
+/// Runs `run` with its stderr in a file; under systemd it is a socket.
 fn run_into(place: &Place, args: &[&str], in_journal: bool) -> (Ended, String) {
     let path = place.path("stderr");
     let file = File::create(&path).unwrap();
@@ -31,7 +31,7 @@ fn run_into(place: &Place, args: &[&str], in_journal: bool) -> (Ended, String) {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn the_journal_gets_levels_and_others_get_words() {
+fn log_lines_have_numeric_levels_in_the_journal_and_words_elsewhere() {
     let place = Place::new();
     let (good, bad) = (place.stack("web"), place.stack("web"));
     fs::remove_dir_all(&bad.dir).unwrap();
@@ -61,7 +61,7 @@ fn the_journal_gets_levels_and_others_get_words() {
         "{quiet}"
     );
     assert!(run(&["--verbose"], true).contains("<7>"));
-    // Whatever is shown, the file has all from info on, with times.
+    // The log file always has all lines from level info on, with times.
     let log = fs::read_to_string(place.path("log")).unwrap();
     assert_eq!(log.matches("backup started").count(), 4);
     assert!(log.lines().all(|line| line.starts_with(&year)), "{log}");
@@ -102,7 +102,7 @@ fn the_log_file_may_be_rotated_during_a_run() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_log_file_that_cannot_be_written_is_reported_and_the_backup_made() {
+fn a_log_file_that_cannot_be_written_is_reported_and_the_backup_is_made() {
     let place = Place::new();
     let stack = place.stack("web");
     fs::write(place.path("file"), "").unwrap();
@@ -120,7 +120,7 @@ fn a_log_file_that_cannot_be_written_is_reported_and_the_backup_made() {
             "{report}"
         );
     }
-    // The control: its directory may be missing, and is made.
+    // The control: a missing directory of the log file is created.
     place.config(
         json!([stack.name]),
         json!({"logFile": place.path("new/log")}),

@@ -1,4 +1,4 @@
-//! Which of a stack's mounts an archive holds, and what is said of the others.
+//! The mounts that an archive holds, and the reasons given for the others.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::common::{Place, Stack, docker, output};
 use serde_json::{Value, json};
 
-/// A volume that is nobody's; removed when dropped.
+/// A volume of no project; removed when dropped.
 struct Volume(String);
 
 impl Volume {
@@ -24,8 +24,8 @@ impl Drop for Volume {
     }
 }
 
-/// The stack `mounts` with all that it mounts. In drop order: containers go
-/// before the volume they use.
+/// The stack `mounts` with everything it mounts. The fields are in drop order:
+/// containers go before the volume they use.
 struct Mounts {
     stack: Stack,
     external: Volume,
@@ -72,7 +72,7 @@ impl Mounts {
         self.place.config(json!([options]), json!({}));
     }
 
-    /// Runs, and extracts the new archive into an empty directory.
+    /// Makes an archive, and extracts it into an empty directory.
     #[track_caller]
     fn run(&self) -> (Value, PathBuf) {
         let json = self.place.run().expect_status(0).json();
@@ -167,7 +167,8 @@ fn every_kind_of_mount_is_archived_or_its_absence_is_explained() {
         reason.contains("anonymous volume: name it in the compose file"),
         "{reason}"
     );
-    // A tmpfs is no data, and what lies inside is the directory's.
+    // A tmpfs holds no lasting data, and a bind inside of the stack's directory
+    // is archived with the directory.
     assert!(!coverage.to_string().contains("scratch"), "{coverage:#}");
     assert!(!coverage.to_string().contains("/inside"), "{coverage:#}");
 
@@ -179,13 +180,13 @@ fn every_kind_of_mount_is_archived_or_its_absence_is_explained() {
     let named = mounts.volumes_member(&mounts.volume("named"));
     assert_eq!(read(named), "in-named\n");
     let volumes = fs::read_dir(extracted.join(format!("{}.volumes", mounts.stack.name)));
-    assert_eq!(volumes.unwrap().count(), 1, "nothing but `named`");
+    assert_eq!(volumes.unwrap().count(), 1, "only `named` is archived");
     assert!(!extracted.join(mounts.binds_member("")).exists());
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn what_is_asked_for_is_archived_or_missed_aloud() {
+fn included_mounts_are_archived_or_reported_missing() {
     let mounts = Mounts::up();
     mounts.configure(json!({
         "includeVolumes": [mounts.external.0, "bound", "memory", "remote", "no-such"],
@@ -217,7 +218,7 @@ fn what_is_asked_for_is_archived_or_missed_aloud() {
         let member = mounts.binds_member(path.to_str().unwrap());
         assert_eq!(read(&member), content);
     }
-    // What is not there is not made up as an empty directory.
+    // A missing volume is not archived as an empty directory.
     let remote = mounts.volume("remote");
     assert_eq!(reason(coverage, &remote), Some("does not exist yet"));
     let member = format!("{}.volumes/{remote}", mounts.stack.name);
@@ -232,7 +233,7 @@ fn what_is_asked_for_is_archived_or_missed_aloud() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_volume_that_is_not_mounted_is_no_empty_directory() {
+fn an_included_volume_that_is_not_mounted_fails_the_backup() {
     let mounts = Mounts::up();
     output(&mut mounts.stack.compose(&["stop"])).expect_status(0);
     mounts.configure(json!({"includeVolumes": ["memory"]}));
@@ -244,14 +245,14 @@ fn a_volume_that_is_not_mounted_is_no_empty_directory() {
     );
     assert!(failures.contains(&expected), "{failures}");
     assert!(mounts.place.stored(&mounts.stack.name).is_empty());
-    // The control: not asked for, it is no reason to fail.
+    // The control: a volume that is not included does not fail the backup.
     mounts.configure(json!({}));
     mounts.run();
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_volume_that_is_only_there_while_mounted_is_not_restored_beneath_its_mount() {
+fn a_restore_refuses_a_volume_that_is_reachable_only_while_mounted() {
     let mounts = Mounts::up();
     let restore = || {
         let args = ["restore", &mounts.stack.name, "--yes"];
@@ -266,7 +267,7 @@ fn a_volume_that_is_only_there_while_mounted_is_not_restored_beneath_its_mount()
         mounts.volume("memory")
     );
     assert!(refused.contains(&told), "{refused}");
-    // The control: what lies in a directory of the host comes back.
+    // The control: a volume in a directory of the host is restored.
     mounts.configure(json!({"includeVolumes": ["bound"]}));
     mounts.run();
     fs::remove_file(mounts.bound.join("file")).unwrap();
@@ -279,7 +280,7 @@ fn a_volume_that_is_only_there_while_mounted_is_not_restored_beneath_its_mount()
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_bind_device_that_is_missing_fails_before_the_stop() {
+fn a_missing_bind_device_fails_the_backup_before_the_stop() {
     let mounts = Mounts::up();
     mounts.configure(json!({"includeVolumes": ["bound"]}));
     fs::rename(&mounts.bound, mounts.place.path("elsewhere")).unwrap();
@@ -293,7 +294,7 @@ fn a_bind_device_that_is_missing_fails_before_the_stop() {
         "{failures}"
     );
     assert!(!spy.calls().iter().any(|call| call.starts_with("stop")));
-    // The control.
+    // The control: with the directory back, the run succeeds.
     fs::rename(mounts.place.path("elsewhere"), &mounts.bound).unwrap();
     output(spy.watch(&mut mounts.place.program(&["run"]))).expect_status(0);
     assert!(spy.calls().iter().any(|call| call.starts_with("stop")));

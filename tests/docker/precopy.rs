@@ -1,5 +1,5 @@
-//! A stack that is copied while it is up. That no byte is torn or stale is
-//! shown in `src/precopy/tests.rs`; here, that a run does it.
+//! Runs that copy a stack while it is up. The tests in
+//! `src/cycle/precopy/tests/` show that no byte of the copy is torn or stale.
 
 use std::fs;
 use std::thread;
@@ -23,10 +23,10 @@ fn fill(scene: &Scene, name: &str, mib: usize) {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn what_is_old_is_not_read_while_the_stack_is_down() {
+fn old_files_are_not_read_while_the_stack_is_down() {
     let scene = Scene::new("stop", 0);
     fill(&scene, "old", 40);
-    // Until its ctime is old, too.
+    // Wait until the ctime is old, too.
     thread::sleep(Duration::from_millis(2500));
     let run = scene.place.run().expect_status(0).json();
     let capture = &scene.stack.outcome(&run)["capture"];
@@ -40,7 +40,7 @@ fn what_is_old_is_not_read_while_the_stack_is_down() {
     assert!(fs::read(old).unwrap() == fs::read(copy).unwrap());
     scene.assert_recovered("after the run");
 
-    // The control: read while down when that is asked for.
+    // The control: with `offline` the file is read while the stack is down.
     let stack = json!([{"name": scene.stack.name, "capture": "offline"}]);
     scene.place.config(stack, json!({}));
     let run = scene.place.run().expect_status(0).json();
@@ -51,14 +51,14 @@ fn what_is_old_is_not_read_while_the_stack_is_down() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_run_killed_while_it_copies_has_stopped_nothing_and_its_draft_goes() {
+fn a_run_killed_while_it_copies_stops_nothing_and_the_next_run_removes_its_draft() {
     let scene = Scene::new("stop", 0);
     fill(&scene, "old", 300);
     let program = Background::spawn(&mut scene.place.program(&["run"]));
     wait_until("there is a draft", || !scene.partials().is_empty());
     kill(Pid::from_raw(program.pid()), Signal::SIGKILL).unwrap();
     program.wait();
-    // The control: it was in the midst of it.
+    // The control: the run was killed while it copied.
     assert_eq!(scene.partials().len(), 1);
     assert_eq!(scene.running(), scene.states);
     assert_eq!(scene.place.journalled(), [""; 0]);
@@ -79,7 +79,7 @@ fn a_run_interrupted_while_it_copies_stops_nothing() {
     assert_eq!(scene.running(), scene.states);
 }
 
-/// A run during whose copying `meanwhile` happens.
+/// Runs a backup, and calls `meanwhile` while the run copies.
 fn run_meanwhile(scene: &Scene, meanwhile: impl FnOnce()) -> Ended {
     let mib = 100;
     fill(scene, "old", mib);
@@ -105,7 +105,7 @@ fn manifest(scene: &Scene) -> Value {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn i2_what_was_stopped_while_it_was_copied_is_not_started() {
+fn services_stopped_during_the_copy_are_not_started() {
     for method in ["stop", "down", "pause"] {
         let scene = Scene::new(method, 0);
         let ended = run_meanwhile(&scene, || compose(&scene, &["stop", "app"]));
@@ -120,7 +120,7 @@ fn i2_what_was_stopped_while_it_was_copied_is_not_started() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn i2_a_stack_that_was_stopped_while_it_was_copied_is_archived_and_stays_down() {
+fn a_stack_stopped_during_the_copy_is_archived_and_stays_down() {
     for take_down in ["stop", "down"] {
         let scene = Scene::new("stop", 0);
         let ended = run_meanwhile(&scene, || compose(&scene, &[take_down]));
@@ -135,7 +135,7 @@ fn i2_a_stack_that_was_stopped_while_it_was_copied_is_archived_and_stays_down() 
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn what_was_started_while_it_was_copied_runs_again() {
+fn services_started_during_the_copy_run_again() {
     for method in ["stop", "down"] {
         let scene = Scene::new(method, 0);
         compose(&scene, &["stop", "app"]);
@@ -160,7 +160,7 @@ fn assert_nothing_was_stopped(scene: &Scene, ended: Ended, why: &str) {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_container_that_began_to_write_while_it_was_copied_is_found_before_the_stop() {
+fn a_container_that_mounts_the_data_during_the_copy_is_found_before_the_stop() {
     let scene = Scene::new("stop", 0);
     let times = start_times(&scene.stack);
     let other = scene.place.stack("paused");
@@ -173,7 +173,7 @@ fn a_container_that_began_to_write_while_it_was_copied_is_found_before_the_stop(
     assert_eq!(start_times(&scene.stack), times);
 }
 
-/// As a deployment does it.
+/// Returns a command that replaces the directory, as a deployment may do.
 fn exchange(scene: &Scene) -> String {
     let dir = scene.stack.dir.display();
     format!("cp -a '{dir}' '{dir}.new' && mv '{dir}' '{dir}.old' && mv '{dir}.new' '{dir}'")
@@ -181,7 +181,7 @@ fn exchange(scene: &Scene) -> String {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_directory_that_was_replaced_while_it_was_copied_is_not_archived_as_it_was() {
+fn a_directory_replaced_during_the_copy_fails_the_backup_before_the_stop() {
     let scene = Scene::new("stop", 0);
     let times = start_times(&scene.stack);
     let ended = run_meanwhile(&scene, || {
@@ -189,14 +189,14 @@ fn a_directory_that_was_replaced_while_it_was_copied_is_not_archived_as_it_was()
     });
     assert_nothing_was_stopped(&scene, ended, "was replaced meanwhile");
     assert_eq!(start_times(&scene.stack), times);
-    // The control: it is the next run's.
+    // The control: the next run archives the new directory.
     scene.place.run().expect_status(0);
     scene.place.archive(&scene.stack.name);
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_directory_that_is_replaced_during_the_stop_is_not_archived_as_it_was() {
+fn a_directory_replaced_during_the_stop_fails_the_backup() {
     let scene = Scene::new("stop", 0);
     let once = format!("[ ! -e '{}.old' ]", scene.stack.dir.display());
     let exchange = exchange(&scene);
@@ -211,7 +211,7 @@ fn a_directory_that_is_replaced_during_the_stop_is_not_archived_as_it_was() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_file_that_was_saved_by_rename_while_it_was_copied_is_archived_as_it_is() {
+fn a_file_replaced_by_rename_during_the_copy_is_archived_in_its_new_version() {
     let scene = Scene::new("stop", 0);
     let path = scene.place.path("settings");
     fs::write(&path, "old").unwrap();

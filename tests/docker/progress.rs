@@ -1,4 +1,4 @@
-//! The line at the foot of a terminal, seen through a pseudo-terminal.
+//! The progress line at the bottom of a terminal, read from a pseudo-terminal.
 
 use std::fs::File;
 use std::process::Command;
@@ -43,7 +43,8 @@ fn a_terminal_shows_each_phase_and_that_the_stack_is_down() {
             assert!(has(line), "{line}: {lines:#?}");
         }
     }
-    // Log lines stand above it, whole, and nothing of it is left at the end.
+    // Log lines are printed whole, above the progress line. The progress line
+    // is gone at the end.
     assert!(lines.iter().any(|line| line.contains("up again")));
     let report = lines.last().unwrap();
     assert!(!report.contains("[2/2]"), "{report}");
@@ -53,5 +54,8 @@ fn a_terminal_shows_each_phase_and_that_the_stack_is_down() {
     }
     let piped = output(&mut place.program(&["run"])).expect_status(0);
     assert!(!piped.stderr.contains('\u{1b}'), "{}", piped.stderr);
-    assert!(piped.stderr.contains("up again"), "the control");
+    assert!(
+        piped.stderr.contains("up again"),
+        "the control: log lines are piped"
+    );
 }

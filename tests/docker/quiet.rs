@@ -1,4 +1,5 @@
-//! Whoever else writes to a stack's data is found, and named.
+//! Other processes and containers that write to a stack's data are found and
+//! named.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
@@ -40,7 +41,8 @@ fn failures(outcome: &Value) -> String {
     outcome["failures"].to_string()
 }
 
-/// Fails before the stop, naming `mount`; only warns when it may.
+/// Checks that the run fails before the stop and names `mount`, and that it
+/// only warns with `onBusy: warn`.
 #[track_caller]
 fn assert_busy(place: &Place, stack: &Stack, other: &Stack, mount: &str) {
     let spy = place.spy("");
@@ -91,7 +93,7 @@ fn a_volume_that_another_project_can_write_to_is_found_before_the_stop() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_volume_whose_driver_binds_the_data_is_known_for_the_same_directory() {
+fn a_volume_bound_to_the_stacks_directory_is_found_before_the_stop() {
     let place = Place::new();
     let stack = place.stack("redis");
     stack.up();
@@ -108,7 +110,7 @@ fn a_volume_whose_driver_binds_the_data_is_known_for_the_same_directory() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn reading_the_data_or_mounting_a_directory_above_it_is_fine() {
+fn containers_that_only_read_the_data_or_mount_a_parent_directory_are_accepted() {
     let place = Place::new();
     let stack = place.stack("redis");
     stack.up();
@@ -160,7 +162,7 @@ fn a_process_with_a_file_open_for_writing_is_named_and_the_stack_is_up_again() {
     place.archive(&stack.name);
     drop(writer);
 
-    // The control: reading is fine.
+    // The control: a process that only reads is accepted.
     let _reader = open(&path, false);
     place.config(json!([stack.name]), json!({}));
     let json = place.run().expect_status(0).json();
@@ -204,7 +206,7 @@ fn a_container_that_starts_while_the_stack_stops_is_found() {
     assert!(!failures(outcome).contains("nothing was stopped"));
     assert_eq!(stack.states(), ["cache:running"]);
     assert!(place.stored(&stack.name).is_empty());
-    // The control: one that can only read.
+    // The control: a container with a read-only mount is accepted.
     docker(["rm", "--force", &intruder.0]);
     run(&place, &place.spy(&hook("ro"))).expect_status(0);
     assert_eq!(

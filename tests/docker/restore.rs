@@ -1,4 +1,4 @@
-//! Real stacks, restored over what they became since, and over nothing.
+//! Real stacks, restored after changes and after their removal.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_changed_stack_becomes_what_it_was() {
+fn a_changed_stack_is_restored_in_place() {
     let shop = Shop::new();
     let ids = shop.stack.ids();
     shop.spoil();
     assert!(shop.is_spoilt());
-    // Nobody is there to be asked.
+    // Without a terminal, a restore needs `--yes`.
     let refused = shop.restore(&[]).expect_status(1);
     assert!(refused.stderr.contains("give --yes"), "{}", refused.stderr);
     let shown = shop.restore(&["--dry-run"]).expect_status(0);
@@ -30,7 +30,8 @@ fn a_changed_stack_becomes_what_it_was() {
     assert_eq!(json["services"], json!(["app", "cache", "db"]));
     assert!(shop.is_restored());
     assert_eq!(shop.running(), RUNNING);
-    // The same containers: nothing about them had changed.
+    // The containers were not recreated, because their configuration had not
+    // changed.
     assert_eq!(shop.stack.ids(), ids);
     assert_eq!(shop.stack.read("uploads/.migrations"), "migrate\n");
     shop.assert_no_traces("restored");
@@ -38,7 +39,7 @@ fn a_changed_stack_becomes_what_it_was() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn what_was_there_is_kept_when_asked_for_and_a_changed_compose_file_comes_back() {
+fn keep_old_keeps_the_replaced_trees_and_the_compose_file_is_restored() {
     let shop = Shop::new();
     let greeting = shop.greeting();
     shop.spoil();
@@ -63,7 +64,7 @@ fn what_was_there_is_kept_when_asked_for_and_a_changed_compose_file_comes_back()
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_stack_that_is_gone_comes_back_with_its_volumes_as_compose_made_them() {
+fn a_removed_stack_is_restored_with_its_volume_labels() {
     let shop = Shop::new();
     let labels = || shop.stack.inspect_volume("db", "{{json .Labels}}");
     let before = labels();
@@ -79,7 +80,7 @@ fn a_stack_that_is_gone_comes_back_with_its_volumes_as_compose_made_them() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn as_many_containers_of_a_service_come_back_as_ran() {
+fn the_archived_number_of_replicas_is_restored() {
     let place = Place::new();
     let stack = place.stack("profiles");
     stack.scale("worker=2");
@@ -96,7 +97,7 @@ fn as_many_containers_of_a_service_come_back_as_ran() {
     }
 }
 
-/// For its own: nothing is made anew or complained of.
+/// Checks that Compose recreates nothing and warns about nothing.
 #[track_caller]
 fn assert_compose_takes_it(stack: &Stack, services: &[&str]) {
     let ids = || services.iter().map(|service| stack.container(service));
@@ -111,7 +112,7 @@ fn assert_compose_takes_it(stack: &Stack, services: &[&str]) {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_mix_of_volumes_and_binds_comes_back_over_changes_over_nothing_and_from_a_pipe() {
+fn volumes_and_binds_are_restored_after_changes_after_removal_and_from_a_pipe() {
     let mixed = Mixed::new();
     let volumes = || {
         let format = "{{json .Labels}} {{json .Options}} {{.Driver}}";
@@ -132,7 +133,7 @@ fn a_mix_of_volumes_and_binds_comes_back_over_changes_over_nothing_and_from_a_pi
     mixed.assert_archived("over nothing");
     assert_eq!(volumes(), before);
     assert_compose_takes_it(&mixed.stack, &["forge"]);
-    // The control: it complains of a volume that is not as it makes them.
+    // The control: Compose warns about a volume that it did not create.
     let data = format!("{}_data", mixed.stack.project);
     output(&mut mixed.stack.compose(&["down", "--timeout", "1"])).expect_status(0);
     docker(["volume", "rm", &data]);
@@ -145,7 +146,7 @@ fn a_mix_of_volumes_and_binds_comes_back_over_changes_over_nothing_and_from_a_pi
     );
     mixed.remove();
     docker(["volume", "rm", &data]);
-    // From a pipe, whoever writes to it.
+    // The archive can come from a pipe.
     let archive = mixed.place.archive(&mixed.stack.name);
     let restore_from = |writer: &str| {
         let mut shell = Command::new("bash");
@@ -158,7 +159,7 @@ fn a_mix_of_volumes_and_binds_comes_back_over_changes_over_nothing_and_from_a_pi
     restore_from("cat \"$ARCHIVE\"").expect_status(0);
     mixed.assert_archived("from a pipe");
     mixed.place.assert_no_restore(&mixed.trees(), "from a pipe");
-    // Which of several is meant is not known.
+    // Several archives in one pipe are refused.
     mixed.change();
     let ids = mixed.stack.ids();
     let starts = start_times(&mixed.stack);
@@ -183,7 +184,7 @@ fn a_restore_that_fails_leaves_everything_as_it_was() {
     let shop = Shop::new();
     shop.spoil();
     let ids = shop.stack.ids();
-    // Data that is not what it was.
+    // The data of one member is damaged.
     let archive = shop.place.archive(&shop.stack.name);
     let good = fs::read(&archive).unwrap();
     let mut damaged = good.clone();
@@ -199,11 +200,11 @@ fn a_restore_that_fails_leaves_everything_as_it_was() {
     assert!(shop.is_spoilt());
     assert_eq!(shop.stack.ids(), ids);
     shop.assert_no_traces("damaged data");
-    // The control: nothing else keeps it from being restored.
+    // The control: with `--allow-damaged` the archive is restored.
     shop.restore(&["--yes", "--allow-damaged"]).expect_status(0);
     assert_eq!(shop.stack.read("uploads/picture"), "wirst picture\n");
     shop.spoil();
-    // Fails while unpacking.
+    // The restore fails while unpacking.
     let mut damaged = good.clone();
     let at = good.len() / 2 / 512 * 512;
     damaged[at..at + 200_000].fill(b'x');
@@ -217,7 +218,7 @@ fn a_restore_that_fails_leaves_everything_as_it_was() {
     assert!(shop.is_spoilt());
     assert_eq!(shop.stack.ids(), ids);
     shop.assert_no_traces("damaged archive");
-    // Fails when it starts.
+    // The restore fails when it starts the stack.
     fs::write(&archive, good).unwrap();
     let hook = "case \"$*\" in *--no-start*) echo 'no such thing' >&2; exit 1;; esac";
     let mut program = shop.place.program(&["restore", &shop.stack.name, "--yes"]);
@@ -226,7 +227,7 @@ fn a_restore_that_fails_leaves_everything_as_it_was() {
     assert!(shop.is_spoilt());
     assert_eq!(shop.running(), RUNNING);
     shop.assert_no_traces("failed start");
-    // The control.
+    // The control: without the cause of the failure, the restore succeeds.
     shop.restore(&["--yes"]).expect_status(0);
     assert!(shop.is_restored());
 }
@@ -285,10 +286,10 @@ fn missing_images_are_named_and_nothing_is_touched() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_stack_is_restored_on_an_engine_that_has_never_seen_it() {
+fn a_stack_is_restored_on_another_engine() {
     let place = Place::new();
     let stack = place.stack("ordered");
-    // A volume beside the binds.
+    // The stack gets a volume in addition to its binds.
     let compose = stack
         .read("compose.yaml")
         .replace("./data:/data", "kept:/data");
@@ -319,7 +320,7 @@ fn a_stack_is_restored_on_an_engine_that_has_never_seen_it() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn databases_and_mixed_data_come_back_on_an_engine_that_has_never_seen_them() {
+fn databases_and_mixed_data_are_restored_on_another_engine() {
     let (mut shop, mut mixed) = (Shop::new(), Mixed::new());
     shop.stack.remove();
     mixed.remove();
@@ -331,7 +332,7 @@ fn databases_and_mixed_data_come_back_on_an_engine_that_has_never_seen_them() {
         let mut restore = place.program(&["restore", &stack.name, "--yes"]);
         output(restore.env("DOCKER_HOST", engine.host()))
     };
-    // It says what it needs, and leaves nothing behind.
+    // Without the image the restore names it, and leaves nothing behind.
     let failed = restore(&shop.place, &shop.stack).expect_status(1);
     let missing = "docker-stack-backup/debian:1 of service db";
     assert!(failed.stderr.contains(missing), "{}", failed.stderr);
@@ -349,7 +350,7 @@ fn databases_and_mixed_data_come_back_on_an_engine_that_has_never_seen_them() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn what_differs_is_told_of_directory_and_volumes_and_nothing_is_changed() {
+fn a_diff_lists_directory_and_volume_differences_and_changes_nothing() {
     let shop = Shop::new();
     let name = &shop.stack.name;
     shop.restore(&["--yes", "--no-start"]).expect_status(0);
@@ -374,9 +375,9 @@ fn what_differs_is_told_of_directory_and_volumes_and_nothing_is_changed() {
     let database = format!("{}_db", shop.stack.project);
     shop.restore(&["--diff", "--only", &database])
         .expect_status(0);
-    // As before: another look tells the same.
+    // A second diff shows the same.
     assert_eq!(shop.restore(&["--diff"]).expect_status(2).stdout, text);
-    // An archive's file, and a directory.
+    // A diff also compares an archive file with a directory.
     let archive = shop.place.archive(name);
     let archive = archive.to_str().unwrap();
     let to = shop.place.path("out");
@@ -400,7 +401,7 @@ fn what_differs_is_told_of_directory_and_volumes_and_nothing_is_changed() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn what_was_excluded_is_told_to_go() {
+fn a_restore_announces_that_excluded_files_will_be_removed() {
     let place = Place::new();
     let stack = place.stack("web");
     fs::create_dir(stack.dir.join("cache")).unwrap();
@@ -431,7 +432,7 @@ fn what_was_excluded_is_told_to_go() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn what_is_mounted_within_a_target_or_held_by_another_container_keeps_all_as_it_is() {
+fn a_restore_refuses_targets_with_mounts_or_used_by_other_containers() {
     let place = Place::new();
     let stack = place.stack("web");
     let page = stack.dir.join("html/page");
@@ -445,7 +446,7 @@ fn what_is_mounted_within_a_target_or_held_by_another_container_keeps_all_as_it_
         let mut restore = place.program(&["restore", &stack.name, "--yes"]);
         let refused = output(&mut restore).expect_status(1);
         assert!(refused.stderr.contains(said), "{said}: {}", refused.stderr);
-        // Not even stopped.
+        // The stack was not stopped either.
         assert!(!refused.stderr.contains("stopping"), "{}", refused.stderr);
         assert_eq!(stack.ids(), ids);
         assert_eq!(fs::read_to_string(&page).unwrap(), "now");
@@ -473,7 +474,8 @@ fn what_is_mounted_within_a_target_or_held_by_another_container_keeps_all_as_it_
             disk.path.as_os_str(),
         ],
     );
-    // A proxy that reads certificates, say; it may even be paused.
+    // Another container mounts the data, for example a proxy that reads
+    // certificates. It may be paused.
     let reader = format!("{}-reader", stack.name);
     let bind = format!("{}:/certificates:ro", stack.dir.join("html").display());
     let image = "docker-stack-backup/busybox:1";
@@ -485,12 +487,13 @@ fn what_is_mounted_within_a_target_or_held_by_another_container_keeps_all_as_it_
     docker(["pause", &reader]);
     refused(&format!("container {reader} is paused and mounts"));
     docker(["rm", "--force", &reader]);
-    // The control.
+    // The control: without the cause of the failure, the restore succeeds.
     output(&mut place.program(&["restore", &stack.name, "--yes"])).expect_status(0);
     assert_eq!(fs::read_to_string(&page).unwrap(), "archived");
 }
 
-/// `/data` has no name, and with a file there it becomes unhealthy.
+/// `/data` is an anonymous volume. With the file `/data/broken` the service is
+/// unhealthy.
 const ANONYMOUS: &str = "
 services:
   db:
@@ -511,7 +514,7 @@ services:
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_restore_that_fails_or_is_killed_leaves_anonymous_volumes_with_their_services() {
+fn a_failed_or_killed_restore_keeps_anonymous_volumes_with_their_services() {
     let place = Place::new();
     let stack = place.stack("ordered");
     let compose = stack.dir.join("compose.yaml");
@@ -519,7 +522,7 @@ fn a_restore_that_fails_or_is_killed_leaves_anonymous_volumes_with_their_service
     stack.up();
     place.config(json!([{"name": stack.name, "startTimeout": 10}]), json!({}));
     place.run().expect_status(0);
-    // What is there now is another version, which the restore makes anew.
+    // The running version is newer, so the restore recreates its containers.
     let newer = ANONYMOUS.replace("VERSION: '1'", "VERSION: '2'") + "    stop_grace_period: 1s\n";
     fs::write(&compose, &newer).unwrap();
     stack.up();
@@ -561,14 +564,14 @@ fn a_restore_that_fails_or_is_killed_leaves_anonymous_volumes_with_their_service
         failed.stderr
     );
     assert_as_it_was("it failed");
-    // Killed after the new containers are made.
+    // The restore is killed after it created the new containers.
     let hook = "case \"$*\" in *--no-start*) docker \"$@\"; kill -9 $PARENT; exit 1;; esac";
     let mut restore = place.program(&["restore", &stack.name, "--yes"]);
     output(place.spy(hook).watch(&mut restore)).expect_status(-1);
     assert_eq!(stack.states(), ["db:created", "web:created"]);
     output(&mut place.program(&["recover"])).expect_status(0);
     assert_as_it_was("it was killed");
-    // The control: it is only the file that keeps it from being restored.
+    // The control: without the file the restore succeeds.
     stack.exec("db", &["rm", "/data/broken"]);
     output(&mut place.program(&["restore", &stack.name, "--yes"])).expect_status(0);
     assert_eq!(stack.exec("db", &["sh", "-c", "echo $VERSION"]), "1");
@@ -577,7 +580,7 @@ fn a_restore_that_fails_or_is_killed_leaves_anonymous_volumes_with_their_service
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn the_archive_tells_which_compose_and_env_files_it_was_started_with() {
+fn a_restore_uses_the_compose_and_env_files_recorded_in_the_archive() {
     let place = Place::new();
     let stack = place.stack("ordered");
     let rename = |from: &str, to: &str| {
@@ -608,7 +611,7 @@ fn the_archive_tells_which_compose_and_env_files_it_was_started_with() {
     let down = [&options[..], &["down", "--timeout", "1"]].concat();
     output(&mut stack.compose(&down)).expect_status(0);
     fs::remove_dir_all(&stack.dir).unwrap();
-    // A machine where nothing is configured.
+    // The restore works without any configured stack.
     place.config(json!([]), json!({}));
     let mut restore = place.program(&["restore", archive.to_str().unwrap(), "--yes"]);
     let kept = fs::read(&env).unwrap();
@@ -636,13 +639,14 @@ fn the_archive_tells_which_compose_and_env_files_it_was_started_with() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_stack_that_cannot_be_put_back_is_said_to_be_down() {
+fn a_stack_whose_restore_cannot_be_undone_is_reported_down() {
     let place = Place::new();
     let stack = place.stack("ordered");
     stack.up();
     place.config(json!([stack.name]), json!({}));
     place.run().expect_status(0);
-    // Nothing of Compose succeeds, and no container starts any more.
+    // All Compose commands of the restore fail, and no container can be
+    // started.
     let hook = "case \"$*\" in *--no-start*|*'start '*) echo 'no such thing' >&2; exit 1;; esac";
     let mut restore = place.program(&["restore", &stack.name, "--yes"]);
     let restore = place.spy(hook).watch(&mut restore);

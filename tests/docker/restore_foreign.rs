@@ -1,5 +1,5 @@
-//! Stacks restored in place from archives that GNU tar made of their directory,
-//! as the script did: without a manifest.
+//! Stacks restored in place from archives without a manifest, which GNU tar
+//! made of their directory.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,13 +11,13 @@ use serde_json::json;
 
 const RUNNING: [&str; 2] = ["app:running", "db:running"];
 
-/// A one-shot, a database and what needs both, a service that is scaled to
-/// nothing, and a volume beside the directory, whose compose file gives it a
-/// name; and two archives of it.
+/// A stack whose compose file sets the project name, and two archives of its
+/// directory. It has a one-shot, a database, a service that needs both, a
+/// service with zero replicas, and a volume outside of the directory.
 struct Old {
     stack: Stack,
     place: Place,
-    /// `NAME/...` and `./...`.
+    /// Archives with members `NAME/...` and `./...`.
     archives: [PathBuf; 2],
 }
 
@@ -29,7 +29,8 @@ impl Old {
         let compose = stack.read("compose.yaml");
         let compose = compose
             .replace("./data:/data", "kept:/data")
-            // Whoever does not wait for it comes before it.
+            // The delay lets a service that does not wait for the one-shot start
+            // before it.
             .replace("echo migrate", "sleep 1; echo migrate");
         let compose = format!(
             "name: {}\n{compose}\n  spare: {{<<: *service, command: *serve, deploy: {{replicas: 0}}}}\n\
@@ -84,7 +85,7 @@ impl Old {
         output(&mut self.place.program(&[&args, options].concat()))
     }
 
-    /// Of its project, whether or not the directory is there.
+    /// The project's volumes. The directory need not exist.
     fn volumes(&self) -> String {
         let filter = format!("label=com.docker.compose.project={}", self.stack.project);
         docker(["volume", "ls", "--quiet", "--filter", &filter])
@@ -99,7 +100,7 @@ impl Old {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_tar_of_the_directory_restores_it_in_place_and_says_what_it_lacks() {
+fn a_plain_tar_is_restored_in_place_and_its_missing_parts_are_reported() {
     let old = Old::new();
     let ids = old.stack.ids();
     let volume = format!("{}_kept", old.stack.project);
@@ -126,14 +127,16 @@ fn a_tar_of_the_directory_restores_it_in_place_and_says_what_it_lacks() {
         let json = json.expect_status(0).json();
         assert_eq!(json["services"], json!(["app", "db"]), "{json}");
         assert!(old.is_restored());
-        // What the archive does not hold is as it was, and ran no second time.
+        // The volume, which is not in the archive, is unchanged, and the one-shot
+        // did not run again.
         assert_eq!(old.row(), "changed");
         assert_eq!(old.migrations(), 1);
         assert_eq!(old.stack.running(), RUNNING);
         assert_eq!(old.stack.ids(), ids);
         old.assert_no_traces(archive);
     }
-    // A service without containers, but for who asks for some.
+    // A service with zero replicas in the file keeps the replicas that it was
+    // scaled to.
     let scaled = [
         "app:running",
         "db:running",
@@ -147,7 +150,8 @@ fn a_tar_of_the_directory_restores_it_in_place_and_says_what_it_lacks() {
     assert_eq!(old.stack.running(), scaled);
     let mut rm = old.stack.compose(&["rm", "--stop", "--force", "spare"]);
     output(&mut rm).expect_status(0);
-    // It need not be called after the stack, nor end in `.tar`.
+    // The directory in the archive may have another name, and the file name
+    // need not end in `.tar`.
     old.change();
     let renamed = old.place.path("other");
     fs::create_dir(&renamed).unwrap();
@@ -163,11 +167,11 @@ fn a_tar_of_the_directory_restores_it_in_place_and_says_what_it_lacks() {
     let said = "in the archive the directory is called other: is it this stack's?";
     assert!(restored.stderr.contains(said), "{}", restored.stderr);
     assert!(old.is_restored());
-    // The control: there it was.
+    // The control: with the stack's own name there is no such message.
     let named = old.archives[0].to_str().unwrap();
     let shown = old.restore_from(named, &["--dry-run"]).expect_status(0);
     assert!(!shown.stdout.contains("is called"), "{}", shown.stdout);
-    // One in the store needs no `--from`.
+    // An archive in the store needs no `--from`.
     old.change();
     let dir = old.place.store().join(&old.stack.name);
     fs::create_dir_all(&dir).unwrap();
@@ -183,11 +187,11 @@ fn a_tar_of_the_directory_restores_it_in_place_and_says_what_it_lacks() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_stack_that_is_gone_is_started_from_a_tar_of_its_directory_as_up_does_it() {
+fn a_removed_stack_is_started_from_a_plain_tar_as_compose_up_does() {
     let old = Old::new();
     let archive = old.archives[0].to_str().unwrap();
     old.stack.remove();
-    // Fails when it starts: nothing was there, and nothing is.
+    // If the start fails, everything that the restore created is removed.
     let hook = "case \"$*\" in *--no-start*) \"$REAL\" \"$@\"; exit 1;; esac";
     let args = ["restore", &old.stack.name, "--from", archive, "--yes"];
     let mut program = old.place.program(&args);
@@ -200,8 +204,8 @@ fn a_stack_that_is_gone_is_started_from_a_tar_of_its_directory_as_up_does_it() {
     let restored = old.restore_from(archive, &["--yes"]).expect_status(0);
     assert!(old.is_restored());
     assert_eq!(old.stack.running(), RUNNING);
-    // The project is the one that the restored file names, the one-shot was
-    // run, to its end and before what waits for it, and the volume is a new one.
+    // The project name is that of the restored file. The one-shot ran to its
+    // end before the service that waits for it. The volume is new.
     assert_eq!(old.migrations(), 2);
     let starts = old.stack.read("log/starts");
     let starts: Vec<&str> = starts.lines().skip(3).collect();
@@ -212,7 +216,7 @@ fn a_stack_that_is_gone_is_started_from_a_tar_of_its_directory_as_up_does_it() {
     let rows = succeed("docker", ["exec", &app, "ls", "/data"]);
     assert_eq!(rows, "");
     old.assert_no_traces("restored");
-    // Left down, when asked for.
+    // With `--no-start` the stack stays down.
     old.stack.remove();
     old.restore_from(archive, &["--yes", "--no-start"])
         .expect_status(0);
@@ -222,7 +226,7 @@ fn a_stack_that_is_gone_is_started_from_a_tar_of_its_directory_as_up_does_it() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn for_a_tar_that_cannot_be_started_nothing_is_stopped() {
+fn a_tar_that_cannot_be_started_is_refused_before_the_stop() {
     let old = Old::new();
     let times = start_times(&old.stack);
     let compose = old.stack.read("compose.yaml");
@@ -235,7 +239,8 @@ fn for_a_tar_that_cannot_be_started_nothing_is_stopped() {
             ["-cf", archive, "-C", old.stack.dir.to_str().unwrap(), "."],
         );
     };
-    // Of the one-shot that others wait for, which is down now.
+    // The missing image is that of the one-shot, which is down but needed by
+    // others.
     let migrate = "command: sh -c 'sleep 1; echo migrate >>/log/starts'";
     assert!(compose.contains(migrate), "{compose}");
     let away = format!("image: docker-stack-backup/none:1\n    {migrate}");
@@ -252,7 +257,7 @@ fn for_a_tar_that_cannot_be_started_nothing_is_stopped() {
     }
     assert_eq!(start_times(&old.stack), times);
     old.assert_no_traces("missing image");
-    // It does what the advice says.
+    // The option that the message names works.
     let args = ["--yes", "--no-start"];
     old.restore_from(archive, &args).expect_status(0);
     assert_eq!(old.stack.read("compose.yaml"), away);
@@ -267,7 +272,7 @@ fn for_a_tar_that_cannot_be_started_nothing_is_stopped() {
     assert!(refused.stderr.contains(said), "{}", refused.stderr);
     assert_eq!(start_times(&old.stack), times);
     old.assert_no_traces("broken file");
-    // The control.
+    // The control: the unmodified archive is restored.
     tar(&compose);
     old.restore_from(archive, &["--yes"]).expect_status(0);
     assert_ne!(start_times(&old.stack), times);
@@ -321,7 +326,7 @@ fn a_restore_from_a_tar_killed_at_any_docker_call_is_wholly_old_or_wholly_new() 
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn what_is_no_archive_of_one_stack_is_refused_and_nothing_is_touched() {
+fn files_that_are_no_archive_of_the_stack_are_refused_and_nothing_is_touched() {
     let old = Old::new();
     let ids = old.stack.ids();
     old.change();
@@ -351,11 +356,11 @@ fn what_is_no_archive_of_one_stack_is_refused_and_nothing_is_touched() {
     let good = old.archives[0].to_str().unwrap();
     let bytes = fs::read(good).unwrap();
     let cut = old.place.path("cut.tar");
-    // Where a header should be, but for the one at the end.
+    // The file ends where the final zero blocks should begin.
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 512 * 512 + 512;
     fs::write(&cut, &bytes[..end]).unwrap();
     refuses(cut.to_str().unwrap(), "read the header");
-    // Which stack it is of has to be said, and has to be known.
+    // The stack must be named, and it must be configured.
     let restore = |args: &[&str]| {
         let mut program = old.place.program(&[&["restore", "--yes"], args].concat());
         output(&mut program).expect_status(1).stderr
@@ -389,7 +394,7 @@ fn what_is_no_archive_of_one_stack_is_refused_and_nothing_is_touched() {
         "{}",
         refused.stderr
     );
-    // Nor is one of another stack taken for this one's.
+    // An archive of another stack is refused.
     let other = old.place.stack("profiles");
     output(&mut other.compose(&["create"])).expect_status(0);
     old.place.config(json!([name, other.name]), json!({}));
@@ -404,7 +409,7 @@ fn what_is_no_archive_of_one_stack_is_refused_and_nothing_is_touched() {
     assert_eq!((old.stack.ids(), old.row().as_str()), (ids, "changed"));
     assert_eq!(old.stack.running(), RUNNING);
     old.assert_no_traces("refused");
-    // The control.
+    // The control: the unmodified archive is restored.
     old.restore_from(good, &["--yes"]).expect_status(0);
     assert!(old.is_restored());
 }

@@ -1,4 +1,4 @@
-//! `run`: how stacks are named, what is left out, and where archives go.
+//! `run`: names of stacks, excluded files, and the places of archives.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::common::{PROGRAM, Place, Stack, output, succeed};
 use serde_json::{Value, json};
 
-/// Without a configuration, from the directory of the stacks.
+/// Runs the program without a configuration, in the directory of the stacks.
 fn ad_hoc(place: &Place, args: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.current_dir(place.path("stacks"));
@@ -45,16 +45,21 @@ fn stacks_may_be_named_by_their_directories_alone() {
         let members = members(&place.archive(&stack.name));
         assert!(members.contains(&format!("{}/", stack.name)));
     }
-    assert_eq!(json["pruned"], json!([]), "nothing is removed unasked");
+    assert_eq!(
+        json["pruned"],
+        json!([]),
+        "nothing is pruned without a retention"
+    );
 
-    // From within, and back out again.
+    // The stack's directory is given relative to itself.
     for dir in [".".to_owned(), "./".to_owned(), format!("../{}", web.name)] {
         let args = ["run", "--stack", &dir, "--backup-dir", "../../store"];
         let mut command = ad_hoc(&place, &args);
         output(command.current_dir(&web.dir)).expect_status(0);
     }
     assert_eq!(place.stored(&web.name).len(), 4);
-    // The store within the stack, by whatever way.
+    // A store inside of the stack's directory is refused; all but the first are
+    // inside.
     let dir = web.dir.display().to_string();
     symlink(&web.dir, place.path("stacks/store-link")).unwrap();
     for store in [
@@ -79,7 +84,7 @@ fn odd_directories_are_archived_or_refused_with_a_reason() {
     let place = Place::new();
     let stack = place.stack("web");
     stack.up();
-    // A symlink: it names the stack, its content is archived.
+    // A symlink gives the stack its name, and the target's content is archived.
     symlink(&stack.dir, place.path("stacks/link")).unwrap();
     let run = |dir: &str| {
         let args = ["run", "--json", "--stack", dir, "--backup-dir", "../store"];
@@ -106,7 +111,7 @@ fn odd_directories_are_archived_or_refused_with_a_reason() {
         assert_contains(&failures, expected);
         assert!(place.stored(dir).is_empty());
     }
-    // A name that is no good for files.
+    // The name cannot be used in file names.
     let odd = place.path("stacks/my stäck");
     succeed("cp", [Path::new("-a"), &stack.dir, &odd]);
     let ended = run("my stäck").expect_status(1);
@@ -133,7 +138,7 @@ fn odd_directories_are_archived_or_refused_with_a_reason() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn the_environment_of_the_caller_does_not_lead_compose_astray() {
+fn compose_variables_of_the_caller_are_ignored() {
     let place = Place::new();
     let (web, other) = (place.stack("web"), place.stack("paused"));
     web.up();
@@ -148,7 +153,7 @@ fn the_environment_of_the_caller_does_not_lead_compose_astray() {
     assert_eq!(web.outcome(&json)["project"], web.project.as_str());
     assert!(web.outcome(&json)["downtimeMs"].as_u64().is_some());
     assert_eq!(other.ids(), before);
-    // The control: Compose itself heeds them.
+    // The control: Compose itself uses these variables.
     let mut config = Command::new("docker");
     config.args(["compose", "config"]).current_dir(&web.dir);
     config.env("COMPOSE_FILE", other.dir.join("compose.yaml"));
@@ -159,7 +164,7 @@ fn the_environment_of_the_caller_does_not_lead_compose_astray() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn only_the_named_stacks_are_backed_up_and_only_good_ones_are_pruned() {
+fn only_the_named_stacks_are_backed_up_and_failed_ones_are_not_pruned() {
     let place = Place::new();
     let (web, broken, third) = (
         place.stack("web"),
@@ -197,18 +202,18 @@ fn only_the_named_stacks_are_backed_up_and_only_good_ones_are_pruned() {
     assert_contains(&report, "RETENTION: 1 archive removed");
     let saved = output(&mut place.program(&["report", "--json"])).expect_status(0);
     assert_eq!(saved.json(), json);
-    // The control: the third, now that it is its turn.
+    // The control: a run of the third stack prunes it.
     output(&mut place.program(&["run", &third.name])).expect_status(0);
     assert!(!place.stored(&third.name)[0].contains("_20200101_"));
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn only_the_owner_can_read_and_nothing_is_overwritten() {
+fn only_the_owner_can_read_archives_and_none_is_overwritten() {
     let place = Place::new();
     let stack = place.stack("web");
     place.config(json!([stack.name]), json!({}));
-    // Several runs begin within one second.
+    // Several runs start within one second.
     for _ in 0..4 {
         place.run().expect_status(0);
     }
@@ -226,7 +231,7 @@ fn only_the_owner_can_read_and_nothing_is_overwritten() {
         assert_eq!(mode(dir), 0o700, "{}", dir.display());
     }
     assert_eq!(mode(&place.state().join("last-run.json")), 0o600);
-    // A store that is there already keeps its mode.
+    // An existing store keeps its mode.
     fs::set_permissions(place.store(), fs::Permissions::from_mode(0o750)).unwrap();
     place.run().expect_status(0);
     assert_eq!(mode(&place.store()), 0o750);
@@ -281,7 +286,7 @@ fn excluded_files_and_caches_are_left_out_and_counted() {
     ] {
         assert!(in_stack(kept), "{kept} not in {members:#?}");
     }
-    // Patterns count from the root of each volume, too.
+    // Patterns are also relative to the root of each volume.
     for left_out in ["tmp/", "x.log"] {
         assert!(!has(&format!("{volume}/{left_out}")), "{members:#?}");
     }

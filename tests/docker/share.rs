@@ -1,4 +1,4 @@
-//! Blocks that an archive and its stack share, as the file system tells.
+//! Blocks that an archive and its stack share, as reported by the file system.
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +25,7 @@ fn btrfs() -> Disk {
     Disk::of("btrfs", &["-q"], 500)
 }
 
-/// A stack with files of 2 MiB, each of which only the next run archives.
+/// A stack with files of 2 MiB that were created after the first run.
 fn ledger(disk: &Disk, options: Value, names: &[&str]) -> Ledger {
     let ledger = Ledger::new(disk, SHAPE, options);
     for (i, name) in names.iter().enumerate() {
@@ -40,7 +40,7 @@ fn ledger(disk: &Disk, options: Value, names: &[&str]) -> Ledger {
     ledger
 }
 
-/// Runs, and returns what the outcome says of the capture.
+/// Makes a backup, and returns the capture section of its outcome.
 fn run(ledger: &mut Ledger) -> Value {
     let json = ledger.place.run().expect_status(0).json();
     let capture = ledger.stack.outcome(&json)["capture"].clone();
@@ -48,8 +48,8 @@ fn run(ledger: &mut Ledger) -> Value {
     capture
 }
 
-/// Whether all of a file's blocks are other files', too (FIEMAP); they must
-/// not be in part.
+/// Returns whether all of a file's blocks are shared (FIEMAP). Fails if only
+/// some are.
 fn is_shared(path: &Path) -> bool {
     let listing = succeed("filefrag", ["-s", "-v", path.to_str().unwrap()]);
     let extents = listing.lines().filter(|line| line.contains(".."));
@@ -67,7 +67,7 @@ fn assert_shared(ledger: &Ledger, expected: &[(&str, bool)]) {
     }
 }
 
-/// Of the newest archive: it holds these files as they are.
+/// Checks that the newest archive holds these files as they are now.
 #[track_caller]
 fn assert_archived(ledger: &mut Ledger, names: &[&str]) {
     let archive = ledger.archives().pop().unwrap();
@@ -130,17 +130,17 @@ mod needs_xfs {
 
     #[test]
     #[ignore = "needs a Docker Engine; run scripts/test"]
-    fn all_is_shared_but_what_is_excepted() {
+    fn blocks_are_shared_except_for_unshared_paths() {
         assert_shared_but_for_exceptions(&xfs());
     }
 
     #[test]
     #[ignore = "needs a Docker Engine; run scripts/test"]
-    fn what_goes_on_changing_gets_blocks_of_its_own() {
+    fn changing_files_get_their_own_blocks() {
         let disk = xfs();
         let mut ledger = ledger(&disk, json!({}), &["plain"]);
         run(&mut ledger);
-        // Only its time changes, and its pages.
+        // `young` changes only its mtime, `data/pages` its content.
         let expected = [
             ("plain", true),
             ("bulk", true),
@@ -153,7 +153,7 @@ mod needs_xfs {
 
     #[test]
     #[ignore = "needs a Docker Engine; run scripts/test"]
-    fn nothing_is_shared_when_that_is_not_wanted() {
+    fn nothing_is_shared_when_sharing_is_disabled() {
         assert_nothing_shared_when_unwanted(&xfs());
     }
 
@@ -169,13 +169,13 @@ mod needs_btrfs {
 
     #[test]
     #[ignore = "needs a Docker Engine; run scripts/test"]
-    fn all_is_shared_but_what_is_excepted() {
+    fn blocks_are_shared_except_for_unshared_paths() {
         assert_shared_but_for_exceptions(&btrfs());
     }
 
     #[test]
     #[ignore = "needs a Docker Engine; run scripts/test"]
-    fn nothing_is_shared_when_that_is_not_wanted() {
+    fn nothing_is_shared_when_sharing_is_disabled() {
         assert_nothing_shared_when_unwanted(&btrfs());
     }
 

@@ -1,4 +1,4 @@
-//! A store that is not as a run needs it.
+//! A store that a run cannot use.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use serde_json::json;
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_directory_that_takes_no_archive_is_refused_before_anything_is_stopped() {
+fn an_unusable_store_is_refused_before_the_stop() {
     let place = Place::new();
     let stack = place.stack("paused");
     stack.up();
@@ -23,7 +23,7 @@ fn a_directory_that_takes_no_archive_is_refused_before_anything_is_stopped() {
     let failure = &stack.outcome(&json)["failures"][0];
     assert_eq!(failure["phase"], "measure", "{failure}");
     assert_eq!(start_times(&stack), times);
-    // The control.
+    // The control: without the symlink, the run succeeds.
     fs::remove_file(&link).unwrap();
     place.run().expect_status(0);
     assert_ne!(start_times(&stack), times);

@@ -1,4 +1,4 @@
-//! `verify`, what lies beside archives, and what damage means for the rest.
+//! `verify`, sidecars of archives, and the consequences of damage.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::common::{Place, Stack, output};
 use serde_json::{Value, json};
 
-/// A stack that is down, and so many archives of it, a second apart.
+/// A stack that is down, and `count` archives of it, a day apart.
 fn archived(count: usize) -> (Place, Stack, Vec<PathBuf>) {
     let place = Place::new();
     let stack = place.stack("web");
@@ -46,7 +46,7 @@ fn prune(place: &Place) -> Vec<String> {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn a_damaged_archive_is_named_marked_and_no_longer_the_newest_good_one() {
+fn a_damaged_archive_is_reported_and_no_longer_counts_as_good() {
     let (place, stack, archives) = archived(3);
     output(&mut place.program(&["verify"])).expect_status(0);
     assert_eq!(prune(&place), [archives[2].display().to_string()]);
@@ -58,7 +58,7 @@ fn a_damaged_archive_is_named_marked_and_no_longer_the_newest_good_one() {
         .expect_status(0)
         .stdout;
     assert_eq!(list.matches("DAMAGED").count(), 1, "{list}");
-    // Nor is it what a restore takes when none is named.
+    // A restore without a named archive does not use it.
     let to = place.path("restored");
     let restored = ["restore", &stack.name, "--to", to.to_str().unwrap()];
     let ended = output(&mut place.program(&restored)).expect_status(0);
@@ -67,7 +67,7 @@ fn a_damaged_archive_is_named_marked_and_no_longer_the_newest_good_one() {
         "{}",
         ended.stderr
     );
-    // A run tells of it as long as it is there.
+    // Each run warns about it as long as it exists.
     let warnings = || {
         let json = place.run().expect_status(0).json();
         let outcome = stack.outcome(&json).clone();
@@ -77,7 +77,7 @@ fn a_damaged_archive_is_named_marked_and_no_longer_the_newest_good_one() {
     let keep = json!({"retention": null});
     place.config(json!([{"name": stack.name}]), keep);
     assert!(warnings().contains("20200103_000000.tar damaged on"));
-    // Repaired, it counts again.
+    // A repaired archive counts as good again.
     fs::copy(&archives[1], &archives[2]).unwrap();
     output(&mut place.program(&["verify", archives[2].to_str().unwrap()])).expect_status(0);
     assert!(!warnings().contains("damaged"));
@@ -90,7 +90,7 @@ fn a_damaged_archive_is_named_marked_and_no_longer_the_newest_good_one() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn what_lies_beside_an_archive_goes_with_it() {
+fn sidecars_are_removed_with_their_archive() {
     let (place, stack, archives) = archived(2);
     output(&mut place.program(&["verify"])).expect_status(0);
     let names = || {
@@ -109,7 +109,8 @@ fn what_lies_beside_an_archive_goes_with_it() {
         "{:?}",
         names()
     );
-    // Without an archive it is garbage, and an archive without it is good.
+    // A sums file without its archive is removed, and an archive without sums
+    // is complete.
     fs::copy(
         archives[1].with_extension("sums"),
         archives[0].with_extension("sums"),

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 #[ignore = "needs exim4 and a Docker Engine; run scripts/test"]
-fn the_report_that_arrives_through_exim_has_everything_in_plain_ascii() {
+fn the_mailed_report_is_complete_and_in_ascii() {
     let server = SmtpServer::start();
     let place = Place::new();
     let (web, redis) = (place.stack("web"), place.stack("redis"));
@@ -54,7 +54,7 @@ fn the_report_that_arrives_through_exim_has_everything_in_plain_ascii() {
     ] {
         assert_contains(&flat, &without_blanks(expected));
     }
-    // The whole log, as the log file has it, but what was logged later.
+    // The mail has the whole log except for lines logged after it was sent.
     let log = fs::read_to_string(place.path("log")).unwrap();
     let (mailed, later) = log.split_at(log.find("backup ended").unwrap());
     assert!(mailed.lines().count() >= 10, "{log}");
@@ -66,7 +66,7 @@ fn the_report_that_arrives_through_exim_has_everything_in_plain_ascii() {
 
 #[test]
 #[ignore = "needs exim4 and a Docker Engine; run scripts/test"]
-fn a_failure_goes_through_exim_with_its_reason_first_and_success_may_be_silent() {
+fn a_failure_is_mailed_with_its_reason_first_and_success_can_be_silent() {
     let server = SmtpServer::start();
     let place = Place::new();
     let (good, bad) = (place.stack("web"), place.stack("broken"));
@@ -97,7 +97,7 @@ fn a_failure_goes_through_exim_with_its_reason_first_and_success_may_be_silent()
 
 #[test]
 #[ignore = "needs exim4 and a Docker Engine; run scripts/test"]
-fn a_warning_goes_through_exim_though_only_failures_are_asked_for() {
+fn a_warning_is_mailed_when_only_failures_are_requested() {
     let server = SmtpServer::start();
     let place = Place::new();
     let web = place.stack("web");
@@ -105,7 +105,7 @@ fn a_warning_goes_through_exim_though_only_failures_are_asked_for() {
         json!([web.name]),
         email(&server, json!({"when": "failure"})),
     );
-    // The control: all is well, and nothing is mailed.
+    // The control: a successful run mails nothing.
     place.run().expect_status(0);
     let archive = place.archive(&web.name);
     let mut bytes = fs::read(&archive).unwrap();
@@ -124,7 +124,7 @@ fn a_warning_goes_through_exim_though_only_failures_are_asked_for() {
 
 #[test]
 #[ignore = "needs exim4 and a Docker Engine; run scripts/test"]
-fn a_stack_that_is_down_is_in_the_subject_that_exim_gets() {
+fn a_stack_left_down_is_named_in_the_subject() {
     let server = SmtpServer::start();
     let place = Place::new();
     let stack = place.stack("slow-health");
@@ -142,16 +142,16 @@ fn a_stack_that_is_down_is_in_the_subject_that_exim_gets() {
     assert!(subject.starts_with(&expected), "{subject}");
     let hint = without_blanks("start it with `docker-stack-backup recover`");
     assert_contains(&without_blanks(&body), &hint);
-    // And when it is up again, that is mailed, too.
+    // The recovery is mailed, too.
     wait_until("the stack is healthy", || {
         output(&mut place.program(&["recover"])).status == 0
     });
-    wait_until("the good news arrive", || {
+    wait_until("the recovery is mailed", || {
         let mails = server.messages();
         let subjects: Vec<String> = mails.iter().map(|mail| parse(mail).0).collect();
         subjects.iter().any(|s| s.contains("(1 stack recovered)"))
     });
-    // Nothing to recover is nothing to mail.
+    // `recover` sends no mail if there is nothing to recover.
     let count = server.messages().len();
     output(&mut place.program(&["recover"])).expect_status(0);
     assert_eq!(server.messages().len(), count);
@@ -159,7 +159,7 @@ fn a_stack_that_is_down_is_in_the_subject_that_exim_gets() {
 
 #[test]
 #[ignore = "needs exim4 and a Docker Engine; run scripts/test"]
-fn recovering_from_a_killed_run_is_mailed_through_exim() {
+fn recovery_from_a_killed_run_is_mailed() {
     let server = SmtpServer::start();
     let place = Place::new();
     let stack = place.stack("web");
@@ -180,7 +180,7 @@ fn recovering_from_a_killed_run_is_mailed_through_exim() {
 
 #[test]
 #[ignore = "needs exim4 and a Docker Engine; run scripts/test"]
-fn a_password_that_exim_refuses_costs_no_archive_and_is_not_shown() {
+fn a_rejected_mail_password_is_not_shown_and_the_archive_is_made() {
     let server = SmtpServer::start();
     let place = Place::new();
     let stack = place.stack("web");
@@ -190,7 +190,7 @@ fn a_password_that_exim_refuses_costs_no_archive_and_is_not_shown() {
     fs::write(credentials.join("mail"), format!("{SECRET}\n")).unwrap();
     let settings = json!({"user": "carol", "passwordFile": null, "passwordCredential": "mail"});
     place.config(json!([stack.name]), email(&server, settings));
-    // Without the directory.
+    // CREDENTIALS_DIRECTORY is not set.
     assert_only_the_mail_failed(&place, &stack, "CREDENTIALS_DIRECTORY");
     let with_credentials = |args: &[&str]| {
         let mut command = place.program(args);
@@ -209,7 +209,7 @@ fn a_password_that_exim_refuses_costs_no_archive_and_is_not_shown() {
         assert_contains(&(ended.stdout.clone() + &ended.stderr), "carol");
         assert_secret_is_kept(&place, &ended);
     }
-    // The control: the right one.
+    // The control: the right password.
     let settings = json!({"passwordFile": null, "passwordCredential": "mail"});
     place.config(json!([stack.name]), email(&server, settings));
     fs::write(credentials.join("mail"), &server.password).unwrap();
@@ -219,7 +219,7 @@ fn a_password_that_exim_refuses_costs_no_archive_and_is_not_shown() {
 
 #[test]
 #[ignore = "needs exim4 and a Docker Engine; run scripts/test"]
-fn settings_are_tried_with_exim_and_without_a_run() {
+fn mail_settings_are_checked_without_a_run() {
     let server = SmtpServer::start();
     let place = Place::new();
     let stack = place.stack("web");
@@ -245,7 +245,7 @@ fn settings_are_tried_with_exim_and_without_a_run() {
     );
     assert_contains(&ended.stdout, "ok      docker: ");
     assert_contains(&test().expect_status(1).stderr, "xpired");
-    // Nobody asked for mail.
+    // Mail is not configured.
     place.config(json!([stack.name]), json!({}));
     assert_contains(&test().expect_status(1).stderr, "no `email` is configured");
     assert!(!check().expect_status(0).stdout.contains("email"));
@@ -253,7 +253,7 @@ fn settings_are_tried_with_exim_and_without_a_run() {
 
 #[test]
 #[ignore = "needs exim4 and a Docker Engine; run scripts/test"]
-fn what_came_of_all_drills_is_mailed_through_exim() {
+fn the_results_of_all_drills_are_mailed() {
     let server = SmtpServer::start();
     let place = Place::new();
     let web = place.stack("web");
@@ -267,7 +267,7 @@ fn what_came_of_all_drills_is_mailed_through_exim() {
     };
     drill("true").expect_status(0);
     drill("false").expect_status(2);
-    // The first is not mailed, since all was well.
+    // The first drill is not mailed, because it succeeded.
     let (subject, body) = only_mail(&server);
     let expected = format!(
         "[TAG] DRILL FAILURE: {} not healthy; 0 of 1 stack came up healthy",
