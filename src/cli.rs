@@ -19,8 +19,9 @@ pub struct Cli {
 const EXIT_STATUS: &str = "\
 Exit status:
   0  all good
-  1  could not run at all: usage, configuration, or another command is under way (run
-     and drill wait for every command except a second one of their kind)
+  1  nothing was done (usage, configuration, or another command is under way: run and
+     drill wait for every command except a second one of their kind, others do not
+     wait), or all of it was undone (restore)
   2  less was done than was asked for (the report says what); every stack is up
   3  a stack that was running is still down";
 
@@ -36,8 +37,8 @@ pub struct Global {
         env = "DOCKER_STACK_BACKUP_CONFIG"
     )]
     pub config: Option<PathBuf>,
-    /// Directory of a stack; may be given several times. No configuration file is read then, and
-    /// --backup-dir is needed
+    /// Directory of a stack; may be given several times. Needs --backup-dir. The default
+    /// configuration file is not read then; one that is given is an error
     #[arg(long = "stack", global = true, value_name = "DIR")]
     pub stack_dirs: Vec<PathBuf>,
     /// Directory of the archives; overrides `backupDir` of the configuration
@@ -92,8 +93,8 @@ pub enum Command {
     },
     /// Read archives back and report damage
     ///
-    /// An archive in the store that is damaged is marked: it no longer counts for retention, and is
-    /// not restored unless its time is given. An archive in the store that has no .sums file gets
+    /// An archive in the store that is damaged is marked: only `keepDays` still keeps it, and it
+    /// is not restored unless its time is given. An archive in the store that has no .sums file gets
     /// one if no damage is found.
     Verify {
         /// Names of stacks, or archive files [default: all archives in the store]
@@ -126,7 +127,7 @@ pub enum Command {
     },
     /// Put a stack back as it is in an archive, or unpack an archive
     Restore(RestoreArgs),
-    /// Start the stacks that an interrupted run left stopped
+    /// Put right what a killed command left: start stacks, undo a restore, remove a drill
     Recover {
         /// Do not start this stack, but forget that it was stopped
         #[arg(long, value_name = "STACK")]
@@ -158,8 +159,8 @@ pub struct RestoreArgs {
     /// Unpack into this directory, which must be missing or empty, and change nothing else
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,
-    /// With --to or --diff: only this path in the archive, this volume, or the volumes and binds of
-    /// this service
+    /// With --to or --diff: only these paths in the archive, these volumes, or the volumes and binds
+    /// of these services
     #[arg(long, value_name = "PATH", requires = "part", num_args = 1..)]
     pub only: Vec<String>,
     /// Show what would be done; change nothing

@@ -2,8 +2,8 @@
 
 use jiff::ZonedDateTime;
 
-use super::subject::{MAX_NAMES, subject_line};
 use super::page::Page;
+use super::subject::{MAX_NAMES, subject_line};
 use crate::outcome::DrillOutcome;
 use crate::sys::format::{ascii, count, human_duration, list_names};
 

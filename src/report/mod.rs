@@ -3,12 +3,12 @@
 
 mod details;
 mod drills;
-mod subject;
 mod page;
 mod run;
+mod subject;
 #[cfg(test)]
 mod tests;
 
 pub use drills::{drills_subject, drills_text};
-pub use subject::run_subject;
 pub use run::run_text;
+pub use subject::run_subject;

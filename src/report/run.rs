@@ -3,8 +3,8 @@
 use jiff::ZonedDateTime;
 
 use super::details::{self, sum};
-use super::subject::headline;
 use super::page::{Page, WIDTH};
+use super::subject::headline;
 use crate::outcome::{ArchiveOutcome, Failure, RunOutcome, StackOutcome, StackStatus};
 use crate::sys::format::{ascii, human_bytes, human_duration};
 

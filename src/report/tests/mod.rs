@@ -9,9 +9,9 @@ use crate::outcome::{
 };
 
 mod any;
-mod subject;
 mod interrupted;
 mod stacks;
+mod subject;
 mod warnings;
 
 const GIB: u64 = 1 << 30;
