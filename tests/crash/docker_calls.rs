@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::common::kill_points::{kill_points, sampled};
 use crate::common::scene::{Scene, at_call};
 use crate::common::{Background, docker, in_parallel, output, wait_until};
 use serde_json::{Value, json};
@@ -46,7 +47,7 @@ fn kill_at_every_call(method: &str, uses_socket: bool, action: &str) {
     let mut scene = Scene::new(method, 0);
     scene.uses_socket = uses_socket;
     let mut seen = Seen::default();
-    for n in 1.. {
+    for n in kill_points() {
         let (ended, spy) = scene.attempt(&["run"], &at_call(n, action));
         if let Some(ended) = ended {
             ended.expect_status(0);
@@ -69,9 +70,9 @@ fn kill_at_every_call(method: &str, uses_socket: bool, action: &str) {
     }
     eprintln!("{method}: {seen:?}");
     // The controls: there was something to recover from.
-    assert!(seen.points > 10, "{seen:?}");
-    assert!(seen.down >= 3, "{seen:?}");
-    assert!(seen.partials >= 2, "{seen:?}");
+    assert!(seen.points > sampled(10), "{seen:?}");
+    assert!(seen.down >= sampled(5), "{seen:?}");
+    assert!(seen.partials >= sampled(2), "{seen:?}");
     assert!(seen.journals >= seen.down, "{seen:?}");
 }
 
@@ -215,7 +216,7 @@ fn a_recovery_killed_at_any_docker_call_is_recovered() {
         let command = if method == "stop" { "stop " } else { " down" };
         // The last stop is issued, and the journal does not say that it is done.
         let stop = *scene.calls_of(command).last().unwrap();
-        for n in 1.. {
+        for n in kill_points() {
             let point = format!("{method}, recovery killed at call {n}");
             let (ended, _) = scene.attempt(&["run"], &at_call(stop, CLIENT_GOES_ON));
             assert!(ended.is_none(), "{point}");

@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::common::kill_points::{kill_points, sampled};
 use crate::common::scene::Scene;
 use crate::common::{Background, killed_before, output, slowed, strace, wait_until};
 use serde_json::json;
@@ -129,7 +130,7 @@ fn a_run_killed_before_any_sync_rename_or_removal_is_recovered() {
     let scene = Scene::new("stop", 0);
     let mut points = 0;
     for syscall in ["fsync", "rename", "renameat2", "unlink", "unlinkat"] {
-        for n in 1.. {
+        for n in kill_points() {
             let point = format!("killed before {syscall} {n}");
             let run = scene.place.program(&["run"]);
             let mut command = killed_before(&run, syscall, n);
@@ -145,7 +146,7 @@ fn a_run_killed_before_any_sync_rename_or_removal_is_recovered() {
         }
     }
     eprintln!("{points} points");
-    assert!(points > 15, "{points}");
+    assert!(points > sampled(15), "{points}");
     let archives = scene.place.stored(&scene.stack.name).len();
     assert!(
         archives >= 5,

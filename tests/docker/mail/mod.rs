@@ -83,7 +83,10 @@ fn assert_only_the_mail_failed(place: &Place, stack: &Stack, reason: &str) -> En
     assert!(stack.outcome(&json)["archive"]["path"].is_string());
     assert_eq!(stack.states(), ["web:running"]);
     let error = json["errors"][0].as_str().unwrap();
-    assert_contains(error, "cannot mail the report: cannot send mail through localhost:");
+    assert_contains(
+        error,
+        "cannot mail the report: cannot send mail through localhost:",
+    );
     assert_contains(error, reason);
     assert_contains(&fs::read_to_string(place.path("log")).unwrap(), reason);
     let report = output(&mut place.program(&["report"]))

@@ -1,0 +1,44 @@
+//! The calls before which a test kills the program.
+//!
+//! A test that kills at every call of a long run takes minutes. So only a sample
+//! of the calls is tried, every third, unless `KILL_POINTS=all`. The first call of
+//! a sample depends on `KILL_SEED`, so that over time every call has its turn.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+const STRIDE: usize = 3;
+
+fn is_complete() -> bool {
+    std::env::var_os("KILL_POINTS").is_some_and(|value| value == "all")
+}
+
+fn seed() -> usize {
+    match std::env::var("KILL_SEED") {
+        Ok(seed) => seed.parse().expect("KILL_SEED is a number"),
+        Err(_) => SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |time| time.subsec_nanos() as usize),
+    }
+}
+
+/// Returns the numbers of the calls to kill at, from 1, without an end. Each
+/// sample of one test begins at another call.
+pub fn kill_points() -> impl Iterator<Item = usize> {
+    static SAMPLES: AtomicUsize = AtomicUsize::new(0);
+    if is_complete() {
+        return (1..).step_by(1);
+    }
+    let first = 1 + (seed() + SAMPLES.fetch_add(1, Ordering::Relaxed)) % STRIDE;
+    eprintln!("killing at every third call, from call {first} on (KILL_POINTS=all: at all)");
+    (first..).step_by(STRIDE)
+}
+
+/// Returns how many points at least are sampled, if all calls together have
+/// `count` points.
+pub fn sampled(count: usize) -> usize {
+    match is_complete() {
+        true => count,
+        false => count / (STRIDE + 2),
+    }
+}
