@@ -115,7 +115,7 @@ fn odd_directories_are_archived_or_refused_with_a_reason() {
     let odd = place.path("stacks/my stäck");
     succeed("cp", [Path::new("-a"), &stack.dir, &odd]);
     let ended = run("my stäck").expect_status(1);
-    assert_contains(&ended.stderr, "give a `name` beside the `path`");
+    assert_contains(&ended.stderr, "may have another `name`");
     let odd = Stack {
         name: format!("{}-odd", stack.name),
         project: format!("{}-odd", stack.name),
