@@ -52,16 +52,3 @@ run_nix() {
   NIX_STATE_DIR=$DSB_CACHE/nix-state NIX_LOG_DIR=$DSB_CACHE/nix-state/log \
     NIX_STORE_DIR=/nix/store NIX_CONF_DIR=/nonexistent "${argv[@]}" "${@:2}"
 }
-
-# ---- QEMU -------------------------------------------------------------------
-
-# Sets QEMU and QEMU_IMG to the commands, as words.
-ensure_qemu() {
-  ensure_unpacked qemu qemu-system-x86 qemu-utils libc6
-  local argv
-  mapfile -t argv < <(unpacked_argv qemu qemu-system-x86_64)
-  QEMU="${argv[*]} -L $DSB_CACHE/qemu/usr/share/qemu -L $DSB_CACHE/qemu/usr/share/seabios"
-  mapfile -t argv < <(unpacked_argv qemu qemu-img)
-  QEMU_IMG=${argv[*]}
-  export QEMU QEMU_IMG
-}

@@ -1,13 +1,13 @@
 //! The calls before which a test kills the program.
 //!
 //! A test that kills at every call of a long run takes minutes. So only a sample
-//! of the calls is tried, every third, unless `KILL_POINTS=all`. The first call of
+//! of the calls is tried, every sixth, unless `KILL_POINTS=all`. The first call of
 //! a sample depends on `KILL_SEED`, so that over time every call has its turn.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-const STRIDE: usize = 3;
+const STRIDE: usize = 6;
 
 fn is_complete() -> bool {
     std::env::var_os("KILL_POINTS").is_some_and(|value| value == "all")
@@ -22,16 +22,30 @@ fn seed() -> usize {
     }
 }
 
-/// Returns the numbers of the calls to kill at, from 1, without an end. Each
-/// sample of one test begins at another call.
-pub fn kill_points() -> impl Iterator<Item = usize> {
+/// Returns the place of the first point of a sample, from 0. Each sample of one test
+/// begins at another place.
+fn first() -> usize {
     static SAMPLES: AtomicUsize = AtomicUsize::new(0);
+    (seed() + SAMPLES.fetch_add(1, Ordering::Relaxed)) % STRIDE
+}
+
+/// Returns the numbers of the calls to kill at, from 1, without an end.
+pub fn kill_points() -> impl Iterator<Item = usize> {
     if is_complete() {
         return (1..).step_by(1);
     }
-    let first = 1 + (seed() + SAMPLES.fetch_add(1, Ordering::Relaxed)) % STRIDE;
-    eprintln!("killing at every third call, from call {first} on (KILL_POINTS=all: at all)");
+    let first = 1 + first();
+    eprintln!("killing at every sixth call, from call {first} on (KILL_POINTS=all: at all)");
     (first..).step_by(STRIDE)
+}
+
+/// Returns a sample of the numbers of calls to kill at, or of states to look at. The
+/// first is always among them.
+pub fn sample_of<T>(all: impl IntoIterator<Item = T>) -> impl Iterator<Item = T> {
+    let (is_complete, first) = (is_complete(), first());
+    let is_chosen = move |place: usize| is_complete || place == 0 || place % STRIDE == first;
+    let all = all.into_iter().enumerate();
+    all.filter_map(move |(place, one)| is_chosen(place).then_some(one))
 }
 
 /// Returns how many points at least are sampled, if all calls together have

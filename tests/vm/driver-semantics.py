@@ -48,7 +48,9 @@ with subtest("a unit is waited for until it is active, and no longer than it can
 
 with subtest("what was flushed survives a power cut, and what runs does not"):
     machine.succeed("echo here >/root/flushed", "sync", "echo here >/run/lost")
+    machine.succeed("echo here >/root/not-flushed")
     machine.crash()
     machine.start()
-    machine.succeed("test -e /root/flushed")
+    machine.succeed("test -s /root/flushed")
     machine.fail("test -e /run/lost")
+    machine.fail("test -s /root/not-flushed")

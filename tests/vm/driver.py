@@ -1,6 +1,6 @@
 """Runs a scenario on a Debian machine, with the methods of the NixOS test driver.
 
-    driver.py --machine DIR --payload TAR [SCENARIO.py]
+    driver.py --disk IMAGE --payload DIR SCENARIO.py
 
 The scenario sees what it would see under NixOS: `machine`, `start_all`,
 `subtest`, `retry` and so on. What the methods mean is described in the NixOS
@@ -10,12 +10,8 @@ manual, "Writing Tests"; where it matters, the comments here say so again.
 from __future__ import annotations
 
 import argparse
-import base64
-import os
-import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,10 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import qemu
+from container import Container
 
-SHELL_READY = b"driver shell ready"
 DEFAULT_TIMEOUT_SECONDS = 900
+BOOT_SECONDS = 120
 
 
 class RequestFailed(Exception):
@@ -75,125 +71,49 @@ def retry(fn: Callable[[bool], bool], timeout_seconds: int = DEFAULT_TIMEOUT_SEC
 
 
 class Machine:
-    """A virtual machine.
+    """A Debian machine in a container, with a disk of its own."""
 
-    Its disk is an overlay of the prepared machine's. The first start goes on from
-    where that was frozen, its stacks running; a later start boots from the disk.
-    """
-
-    def __init__(self, prepared: Path, payload: Path, work: Path) -> None:
+    def __init__(self, container: Container, payload: Path) -> None:
         self.name = "machine"
-        self.prepared = prepared
-        self.payload = payload
-        self.work = work
-        self.console = work / "console"
-        self.disk = work / "disk.qcow2"
-        self.process: subprocess.Popen[bytes] | None = None
-        self.shell: socket.socket | None = None
-        self.received = b""
+        self.container = container
+        self.payload: Path | None = payload
 
     # ---- its life
 
     def start(self, allow_reboot: bool = False) -> None:
         del allow_reboot
-        if self.process is not None:
+        if self.container.is_running():
             return
-        resumes = not self.disk.exists()
-        if resumes:
-            self._make_disk()
-        with log.nested("resuming the machine" if resumes else "booting the machine"):
-            self._launch(resumes)
-            self._connect(resumes)
-            if resumes:
-                self._catch_up()
-
-    def _make_disk(self) -> None:
-        subprocess.run(
-            [*qemu.QEMU_IMG, "create", "-q", "-f", "qcow2", "-F", "qcow2"]
-            + ["-b", self.prepared / "disk.qcow2", self.disk],
-            check=True,
-        )
-
-    def _launch(self, resumes: bool) -> None:
-        command = qemu.command(self.prepared, self.disk, self.payload, self.work)
-        if resumes:
-            command += ["-incoming", f"file:{self.prepared / 'state'}"]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
-        if resumes:
-            qemu.resume(self.work, self.process)
-
-    def _connect(self, resumes: bool) -> None:
-        assert self.process is not None
-        self.shell = qemu.connect(self.work / "shell", self.process)
-        self.shell.settimeout(qemu.BOOT_SECONDS)
-        self.received = b""
-        if resumes:
-            # It said so before it was frozen.
-            self.shell.sendall(b"\necho " + SHELL_READY + b"\n")
-        self._read_until(SHELL_READY)
-        self._read_line()
-
-    def _catch_up(self) -> None:
-        """What the machine would have been built with, and today's time."""
-        self.succeed(
-            f"date -s @{int(time.time())}",
-            # Nothing of the disk that was there when it was frozen.
-            "blockdev --flushbufs /dev/vdb",
-            "tar -xf /dev/vdb -C /",
-            "touch /var/lib/driver-payload",
-            "systemctl daemon-reload",
-            # As a boot would have: what the timers and the boot want.
-            "systemd-tmpfiles --create",
-            "systemctl start timers.target multi-user.target",
-        )
+        with log.nested("booting the machine"):
+            root = self.container.insert_disk()
+            if self.payload is not None:
+                # What the machine would have been built with.
+                subprocess.run(["cp", "-a", f"{self.payload}/.", root], check=True)
+                self.payload = None
+            self.container.boot()
+            # What has failed is for the scenario to see.
+            self.wait_until_succeeds(
+                "systemctl is-system-running | grep -qE '^(running|degraded)$'", BOOT_SECONDS
+            )
 
     def shutdown(self) -> None:
         """An orderly end."""
-        if self.process is None:
-            return
-        assert self.shell is not None
-        self.shell.sendall(b"poweroff\n")
-        self.process.wait(qemu.BOOT_SECONDS)
-        self._gone()
+        if self.container.is_running():
+            self.execute("systemctl poweroff")
+            self.container.wait_for_end()
 
     def crash(self) -> None:
-        """A power cut: what the guest has written to its disk is there, what it
-        held in memory is lost.
+        """A power cut: what was written to the disk is there, what was held in
+        memory is lost.
         """
         log("power cut")
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-        self._gone()
+        self.container.cut_power()
 
     def reboot(self) -> None:
         self.shutdown()
         self.start()
 
-    def _gone(self) -> None:
-        if self.shell is not None:
-            self.shell.close()
-        self.process = self.shell = None
-
     # ---- commands
-
-    def _receive(self) -> None:
-        assert self.shell is not None
-        chunk = self.shell.recv(65536)
-        if not chunk:
-            raise RequestFailed("the machine's shell has ended")
-        self.received += chunk
-
-    def _read_until(self, mark: bytes) -> None:
-        while mark not in self.received:
-            self._receive()
-        self.received = self.received.partition(mark)[2]
-
-    def _read_line(self) -> bytes:
-        while b"\n" not in self.received:
-            self._receive()
-        line, _, self.received = self.received.partition(b"\n")
-        return line.strip()
 
     def execute(
         self,
@@ -205,20 +125,12 @@ class Machine:
         """Status and stdout. The command runs with `set -euo pipefail`. What it
         leaves in the background must not hold its stdout.
         """
-        # There, the next command would read what this one prints.
+        # Under NixOS, the next command would read what this one prints.
         assert check_output, "not the same under NixOS"
         self.start()
-        assert self.shell is not None
-        limit = f"timeout {timeout} " if timeout is not None else ""
-        script = shlex.quote(f"set -euo pipefail; {command}")
-        self.shell.settimeout(None if timeout is None else timeout + qemu.BOOT_SECONDS)
-        self.shell.sendall(
-            f"{limit}bash -c {script} </dev/null | (base64 -w 0; echo); "
-            "echo ${PIPESTATUS[0]}\n".encode()
-        )
-        output = base64.b64decode(self._read_line()).decode(errors="replace")
-        status = int(self._read_line())
-        return (status if check_return else -1, output)
+        limit = [] if timeout is None else ["timeout", str(timeout)]
+        done = self.container.run([*limit, "bash", "-c", f"set -euo pipefail; {command}"])
+        return (done.returncode if check_return else -1, done.stdout)
 
     def succeed(self, *commands: str, timeout: int | None = None) -> str:
         output = ""
@@ -328,42 +240,6 @@ class Machine:
     ) -> None:
         self.wait_until_fails(f"true </dev/tcp/{addr}/{port}", timeout)
 
-    def wait_for_console_text(self, regex: str, timeout: int | None = None) -> None:
-        def matches(is_last: bool) -> bool:
-            return re.search(regex, self.console.read_text(errors="replace")) is not None
-
-        with log.nested(f"waiting for console text: {regex}"):
-            retry(matches, timeout or DEFAULT_TIMEOUT_SECONDS)
-
-    def copy_from_host(self, source: str, target: str) -> None:
-        """A file or a directory."""
-        tar = subprocess.run(
-            ["tar", "-C", str(Path(source).parent), "-cf", "-", Path(source).name],
-            check=True,
-            stdout=subprocess.PIPE,
-        ).stdout
-        into = shlex.quote(target)
-        self.succeed(
-            'rm -rf /tmp/from-host; mkdir /tmp/from-host; mkdir -p "$(dirname ' + into + ')"',
-        )
-        encoded = base64.b64encode(tar).decode()
-        # A line of a shell on a console may not be of any length.
-        for i in range(0, len(encoded), 32768):
-            self.succeed(f"printf %s {encoded[i : i + 32768]} >>/tmp/from-host/tar")
-        name = shlex.quote(Path(source).name)
-        self.succeed(
-            "base64 -d /tmp/from-host/tar | tar -C /tmp/from-host -xf -",
-            f"cp -r /tmp/from-host/{name} {into}",
-        )
-
-    def copy_from_machine(self, source: str, target_dir: str = "") -> None:
-        into = Path(os.environ.get("out", ".")) / target_dir
-        into.mkdir(parents=True, exist_ok=True)
-        name = shlex.quote(Path(source).name)
-        parent = shlex.quote(str(Path(source).parent))
-        encoded = self.succeed(f"tar -C {parent} -cf - {name} | base64 -w 0")
-        subprocess.run(["tar", "-C", into, "-xf", "-"], check=True, input=base64.b64decode(encoded))
-
     def sleep(self, secs: int) -> None:
         """Of the machine's time."""
         self.succeed(f"sleep {secs}")
@@ -375,19 +251,6 @@ class Machine:
     def nested(self, msg: str) -> Iterator[None]:
         with log.nested(msg):
             yield
-
-
-def prepare(machine: Machine) -> None:
-    """Boots, brings the machine to where scenarios begin, and freezes it: its
-    memory goes into a file beside its disk.
-    """
-    machine.disk = machine.prepared / "disk.qcow2"
-    machine.start()
-    machine.succeed("/etc/dsb-test/prepare", "sync")
-    with log.nested("freezing the machine"):
-        assert machine.process is not None
-        qemu.freeze(machine.work, machine.process, machine.prepared / "state")
-    machine.process = None
 
 
 @contextmanager
@@ -411,41 +274,30 @@ def run_scenario(script: Path, machine: Machine) -> None:
 def tell_why(machine: Machine) -> None:
     """What a reader of a failure asks for next."""
     units = "-u 'docker-stack-backup*' -u 'opensmtpd*' -u 'borgbackup*'"
-    try:
-        if machine.process is not None:
-            log("the last of the journal, and Docker:")
-            log(machine.execute(f"journalctl --no-pager -b -n 200 {units}; docker ps -a", timeout=60)[1])
-    except (RequestFailed, qemu.QemuError, OSError, ValueError) as error:
-        log(f"the machine does not answer: {error}")
-    if machine.console.exists():
-        log("the last of the console, and what the commands wrote to stderr:")
-        log("\n".join(machine.console.read_text(errors="replace").splitlines()[-40:]))
+    if machine.container.is_running():
+        log("the last of the journal, and Docker:")
+        log(machine.execute(f"journalctl --no-pager -b -n 200 {units}; docker ps -a", timeout=60)[1])
+    log("the last of the console, and what the commands wrote to stderr:")
+    log("\n".join(machine.container.console().splitlines()[-40:]))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--machine", type=Path, required=True, help="directory of the prepared one")
-    parser.add_argument("--payload", type=Path, required=True, help="tar for the scenario")
-    parser.add_argument("scenario", type=Path, nargs="?", help="none: prepares the machine")
+    parser.add_argument("--disk", type=Path, required=True, help="image of which a copy is used")
+    parser.add_argument("--payload", type=Path, required=True, help="files of the scenario")
+    parser.add_argument("scenario", type=Path)
     args = parser.parse_args()
-    # So that QEMU ends, too.
+    # So that the container ends, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with tempfile.TemporaryDirectory(prefix="dsb-vm-") as work:
-        machine = Machine(args.machine, args.payload, Path(work))
+    with tempfile.TemporaryDirectory(prefix="dsb-vm-") as work, Container(args.disk, Path(work)) as it:
+        machine = Machine(it, args.payload)
         try:
-            if args.scenario is None:
-                prepare(machine)
-            else:
-                run_scenario(args.scenario, machine)
+            run_scenario(args.scenario, machine)
             return 0
         except Exception:
             log(traceback.format_exc())
             tell_why(machine)
             return 1
-        finally:
-            if machine.process is not None:
-                machine.process.kill()
-                machine.process.wait()
 
 
 if __name__ == "__main__":

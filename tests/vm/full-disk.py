@@ -22,7 +22,13 @@ with subtest("what cannot fit is refused before anything is stopped"):
     assert "web not backed up" in mail, mail
 
 with subtest("a disk that fills while the stack is down does not keep it down"):
-    machine.succeed("dd if=/dev/zero of=/srv/stacks/web/big bs=1M count=60 status=none")
+    machine.succeed(
+        "dd if=/dev/zero of=/srv/stacks/web/big bs=1M count=60 status=none",
+        # It stops after `web`, and slowly, so that there is time to fill the disk.
+        "echo 'services: {cache: {command: [sh, -c, \"trap \\\"sleep 2; exit\\\" TERM; sleep infinity & wait\"]}}'"
+        " >/srv/stacks/web/compose.override.yaml",
+        "docker compose --project-directory /srv/stacks/web up --detach --wait",
+    )
     before = machine.succeed(started)
     machine.succeed(
         "(docker wait web-web-1; dd if=/dev/zero of=/srv/small/filler bs=1M) >/dev/null 2>&1 &"

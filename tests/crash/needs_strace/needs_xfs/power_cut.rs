@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::disk::Disk;
+use crate::common::kill_points::{sample_of, sampled};
 use crate::common::ledger::{Ledger, Shape};
 use crate::common::{Background, PROGRAM, Place, Stack, output, strace, succeed};
 use serde_json::json;
@@ -103,7 +104,7 @@ fn cut_power_at_every_moment_of_a_run(kind: &str, options: &[&str], shape: Shape
     for _ in 0..2 {
         let mut command = strace(&ledger.place.program(&["run"]), &SLOWLY);
         let copies = copies(&outer, &disk, Background::spawn(&mut command));
-        for copy in copies {
+        for copy in sample_of(copies) {
             let wrong = look(&ledger, &disk, copy, &mut seen);
             assert_eq!(wrong, [""; 0], "{seen:?}");
         }
@@ -111,8 +112,8 @@ fn cut_power_at_every_moment_of_a_run(kind: &str, options: &[&str], shape: Shape
     }
     eprintln!("{kind}: {seen:?}");
     // The controls: copies were taken during a run and after it.
-    assert!(seen.copies > 30, "{seen:?}");
-    assert!(seen.partials > 5, "{seen:?}");
+    assert!(seen.copies > sampled(30), "{seen:?}");
+    assert!(seen.partials > sampled(5), "{seen:?}");
     assert!(seen.archives > seen.copies + 2, "{seen:?}");
 }
 
@@ -176,13 +177,18 @@ fn without_its_sync_a_power_cut_leaves_a_bad_archive() {
     let number = syncs.position(|line| line.contains(".partial>"));
     let inject = format!("inject=fsync:retval=0:when={}", number.unwrap() + 1);
     let options = ["-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", &inject];
-    let mut command = strace(&ledger.place.program(&["run"]), &options);
-    output(&mut command).expect_status(0);
-    let copy = outer.path.join("copy");
-    copy_disk(&disk, &copy);
-    let wrong = look(&ledger, &disk, copy, &mut Seen::default());
     let older = ledger.older.0.file_name().unwrap().to_str().unwrap();
-    assert!(wrong.len() == 1 && !wrong[0].contains(older), "{wrong:?}");
+    // The kernel may have written everything back by itself, so not every run shows it.
+    let is_bad = (0..5).any(|_| {
+        let mut command = strace(&ledger.place.program(&["run"]), &options);
+        output(&mut command).expect_status(0);
+        let copy = outer.path.join("copy");
+        copy_disk(&disk, &copy);
+        let wrong = look(&ledger, &disk, copy, &mut Seen::default());
+        assert!(!wrong.iter().any(|name| name.contains(older)), "{wrong:?}");
+        !wrong.is_empty()
+    });
+    assert!(is_bad);
 }
 
 /// A stack on a disk, and an archive of its earlier content.
@@ -340,7 +346,7 @@ fn cut_power_at_every_moment_of_a_restore(kind: &str, options: &[&str]) {
     let mut command = strace(&restored.restore(), &RESTORED_SLOWLY);
     let copies = copies(&outer, &disk, Background::spawn(&mut command));
     let (mut old, mut new, mut undone) = (0, 0, 0);
-    for copy in &copies {
+    for copy in sample_of(&copies) {
         let is_old = restored.is_old(&disk, copy);
         match restored.recover(&disk, copy) {
             Left::Old => {
@@ -356,7 +362,8 @@ fn cut_power_at_every_moment_of_a_restore(kind: &str, options: &[&str]) {
     eprintln!("{seen}");
     assert_eq!(files(&restored.trees), restored.new);
     // The controls: copies were taken before, between and after the exchanges.
-    assert!(old > undone + 2 && undone > 0 && new > 2, "{seen}");
+    assert!(old > undone + sampled(2) && new > sampled(2), "{seen}");
+    assert!(undone >= sampled(1), "{seen}");
 }
 
 #[test]
