@@ -47,7 +47,7 @@ with subtest("its timer starts it"):
     assert timer["NextElapseUSecRealtime"].startswith("Sun ") and " 05:" in timer["NextElapseUSecRealtime"], timer
     machine.succeed(
         f"rm -f {state}/drills.json",
-        "date +%s >/tmp/began",
+        "date +%s.%N >/tmp/began",
         "/etc/dsb-test/let-timer-elapse docker-stack-backup-drill",
     )
     result = machine.get_unit_property(unit, "Result")

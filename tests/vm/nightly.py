@@ -9,7 +9,7 @@ with subtest("the timer starts the run, and would do so at 03:00"):
     assert timer["ActiveState"] == "active", timer
     # With its random delay of half an hour.
     assert " 03:" in timer["NextElapseUSecRealtime"], timer
-    machine.succeed("date +%s >/tmp/began", "/etc/dsb-test/let-timer-elapse docker-stack-backup")
+    machine.succeed("date +%s.%N >/tmp/began", "/etc/dsb-test/let-timer-elapse docker-stack-backup")
     result = machine.get_unit_property("docker-stack-backup.service", "Result")
     assert result == "success", result
 
