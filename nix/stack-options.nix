@@ -133,6 +133,31 @@ rec {
       example = 600;
     };
 
+    downLimit = optional types.ints.positive {
+      description = ''
+        Seconds without any progress after which the copy of a stack that is down is
+        given up and the stack is started, for example because a network mount does
+        not answer. `null` means 120.
+      '';
+      example = 300;
+    };
+
+    captureLimit = optional types.ints.positive {
+      description = ''
+        Seconds after which a stack that is down is started in any case, even if its
+        copy makes progress. `null` means no limit.
+      '';
+      example = 1800;
+    };
+
+    stallLimit = optional types.ints.positive {
+      description = ''
+        Seconds without any progress after which the backup of a stack that is up is
+        given up, and the next stack has its turn. `null` means 900.
+      '';
+      example = 3600;
+    };
+
     verify =
       optional
         (types.enum [

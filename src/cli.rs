@@ -71,6 +71,10 @@ pub enum Command {
         /// file nothing is removed unless this option is given
         #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
         keep_days: Option<u32>,
+        /// Do all in this process, for a debugger or a tracer; nothing then starts a stack
+        /// whose data does not answer
+        #[arg(long, hide = true)]
+        unwatched: bool,
     },
     /// Check the configuration; needs no Docker and changes nothing
     Check {
@@ -143,6 +147,9 @@ pub enum Command {
     Completions { shell: clap_complete::Shell },
     /// Write the man pages into a directory
     ManPages { dir: PathBuf },
+    /// Do a part of a run that another process watches
+    #[command(hide = true)]
+    Worker,
 }
 
 #[derive(Debug, Args)]

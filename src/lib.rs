@@ -19,3 +19,4 @@ pub mod scan;
 pub mod stack;
 pub mod store;
 pub mod sys;
+pub mod worker;

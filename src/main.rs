@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use docker_stack_backup::cli::Cli;
+use docker_stack_backup::cli::{Cli, Command};
 use docker_stack_backup::outcome::ExitStatus;
-use docker_stack_backup::{commands, sys};
+use docker_stack_backup::{commands, sys, worker};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -23,7 +23,20 @@ fn main() -> ExitCode {
             return ExitCode::from(status as u8);
         }
     };
+    if matches!(cli.command, Command::Worker) {
+        return serve();
+    }
     let verbosity = i8::from(cli.global.verbose) - i8::from(cli.global.quiet);
     let log = sys::logging::init(verbosity);
     ExitCode::from(commands::execute(&cli, &log) as u8)
+}
+
+fn serve() -> ExitCode {
+    match worker::serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(ExitStatus::CouldNotRun as u8)
+        }
+    }
 }

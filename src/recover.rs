@@ -13,6 +13,7 @@ use crate::store::Store;
 use crate::sys::lock::{Lock, LockHeld, Operation};
 use crate::sys::logging::Log;
 use crate::sys::signals::Signals;
+use crate::worker::remove_leftovers;
 use crate::{drill, last_run, restore};
 
 /// Starts what an interrupted run left stopped, and reports that run. Returns
@@ -132,20 +133,6 @@ pub fn recover_stacks(
         });
     }
     Ok(recovered)
-}
-
-/// Removes the unfinished archives that killed runs left. An error is added to
-/// the outcome and not returned, because a directory that cannot be read does
-/// not concern the backups of other stacks.
-pub fn remove_leftovers(store: &Store, outcome: &mut RunOutcome) {
-    match store.remove_leftovers(None) {
-        Ok(removed) => {
-            for path in removed {
-                tracing::warn!(path = %path.display(), "removed a file that a killed run left");
-            }
-        }
-        Err(error) => last_run::add_error(outcome, &error),
-    }
 }
 
 /// Removes the journal entry of a stack that was started or removed by hand.

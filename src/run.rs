@@ -6,18 +6,17 @@ use anyhow::Result;
 use jiff::ZonedDateTime;
 
 use crate::config::plan::{Plan, StackPlan};
-use crate::cycle::{self, RunContext};
 use crate::last_run;
 use crate::outcome::{Failure, Phase, RecoveredStack, RunOutcome, StackOutcome, StackStatus};
-use crate::recover::{recover_stacks, remove_leftovers};
+use crate::recover::recover_stacks;
 use crate::stack::journal::Journal;
-use crate::store::prune::prune;
-use crate::store::{Store, drill_results, health};
+use crate::store::{drill_results, health};
 use crate::sys::lock::{Lock, Operation};
 use crate::sys::logging::Log;
 use crate::sys::priority;
 use crate::sys::progress;
 use crate::sys::signals::Signals;
+use crate::worker::{Watch, Watching};
 
 /// Backs up every stack of the plan.
 ///
@@ -25,7 +24,7 @@ use crate::sys::signals::Signals;
 /// When nothing could be attempted, because another run holds the lock. (All
 /// other commands that hold it are waited for.) All other errors are in the
 /// outcome.
-pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
+pub fn run(plan: &Plan, log: &Log, signals: &Signals, watching: Watching) -> Result<RunOutcome> {
     let _lock = Lock::wait(&plan.state_dir, Operation::Run, signals)?;
     let mut outcome = last_run::begin(plan);
     match last_run::read(&plan.state_dir) {
@@ -38,7 +37,13 @@ pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
     }
     last_run::save(plan, &mut outcome);
     tracing::info!(stacks = plan.stacks.len(), "backup started");
-    if let Err(error) = attempt(plan, signals, &mut outcome) {
+    let watch = Watch {
+        plan,
+        signals,
+        log,
+        watching,
+    };
+    if let Err(error) = attempt(&watch, &mut outcome) {
         last_run::add_error(&mut outcome, &error);
     }
     outcome.interrupted = signals.received().map(str::to_owned);
@@ -46,21 +51,14 @@ pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
     Ok(outcome)
 }
 
-fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<()> {
+fn attempt(watch: &Watch<'_>, outcome: &mut RunOutcome) -> Result<()> {
+    let plan = watch.plan;
     let journal = Journal::open(&plan.state_dir)?;
-    outcome.recovered = recover_stacks(&plan.state_dir, &journal, signals)?;
+    outcome.recovered = recover_stacks(&plan.state_dir, &journal, watch.signals)?;
     priority::lower();
-    let store = Store::create(&plan.backup_dir)?;
-    remove_leftovers(&store, outcome);
-    let host = outcome.host.clone();
-    let context = RunContext {
-        store: &store,
-        journal: &journal,
-        signals,
-        host: &host,
-    };
+    watch.open_store(outcome)?;
     for (i, stack) in plan.stacks.iter().enumerate() {
-        if signals.received().is_some() {
+        if watch.signals.received().is_some() {
             break;
         }
         let span = tracing::info_span!("stack", stack = stack.name);
@@ -68,44 +66,27 @@ fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<(
         progress::begin_stack(i + 1, plan.stacks.len(), &stack.name);
         outcome.stacks[i] = match still_down(&outcome.recovered, stack) {
             Some(failed) => failed,
-            None => cycle::back_up(&context, stack),
+            None => watch.back_up(i, &outcome.host),
         };
         last_run::save(plan, outcome);
     }
-    if let Some(policy) = &plan.retention {
-        let now = ZonedDateTime::now().datetime();
-        let good = outcome
-            .stacks
-            .iter()
-            .filter(|stack| stack.archive.is_some());
-        outcome.pruned = good
-            .filter(|stack| stack.status == StackStatus::Ok)
-            .map(|stack| prune(&store, policy, &stack.stack, now))
-            .collect();
-    }
-    add_health(plan, &store, outcome);
-    outcome.store = Some(store.usage()?);
-    Ok(())
+    let tidied = watch.tidy_store(outcome);
+    add_health(plan, outcome);
+    tidied
 }
 
-/// Adds the last drills and the damaged archives to the outcome. It must follow
-/// pruning, because an archive that was pruned needs no warning.
-fn add_health(plan: &Plan, store: &Store, outcome: &mut RunOutcome) {
+/// Adds the last drills, and what they and damaged archives warn of.
+fn add_health(plan: &Plan, outcome: &mut RunOutcome) {
     let now = ZonedDateTime::now();
     let mut drills = drill_results::last_drills(&plan.state_dir).unwrap_or_else(|error| {
         last_run::add_error(outcome, &error);
         BTreeMap::new()
     });
-    for i in 0..outcome.stacks.len() {
-        let name = outcome.stacks[i].stack.clone();
-        outcome.stacks[i].drilled = drills.remove(&name);
-        match health::damaged(store, &name) {
-            Ok(damaged) => outcome.stacks[i].damaged = damaged,
-            Err(error) => last_run::add_error(outcome, &error),
-        }
-        for warning in health::warnings(&outcome.stacks[i], &now) {
-            tracing::warn!(stack = name, "{warning}");
-            outcome.stacks[i].warnings.push(warning);
+    for stack in &mut outcome.stacks {
+        stack.drilled = drills.remove(&stack.stack);
+        for warning in health::warnings(stack, &now) {
+            tracing::warn!(stack = stack.stack, "{warning}");
+            stack.warnings.push(warning);
         }
     }
 }

@@ -25,6 +25,9 @@
       stopMethod = "down";
       stopTimeout = 60;
       startTimeout = 300;
+      downLimit = 300;
+      captureLimit = 1800;
+      stallLimit = 600;
       onBusy = "warn";
       verify = "structure";
       drillCheck = [
@@ -43,6 +46,9 @@
       stopMethod = "stop";
       stopTimeout = 30;
       startTimeout = 200;
+      downLimit = 60;
+      captureLimit = 3600;
+      stallLimit = 1200;
       onBusy = "fail";
       verify = "full";
     };

@@ -27,7 +27,11 @@ use crate::sys::logging::Log;
 pub fn execute(cli: &Cli, log: &Log) -> ExitStatus {
     let global = &cli.global;
     let result = match &cli.command {
-        Command::Run { stacks, keep_days } => run::run(global, stacks, *keep_days, log),
+        Command::Run {
+            stacks,
+            keep_days,
+            unwatched,
+        } => run::run(global, stacks, *keep_days, *unwatched, log),
         Command::Check { live } => check::check(global, *live),
         Command::Plan { stacks } => plan::plan(global, stacks),
         Command::List { what } => list::list(global, what),
@@ -39,6 +43,7 @@ pub fn execute(cli: &Cli, log: &Log) -> ExitStatus {
         Command::Report { mail_test } => report::report(global, *mail_test),
         Command::Completions { shell } => completions::completions(*shell),
         Command::ManPages { dir } => man_pages::man_pages(dir),
+        Command::Worker => unreachable!("main has served it"),
     };
     result.unwrap_or_else(|error| {
         // The errors of a configuration are one line each.

@@ -10,11 +10,13 @@ use crate::outcome::ExitStatus;
 use crate::sys::logging::Log;
 use crate::sys::progress;
 use crate::sys::signals::Signals;
+use crate::worker::Watching;
 
 pub fn run(
     global: &Global,
     stacks: &[String],
     keep_days: Option<u32>,
+    is_unwatched: bool,
     log: &Log,
 ) -> Result<ExitStatus> {
     let mut plan = load(global)?;
@@ -31,7 +33,11 @@ pub fn run(
     let signals = Signals::install()?;
     start_log_file(&plan, log);
     let progress_line = (!global.quiet && !global.json).then(progress::show);
-    let outcome = crate::run::run(&plan, log, &signals)?;
+    let watching = match is_unwatched {
+        true => Watching::Nothing,
+        false => Watching::Workers,
+    };
+    let outcome = crate::run::run(&plan, log, &signals, watching)?;
     drop(progress_line);
     Ok(show_outcome(global, &outcome).max(outcome.exit_status()))
 }

@@ -18,7 +18,10 @@ use serde::{Deserialize, Deserializer};
 
 pub use email::{Email, Encryption, MailWhen};
 pub use retention::Retention;
-pub use stack::{Capture, DEFAULT_START_TIMEOUT, OnBusy, Stack, StackOptions, StopMethod, Verify};
+pub use stack::{
+    Capture, DEFAULT_STALL_LIMIT, DEFAULT_START_TIMEOUT, OnBusy, Stack, StackOptions, StopMethod,
+    Verify,
+};
 
 pub const DEFAULT_BASE_DIR: &str = "/opt/stacks";
 pub const DEFAULT_BACKUP_DIR: &str = "/var/backups/docker";

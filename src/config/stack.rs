@@ -9,6 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 /// `startTimeout` of a stack that does not set it.
 pub const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(180);
+/// `downLimit` of a stack that does not set it.
+pub const DEFAULT_DOWN_LIMIT: Duration = Duration::from_secs(120);
+/// `stallLimit` of a stack that does not set it.
+pub const DEFAULT_STALL_LIMIT: Duration = Duration::from_secs(900);
 /// `share` of a stack that does not set it.
 pub const DEFAULT_SHARE: bool = true;
 /// `excludeCaches` of a stack that does not set it.
@@ -52,6 +56,13 @@ pub struct StackOptions {
     pub stop_timeout: Option<u32>,
     /// Seconds until everything that was started must run and be healthy.
     pub start_timeout: Option<u32>,
+    /// Seconds without any progress of the copy after which a stack that is down is
+    /// started.
+    pub down_limit: Option<u32>,
+    /// Seconds after which a stack that is down is started, progress or not.
+    pub capture_limit: Option<u32>,
+    /// Seconds without any progress after which a stack that is up is given up.
+    pub stall_limit: Option<u32>,
     pub on_busy: Option<OnBusy>,
     pub verify: Option<Verify>,
     /// A service, and a command that must succeed in it for a drill to succeed.

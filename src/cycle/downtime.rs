@@ -31,11 +31,11 @@ impl Cycle<'_> {
         let mut entry = self.journal_entry();
         recorder.phase(Phase::Stop, |_| {
             self.context.signals.check()?;
-            self.context.journal.write(&entry)
+            self.write_journal(&entry)
         })?;
         let _urgent = priority::raise();
         let began = Instant::now();
-        progress::set_down_since(Some(began));
+        progress::set_down(true);
         let captured = match recorder.phase(Phase::Stop, |_| self.stop(&mut entry)) {
             Some(()) => self.capture(recorder, prepared),
             None => Err(prepared.into()),
@@ -46,7 +46,7 @@ impl Cycle<'_> {
         recorder.outcome.downtime_ms = Some(downtime_ms);
         match started {
             Some(()) => {
-                progress::set_down_since(None);
+                progress::set_down(false);
                 tracing::info!(downtime_ms, "up again");
             }
             None => recorder.outcome.status = StackStatus::Down,
@@ -62,7 +62,13 @@ impl Cycle<'_> {
             entry.step = StopProgress::Stopped;
         }
         stopped?;
-        self.context.journal.write(entry)
+        self.write_journal(entry)
+    }
+
+    fn write_journal(&self, entry: &JournalEntry) -> Result<()> {
+        self.context.journal.write(entry)?;
+        self.context.observer.journalled(entry);
+        Ok(())
     }
 
     /// Removes the leftover at once if the disk is full: the start might fail.

@@ -58,7 +58,11 @@ impl Cycle<'_> {
     fn close_journal(&self) -> Result<Result<()>> {
         let limit = self.stack.start_timeout;
         driver::confirm(&self.survey, limit, self.context.signals)?;
-        Ok(self.context.journal.remove(&self.stack.name))
+        let removed = self.context.journal.remove(&self.stack.name);
+        if removed.is_ok() {
+            self.context.observer.journal_closed();
+        }
+        Ok(removed)
     }
 
     /// Gives the archive its manifest, verifies it, and gives it its name.

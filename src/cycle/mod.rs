@@ -14,14 +14,14 @@ mod state;
 
 use self::recorder::OutcomeRecorder;
 use self::state::Cycle;
-pub use self::state::RunContext;
+pub use self::state::{Observer, RunContext, Unobserved};
 use crate::config::plan::StackPlan;
 use crate::outcome::{Phase, StackOutcome};
 
 /// Takes one stack through its backup. Whatever happens between stop and start,
 /// the start is attempted.
 pub fn back_up(context: &RunContext<'_>, stack: &StackPlan) -> StackOutcome {
-    let mut recorder = OutcomeRecorder::new(stack);
+    let mut recorder = OutcomeRecorder::new(stack, context.observer);
     if let Some(mut cycle) =
         recorder.phase(Phase::Plan, |outcome| Cycle::plan(outcome, context, stack))
         && let Some(inventory) = recorder.phase(Phase::Measure, |_| cycle.measure())

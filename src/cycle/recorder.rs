@@ -5,18 +5,21 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 
+use super::state::Observer;
 use crate::config::plan::StackPlan;
 use crate::outcome::{Failure, Phase, PhaseTime, StackOutcome, StackStatus};
 use crate::sys::progress;
 
 /// Collects a stack's outcome, phase by phase.
-pub(super) struct OutcomeRecorder {
+pub(super) struct OutcomeRecorder<'a> {
     pub(super) outcome: StackOutcome,
+    observer: &'a dyn Observer,
 }
 
-impl OutcomeRecorder {
-    pub(super) fn new(stack: &StackPlan) -> OutcomeRecorder {
+impl<'a> OutcomeRecorder<'a> {
+    pub(super) fn new(stack: &StackPlan, observer: &'a dyn Observer) -> OutcomeRecorder<'a> {
         OutcomeRecorder {
+            observer,
             outcome: StackOutcome {
                 status: StackStatus::Ok,
                 ..StackOutcome::not_run(&stack.name)
@@ -34,6 +37,7 @@ impl OutcomeRecorder {
         let span = tracing::info_span!("phase", ?phase);
         let _entered = span.enter();
         progress::begin_phase(phase.name());
+        self.observer.phase(phase, &self.outcome);
         let began = Instant::now();
         let result = panic::catch_unwind(AssertUnwindSafe(|| act(&mut self.outcome)))
             .unwrap_or_else(|_| {

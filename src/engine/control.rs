@@ -2,6 +2,7 @@
 //! Engine's socket where there is one, else by the docker command. The other
 //! operations on containers always use the command.
 
+use crate::sys::progress;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,7 @@ pub fn retry_while_unreachable<T>(
                     error = format!("{error:#}"),
                     "the Docker Engine does not answer, waiting for it"
                 );
+                progress::step();
                 thread::sleep(RETRY_PAUSE);
             }
             result => return result,

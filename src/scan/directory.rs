@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, OFlags, RawDir, Statx, StatxFlags, makedev};
@@ -19,6 +20,7 @@ use super::inventory::{Entry, NONE, Node};
 use super::source::{Source, is_gone, open_regular_at, stat_handle};
 use super::sparse::{Extent, extents};
 use super::state::ScanState;
+use crate::sys::progress;
 
 const DIRENT_BUFFER_BYTES: usize = 32 * 1024;
 
@@ -54,6 +56,7 @@ pub(crate) struct DirectoryReader<'a> {
     dirents: Box<[MaybeUninit<u8>]>,
     /// The device that was met last, and its index.
     device: Option<(u64, u16)>,
+    began: SystemTime,
 }
 
 impl<'a> DirectoryReader<'a> {
@@ -64,6 +67,7 @@ impl<'a> DirectoryReader<'a> {
             attributes: AttributeReader::new(&state.attributes),
             dirents: Box::new_uninit_slice(DIRENT_BUFFER_BYTES),
             device: None,
+            began: SystemTime::now(),
         }
     }
 
@@ -184,6 +188,10 @@ impl<'a> DirectoryReader<'a> {
         let Some(mut entry) = self.new_entry(listing, span, &stat)? else {
             return Ok(());
         };
+        // What is made as fast as it is read is no progress.
+        if entry.is_older(self.began) {
+            progress::step();
+        }
         let at = directory.as_fd();
         let mut add_entry = || {
             entry.attributes = self.attributes.read(name)?.unwrap_or(NONE);

@@ -6,26 +6,46 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use serde::{Deserialize, Serialize};
 
 /// Patterns as in `gitignore(5)`, relative to the root of each source.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct Exclude {
+    lines: Vec<String>,
     patterns: Gitignore,
+}
+
+impl TryFrom<Vec<String>> for Exclude {
+    type Error = anyhow::Error;
+
+    fn try_from(lines: Vec<String>) -> Result<Exclude> {
+        Exclude::new(&lines)
+    }
+}
+
+impl From<Exclude> for Vec<String> {
+    fn from(exclude: Exclude) -> Vec<String> {
+        exclude.lines
+    }
 }
 
 impl Exclude {
     /// # Errors
     /// When a pattern does not parse; the message names it.
-    pub fn new(patterns: &[String]) -> Result<Exclude> {
+    pub fn new(lines: &[String]) -> Result<Exclude> {
         let mut builder = GitignoreBuilder::new("");
         builder.allow_unclosed_class(false);
-        for pattern in patterns {
+        for line in lines {
             builder
-                .add_line(None, pattern)
-                .with_context(|| format!("pattern {pattern:?}"))?;
+                .add_line(None, line)
+                .with_context(|| format!("pattern {line:?}"))?;
         }
         let patterns = builder.build().context("cannot combine the patterns")?;
-        Ok(Exclude { patterns })
+        Ok(Exclude {
+            lines: lines.to_vec(),
+            patterns,
+        })
     }
 
     /// Whether the patterns match `rel`, a path relative to a source's root. The

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jiff::ZonedDateTime;
+use serde::{Deserialize, Serialize};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Subscriber};
@@ -20,6 +21,14 @@ use crate::sys::progress;
 /// A report has only the first lines of a longer log, so that it stays readable.
 const MAX_REPORT_LINES: usize = 2000;
 
+/// A line of a process that works for another one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ForwardedLine {
+    level: String,
+    text: String,
+}
+
 /// The log lines of one run, and its log file.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Shared>);
@@ -29,6 +38,7 @@ struct Shared {
     lines: Mutex<Vec<String>>,
     file: OnceLock<PathBuf>,
     file_error: OnceLock<String>,
+    stderr: OnceLock<Stderr>,
 }
 
 impl Log {
@@ -50,6 +60,14 @@ impl Log {
     /// Returns the first error of writing to the log file.
     pub fn file_error(&self) -> Option<&str> {
         self.0.file_error.get().map(String::as_str)
+    }
+
+    /// Logs a line of a process that works for this one.
+    pub fn repeat(&self, line: &ForwardedLine) {
+        let level = line.level.parse().unwrap_or(Level::INFO);
+        if let Some(stderr) = self.0.stderr.get() {
+            stderr.log(self, level, &line.text);
+        }
     }
 
     fn record(&self, level: Level, line: &str) {
@@ -89,18 +107,57 @@ pub fn init(verbosity: i8) -> Log {
         0 => Level::INFO,
         _ => Level::DEBUG,
     };
-    let layer = LineLayer {
-        log: log.clone(),
-        stderr_level,
-        stderr: Stderr::detect(),
+    let stderr = Stderr {
+        kind: StderrKind::detect(),
+        level: stderr_level,
     };
-    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
-        .expect("logging is started once, at the start of main");
+    let _ = log.0.stderr.set(stderr);
+    let own = log.clone();
+    start(move |level, line| stderr.log(&own, level, line));
     log
 }
 
+/// Starts logging in a process that works for another one: its lines go to `forward`.
+///
+/// # Panics
+/// When logging was started before.
+pub fn forward_to(forward: impl Fn(ForwardedLine) + Send + Sync + 'static) {
+    start(move |level, line| {
+        forward(ForwardedLine {
+            level: level.as_str().to_owned(),
+            text: line.to_owned(),
+        });
+    });
+}
+
+fn start(print: impl Fn(Level, &str) + Send + Sync + 'static) {
+    let layer = LineLayer {
+        print: Box::new(print),
+    };
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
+        .expect("logging is started once, at the start of main");
+}
+
+/// This process's stderr, and what is printed there.
 #[derive(Clone, Copy)]
-enum Stderr {
+struct Stderr {
+    kind: StderrKind,
+    level: Level,
+}
+
+impl Stderr {
+    fn log(self, log: &Log, level: Level, line: &str) {
+        if level <= self.level {
+            self.kind.print(level, line);
+        }
+        if level <= Level::INFO {
+            log.record(level, line);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum StderrKind {
     Terminal,
     /// systemd's journal, which records the time itself and takes the level from
     /// a prefix (sd-daemon(3)).
@@ -108,22 +165,22 @@ enum Stderr {
     Plain,
 }
 
-impl Stderr {
-    fn detect() -> Stderr {
+impl StderrKind {
+    fn detect() -> StderrKind {
         if io::stderr().is_terminal() {
-            Stderr::Terminal
+            StderrKind::Terminal
         } else if stderr_is_journal() {
-            Stderr::Journal
+            StderrKind::Journal
         } else {
-            Stderr::Plain
+            StderrKind::Plain
         }
     }
 
     fn print(self, level: Level, line: &str) {
         let color = std::env::var_os("NO_COLOR").is_none();
         let line = match self {
-            Stderr::Journal => format!("<{}>{line}\n", syslog_priority(level)),
-            Stderr::Terminal if color => match level {
+            StderrKind::Journal => format!("<{}>{line}\n", syslog_priority(level)),
+            StderrKind::Terminal if color => match level {
                 Level::ERROR => format!("\x1b[31m{line}\x1b[0m\n"),
                 Level::WARN => format!("\x1b[33m{line}\x1b[0m\n"),
                 Level::INFO => format!("{line}\n"),
@@ -158,10 +215,7 @@ fn syslog_priority(level: Level) -> u8 {
 
 /// Formats events, and hands their lines on.
 struct LineLayer {
-    log: Log,
-    /// The least severe level that goes to stderr.
-    stderr_level: Level,
-    stderr: Stderr,
+    print: Box<dyn Fn(Level, &str) + Send + Sync>,
 }
 
 /// The stack that a span belongs to. Its name begins each line of the span.
@@ -188,12 +242,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
             None => format!("{}{}", text.message, text.fields),
         };
         let line = line.replace(['\n', '\r'], " ");
-        if level <= self.stderr_level {
-            self.stderr.print(level, &line);
-        }
-        if level <= Level::INFO {
-            self.log.record(level, &line);
-        }
+        (self.print)(level, &line);
     }
 
     fn enabled(&self, metadata: &tracing::Metadata<'_>, _: Context<'_, S>) -> bool {

@@ -2,15 +2,20 @@
 //! the stack is down. The run sets a few values and a thread draws them, so the
 //! line goes on while the run waits. Without [`show`] nothing is drawn.
 //!
+//! A process that works for another one [forwards](forward_to) its events to it, and
+//! counts what it has done, so that the other one notices when nothing moves any more.
+//!
 //! Errors of the terminal are ignored, here and in [`print_above`]: a terminal
 //! that goes away must not end a run that has stacks to start. The crate
 //! `nutmeg` panics then.
 
 use std::io::{self, IsTerminal, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
 
 use crate::sys::format::{human_bytes, human_duration};
 
@@ -23,6 +28,11 @@ const CLEAR_LINE: &str = "\r\x1b[K";
 
 /// Bytes of the archive written so far. The writer's threads add to it.
 static WRITTEN_BYTES: AtomicU64 = AtomicU64::new(0);
+/// Units of work done so far, apart from the written bytes: directory entries read,
+/// blocks compared, and the like.
+static STEPS: AtomicU64 = AtomicU64::new(0);
+/// Where events go instead of the terminal.
+static FORWARD: OnceLock<Forward> = OnceLock::new();
 /// The position of the run; `None` when no line is shown. Its lock also
 /// serializes writes to the terminal.
 static POSITION: Mutex<Option<Position>> = Mutex::new(None);
@@ -33,7 +43,7 @@ struct Position {
     number: usize,
     stack_count: usize,
     stack: String,
-    phase: Option<&'static str>,
+    phase: Option<String>,
     down_since: Option<Instant>,
     /// The archive that is being written.
     archive: Option<ArchiveSize>,
@@ -44,6 +54,81 @@ struct ArchiveSize {
     bytes: u64,
     member_count: u64,
     since: Instant,
+}
+
+type Forward = Box<dyn Fn(Event) + Send + Sync>;
+
+/// What happens in a stack's backup, for the process that shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Event {
+    BeginPhase(String),
+    /// Whether the stack is down.
+    Down(bool),
+    BeginArchive {
+        bytes: u64,
+        member_count: u64,
+    },
+    /// Something was done since the last event of this kind.
+    Moved {
+        written_bytes: u64,
+    },
+}
+
+/// Forwards all events from now on, and regularly says whether anything moves.
+pub fn forward_to(forward: impl Fn(Event) + Send + Sync + 'static) {
+    let _ = FORWARD.set(Box::new(forward));
+    thread::spawn(|| {
+        let mut before = (0, 0);
+        loop {
+            thread::sleep(DRAW_INTERVAL);
+            let written_bytes = WRITTEN_BYTES.load(Ordering::Relaxed);
+            let now = (written_bytes, STEPS.load(Ordering::Relaxed));
+            if now != before {
+                before = now;
+                emit(Event::Moved { written_bytes });
+            }
+        }
+    });
+}
+
+/// Shows an event that another process has forwarded.
+pub fn apply(event: Event) {
+    emit(event);
+}
+
+fn emit(event: Event) {
+    if let Some(forward) = FORWARD.get() {
+        return forward(event);
+    }
+    match event {
+        Event::BeginPhase(name) => change(|position| {
+            position.phase = Some(name);
+            position.archive = None;
+        }),
+        Event::Down(is_down) => {
+            change(|position| position.down_since = is_down.then(Instant::now));
+        }
+        Event::BeginArchive {
+            bytes,
+            member_count,
+        } => {
+            let since = Instant::now();
+            change(|position| {
+                position.archive = Some(ArchiveSize {
+                    bytes,
+                    member_count,
+                    since,
+                });
+            });
+        }
+        Event::Moved { written_bytes } => WRITTEN_BYTES.store(written_bytes, Ordering::Relaxed),
+    }
+}
+
+/// Counts a unit of work. A process that does none for too long is given up.
+pub fn step() {
+    STEPS.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Shows the line until it is dropped.
@@ -100,28 +185,21 @@ pub fn begin_stack(number: usize, stack_count: usize, name: &str) {
 
 /// Begins a phase of the stack. An archive of the phase before is no longer
 /// shown.
-pub fn begin_phase(name: &'static str) {
-    change(|position| {
-        position.phase = Some(name);
-        position.archive = None;
-    });
+pub fn begin_phase(name: &str) {
+    emit(Event::BeginPhase(name.to_owned()));
 }
 
-/// Shows since when the stack is down; `None` when it is up.
-pub fn set_down_since(since: Option<Instant>) {
-    change(|position| position.down_since = since);
+/// Shows for how long the stack is down, from now on, or that it is up.
+pub fn set_down(is_down: bool) {
+    emit(Event::Down(is_down));
 }
 
 /// Begins an archive, and shows how much of it is written.
 pub fn begin_archive(bytes: u64, member_count: u64) {
     WRITTEN_BYTES.store(0, Ordering::Relaxed);
-    let since = Instant::now();
-    change(|position| {
-        position.archive = Some(ArchiveSize {
-            bytes,
-            member_count,
-            since,
-        });
+    emit(Event::BeginArchive {
+        bytes,
+        member_count,
     });
 }
 
@@ -182,7 +260,7 @@ fn line(position: &Position, written_bytes: u64, now: Instant) -> String {
     }
     match position.archive {
         Some(archive) => parts.push(archive_text(archive, written_bytes, now)),
-        None => parts.extend(position.phase.map(str::to_owned)),
+        None => parts.extend(position.phase.clone()),
     }
     parts.join(": ")
 }
@@ -219,16 +297,16 @@ mod tests {
             number: 2,
             stack_count: 5,
             stack: "immich".to_owned(),
-            phase: Some("measure"),
+            phase: Some("measure".to_owned()),
             ..Position::default()
         };
         let down = Position {
-            phase: Some("stop"),
+            phase: Some("stop".to_owned()),
             down_since: ago(12),
             ..up.clone()
         };
         let archive = |seconds| Position {
-            phase: Some("archive"),
+            phase: Some("archive".to_owned()),
             archive: Some(ArchiveSize {
                 bytes: 4 << 30,
                 member_count: 812,
@@ -237,7 +315,7 @@ mod tests {
             ..down.clone()
         };
         let started = Position {
-            phase: Some("start"),
+            phase: Some("start".to_owned()),
             ..down.clone()
         };
         let cases = [

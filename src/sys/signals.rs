@@ -37,15 +37,26 @@ impl Signals {
         thread::spawn(move || {
             for number in pending.forever() {
                 received.record(number);
+                received.log(number);
             }
         });
         Ok(signals)
     }
 
     /// Records a signal as if it had arrived.
-    #[cfg(test)]
     pub fn record(&self, number: i32) {
         self.0.record(number);
+    }
+
+    /// Returns the numbers of the signals that have arrived, without the first `known`
+    /// ones. All after the first count as the same signal.
+    pub fn numbers_from(&self, known: usize) -> impl Iterator<Item = i32> {
+        let first = self.0.first.load(Ordering::Relaxed);
+        let count = match self.received() {
+            Some(_) => self.0.count.load(Ordering::Relaxed),
+            None => 0,
+        };
+        (known..count).map(move |_| first)
     }
 
     /// Whether a signal has arrived, for loops that check it often.
@@ -81,6 +92,11 @@ impl Received {
         if self.count.fetch_add(1, Ordering::Relaxed) == 0 {
             self.first.store(number, Ordering::Relaxed);
             self.is_received.store(true, Ordering::Release);
+        }
+    }
+
+    fn log(&self, number: i32) {
+        if self.count.load(Ordering::Relaxed) == 1 {
             tracing::warn!(
                 signal = name(number),
                 "ending early, after stopped containers are started and healthy; a second signal \

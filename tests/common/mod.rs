@@ -81,7 +81,8 @@ pub fn docker<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
     succeed("docker", args)
 }
 
-/// `strace OPTIONS` of a command. Without `-f` it traces the first thread alone.
+/// `strace OPTIONS` of a command. Without `-f` it traces the first thread alone, so a
+/// run does everything in its own process.
 /// Where processes may not be traced the test fails: such tests are in modules
 /// named `needs_strace`, which `scripts/test` leaves out and counts as skipped.
 #[track_caller]
@@ -92,6 +93,9 @@ pub fn strace(command: &Command, options: &[&str]) -> Command {
     let mut traced = Command::new("strace");
     traced.args(options).arg(command.get_program());
     traced.args(command.get_args());
+    if command.get_args().any(|word| word == "run") {
+        traced.arg("--unwatched");
+    }
     let set = command.get_envs();
     traced.envs(set.filter_map(|(name, value)| Some((name, value?))));
     traced

@@ -20,8 +20,8 @@ impl Place {
     /// Logs each docker command and each request to the Engine's socket, runs
     /// `hook`, and then passes the call on. A request is logged as the
     /// equivalent command; inspections of single containers are left out.
-    /// `hook` is a shell fragment, with the program's pid in `$PARENT` and the
-    /// number of this call in `$COUNT`.
+    /// `hook` is a shell fragment, with the pids of the program in `$PARENT` (the run's
+    /// and its worker's) and the number of this call in `$COUNT`.
     pub fn spy(&self, hook: &str) -> Spy {
         let dir = self.path("spy");
         fs::create_dir_all(&dir).unwrap();
@@ -29,6 +29,9 @@ impl Place {
         let log = dir.join("log");
         let script = format!(
             "#!/bin/bash\nPARENT=${{SPY_PARENT:-$PPID}}\nexport DOCKER_HOST=$SPY_HOST\n\
+             mapfile -d '' WORDS 2>/dev/null </proc/$PARENT/cmdline\n\
+             if [ \"${{WORDS[1]}}\" = worker ]; then\n\
+             read -r _ _ _ WATCH _ </proc/$PARENT/stat; PARENT=\"$WATCH $PARENT\"; fi\n\
              exec 9>>'{lock}'; flock 9\necho \"$*\" >>'{log}'\n\
              COUNT=$(grep -c '' '{log}')\n\
              docker() {{ '{real}' \"$@\"; }}\n{hook}\nexec 9>&-\n\

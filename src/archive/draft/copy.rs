@@ -9,6 +9,7 @@ use crate::archive::write::render::read_at;
 use crate::archive::write::segment::Segment;
 use crate::archive::write::share::share_blocks;
 use crate::archive::write::sink::{AlignedBuffer, Sink};
+use crate::sys::progress;
 
 pub(super) const CHUNK_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -78,5 +79,6 @@ pub(super) fn check_interrupt(cancel: &AtomicBool) -> Result<()> {
     if cancel.load(Ordering::Relaxed) {
         bail!("interrupted");
     }
+    progress::step();
     Ok(())
 }

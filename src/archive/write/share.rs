@@ -1,5 +1,6 @@
 //! Shares blocks between files instead of copying them, and undoes that.
 
+use crate::sys::progress;
 use std::fs::File;
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -69,6 +70,7 @@ pub(crate) fn unshare_ranges(
             if cancel.load(Ordering::Relaxed) {
                 return Ok(unshared_bytes);
             }
+            progress::step();
             match unshare_blocks(file, start, bytes) {
                 Ok(()) => unshared_bytes += bytes,
                 // This file system never writes in place (Btrfs).

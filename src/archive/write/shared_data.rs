@@ -14,6 +14,7 @@ use crate::archive::write::options::{ReadOptions, ShareOptions};
 use crate::archive::write::render::{ChangedEntries, Renderer};
 use crate::archive::write::share::is_never_possible;
 use crate::scan::Inventory;
+use crate::sys::progress;
 
 /// A file modified within this time is assumed to be still changing. (Databases
 /// write at checkpoints, minutes apart.)
@@ -68,6 +69,7 @@ pub(super) fn share_data(
         if options.cancel.load(Ordering::Relaxed) {
             bail!("interrupted");
         }
+        progress::step();
         inventory.relative_path(index, &mut path);
         if sharing.unshared.matches_file(&path) {
             continue;

@@ -9,6 +9,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Email, Retention, Stack, StackOptions, email};
 use conflicts::conflicts;
@@ -16,14 +17,16 @@ use stack::{check_options, single_stack_fields};
 
 pub use stack::{StackPlan, check_name};
 
-/// A configuration with its defaults filled in, and checked.
-#[derive(Debug)]
+/// A configuration with its defaults filled in, and checked. Another process gets it
+/// without `email`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     pub backup_dir: PathBuf,
     pub state_dir: PathBuf,
     pub log_file: Option<PathBuf>,
     /// `None` keeps everything.
     pub retention: Option<Retention>,
+    #[serde(skip)]
     pub email: Option<Email>,
     pub stacks: Vec<StackPlan>,
 }

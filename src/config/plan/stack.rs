@@ -4,16 +4,17 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 
 use crate::config::stack::{
-    Capture, DEFAULT_EXCLUDE_CACHES, DEFAULT_SHARE, DEFAULT_START_TIMEOUT, OnBusy, StackOptions,
-    StopMethod, Verify,
+    Capture, DEFAULT_DOWN_LIMIT, DEFAULT_EXCLUDE_CACHES, DEFAULT_SHARE, DEFAULT_STALL_LIMIT,
+    DEFAULT_START_TIMEOUT, OnBusy, StackOptions, StopMethod, Verify,
 };
 use crate::engine::ComposeProject;
 use crate::scan::Exclude;
 
 /// What to do with one stack.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StackPlan {
     /// Name of the stack, of its archives and of their directory.
     pub name: String,
@@ -30,6 +31,12 @@ pub struct StackPlan {
     /// `None` means each container's own.
     pub stop_timeout: Option<Duration>,
     pub start_timeout: Duration,
+    /// How long nothing may move while the stack is down.
+    pub down_limit: Duration,
+    /// How long the stack may be down for its copy; `None` if that is not limited.
+    pub capture_limit: Option<Duration>,
+    /// How long nothing may move while the stack is up.
+    pub stall_limit: Duration,
     pub on_busy: OnBusy,
     pub verify: Verify,
     pub drill_check: Vec<String>,
@@ -91,6 +98,11 @@ impl StackPlan {
             stop_method: own.stop_method.or(defaults.stop_method).unwrap_or_default(),
             stop_timeout: stop_timeout.map(seconds),
             start_timeout: start_timeout.map_or(DEFAULT_START_TIMEOUT, seconds),
+            down_limit: (own.down_limit.or(defaults.down_limit))
+                .map_or(DEFAULT_DOWN_LIMIT, seconds),
+            capture_limit: own.capture_limit.or(defaults.capture_limit).map(seconds),
+            stall_limit: (own.stall_limit.or(defaults.stall_limit))
+                .map_or(DEFAULT_STALL_LIMIT, seconds),
             on_busy: own.on_busy.or(defaults.on_busy).unwrap_or_default(),
             verify: own.verify.or(defaults.verify).unwrap_or_default(),
             drill_check: own.drill_check,
@@ -112,6 +124,17 @@ pub(super) fn check_options(options: &StackOptions) -> Result<()> {
         "`startTimeout`: 0 leaves no time to start; set a number of seconds, or omit it for {}",
         DEFAULT_START_TIMEOUT.as_secs()
     );
+    let limits = [
+        ("downLimit", options.down_limit),
+        ("captureLimit", options.capture_limit),
+        ("stallLimit", options.stall_limit),
+    ];
+    for (field, limit) in limits {
+        ensure!(
+            limit != Some(0),
+            "`{field}`: 0 leaves no time to copy anything; set a number of seconds, or omit it"
+        );
+    }
     Ok(())
 }
 
