@@ -2,10 +2,10 @@
 //! or systemd's journal), the log file, and the report of the run.
 
 use std::fmt::{self, Write as _};
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, IsTerminal, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jiff::ZonedDateTime;
@@ -32,10 +32,21 @@ struct Shared {
 }
 
 impl Log {
-    /// Appends the lines from now on to a file as well. The file is opened anew
-    /// for each line, so that it can be rotated at any time.
-    pub fn append_to(&self, file: PathBuf) {
-        let _ = self.0.file.set(file);
+    /// Appends the lines so far, and those from now on, to a file as well. Its
+    /// directory is created if it is missing. The file is opened anew for each
+    /// line, so that it can be rotated at any time. An error is kept for the
+    /// report: a log that cannot be written must not prevent a backup.
+    pub fn append_to(&self, file: Option<&Path>) {
+        let Some(file) = file else { return };
+        if let Some(dir) = file.parent() {
+            let _ = fs::create_dir_all(dir);
+        }
+        let lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.0.file.set(file.to_owned()).is_ok() {
+            for line in &*lines {
+                self.write(file, line);
+            }
+        }
     }
 
     /// Returns all lines so far of level info and above, with their times.
@@ -58,21 +69,25 @@ impl Log {
             ZonedDateTime::now().strftime("%F %T")
         );
         if let Some(path) = self.0.file.get() {
-            let file = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(0o640)
-                .open(path);
-            if let Err(error) = file.and_then(|mut file| writeln!(file, "{line}")) {
-                let _ = self.0.file_error.set(format!(
-                    "cannot write to the log file {}: {error}",
-                    path.display()
-                ));
-            }
+            self.write(path, &line);
         }
         let mut lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() < MAX_REPORT_LINES {
             lines.push(line);
+        }
+    }
+
+    fn write(&self, path: &Path, line: &str) {
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o640)
+            .open(path);
+        if let Err(error) = file.and_then(|mut file| writeln!(file, "{line}")) {
+            let _ = self.0.file_error.set(format!(
+                "cannot write to the log file {}: {error}",
+                path.display()
+            ));
         }
     }
 }

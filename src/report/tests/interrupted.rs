@@ -88,6 +88,7 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
         stack: "immich".to_owned(),
         services: vec!["server".to_owned(), "database".to_owned()],
         error: None,
+        warnings: Vec::new(),
     }];
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] SUCCESS (1 stack recovered): 1 stack backed up, 11.0 GiB");
     assert_snapshot!(run_text(&run), @"
@@ -120,6 +121,7 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
         stack: "paperless".to_owned(),
         services: vec!["web".to_owned()],
         error: Some("cannot start server: image is gone".to_owned()),
+        warnings: Vec::new(),
     });
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] FAILURE: paperless IS DOWN; 1 stack backed up, 11.0 GiB");
     assert_snapshot!(run_text(&run), @"

@@ -88,14 +88,15 @@ impl Lock {
             if tried > 0 {
                 thread::sleep(POLL_INTERVAL);
             }
-            let mut file = match Flock::lock(open(&path)?, FlockArg::LockExclusiveNonblock) {
-                Ok(operation) => return Lock::taken(operation, state_dir, for_what),
-                Err((file, Errno::EWOULDBLOCK)) => file,
-                Err((_, errno)) => {
-                    return Err(anyhow!(errno))
-                        .with_context(|| format!("cannot lock {}", path.display()));
-                }
-            };
+            let mut file =
+                match Flock::lock(open(&path, for_what)?, FlockArg::LockExclusiveNonblock) {
+                    Ok(operation) => return Lock::taken(operation, state_dir, for_what),
+                    Err((file, Errno::EWOULDBLOCK)) => file,
+                    Err((_, errno)) => {
+                        return Err(anyhow!(errno))
+                            .with_context(|| format!("cannot lock {}", path.display()));
+                    }
+                };
             if let Some((pid, operation)) = read_holder(&mut file) {
                 let held = LockHeld::By {
                     path,
@@ -115,8 +116,23 @@ impl Lock {
         let _ = write!(operation, "{} {}", std::process::id(), for_what.name());
         Ok(Lock {
             operation,
-            _commands: lock_commands(&state_dir.join("commands"))?,
+            _commands: lock_commands(&state_dir.join("commands"), for_what)?,
         })
+    }
+
+    /// Whether a command is under way that writes the journal. A command that
+    /// cannot be named may be one.
+    pub fn is_held_by_journal_writer(state_dir: &Path) -> bool {
+        // Without a file, nobody has ever taken the lock.
+        let Ok(file) = File::open(state_dir.join("lock")) else {
+            return false;
+        };
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(_) => false,
+            Err((mut file, _)) => {
+                read_holder(&mut file).is_none_or(|(_, operation)| operation.writes_journal())
+            }
+        }
     }
 
     /// Takes the lock, and waits for its holder where `operation` is one that
@@ -174,22 +190,28 @@ fn read_holder(file: &mut File) -> Option<(u32, Operation)> {
     is_alive.then_some((pid, operation))
 }
 
-fn open(path: &Path) -> Result<File> {
-    OpenOptions::new()
+/// Opens a lock file. `recover` starts stacks even from a file system that cannot
+/// be written to (any more).
+fn open(path: &Path, for_what: Operation) -> Result<File> {
+    let opened = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(path)
-        .with_context(|| format!("cannot open {}", path.display()))
+        .open(path);
+    match for_what {
+        Operation::Recover => opened.or_else(|error| File::open(path).map_err(|_| error)),
+        _ => opened,
+    }
+    .with_context(|| format!("cannot open {}", path.display()))
 }
 
 /// Waits for the commands of a killed operation, and returns the lock that the
 /// commands of this one inherit. Returns `None` if the old commands have not
 /// ended within [`LEFTOVER_COMMANDS_LIMIT`].
-fn lock_commands(path: &Path) -> Result<Option<Flock<File>>> {
-    let mut file = open(path)?;
+fn lock_commands(path: &Path, for_what: Operation) -> Result<Option<Flock<File>>> {
+    let mut file = open(path, for_what)?;
     let began = Instant::now();
     let mut is_logged = false;
     loop {

@@ -39,6 +39,11 @@ impl Operation {
         matches!(self, Operation::Run | Operation::Drill)
     }
 
+    /// Whether the operation stops or starts stacks.
+    pub(super) fn writes_journal(self) -> bool {
+        !matches!(self, Operation::Verify | Operation::Prune)
+    }
+
     /// Whether the operation waits for `holder` instead of failing at once. A
     /// holder that is not known may be of any kind.
     ///

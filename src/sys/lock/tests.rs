@@ -102,7 +102,10 @@ fn a_command_that_waits_is_never_refused_while_the_holders_come_and_go() {
     // is gone.
     let hold = || {
         while !end.load(Ordering::Relaxed) {
-            if let Ok(lock) = Flock::lock(open(&path).unwrap(), FlockArg::LockExclusiveNonblock) {
+            if let Ok(lock) = Flock::lock(
+                open(&path, Operation::Run).unwrap(),
+                FlockArg::LockExclusiveNonblock,
+            ) {
                 fs::write(&path, "4194305 recover").unwrap();
                 thread::sleep(POLL_INTERVAL * 12);
                 drop(lock);
