@@ -53,7 +53,6 @@ pub fn recover_locked(
     _lock: &Lock,
 ) -> Option<RunOutcome> {
     let recovery = recover_stacks(&plan.state_dir, signals);
-    log.append_to(plan.log_file.as_deref());
     let mut errors = recovery.errors;
     let unfinished = last_run::read(&plan.state_dir).unwrap_or_else(|error| {
         errors.push(error);

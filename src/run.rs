@@ -38,7 +38,7 @@ pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
     }
     last_run::save(plan, &mut outcome);
     tracing::info!(stacks = plan.stacks.len(), "backup started");
-    if let Err(error) = attempt(plan, log, signals, &mut outcome) {
+    if let Err(error) = attempt(plan, signals, &mut outcome) {
         last_run::add_error(&mut outcome, &error);
     }
     outcome.interrupted = signals.received().map(str::to_owned);
@@ -46,10 +46,8 @@ pub fn run(plan: &Plan, log: &Log, signals: &Signals) -> Result<RunOutcome> {
     Ok(outcome)
 }
 
-fn attempt(plan: &Plan, log: &Log, signals: &Signals, outcome: &mut RunOutcome) -> Result<()> {
+fn attempt(plan: &Plan, signals: &Signals, outcome: &mut RunOutcome) -> Result<()> {
     let recovery = recover_stacks(&plan.state_dir, signals);
-    // It may be on a mount that hangs.
-    log.append_to(plan.log_file.as_deref());
     outcome.recovered = recovery.stacks;
     for error in &recovery.errors {
         last_run::add_error(outcome, error);

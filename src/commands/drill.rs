@@ -6,7 +6,7 @@ use jiff::ZonedDateTime;
 
 use super::find_archive::{find_in_store, is_path, open_archive, read_manifest};
 use super::load::{load, load_or_default};
-use super::output::{print, print_json};
+use super::output::{print, print_json, start_log_file};
 use super::recover::recovery_status;
 use crate::cli::Global;
 use crate::config::DEFAULT_START_TIMEOUT;
@@ -55,6 +55,7 @@ pub fn drill(
         "no stacks are configured: nothing to drill"
     );
     let signals = Signals::install()?;
+    start_log_file(&plan, log);
     let lock = Lock::wait(&plan.state_dir, Operation::Drill, &signals)?;
     // A stack that a killed run left down must not stay down until the drills
     // have ended.

@@ -6,8 +6,10 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::cli::Global;
+use crate::config::plan::Plan;
 use crate::outcome::{ExitStatus, RunOutcome};
 use crate::report;
+use crate::sys::logging::Log;
 
 pub fn print_json(value: &impl Serialize) -> Result<()> {
     print(&(serde_json::to_string_pretty(value)? + "\n"))
@@ -59,4 +61,11 @@ pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Lets the log be appended to the configured file as well.
+pub fn start_log_file(plan: &Plan, log: &Log) {
+    if let Some(path) = &plan.log_file {
+        log.append_to(path.clone());
+    }
 }

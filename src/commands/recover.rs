@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::load::{Recoverable, load_to_recover};
-use super::output::show_outcome;
+use super::output::{show_outcome, start_log_file};
 use crate::cli::Global;
 use crate::outcome::{ExitStatus, RunOutcome};
 use crate::recover as recovery;
@@ -15,8 +15,8 @@ pub fn recover(global: &Global, forget: Option<&str>, log: &Log) -> Result<ExitS
         recovery::forget(&plan, stack)?;
         return Ok(ExitStatus::Ok);
     }
-    let recovered = recovery::recover(&plan, problem.as_ref(), log)
-        .inspect_err(|_| log.append_to(plan.log_file.as_deref()))?;
+    start_log_file(&plan, log);
+    let recovered = recovery::recover(&plan, problem.as_ref(), log)?;
     match (recovered, problem) {
         (Some(outcome), _) => Ok(show_outcome(global, &outcome).max(recovery_status(&outcome))),
         (None, Some(problem)) => Err(problem),

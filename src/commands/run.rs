@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use super::load::load;
-use super::output::show_outcome;
+use super::output::{show_outcome, start_log_file};
 use crate::cli::Global;
 use crate::config::Retention;
 use crate::outcome::ExitStatus;
@@ -29,9 +29,9 @@ pub fn run(
         });
     }
     let signals = Signals::install()?;
+    start_log_file(&plan, log);
     let progress_line = (!global.quiet && !global.json).then(progress::show);
-    let outcome = crate::run::run(&plan, log, &signals)
-        .inspect_err(|_| log.append_to(plan.log_file.as_deref()))?;
+    let outcome = crate::run::run(&plan, log, &signals)?;
     drop(progress_line);
     Ok(show_outcome(global, &outcome).max(outcome.exit_status()))
 }

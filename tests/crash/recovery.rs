@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::common::scene::Scene;
-use crate::common::{Ended, output};
+use crate::common::{Ended, output, succeed};
 use serde_json::{Value, json};
 
 /// Kills a run when all of its containers are stopped, before `start`.
@@ -47,7 +47,10 @@ fn a_recovery_needs_nothing_but_the_journal_and_the_engine() {
     fs::write(&entry, json.to_string()).unwrap();
     // A mistake in another stack's options.
     let other = json!({"path": "/nowhere/other", "stopTimeot": 5});
-    place.config(json!([stack.name, other]), json!({}));
+    // A log file that hangs: nobody reads from the pipe.
+    let pipe = place.path("pipe").display().to_string();
+    succeed("mkfifo", [&pipe]);
+    place.config(json!([stack.name, other]), json!({"logFile": pipe}));
     let ended = output(&mut place.program(&["recover"])).expect_status(2);
     let restore = place.state().join("restore").display().to_string();
     assert_says(
@@ -58,6 +61,8 @@ fn a_recovery_needs_nothing_but_the_journal_and_the_engine() {
             &format!("cannot list {restore}"),
         ],
     );
+    let hangs = "cannot write to the log file: no answer within 5 s";
+    assert!(ended.stdout.contains(hangs), "{}", ended.stdout);
     assert_eq!(scene.running(), scene.states);
     assert_eq!(place.journalled(), [""; 0]);
     // A run begins with the same recovery, and backs up all the same.

@@ -154,3 +154,36 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
     docker-stack-backup 0.1.0
     ");
 }
+
+#[test]
+fn a_warning_about_a_recovered_stack_is_counted_and_health_has_a_line_of_its_own() {
+    let mut run = run(vec![StackOutcome {
+        healthy_ms: Some(60_320),
+        ..ok("immich", GIB)
+    }]);
+    let text = run_text(&run);
+    assert!(
+        text.contains("\n          healthy 12.0 s after its downtime\n"),
+        "{text}"
+    );
+    assert!(text.contains("  48.3 s  "), "{text}");
+    run.recovered = vec![RecoveredStack {
+        stack: "web".to_owned(),
+        services: vec!["app".to_owned()],
+        error: None,
+        warnings: vec!["web-app-1 was unhealthy before the stop; now it runs".to_owned()],
+    }];
+    let subject = run_subject(&run, "");
+    assert!(
+        subject.starts_with("SUCCESS (1 stack recovered, 1 warning): "),
+        "{subject}"
+    );
+    let text = run_text(&run);
+    assert!(
+        text.contains("\nWARNINGS\n  web: web-app-1 was unhealthy"),
+        "{text}"
+    );
+    // The control: without a wait, there is no line.
+    run.stacks[0].healthy_ms = run.stacks[0].downtime_ms;
+    assert!(!run_text(&run).contains("after its downtime"));
+}
