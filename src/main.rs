@@ -28,7 +28,9 @@ fn main() -> ExitCode {
     }
     let verbosity = i8::from(cli.global.verbose) - i8::from(cli.global.quiet);
     let log = sys::logging::init(verbosity);
-    ExitCode::from(commands::execute(&cli, &log) as u8)
+    let status = commands::execute(&cli, &log);
+    log.flush();
+    ExitCode::from(status as u8)
 }
 
 fn serve() -> ExitCode {

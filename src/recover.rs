@@ -1,28 +1,32 @@
 //! Recovering from runs, restores and drills that were killed: starts what they
 //! left stopped (I3), and concludes the outcome of the run.
+//!
+//! The start needs the journal and the Engine, and nothing else. All the rest may
+//! be missing, unreadable or hang, so it comes after the start; its errors are
+//! reported.
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 
 use crate::config::plan::Plan;
-use crate::outcome::{RecoveredStack, RunOutcome};
-use crate::stack::driver;
-use crate::stack::journal::Journal;
-use crate::store::Store;
+use crate::outcome::{RecoveredStack, RunOutcome, StackStatus};
+use crate::stack::driver::{self, Started};
+use crate::stack::journal::{FoundEntry, Journal, JournalEntry};
 use crate::sys::lock::{Lock, LockHeld, Operation};
 use crate::sys::logging::Log;
 use crate::sys::signals::Signals;
-use crate::worker::remove_leftovers;
+use crate::worker::{Watch, Watching};
 use crate::{drill, last_run, restore};
 
 /// Starts what an interrupted run left stopped, and reports that run. Returns
 /// `None` if there was nothing to do: the last run ended by itself, or a run or
-/// a drill is under way, which has recovered already.
+/// a drill is under way, which has recovered already. `problem` is an error of
+/// the configuration, which is reported as well.
 ///
 /// # Errors
-/// When the lock cannot be taken, or the journal cannot be read.
-pub fn recover(plan: &Plan, log: &Log) -> Result<Option<RunOutcome>> {
+/// When the lock cannot be taken.
+pub fn recover(plan: &Plan, problem: Option<&Error>, log: &Log) -> Result<Option<RunOutcome>> {
     let signals = Signals::default();
     let lock = match Lock::wait(&plan.state_dir, Operation::Recover, &signals) {
         Err(error) if error.downcast_ref().is_some_and(LockHeld::holder_recovers) => {
@@ -31,27 +35,26 @@ pub fn recover(plan: &Plan, log: &Log) -> Result<Option<RunOutcome>> {
         }
         lock => lock?,
     };
-    recover_locked(plan, log, &signals, &lock)
+    Ok(recover_locked(plan, problem, log, &signals, &lock))
 }
 
 /// Does the same as [`recover`] for a command that holds the lock already.
-///
-/// # Errors
-/// When the journal cannot be read.
 pub fn recover_locked(
     plan: &Plan,
+    problem: Option<&Error>,
     log: &Log,
     signals: &Signals,
     _lock: &Lock,
-) -> Result<Option<RunOutcome>> {
-    let journal = Journal::open(&plan.state_dir)?;
-    let recovered = recover_stacks(&plan.state_dir, &journal, signals)?;
-    let (unfinished, error) = match last_run::read(&plan.state_dir) {
-        Ok(last) => (last.filter(last_run::is_unfinished), None),
-        Err(error) => (None, Some(error)),
-    };
-    if recovered.is_empty() && unfinished.is_none() && error.is_none() {
-        return Ok(None);
+) -> Option<RunOutcome> {
+    let recovery = recover_stacks(&plan.state_dir, signals);
+    let mut errors = recovery.errors;
+    let unfinished = last_run::read(&plan.state_dir).unwrap_or_else(|error| {
+        errors.push(error);
+        None
+    });
+    let unfinished = unfinished.filter(last_run::is_unfinished);
+    if recovery.stacks.is_empty() && unfinished.is_none() && errors.is_empty() {
+        return None;
     }
     let mut outcome = match unfinished {
         Some(outcome) => RunOutcome {
@@ -63,76 +66,154 @@ pub fn recover_locked(
             ..last_run::begin(plan)
         },
     };
-    outcome.recovered = recovered;
-    if let Some(error) = error {
+    add_recovered(&mut outcome, recovery.stacks);
+    for error in problem.into_iter().chain(&errors) {
+        last_run::add_error(&mut outcome, error);
+    }
+    let watch = Watch {
+        plan,
+        signals,
+        log,
+        watching: Watching::Workers,
+    };
+    if let Err(error) = watch.clean_store(&mut outcome) {
         last_run::add_error(&mut outcome, &error);
     }
-    if let Ok(store) = Store::open(&outcome.backup_dir) {
-        remove_leftovers(&store, &mut outcome);
-        outcome.store = store.usage().ok();
-    }
     last_run::conclude(plan, log, &mut outcome);
-    Ok(Some(outcome))
+    Some(outcome)
 }
 
-/// Takes down drills, rolls back restores and starts stacks that were left by a
-/// killed command. Returns what was found, and for each stack whether that
-/// succeeded. The lock must be held.
-///
-/// # Errors
-/// When the journal, or the list of restores or drills, cannot be read.
-pub fn recover_stacks(
-    state_dir: &Path,
-    journal: &Journal,
-    signals: &Signals,
-) -> Result<Vec<RecoveredStack>> {
-    let mut recovered = Vec::new();
-    let mut half_restored = Vec::new();
-    let drills = drill::recover(state_dir)?
-        .into_iter()
-        .map(|(stack, result)| {
-            let result = result.context("cannot take down a drill that was killed");
-            (format!("{stack} (drill)"), result)
-        });
-    let restores = restore::stack::recover(state_dir, journal)?;
-    for (stack, result) in restores.into_iter().chain(drills) {
-        let Err(error) = result else { continue };
-        tracing::error!("{error:#}");
-        half_restored.push(stack.clone());
-        recovered.push(RecoveredStack {
-            stack,
-            services: Vec::new(),
-            error: Some(format!("{error:#}")),
-        });
-    }
-    for found in journal.found()? {
-        // The stack must not be started: its data may be half old, half new.
-        if half_restored.contains(&found.stack) {
-            continue;
+/// Adds the recovered stacks. One that was down when the run was killed may be up
+/// now.
+fn add_recovered(outcome: &mut RunOutcome, recovered: Vec<RecoveredStack>) {
+    for stack in &mut outcome.stacks {
+        let is_up = |found: &RecoveredStack| found.stack == stack.stack && found.error.is_none();
+        if stack.status == StackStatus::Down && recovered.iter().any(is_up) {
+            stack.status = StackStatus::Failed;
         }
-        let span = tracing::info_span!("recover", stack = found.stack);
-        let _entered = span.enter();
-        let result = found.entry.and_then(|entry| {
-            let services = entry.services();
-            tracing::warn!(services = services.join(" "), "left stopped, starting it");
-            driver::start(&entry, signals)?;
-            journal.remove(&found.stack)?;
-            Ok(services)
-        });
-        let (services, error) = match result {
-            Ok(services) => (services, None),
+    }
+    outcome.recovered = recovered;
+}
+
+/// What was found of killed commands.
+#[derive(Default)]
+pub struct Recovery {
+    pub stacks: Vec<RecoveredStack>,
+    /// What could not be looked at, or put right, and is no stack.
+    pub errors: Vec<Error>,
+}
+
+/// Starts stacks, rolls back restores and takes down drills that were left by a
+/// killed command. Tries everything that it finds. The lock must be held.
+pub fn recover_stacks(state_dir: &Path, signals: &Signals) -> Recovery {
+    let journal = Journal::of(state_dir);
+    let mut recovery = Recovery::default();
+    // Some of a stack's data may be old and some new until its restore is undone.
+    let is_half_restored = |found: &FoundEntry| {
+        let stopped_for = found.entry.as_ref().is_ok_and(|entry| entry.for_restore);
+        stopped_for || restore::stack::is_unfinished(state_dir, &found.stack).unwrap_or(false)
+    };
+    let (half_restored, stopped): (Vec<_>, Vec<_>) = recovery
+        .note(journal.found())
+        .into_iter()
+        .partition(is_half_restored);
+    recovery.start(&journal, stopped, signals);
+    let undone = recovery.note(restore::stack::recover(state_dir, &journal));
+    for (stack, result) in undone {
+        if let Err(error) = result {
+            recovery.add(stack, Vec::new(), Err(error));
+        }
+    }
+    let undone = half_restored.into_iter().filter_map(|found| {
+        let stack = &found.stack;
+        let is_failed = recovery.stacks.iter().any(|failed| failed.stack == *stack);
+        // A restore that had succeeded has left no entry.
+        (!is_failed && journal.has(stack)).then(|| refuse_half_restored(state_dir, found))
+    });
+    let undone = undone.collect();
+    recovery.start(&journal, undone, signals);
+    for (stack, result) in recovery.note(drill::recover(state_dir)) {
+        let context = || format!("cannot take down a drill of {stack} that was killed");
+        let result = result.with_context(context);
+        recovery.note(result);
+    }
+    recovery
+}
+
+/// Replaces the entry by an error unless its restore is undone: its data may be
+/// half old, half new.
+fn refuse_half_restored(state_dir: &Path, found: FoundEntry) -> FoundEntry {
+    let is_unfinished = restore::stack::is_unfinished(state_dir, &found.stack);
+    let refusal = match is_unfinished {
+        Ok(false) => return found,
+        Ok(true) => anyhow!("its restore was killed and is not undone"),
+        Err(error) => error.context("its restore was killed, and may not be undone"),
+    };
+    FoundEntry {
+        entry: found.entry.and(Err(refusal)),
+        ..found
+    }
+}
+
+impl Recovery {
+    /// Returns what was found, or nothing, with the error noted.
+    fn note<T: Default>(&mut self, found: Result<T>) -> T {
+        found.unwrap_or_else(|error| {
+            self.errors.push(error);
+            T::default()
+        })
+    }
+
+    fn add(&mut self, stack: String, services: Vec<String>, warnings: Result<Vec<String>>) {
+        let (warnings, error) = match warnings {
+            Ok(warnings) => (warnings, None),
             Err(error) => {
-                tracing::error!("{error:#}");
+                tracing::error!(stack, "{error:#}");
                 (Vec::new(), Some(format!("{error:#}")))
             }
         };
-        recovered.push(RecoveredStack {
-            stack: found.stack,
+        for warning in &warnings {
+            tracing::warn!(stack, "{warning}");
+        }
+        self.stacks.push(RecoveredStack {
+            stack,
             services,
             error,
+            warnings,
         });
     }
-    Ok(recovered)
+
+    /// Starts all stacks before it looks at any of them a second time, so that
+    /// none has to wait for another one's second look.
+    fn start(&mut self, journal: &Journal, found: Vec<FoundEntry>, signals: &Signals) {
+        let start = |found: FoundEntry| {
+            let services = found.entry.as_ref().map(JournalEntry::services);
+            let services = services.unwrap_or_default();
+            let started = found.entry.and_then(|entry| start_one(entry, signals));
+            (found.stack, services, started)
+        };
+        let started: Vec<_> = found.into_iter().map(start).collect();
+        for (stack, services, started) in started {
+            let confirmed =
+                started.and_then(|(entry, started)| driver::confirm(&entry, &started, signals));
+            let removed = match confirmed {
+                Ok(_) => journal.remove(&stack),
+                Err(_) => Ok(()),
+            };
+            self.add(stack, services, confirmed);
+            // The stack is up, whether its entry could be removed or not.
+            self.note(removed);
+        }
+    }
+}
+
+fn start_one(entry: JournalEntry, signals: &Signals) -> Result<(JournalEntry, Started)> {
+    let span = tracing::info_span!("recover", stack = entry.stack);
+    let _entered = span.enter();
+    let services = entry.services().join(" ");
+    tracing::warn!(services, "left stopped, starting it");
+    let started = driver::start(&entry, signals)?;
+    Ok((entry, started))
 }
 
 /// Removes the journal entry of a stack that was started or removed by hand.
@@ -141,8 +222,8 @@ pub fn recover_stacks(
 /// When the lock cannot be taken, or the journal has no entry for the stack.
 pub fn forget(plan: &Plan, stack: &str) -> Result<()> {
     let _lock = Lock::take(&plan.state_dir, Operation::Recover)?;
-    let journal = Journal::open(&plan.state_dir)?;
-    if !journal.found()?.iter().any(|found| found.stack == stack) {
+    let journal = Journal::of(&plan.state_dir);
+    if !journal.has(stack) {
         bail!("the journal has no entry for a stack `{stack}`");
     }
     journal.remove(stack)

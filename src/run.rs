@@ -9,7 +9,6 @@ use crate::config::plan::{Plan, StackPlan};
 use crate::last_run;
 use crate::outcome::{Failure, Phase, RecoveredStack, RunOutcome, StackOutcome, StackStatus};
 use crate::recover::recover_stacks;
-use crate::stack::journal::Journal;
 use crate::store::{drill_results, health};
 use crate::sys::lock::{Lock, Operation};
 use crate::sys::logging::Log;
@@ -53,8 +52,11 @@ pub fn run(plan: &Plan, log: &Log, signals: &Signals, watching: Watching) -> Res
 
 fn attempt(watch: &Watch<'_>, outcome: &mut RunOutcome) -> Result<()> {
     let plan = watch.plan;
-    let journal = Journal::open(&plan.state_dir)?;
-    outcome.recovered = recover_stacks(&plan.state_dir, &journal, watch.signals)?;
+    let recovery = recover_stacks(&plan.state_dir, watch.signals);
+    outcome.recovered = recovery.stacks;
+    for error in &recovery.errors {
+        last_run::add_error(outcome, error);
+    }
     priority::lower();
     watch.open_store(outcome)?;
     for (i, stack) in plan.stacks.iter().enumerate() {

@@ -4,8 +4,9 @@
 use std::fs::File;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
+use super::left_down::left_down;
 use super::load::load;
 use super::output::print;
 use super::preview::StackPreview;
@@ -42,6 +43,9 @@ pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
     );
     add("backupDir", check_store(&plan));
     add("stateDir", check_dir(&plan.state_dir));
+    for line in left_down(&plan) {
+        add("journal", Err(anyhow!(line)));
+    }
     if let Some(path) = &plan.log_file {
         add("logFile", check_log_file(path));
     }

@@ -59,7 +59,7 @@ pub fn drill(
     let lock = Lock::wait(&plan.state_dir, Operation::Drill, &signals)?;
     // A stack that a killed run left down must not stay down until the drills
     // have ended.
-    let recovered = recover_locked(&plan, log, &signals, &lock)?;
+    let recovered = recover_locked(&plan, None, log, &signals, &lock);
     let started = ZonedDateTime::now();
     let drill_this = |name: &str| {
         drill_one(global, &plan, name, command, &signals)

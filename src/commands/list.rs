@@ -10,6 +10,7 @@ use jiff::civil::DateTime;
 use serde::Serialize;
 
 use super::find_archive::{self, is_path};
+use super::left_down::print_left_down;
 use super::load::load;
 use super::output::{print, print_json, table};
 use crate::archive::{self, Manifest};
@@ -130,6 +131,7 @@ pub fn list(global: &Global, what: &[String]) -> Result<ExitStatus> {
         return list_members(archive, names);
     }
     let plan = load(global)?;
+    print_left_down(global, &plan)?;
     let store = Store::open(&plan.backup_dir)?;
     let stacks = match what {
         [] => store.stacks()?,

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf, absolute};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 
 use crate::cli::Global;
 use crate::config::plan::Plan;
-use crate::config::{Config, DEFAULT_STATE_DIR, Stack, StackOptions};
+use crate::config::salvage::Salvage;
+use crate::config::{Config, DEFAULT_BACKUP_DIR, DEFAULT_STATE_DIR, Stack, StackOptions};
 
 const DEFAULT_CONFIG: &str = "/etc/docker-stack-backup/config.json";
 
@@ -62,6 +63,58 @@ pub fn load_or_default(global: &Global) -> Result<Plan> {
     Plan::new(config).with_context(|| match file {
         Some(path) => format!("cannot use the configuration {}", path.display()),
         None => "cannot use the options on the command line".to_owned(),
+    })
+}
+
+/// What `recover` needs of the configuration.
+pub struct Recoverable {
+    pub plan: Plan,
+    /// What is wrong with the configuration.
+    pub problem: Option<Error>,
+}
+
+/// Does the same as [`load_or_default`] as well as it can: a mistake in the
+/// configuration must not keep a stack from being started. The interrupted run may
+/// have had no configuration either.
+///
+/// # Errors
+/// When the configuration is not valid, and the state directory does not exist.
+pub fn load_to_recover(global: &Global) -> Result<Recoverable> {
+    let problem = match load_or_default(global) {
+        Ok(plan) => {
+            let problem = None;
+            return Ok(Recoverable { plan, problem });
+        }
+        Err(problem) => problem,
+    };
+    let file = global.config.as_deref();
+    let file = file.unwrap_or(Path::new(DEFAULT_CONFIG));
+    let (bytes, default) = match global.stack_dirs.as_slice() {
+        [] => (fs::read(file).unwrap_or_default(), DEFAULT_STATE_DIR.into()),
+        _ => (Vec::new(), default_state_dir()?),
+    };
+    let salvaged = Salvage::of(&bytes);
+    let given = |dir: &Option<PathBuf>| dir.as_deref().map(resolve).transpose();
+    let state_dir = given(&global.state_dir)?.or(salvaged.state_dir);
+    let backup_dir = given(&global.backup_dir)?.or(salvaged.backup_dir);
+    let plan = Plan {
+        state_dir: state_dir.unwrap_or(default),
+        backup_dir: backup_dir.unwrap_or_else(|| DEFAULT_BACKUP_DIR.into()),
+        log_file: salvaged.log_file,
+        retention: None,
+        email: salvaged.email,
+        stacks: Vec::new(),
+    };
+    if !plan.state_dir.is_dir() {
+        return Err(problem);
+    }
+    tracing::warn!(
+        path = %plan.state_dir.display(),
+        "the configuration is not valid; using what can be read of it, with this state directory"
+    );
+    Ok(Recoverable {
+        plan,
+        problem: Some(problem),
     })
 }
 

@@ -5,6 +5,7 @@ mod check;
 mod completions;
 mod drill;
 mod find_archive;
+mod left_down;
 mod list;
 mod load;
 mod man_pages;

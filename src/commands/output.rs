@@ -1,6 +1,5 @@
 //! What commands write: text and JSON on stdout, and the log file.
 
-use std::fs;
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result};
@@ -64,14 +63,9 @@ pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-/// Lets the log be appended to the configured file as well. Its directory is
-/// created if it is missing. Errors are not fatal: they end up in the outcome,
-/// because a log that cannot be written must not prevent a backup.
+/// Lets the log be appended to the configured file as well.
 pub fn start_log_file(plan: &Plan, log: &Log) {
     if let Some(path) = &plan.log_file {
-        if let Some(dir) = path.parent() {
-            let _ = fs::create_dir_all(dir);
-        }
         log.append_to(path.clone());
     }
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::left_down::print_left_down;
 use super::load::load;
 use super::output::{print, print_json};
 use super::preview::StackPreview;
@@ -11,6 +12,7 @@ use crate::outcome::ExitStatus;
 pub fn plan(global: &Global, stacks: &[String]) -> Result<ExitStatus> {
     let mut plan = load(global)?;
     plan.select(stacks)?;
+    print_left_down(global, &plan)?;
     let mut previews = Vec::new();
     let mut status = ExitStatus::Ok;
     for stack in &plan.stacks {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::load::load_or_default;
+use super::load::{Recoverable, load_to_recover};
 use super::output::{show_outcome, start_log_file};
 use crate::cli::Global;
 use crate::outcome::{ExitStatus, RunOutcome};
@@ -10,18 +10,21 @@ use crate::recover as recovery;
 use crate::sys::logging::Log;
 
 pub fn recover(global: &Global, forget: Option<&str>, log: &Log) -> Result<ExitStatus> {
-    // The interrupted run may have had no configuration either.
-    let plan = load_or_default(global)?;
+    let Recoverable { plan, problem } = load_to_recover(global)?;
     if let Some(stack) = forget {
         recovery::forget(&plan, stack)?;
         return Ok(ExitStatus::Ok);
     }
     start_log_file(&plan, log);
-    let Some(outcome) = recovery::recover(&plan, log)? else {
-        tracing::info!("nothing to recover");
-        return Ok(ExitStatus::Ok);
-    };
-    Ok(show_outcome(global, &outcome).max(recovery_status(&outcome)))
+    let recovered = recovery::recover(&plan, problem.as_ref(), log)?;
+    match (recovered, problem) {
+        (Some(outcome), _) => Ok(show_outcome(global, &outcome).max(recovery_status(&outcome))),
+        (None, Some(problem)) => Err(problem),
+        (None, None) => {
+            tracing::info!("nothing to recover");
+            Ok(ExitStatus::Ok)
+        }
+    }
 }
 
 /// Returns the exit status of a recovery that led to `outcome`. That the run

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 
+use super::left_down::print_left_down;
 use super::load::load;
 use super::output::{print, print_json};
 use crate::cli::Global;
@@ -27,6 +28,7 @@ pub fn report(global: &Global, mail_test: bool) -> Result<ExitStatus> {
         tracing::info!(to = email.to.join(" "), "test mail sent");
         return Ok(ExitStatus::Ok);
     }
+    print_left_down(global, &plan)?;
     let Some(outcome) = last else {
         bail!("there was no run yet")
     };

@@ -128,6 +128,7 @@ fn restore_stack(
         services = restored.services.join(" "),
         content = human_bytes(restored.file_bytes),
         downtime_ms = restored.downtime_ms,
+        healthy_ms = restored.healthy_ms,
         "restored"
     );
     Ok(warn_of_lacks(&restored.unrestored))

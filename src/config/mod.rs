@@ -5,6 +5,7 @@ pub mod email;
 mod json;
 pub mod plan;
 mod retention;
+pub mod salvage;
 mod stack;
 #[cfg(test)]
 mod tests;

@@ -3,17 +3,24 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use jiff::ZonedDateTime;
+use jiff::Timestamp;
 
 use super::capture::{Captured, Leftover};
 use super::prepare::Prepared;
-use super::recorder::{OutcomeRecorder, add_warning};
+use super::recorder::OutcomeRecorder;
 use super::state::Cycle;
 use crate::outcome::{Phase, StackOutcome, StackStatus};
-use crate::stack::driver;
+use crate::stack::driver::{self, Started};
 use crate::stack::journal::{self, JournalEntry, StopProgress};
 use crate::sys::priority;
 use crate::sys::progress;
+
+/// A stack whose start was confirmed once. Its journal entry stays until the
+/// second look.
+pub(super) struct UpAgain {
+    pub(super) entry: JournalEntry,
+    pub(super) started: Started,
+}
 
 impl Cycle<'_> {
     /// Stops the stack, captures its data and starts it again. Whatever happens
@@ -22,17 +29,22 @@ impl Cycle<'_> {
         &self,
         recorder: &mut OutcomeRecorder,
         prepared: Prepared,
-    ) -> Option<Captured> {
+    ) -> (Option<Captured>, Option<UpAgain>) {
         if self.survey.running.is_empty() {
             tracing::info!("nothing runs, archiving as it is");
             let captured = self.capture(recorder, prepared);
-            return captured.map_err(Leftover::remove).ok();
+            return (captured.map_err(Leftover::remove).ok(), None);
         }
         let mut entry = self.journal_entry();
-        recorder.phase(Phase::Stop, |_| {
+        let begun = recorder.phase(Phase::Stop, |_| {
             self.context.signals.check()?;
-            self.write_journal(&entry)
-        })?;
+            self.context.journal.begin(&entry)?;
+            self.context.observer.journalled(&entry);
+            Ok(())
+        });
+        if begun.is_none() {
+            return (None, None);
+        }
         let _urgent = priority::raise();
         let began = Instant::now();
         progress::set_down(true);
@@ -41,17 +53,12 @@ impl Cycle<'_> {
             None => Err(prepared.into()),
         };
         let captured = captured.map_err(|leftover| self.make_room_for_start(leftover));
-        let started = recorder.phase(Phase::Start, |outcome| self.start(outcome, &entry));
-        let downtime_ms = began.elapsed().as_millis() as u64;
-        recorder.outcome.downtime_ms = Some(downtime_ms);
-        match started {
-            Some(()) => {
-                progress::set_down(false);
-                tracing::info!(downtime_ms, "up again");
-            }
-            None => recorder.outcome.status = StackStatus::Down,
-        }
-        captured.map_err(Leftover::remove).ok()
+        let started = recorder.phase(Phase::Start, |_| self.start(&entry));
+        record_downtime(&mut recorder.outcome, began, started.as_ref());
+        (
+            captured.map_err(Leftover::remove).ok(),
+            started.map(|started| UpAgain { entry, started }),
+        )
     }
 
     fn stop(&self, entry: &mut JournalEntry) -> Result<()> {
@@ -82,12 +89,9 @@ impl Cycle<'_> {
         }
     }
 
-    fn start(&self, outcome: &mut StackOutcome, entry: &JournalEntry) -> Result<()> {
+    fn start(&self, entry: &JournalEntry) -> Result<Started> {
         tracing::info!(services = entry.services().join(" "), "starting");
-        for warning in driver::start(entry, self.context.signals)? {
-            add_warning(outcome, warning);
-        }
-        Ok(())
+        driver::start(entry, self.context.signals)
     }
 
     fn journal_entry(&self) -> JournalEntry {
@@ -99,9 +103,25 @@ impl Cycle<'_> {
             stop_method: self.survey.stop_method,
             stop_timeout_secs: self.stack.stop_timeout.map(|timeout| timeout.as_secs()),
             start_timeout_secs: self.stack.start_timeout.as_secs(),
-            since: ZonedDateTime::now(),
+            since: Timestamp::now(),
             step: StopProgress::Stopping,
+            for_restore: false,
             containers: self.survey.running.clone(),
         }
     }
+}
+
+/// Records for how long the stack was down, and when it was healthy.
+fn record_downtime(outcome: &mut StackOutcome, began: Instant, started: Option<&Started>) {
+    let Some(started) = started else {
+        outcome.downtime_ms = Some(began.elapsed().as_millis() as u64);
+        outcome.status = StackStatus::Down;
+        return;
+    };
+    progress::set_down(false);
+    let downtime_ms = started.running_at.duration_since(began).as_millis() as u64;
+    let healthy_ms = started.confirmed_at.duration_since(began).as_millis() as u64;
+    outcome.downtime_ms = Some(downtime_ms);
+    outcome.healthy_ms = Some(healthy_ms);
+    tracing::info!(downtime_ms, healthy_ms, "up again");
 }

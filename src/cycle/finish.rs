@@ -4,11 +4,11 @@
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use super::capture::{Captured, CapturedFiles};
+use super::downtime::UpAgain;
 use super::manifest::write_manifest;
 use super::recorder::{OutcomeRecorder, add_warning};
 use super::state::Cycle;
@@ -19,50 +19,59 @@ use crate::stack::driver;
 use crate::store::{ArchiveName, Sidecar};
 use crate::sys::format::human_bytes;
 
-/// Most containers that crash after a confirmed start do so within this time.
-const SECOND_LOOK_AFTER: Duration = Duration::from_millis(1500);
-
 impl Cycle<'_> {
     /// Finishes the archive and, in parallel, closes the journal entry. Finishing
     /// may take an hour; a container that is stopped during that time was stopped
     /// by someone on purpose and must not be restarted.
-    pub(super) fn finish(&self, recorder: &mut OutcomeRecorder, captured: Option<Captured>) {
-        let outcome = &recorder.outcome;
-        let was_started = outcome.downtime_ms.is_some() && outcome.status != StackStatus::Down;
+    pub(super) fn finish(
+        &self,
+        recorder: &mut OutcomeRecorder,
+        captured: Option<Captured>,
+        up_again: Option<UpAgain>,
+    ) {
         let span = tracing::Span::current();
         thread::scope(|scope| {
-            let close = || {
-                let _entered = span.enter();
-                thread::sleep(SECOND_LOOK_AFTER);
-                self.close_journal()
-            };
-            let closing = was_started.then(|| scope.spawn(close));
+            let closing = up_again.map(|up_again| {
+                let span = span.clone();
+                scope.spawn(move || {
+                    let _entered = span.enter();
+                    self.close_journal(up_again)
+                })
+            });
             if let Some(captured) = captured {
                 recorder.phase(Phase::Finish, |outcome| {
                     self.finish_archive(outcome, captured)
                 });
             }
             let Some(closing) = closing else { return };
+            // The stack is up: this is no longer the time of its start.
+            let closed = recorder.phase(Phase::Finish, |_| Ok(closing.join()));
             recorder.phase(Phase::Start, |outcome| {
-                let closed = closing.join().unwrap_or_else(|panic| resume_unwind(panic));
-                closed.inspect_err(|_| outcome.status = StackStatus::Down)?
+                let closed = closed.context("the second look was not made")?;
+                let (warnings, removed) = closed
+                    .unwrap_or_else(|panic| resume_unwind(panic))
+                    .inspect_err(|_| outcome.status = StackStatus::Down)?;
+                for warning in warnings {
+                    add_warning(outcome, warning);
+                }
+                removed
             });
         });
     }
 
     /// Removes the journal entry, once the containers are seen to be up still.
+    /// Returns warnings, and whether the entry could be removed.
     ///
     /// # Errors
-    /// When a container has ended: the stack counts as down. The inner error says
-    /// that the entry could not be removed.
-    fn close_journal(&self) -> Result<Result<()>> {
-        let limit = self.stack.start_timeout;
-        driver::confirm(&self.survey, limit, self.context.signals)?;
-        let removed = self.context.journal.remove(&self.stack.name);
+    /// When the stack is not as it was: it counts as down.
+    fn close_journal(&self, up_again: UpAgain) -> Result<(Vec<String>, Result<()>)> {
+        let UpAgain { entry, started } = up_again;
+        let warnings = driver::confirm(&entry, &started, self.context.signals)?;
+        let removed = self.context.journal.remove(&entry.stack);
         if removed.is_ok() {
             self.context.observer.journal_closed();
         }
-        Ok(removed)
+        Ok((warnings, removed))
     }
 
     /// Gives the archive its manifest, verifies it, and gives it its name.

@@ -28,8 +28,8 @@ pub fn back_up(context: &RunContext<'_>, stack: &StackPlan) -> StackOutcome {
         && let Some(prepared) = cycle.prepare(&mut recorder, inventory)
         && let Some(()) = recorder.phase(Phase::Plan, |outcome| cycle.plan_again(outcome))
     {
-        let captured = cycle.capture_while_down(&mut recorder, prepared);
-        cycle.finish(&mut recorder, captured);
+        let (captured, up_again) = cycle.capture_while_down(&mut recorder, prepared);
+        cycle.finish(&mut recorder, captured, up_again);
     }
     recorder.outcome
 }

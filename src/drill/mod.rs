@@ -23,11 +23,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 
 use crate::archive::Manifest;
+use crate::config::StopMethod;
 use crate::engine::{self, ComposeProject, Volume};
 use crate::outcome::DrillOutcome;
 use crate::restore::{Archive, Destination, ExtractOptions, extract};
+use crate::stack::driver;
+use crate::stack::journal::{self, JournalEntry, StopProgress};
+use crate::stack::running::WasRunning;
 use crate::sys::signals::Signals;
 
 /// What the names of all throw-away projects begin with.
@@ -190,12 +195,37 @@ fn attempt(
         "starting"
     );
     compose.up_and_wait(options.start_timeout, options.signals)?;
+    notes.extend(look_again(manifest, options, project, &compose)?);
     if let Some(check) = &options.check {
         compose
             .exec(check.service, check.argv, options.signals)
             .context("the check command")?;
     }
     Ok(())
+}
+
+/// Checks that what was started does not end soon after. Returns notes.
+fn look_again(
+    manifest: &Manifest,
+    options: &DrillOptions<'_>,
+    project: &Project,
+    compose: &ComposeProject,
+) -> Result<Vec<String>> {
+    let containers = engine::compose_containers(Some(&project.name))?;
+    let entry = JournalEntry {
+        format_version: journal::FORMAT_VERSION,
+        stack: manifest.stack.clone(),
+        project: project.name.clone(),
+        compose: compose.clone(),
+        stop_method: StopMethod::Stop,
+        stop_timeout_secs: None,
+        start_timeout_secs: options.start_timeout.as_secs(),
+        since: Timestamp::now(),
+        step: StopProgress::Stopped,
+        for_restore: false,
+        containers: WasRunning::expected(&containers),
+    };
+    driver::stays_up(&entry, options.signals)
 }
 
 /// Creates the directory that the archive is unpacked into. It is beneath the

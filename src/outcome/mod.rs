@@ -56,6 +56,8 @@ pub struct RecoveredStack {
     pub services: Vec<String>,
     /// Why the stack is still down; `None` when it is up again.
     pub error: Option<String>,
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// Exit status of the program, as in the README's table.
@@ -96,7 +98,17 @@ impl RunOutcome {
     pub fn is_all_well(&self) -> bool {
         self.exit_status() == ExitStatus::Ok
             && self.recovered.is_empty()
-            && self.stacks.iter().all(|stack| stack.warnings.is_empty())
+            && self.warnings().is_empty()
+    }
+
+    /// Returns the warnings about all stacks, each with the stack's name.
+    pub fn warnings(&self) -> Vec<(&str, &str)> {
+        let recovered = self.recovered.iter().map(|s| (&s.stack, &s.warnings));
+        let stacks = self.stacks.iter().map(|s| (&s.stack, &s.warnings));
+        recovered
+            .chain(stacks)
+            .flat_map(|(stack, warnings)| warnings.iter().map(|w| (stack.as_str(), w.as_str())))
+            .collect()
     }
 }
 
@@ -133,6 +145,7 @@ mod tests {
             stack: "web".to_owned(),
             services: Vec::new(),
             error: None,
+            warnings: Vec::new(),
         });
         for run in [warned, recovered] {
             assert_eq!(run.exit_status(), ExitStatus::Ok);

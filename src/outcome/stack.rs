@@ -23,9 +23,15 @@ pub struct StackOutcome {
     /// again.
     pub services: Vec<String>,
     pub archive: Option<ArchiveOutcome>,
-    /// Time from the stop being issued to the start being confirmed; `None` when
-    /// nothing was running.
+    /// Time from the stop being issued until all containers ran again, or, if the
+    /// stack is still down, until the start was given up. `None` when nothing was
+    /// running.
     pub downtime_ms: Option<u64>,
+    /// Time from the stop being issued until all containers were as before, those
+    /// with a health check healthy. `None` when nothing was running, or the start
+    /// was not confirmed.
+    #[serde(default)]
+    pub healthy_ms: Option<u64>,
     /// How the data was read; `None` if it was not.
     #[serde(default)]
     pub capture: Option<CaptureOutcome>,
@@ -51,6 +57,7 @@ impl StackOutcome {
             services: Vec::new(),
             archive: None,
             downtime_ms: None,
+            healthy_ms: None,
             capture: None,
             phases: Vec::new(),
             coverage: Vec::new(),

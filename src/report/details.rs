@@ -10,6 +10,9 @@ use crate::outcome::{
 };
 use crate::sys::format::{ascii, ascii_path, count, human_bytes, human_duration, list_names};
 
+/// A shorter wait for health is not worth a line.
+const HEALTH_WAIT_MS: u64 = 100;
+
 /// Lists the new archives, with their sizes.
 pub fn archives(page: &mut Page, run: &RunOutcome) {
     let archives: Vec<&ArchiveOutcome> = run
@@ -208,10 +211,20 @@ pub fn phases(page: &mut Page, run: &RunOutcome) {
             })
             .collect();
         page.list(&label, width + 4, &phases);
+        if let Some(line) = health_line(stack) {
+            page.line(&" ".repeat(width + 4), &line);
+        }
         if let Some(capture) = &stack.capture {
             page.line(&" ".repeat(width + 4), &capture_line(capture));
         }
     }
+}
+
+/// Tells when the stack was healthy, if it was not at once when it ran.
+fn health_line(stack: &StackOutcome) -> Option<String> {
+    let waited_ms = stack.healthy_ms?.checked_sub(stack.downtime_ms?)?;
+    let waited = human_duration(waited_ms);
+    (waited_ms >= HEALTH_WAIT_MS).then(|| format!("healthy {waited} after its downtime"))
 }
 
 fn capture_line(capture: &CaptureOutcome) -> String {

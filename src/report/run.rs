@@ -111,13 +111,12 @@ fn stack_failure_lines(stack: &StackOutcome) -> Vec<String> {
 }
 
 fn warnings(page: &mut Page, run: &RunOutcome) {
-    if run.stacks.iter().any(|stack| !stack.warnings.is_empty()) {
+    let warnings = run.warnings();
+    if !warnings.is_empty() {
         page.section("WARNINGS");
     }
-    for stack in &run.stacks {
-        for warning in &stack.warnings {
-            page.line("  ", &format!("{}: {warning}", stack.stack));
-        }
+    for (stack, warning) in warnings {
+        page.line("  ", &format!("{stack}: {warning}"));
     }
 }
 
@@ -176,7 +175,14 @@ fn stack_row(stack: &StackOutcome) -> [String; 6] {
         status_name(stack.status).to_owned(),
         bytes(|archive| archive.archive_bytes),
         bytes(|archive| archive.content_bytes),
-        stack.downtime_ms.map_or("-".to_owned(), human_duration),
+        stack.downtime_ms.map_or("-".to_owned(), |downtime_ms| {
+            let downtime = human_duration(downtime_ms);
+            match stack.status {
+                // It is still down.
+                StackStatus::Down => format!("> {downtime}"),
+                _ => downtime,
+            }
+        }),
         duration,
     ]
 }

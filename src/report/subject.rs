@@ -146,7 +146,7 @@ fn backed_up(run: &RunOutcome) -> Option<String> {
 
 /// Counts what is not a failure but deserves attention.
 fn remarks(run: &RunOutcome) -> Option<String> {
-    let warnings: usize = run.stacks.iter().map(|stack| stack.warnings.len()).sum();
+    let warnings = run.warnings().len();
     let mut remarks = Vec::new();
     if !run.recovered.is_empty() {
         let stacks = count(run.recovered.len() as u64, "stack");

@@ -4,14 +4,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
-use jiff::ZonedDateTime;
+use anyhow::{Context as _, Result, anyhow};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::target::Target;
 use crate::engine::{ComposeProject, Container, Mount};
+use crate::sys::durable::create_dir_durably;
 use crate::sys::state_file::{self, State};
 
 const FORMAT_VERSION: u32 = 2;
@@ -26,7 +28,8 @@ pub struct RestoreEntry {
     /// The restore has not created a container of the project then.
     pub project: Option<String>,
     pub compose: ComposeProject,
-    pub since: ZonedDateTime,
+    /// Not a zoned time: reading that takes a time-zone database.
+    pub since: Timestamp,
     pub step: RestoreStep,
     pub targets: Vec<Target>,
     /// Names of volumes that the restore creates.
@@ -64,7 +67,7 @@ impl RestoreEntry {
             stack: stack.to_owned(),
             project: compose.name.clone(),
             compose,
-            since: ZonedDateTime::now(),
+            since: Timestamp::now(),
             step: RestoreStep::Staging,
             targets,
             new_volumes: Vec::new(),
@@ -87,7 +90,7 @@ impl RestoreEntry {
     /// Puts it on disk, in place of an older one of the same stack.
     pub fn write(&self, state_dir: &Path) -> Result<()> {
         let dir = directory(state_dir);
-        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        create_dir_durably(&dir)?;
         state_file::write(&state_file::path(&dir, &self.stack), self)
     }
 
@@ -116,7 +119,7 @@ impl RestoreEntry {
         let mut kept = Vec::new();
         for target in &self.targets {
             let old = match self.keep_old {
-                true => target.keep_old(&self.since)?,
+                true => target.keep_old(self.since)?,
                 false => None,
             };
             match old {
@@ -130,6 +133,21 @@ impl RestoreEntry {
 
 fn directory(state_dir: &Path) -> PathBuf {
     state_dir.join("restore")
+}
+
+/// Whether a restore of the stack was not finished.
+///
+/// # Errors
+/// When that is not known.
+pub fn is_unfinished(state_dir: &Path, stack: &str) -> Result<bool> {
+    let path = state_file::path(&directory(state_dir), stack);
+    match fs::symlink_metadata(&path) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot look for {}", path.display())),
+    }
 }
 
 /// Reads the entries of restores that were not finished, by stack.

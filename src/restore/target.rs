@@ -10,7 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use jiff::ZonedDateTime;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use rustix::fs::{AtFlags, CWD, RenameFlags, StatxAttributes, StatxFlags};
 use serde::{Deserialize, Serialize};
 
@@ -140,12 +141,13 @@ impl Target {
 
     /// Renames the old data so that its name tells when it was replaced.
     /// Returns its path, or `None` if there was no old data.
-    pub(super) fn keep_old(&self, since: &ZonedDateTime) -> Result<Option<PathBuf>> {
+    pub(super) fn keep_old(&self, since: Timestamp) -> Result<Option<PathBuf>> {
         let old = self.staging();
         if !exists(&old)? {
             return Ok(None);
         }
-        let to = self.sibling(&format!("before-{}", since.strftime("%Y%m%d_%H%M%S")));
+        let local = since.to_zoned_datetime(TimeZone::system());
+        let to = self.sibling(&format!("before-{}", local.strftime("%Y%m%d_%H%M%S")));
         let context = || format!("cannot rename {} to {}", old.display(), to.display());
         rustix::fs::renameat_with(CWD, &old, CWD, &to, RenameFlags::NOREPLACE)
             .with_context(context)?;

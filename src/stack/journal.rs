@@ -3,17 +3,16 @@
 //! stopped (I1), and is removed only when the start is confirmed. `recover` needs
 //! nothing else.
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
-use jiff::ZonedDateTime;
+use anyhow::{Result, anyhow};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::StopMethod;
 use crate::engine::ComposeProject;
 use crate::stack::running::WasRunning;
+use crate::sys::durable::create_dir_durably;
 use crate::sys::state_file::{self, State};
 
 /// Version of the journal's files.
@@ -31,8 +30,13 @@ pub struct JournalEntry {
     pub stop_method: StopMethod,
     pub stop_timeout_secs: Option<u64>,
     pub start_timeout_secs: u64,
-    pub since: ZonedDateTime,
+    /// Not a zoned time: reading that takes a time-zone database.
+    pub since: Timestamp,
     pub step: StopProgress,
+    /// Whether a restore has stopped the stack. Its data may be half exchanged
+    /// then, as long as the restore has an entry in its own journal.
+    #[serde(default)]
+    pub for_restore: bool,
     pub containers: Vec<WasRunning>,
 }
 
@@ -73,25 +77,38 @@ pub struct FoundEntry {
     pub entry: Result<JournalEntry>,
 }
 
-/// The directory that has the journal's files.
+/// The directory that has the journal's files. It need not exist.
 pub struct Journal {
     dir: PathBuf,
 }
 
 impl Journal {
-    /// Opens the journal, and creates its directory if it does not exist.
-    pub fn open(state_dir: &Path) -> Result<Journal> {
-        let dir = state_dir.join("journal");
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)
-            .with_context(|| format!("cannot create {}", dir.display()))?;
-        Ok(Journal { dir })
+    pub fn of(state_dir: &Path) -> Journal {
+        Journal {
+            dir: state_dir.join("journal"),
+        }
     }
 
-    /// Writes an entry to disk, in place of an older one of the same stack. When
-    /// this returns, the entry survives a power cut.
+    /// Writes the entry of a stack that is about to be stopped. When this returns
+    /// `Ok`, the entry survives a power cut.
+    ///
+    /// # Errors
+    /// When that is not certain. The entry is removed then: nothing must be
+    /// stopped, and `recover` must leave the stack alone.
+    pub fn begin(&self, entry: &JournalEntry) -> Result<()> {
+        create_dir_durably(&self.dir)
+            .and_then(|()| self.write(entry))
+            .map_err(|error| match self.remove(&entry.stack) {
+                Ok(()) => error,
+                Err(second) => error.context(format!(
+                    "the next `recover` will restart the stack, although nothing was stopped \
+                     ({second:#})"
+                )),
+            })
+    }
+
+    /// Writes an entry to disk, in place of the older one of the same stack. When
+    /// this returns `Ok`, the entry survives a power cut.
     pub fn write(&self, entry: &JournalEntry) -> Result<()> {
         state_file::write(&self.path(&entry.stack), entry)
     }
@@ -99,6 +116,11 @@ impl Journal {
     /// Removes the entry of a stack. It is no error if there is none.
     pub fn remove(&self, stack: &str) -> Result<()> {
         state_file::remove(&self.path(stack))
+    }
+
+    /// Whether there is an entry for the stack.
+    pub fn has(&self, stack: &str) -> bool {
+        self.path(stack).exists()
     }
 
     /// Reads the entries of all stacks, sorted by stack.
@@ -132,6 +154,8 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn entry(stack: &str) -> JournalEntry {
@@ -148,8 +172,9 @@ mod tests {
             stop_method: StopMethod::Stop,
             stop_timeout_secs: None,
             start_timeout_secs: 180,
-            since: ZonedDateTime::now(),
+            since: Timestamp::now(),
             step: StopProgress::Stopping,
+            for_restore: false,
             containers: vec![],
         }
     }
@@ -157,10 +182,10 @@ mod tests {
     #[test]
     fn each_stack_has_one_entry_that_is_removed_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(dir.path()).unwrap();
+        let journal = Journal::of(dir.path());
         assert!(journal.found().unwrap().is_empty());
-        journal.write(&entry("web")).unwrap();
-        journal.write(&entry("db")).unwrap();
+        journal.begin(&entry("web")).unwrap();
+        journal.begin(&entry("db")).unwrap();
         journal
             .write(&JournalEntry {
                 step: StopProgress::Stopped,
@@ -187,8 +212,8 @@ mod tests {
     #[test]
     fn a_journal_that_does_not_parse_is_an_error_of_its_stack_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(dir.path()).unwrap();
-        journal.write(&entry("db")).unwrap();
+        let journal = Journal::of(dir.path());
+        journal.begin(&entry("db")).unwrap();
         let damages: [&[u8]; 4] = [
             b"",
             b"{}",
@@ -206,5 +231,42 @@ mod tests {
             );
             assert!(message.contains("recover --forget web"), "{message}");
         }
+    }
+
+    #[test]
+    fn an_entry_is_read_without_a_time_zone_database() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::of(dir.path());
+        journal.begin(&entry("web")).unwrap();
+        let json = fs::read_to_string(journal.path("web")).unwrap();
+        let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        // As older versions wrote it, here in a zone that no database has.
+        json["since"] = "2026-11-24T03:00:00.5+01:00[Nowhere/Atlantis]".into();
+        json.as_object_mut().unwrap().remove("forRestore");
+        fs::write(journal.path("web"), json.to_string()).unwrap();
+        let found = journal.found().unwrap().remove(0).entry.unwrap();
+        assert_eq!(found.since.to_string(), "2026-11-24T02:00:00.5Z");
+        assert!(!found.for_restore);
+        // The control: a zoned time cannot be read.
+        let zoned = json["since"]
+            .as_str()
+            .unwrap()
+            .parse::<jiff::ZonedDateTime>();
+        assert!(zoned.is_err());
+    }
+
+    #[test]
+    fn an_entry_that_is_not_certain_to_be_on_disk_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::of(dir.path());
+        journal.begin(&entry("db")).unwrap();
+        // The rename fails, after the content was written.
+        fs::create_dir(journal.path("web")).unwrap();
+        journal.begin(&entry("web")).unwrap_err();
+        assert_eq!(journal.found().unwrap().len(), 2, "the directory stays");
+        fs::remove_dir(journal.path("web")).unwrap();
+        // The control: without it, the entry is written.
+        journal.begin(&entry("web")).unwrap();
+        assert_eq!(journal.found().unwrap().len(), 2);
     }
 }

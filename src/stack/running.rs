@@ -29,34 +29,55 @@ pub struct WasRunning {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum StateBefore {
-    /// It has a health check that did not fail. Its start is confirmed when it is
-    /// healthy.
+    /// Its start is confirmed when it is healthy, or runs and has no health check.
     Healthy,
-    /// It has no health check, or one that failed. Its start is confirmed when it
-    /// runs.
+    /// It has no health check. Its start is confirmed when it runs.
     Running,
+    /// Its health check failed. Its start is confirmed when it runs.
+    Unhealthy,
     Paused,
     /// It was in a restart loop. A start is all that can be expected of it.
     Restarting,
+    /// It is a job that was under way. Its start is confirmed as that of a healthy
+    /// service, or when it has ended without an error.
+    Job,
     /// It is a job that others wait for. Its start is confirmed when it has ended
     /// without an error.
     Ended,
 }
 
+/// What a container that depends on a job waits for (Compose specification).
+const ENDED_WELL: &str = "service_completed_successfully";
+
 impl WasRunning {
-    /// Records a container that runs; `None` if it does not run.
-    pub fn of(container: &Container) -> Option<WasRunning> {
-        let before = match (container.status, container.health) {
-            (Status::Stopped, _) => return None,
-            (Status::Paused, _) => StateBefore::Paused,
-            (Status::Restarting, _) => StateBefore::Restarting,
-            (Status::Running, _) if is_between_restarts(container, Timestamp::now()) => {
-                StateBefore::Restarting
-            }
-            (Status::Running, Some(Health::Healthy | Health::Starting)) => StateBefore::Healthy,
-            (Status::Running, _) => StateBefore::Running,
+    /// Records those containers of a project that run. Only a container that
+    /// others want to end is a job: what ran as a service must go on running.
+    pub fn all(containers: &[Container]) -> Vec<WasRunning> {
+        let own = containers.iter().filter(|c| !c.one_off);
+        let recorded = own.filter_map(|container| {
+            let before = match StateBefore::of(container)? {
+                StateBefore::Healthy | StateBefore::Running if is_job(container, containers) => {
+                    StateBefore::Job
+                }
+                before => before,
+            };
+            Some(WasRunning::with_state(container, before))
+        });
+        recorded.collect()
+    }
+
+    /// Records all containers of a project that was started, whether they run or
+    /// not, as they are expected to be.
+    pub fn expected(containers: &[Container]) -> Vec<WasRunning> {
+        let record = |container| {
+            let expected = match is_job(container, containers) {
+                true => StateBefore::Job,
+                false => StateBefore::Healthy,
+            };
+            WasRunning::with_state(container, expected)
         };
-        Some(WasRunning::with_state(container, before))
+        let own = containers.iter().filter(|c| !c.one_off);
+        own.map(record).collect()
     }
 
     /// Records a container and the state that it is to reach.
@@ -97,6 +118,24 @@ impl WasRunning {
     }
 }
 
+impl StateBefore {
+    /// Returns the state of a container that runs; `None` if it does not run. One
+    /// that was only created does not run.
+    pub fn of(container: &Container) -> Option<StateBefore> {
+        Some(match (container.status, container.health) {
+            (Status::Stopped, _) => return None,
+            (Status::Paused, _) => StateBefore::Paused,
+            (Status::Restarting, _) => StateBefore::Restarting,
+            (Status::Running, _) if is_between_restarts(container, Timestamp::now()) => {
+                StateBefore::Restarting
+            }
+            (Status::Running, Some(Health::Healthy | Health::Starting)) => StateBefore::Healthy,
+            (Status::Running, Some(Health::Unhealthy)) => StateBefore::Unhealthy,
+            (Status::Running, Some(Health::None) | None) => StateBefore::Running,
+        })
+    }
+}
+
 #[cfg(test)]
 impl WasRunning {
     /// A running container that depends on services, each with a condition, and
@@ -133,6 +172,12 @@ pub fn replicas(containers: &[WasRunning]) -> BTreeMap<String, usize> {
     replicas
 }
 
+/// Whether another container of the project waits for the end of this one.
+fn is_job(container: &Container, containers: &[Container]) -> bool {
+    let mut needed = containers.iter().flat_map(|c| &c.depends_on);
+    needed.any(|needed| needed.service == container.service && needed.condition == ENDED_WELL)
+}
+
 /// Whether a running container is in a restart loop. A container that has run
 /// for ten seconds is no longer taken for one that keeps ending; Docker's restart
 /// manager has the same limit.
@@ -160,5 +205,47 @@ mod tests {
         assert!(is_between_restarts(&container(3), later(2)));
         assert!(!is_between_restarts(&container(3), later(10)));
         assert!(!is_between_restarts(&container(0), later(2)));
+    }
+
+    #[test]
+    fn only_what_others_want_to_end_is_a_job_and_what_was_created_does_not_run() {
+        let container = |service: &str, status: &str, health: Option<&str>, depends_on: &str| {
+            Container::from_json(serde_json::json!({
+                "Id": service, "Name": format!("/p-{service}-1"), "Image": "i",
+                "State": {
+                    "Status": status, "ExitCode": 0,
+                    "Health": health.map(|health| serde_json::json!({"Status": health})),
+                },
+                "Config": {"Labels": {
+                    "com.docker.compose.service": service,
+                    "com.docker.compose.depends_on": depends_on,
+                }},
+                "HostConfig": {},
+            }))
+        };
+        let containers = [
+            container("migrate", "running", None, ""),
+            container("db", "running", Some("healthy"), ""),
+            container("sick", "running", Some("unhealthy"), ""),
+            container("new", "created", None, ""),
+            container(
+                "app",
+                "running",
+                None,
+                "migrate:service_completed_successfully:false,db:service_healthy:false",
+            ),
+        ];
+        let recorded = WasRunning::all(&containers);
+        let recorded: Vec<_> = recorded
+            .iter()
+            .map(|was| (&*was.service, was.before))
+            .collect();
+        let expected = [
+            ("migrate", StateBefore::Job),
+            ("db", StateBefore::Healthy),
+            ("sick", StateBefore::Unhealthy),
+            ("app", StateBefore::Running),
+        ];
+        assert_eq!(recorded, expected);
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::config::StopMethod;
 use crate::config::plan::StackPlan;
-use crate::engine::{self, ComposeConfig, ComposeProject, Container, Image, Volume};
+use crate::engine::{self, ComposeConfig, ComposeProject, Container, Image, Status, Volume};
 use crate::outcome::MountCoverage;
 use crate::scan::Source;
 use crate::stack::coverage::{self, Mounts, Tree};
@@ -93,11 +93,8 @@ impl Survey {
             .into_iter()
             .filter(|c| c.project == project)
             .collect();
-        let mut running: Vec<WasRunning> = containers
-            .iter()
-            .filter(|c| !c.one_off)
-            .filter_map(WasRunning::of)
-            .collect();
+        let mut running = WasRunning::all(&containers);
+        warnings.extend(running.iter().filter_map(state_warning));
         if let Some(config) = &config {
             warnings.extend(hook_warnings(config, &running));
         }
@@ -154,7 +151,7 @@ pub fn find_project(
     let names = |containers: &mut dyn Iterator<Item = &Container>| -> BTreeSet<String> {
         containers.map(|c| c.project.clone()).collect()
     };
-    let runs = |c: &&Container| WasRunning::of(c).is_some();
+    let runs = |c: &&Container| c.status != Status::Stopped;
     let running_here = names(&mut all_containers.iter().filter(from_here).filter(runs));
     let project = match (running_here.len(), named) {
         (0, Some(name)) => name.to_owned(),
@@ -240,6 +237,16 @@ fn pause_or_stop(running: &[WasRunning], warnings: &mut Vec<String>) -> StopMeth
         restarting.name
     ));
     StopMethod::Stop
+}
+
+/// Warns of a container that does not work even before it is stopped, so that
+/// nobody takes the backup for the cause.
+fn state_warning(was: &WasRunning) -> Option<String> {
+    match was.before {
+        StateBefore::Unhealthy => Some(format!("{} is unhealthy", was.name)),
+        StateBefore::Restarting => Some(format!("{} keeps restarting", was.name)),
+        _ => None,
+    }
 }
 
 /// Warns of services with hooks, because Compose runs these only around its own

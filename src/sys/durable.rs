@@ -1,9 +1,9 @@
 //! Writes that survive a power cut: afterwards a file has either its old content
 //! or its new one.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -36,4 +36,18 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .with_context(|| format!("cannot sync {}", dir.display()))
+}
+
+/// Creates a directory (mode 0700) and its parents, if it does not exist, and
+/// fsyncs its parent, so that what is fsynced in it can be found after a power cut.
+pub fn create_dir_durably(dir: &Path) -> Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("cannot create {}", dir.display()))?;
+    dir.parent().map_or(Ok(()), sync_dir)
 }

@@ -2,13 +2,17 @@
 //! or systemd's journal), the log file, and the report of the run.
 
 use std::fmt::{self, Write as _};
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, IsTerminal, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use jiff::ZonedDateTime;
+use nix::libc;
 use serde::{Deserialize, Serialize};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
@@ -29,6 +33,9 @@ pub struct ForwardedLine {
     text: String,
 }
 
+/// How long the log file is waited for in all. It may be on a mount that hangs.
+const FILE_LIMIT: Duration = Duration::from_secs(5);
+
 /// The log lines of one run, and its log file.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Shared>);
@@ -36,16 +43,35 @@ pub struct Log(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     lines: Mutex<Vec<String>>,
-    file: OnceLock<PathBuf>,
+    /// Leads to the thread that writes the log file.
+    file: OnceLock<Sender<ToFile>>,
     file_error: OnceLock<String>,
     stderr: OnceLock<Stderr>,
 }
 
+enum ToFile {
+    Line(String),
+    /// Answered when all lines before it are written.
+    Flush(Sender<()>),
+}
+
 impl Log {
-    /// Appends the lines from now on to a file as well. The file is opened anew
-    /// for each line, so that it can be rotated at any time.
-    pub fn append_to(&self, file: PathBuf) {
-        let _ = self.0.file.set(file);
+    /// Appends the lines from now on to a file as well. Its directory is created
+    /// if it is missing. The file is opened anew for each line, so that it can be
+    /// rotated at any time. Errors are not fatal: they end up in the outcome,
+    /// because a log that cannot be written must not prevent a backup.
+    ///
+    /// A thread of its own writes the file, so that a mount that hangs does not
+    /// keep a stack down.
+    pub fn append_to(&self, path: PathBuf) {
+        let (sender, receiver) = mpsc::channel();
+        let log = self.clone();
+        let name = path.display().to_string();
+        let spawned = thread::Builder::new().spawn(move || log.write_file(&path, receiver));
+        match spawned {
+            Ok(_) => drop(self.0.file.set(sender)),
+            Err(error) => self.set_file_error(&name, &error),
+        }
     }
 
     /// Returns all lines so far of level info and above, with their times.
@@ -57,8 +83,10 @@ impl Log {
             .clone()
     }
 
-    /// Returns the first error of writing to the log file.
+    /// Returns the first error of writing to the log file, once all lines so far
+    /// are written.
     pub fn file_error(&self) -> Option<&str> {
+        self.flush();
         self.0.file_error.get().map(String::as_str)
     }
 
@@ -70,23 +98,60 @@ impl Log {
         }
     }
 
+    /// Waits until all lines so far are in the log file, unless it hangs.
+    pub fn flush(&self) {
+        let Some(file) = self.0.file.get() else {
+            return;
+        };
+        let (sender, written) = mpsc::channel();
+        let hangs = file.send(ToFile::Flush(sender)).is_ok()
+            && self.0.file_error.get().is_none()
+            && written.recv_timeout(FILE_LIMIT).is_err();
+        if hangs {
+            let secs = FILE_LIMIT.as_secs();
+            let error = format!("cannot write to the log file: no answer within {secs} s");
+            let _ = self.0.file_error.set(error);
+        }
+    }
+
+    fn set_file_error(&self, path: &str, error: &io::Error) {
+        let error = format!("cannot write to the log file {path}: {error}");
+        let _ = self.0.file_error.set(error);
+    }
+
+    fn write_file(&self, path: &Path, received: Receiver<ToFile>) {
+        if let Some(dir) = path.parent() {
+            let _ = fs::create_dir_all(dir);
+        }
+        for message in received {
+            let line = match message {
+                ToFile::Line(line) => line,
+                ToFile::Flush(written) => {
+                    // Nobody may wait for it any more.
+                    let _ = written.send(());
+                    continue;
+                }
+            };
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o640)
+                // A pipe that nobody reads would hang, and a link might lead anywhere.
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+                .open(path);
+            if let Err(error) = file.and_then(|mut file| writeln!(file, "{line}")) {
+                self.set_file_error(&path.display().to_string(), &error);
+            }
+        }
+    }
+
     fn record(&self, level: Level, line: &str) {
         let line = format!(
             "{} {level:<5} {line}",
             ZonedDateTime::now().strftime("%F %T")
         );
-        if let Some(path) = self.0.file.get() {
-            let file = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(0o640)
-                .open(path);
-            if let Err(error) = file.and_then(|mut file| writeln!(file, "{line}")) {
-                let _ = self.0.file_error.set(format!(
-                    "cannot write to the log file {}: {error}",
-                    path.display()
-                ));
-            }
+        if let Some(file) = self.0.file.get() {
+            let _ = file.send(ToFile::Line(line.clone()));
         }
         let mut lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() < MAX_REPORT_LINES {
@@ -213,9 +278,11 @@ fn syslog_priority(level: Level) -> u8 {
     }
 }
 
+type Print = Box<dyn Fn(Level, &str) + Send + Sync>;
+
 /// Formats events, and hands their lines on.
 struct LineLayer {
-    print: Box<dyn Fn(Level, &str) + Send + Sync>,
+    print: Print,
 }
 
 /// The stack that a span belongs to. Its name begins each line of the span.

@@ -101,7 +101,9 @@ pub fn remove(path: &Path) -> Result<()> {
         }
         _ => {}
     }
-    path.parent().map_or(Ok(()), sync_dir)
+    // Without its directory, the file cannot come back.
+    let dir = path.parent().filter(|dir| dir.exists());
+    dir.map_or(Ok(()), sync_dir)
 }
 
 /// Returns the state files in a directory, by what stands before `.json` in
@@ -175,6 +177,7 @@ mod tests {
         assert_eq!(read(&file).unwrap(), Some(pets(&["Bo"])));
         remove(&file).unwrap();
         remove(&file).unwrap();
+        remove(&path(&dir.path().join("none"), "web")).unwrap();
         assert_eq!(read::<Pets>(&file).unwrap(), None);
     }
 

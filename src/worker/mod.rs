@@ -33,7 +33,6 @@ use crate::sys::progress;
 use task::Task;
 
 pub use serve::serve;
-pub use task::remove_leftovers;
 pub use watch::{Watch, Watching};
 
 /// What a worker is to do: the first line on its stdin.

@@ -21,6 +21,8 @@ pub enum Task {
     /// Creates the store, and removes what killed runs left in it. Returns the
     /// [`RunOutcome`].
     OpenStore(Box<RunOutcome>),
+    /// Removes what killed runs left in a store that exists. Returns the [`RunOutcome`].
+    CleanStore(Box<RunOutcome>),
     /// Backs up the stack with this position in the plan. Returns its
     /// [`StackOutcome`](crate::outcome::StackOutcome).
     BackUp { stack: usize, host: String },
@@ -42,9 +44,16 @@ impl Task {
                 remove_leftovers(&store, &mut outcome);
                 serde_json::to_value(outcome)
             }
+            Task::CleanStore(mut outcome) => {
+                if let Ok(store) = Store::open(&plan.backup_dir) {
+                    remove_leftovers(&store, &mut outcome);
+                    outcome.store = store.usage().ok();
+                }
+                serde_json::to_value(outcome)
+            }
             Task::BackUp { stack, host } => {
                 let store = Store::open(&plan.backup_dir)?;
-                let journal = Journal::open(&plan.state_dir)?;
+                let journal = Journal::of(&plan.state_dir);
                 let context = RunContext {
                     store: &store,
                     journal: &journal,
@@ -88,7 +97,7 @@ fn tidy_store(plan: &Plan, outcome: &mut RunOutcome) -> Result<()> {
 /// Removes the unfinished archives that killed runs left. An error is added to
 /// the outcome and not returned, because a directory that cannot be read does
 /// not concern the backups of other stacks.
-pub fn remove_leftovers(store: &Store, outcome: &mut RunOutcome) {
+fn remove_leftovers(store: &Store, outcome: &mut RunOutcome) {
     match store.remove_leftovers(None) {
         Ok(removed) => {
             for path in removed {

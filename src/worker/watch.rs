@@ -102,6 +102,16 @@ impl Watch<'_> {
         Ok(())
     }
 
+    /// Removes what killed runs left in the store, if there is one, and adds how full it
+    /// is.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub fn clean_store(&self, outcome: &mut RunOutcome) -> Result<()> {
+        *outcome = self.store_task(Task::CleanStore, outcome, STORE_LIMIT)?;
+        Ok(())
+    }
+
     /// Prunes the store, and looks for damage.
     ///
     /// # Errors
@@ -260,8 +270,9 @@ fn start_and_close(
     signals: &Signals,
 ) -> Result<Vec<String>> {
     tracing::warn!(stack = entry.stack, "left down, starting it");
-    let warnings = driver::start(entry, signals)?;
-    Journal::open(state_dir)?.remove(&entry.stack)?;
+    let started = driver::start(entry, signals)?;
+    let warnings = driver::confirm(entry, &started, signals)?;
+    Journal::of(state_dir).remove(&entry.stack)?;
     Ok(warnings)
 }
 

@@ -172,6 +172,44 @@ fn an_engine_that_dies_during_the_stop_is_waited_for_and_all_is_up_again() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
+fn an_engine_that_restarts_while_health_is_awaited_makes_no_service_a_finished_job() {
+    let mut scene = Scene::new("\"no\"");
+    // `app` ends with status 0 when the Engine stops it. `db` is not healthy while
+    // there is a file.
+    let check = "    healthcheck: {test: [CMD, test, '!', -e, /data/hold], interval: 500ms, retries: 200}\n";
+    let compose = scene.stack.dir.join("compose.yaml");
+    let text = fs::read_to_string(&compose).unwrap();
+    fs::write(
+        &compose,
+        text.replace("\n  db:\n", &format!("\n  db:\n{check}")),
+    )
+    .unwrap();
+    scene.engine.up(&scene.stack);
+    let hold = scene.stack.dir.join("data/hold");
+    fs::write(&hold, "").unwrap();
+    let (run, _) = scene.run("");
+    let log = scene.place.path("log");
+    let log = || fs::read_to_string(&log).unwrap_or_default();
+    wait_until("the start", || log().contains(": starting"));
+    wait_until("both run", || {
+        scene.engine.states(&scene.stack) == scene.states
+    });
+    kill(Pid::from_raw(scene.engine.pid()), Signal::SIGTERM).unwrap();
+    scene.engine.reap();
+    scene.engine.restart();
+    fs::remove_file(hold).unwrap();
+    let json = end(run).expect_status(0).json();
+    assert_eq!(scene.stack.outcome(&json)["status"], "ok");
+    assert_eq!(scene.engine.states(&scene.stack), scene.states);
+    assert_eq!(scene.place.journalled(), [""; 0]);
+    // The control: it had ended.
+    let started_again = "app-1 ended with exit status 0 after its start";
+    let warnings = scene.stack.outcome(&json)["warnings"].to_string();
+    assert!(warnings.contains(started_again), "{warnings}");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_run_succeeds_although_the_engine_dies_while_it_archives() {
     let mut scene = Scene::new("\"no\"");
     let run = scene.freeze_while_archiving();

@@ -6,4 +6,5 @@ mod docker_calls;
 mod full_disk;
 mod journal;
 mod needs_strace;
+mod recovery;
 mod signals;

@@ -173,7 +173,7 @@ fn a_signal_during_the_wait_for_health_lets_the_stack_finish() {
     let json = run.end().expect_status(2).json();
     assert_eq!(json["interrupted"], "SIGINT");
     assert_eq!(stack.outcome(&json)["status"], "ok");
-    assert!(stack.outcome(&json)["downtimeMs"].as_u64().unwrap() >= 5000);
+    assert!(stack.outcome(&json)["healthyMs"].as_u64().unwrap() >= 5000);
     let archive = place.archive(&stack.name);
     assert_eq!(place.journalled(), [""; 0]);
     // The archive was not read back; a warning says so.

@@ -14,6 +14,7 @@ mod quiet;
 mod restore;
 mod restore_foreign;
 mod run;
+mod second_look;
 mod share;
 mod store;
 mod verify;

@@ -304,6 +304,28 @@ fn recover_needs_no_engine_when_there_is_nothing_to_recover() {
 }
 
 #[test]
+fn recover_uses_what_can_be_read_of_a_broken_configuration() {
+    let place = Place::new();
+    place.config(json!([{"name": "web", "stopTimeot": 5}]), json!({}));
+    let recover = || {
+        let mut recover = place.program(&["recover"]);
+        // There is nothing to start, so the broken configuration is all there is to say.
+        output(recover.env("DOCKER_HOST", "unix:///nonexistent.sock")).expect_status(1)
+    };
+    let told = "`stacks[0].stopTimeot`: unknown field";
+    let salvaged = format!("state directory path={}", place.state().display());
+    let ended = recover();
+    assert!(ended.stderr.contains(told), "{}", ended.stderr);
+    // A directory that does not exist has nothing to recover, and is not made.
+    assert!(!ended.stderr.contains(&salvaged), "{}", ended.stderr);
+    assert!(!place.state().exists());
+    fs::create_dir(place.state()).unwrap();
+    let ended = recover();
+    assert!(ended.stderr.contains(told), "{}", ended.stderr);
+    assert!(ended.stderr.contains(&salvaged), "{}", ended.stderr);
+}
+
+#[test]
 fn a_live_check_tries_every_place_that_a_run_writes_to() {
     let place = Place::new();
     fs::write(place.path("file"), "").unwrap();

@@ -64,6 +64,7 @@ fn any_stack() -> impl Strategy<Value = StackOutcome> {
                         crash_consistent: n[5] % 2 == 1,
                     }),
                     downtime_ms,
+                    healthy_ms: downtime_ms.map(|ms| ms.saturating_mul(2)),
                     capture: None,
                     phases: times.into_iter().map(time).collect(),
                     coverage: mounts
@@ -110,6 +111,7 @@ fn any_run() -> impl Strategy<Value = RunOutcome> {
                     stack: name.clone(),
                     services: texts.clone(),
                     error: error.clone(),
+                    warnings: Vec::new(),
                 }],
                 pruned: vec![PrunedStack {
                     stack: name,

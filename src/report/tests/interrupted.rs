@@ -88,6 +88,7 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
         stack: "immich".to_owned(),
         services: vec!["server".to_owned(), "database".to_owned()],
         error: None,
+        warnings: Vec::new(),
     }];
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] SUCCESS (1 stack recovered): 1 stack backed up, 11.0 GiB");
     assert_snapshot!(run_text(&run), @"
@@ -120,6 +121,7 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
         stack: "paperless".to_owned(),
         services: vec!["web".to_owned()],
         error: Some("cannot start server: image is gone".to_owned()),
+        warnings: Vec::new(),
     });
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] FAILURE: paperless IS DOWN; 1 stack backed up, 11.0 GiB");
     assert_snapshot!(run_text(&run), @"
@@ -151,4 +153,37 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
 
     docker-stack-backup 0.1.0
     ");
+}
+
+#[test]
+fn a_warning_about_a_recovered_stack_is_counted_and_health_has_a_line_of_its_own() {
+    let mut run = run(vec![StackOutcome {
+        healthy_ms: Some(60_320),
+        ..ok("immich", GIB)
+    }]);
+    let text = run_text(&run);
+    assert!(
+        text.contains("\n          healthy 12.0 s after its downtime\n"),
+        "{text}"
+    );
+    assert!(text.contains("  48.3 s  "), "{text}");
+    run.recovered = vec![RecoveredStack {
+        stack: "web".to_owned(),
+        services: vec!["app".to_owned()],
+        error: None,
+        warnings: vec!["web-app-1 was unhealthy before the stop; now it runs".to_owned()],
+    }];
+    let subject = run_subject(&run, "");
+    assert!(
+        subject.starts_with("SUCCESS (1 stack recovered, 1 warning): "),
+        "{subject}"
+    );
+    let text = run_text(&run);
+    assert!(
+        text.contains("\nWARNINGS\n  web: web-app-1 was unhealthy"),
+        "{text}"
+    );
+    // The control: without a wait, there is no line.
+    run.stacks[0].healthy_ms = run.stacks[0].downtime_ms;
+    assert!(!run_text(&run).contains("after its downtime"));
 }

@@ -64,6 +64,7 @@ fn ok(stack: &str, archive_bytes: u64) -> StackOutcome {
             crash_consistent: false,
         }),
         downtime_ms: Some(48_320),
+        healthy_ms: Some(48_350),
         capture: None,
         phases: [
             (Phase::Plan, 312),
@@ -110,6 +111,7 @@ fn failed(stack: &str, status: StackStatus, failures: &[(Phase, &str)]) -> Stack
 fn not_run(stack: &str) -> StackOutcome {
     StackOutcome {
         downtime_ms: None,
+        healthy_ms: None,
         capture: None,
         phases: Vec::new(),
         coverage: Vec::new(),

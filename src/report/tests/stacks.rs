@@ -208,7 +208,7 @@ fn a_stack_that_is_down_is_the_first_failure() {
     STACKS
       stack        status   archive     content  downtime    duration
       immich       ok      11.0 GiB    10.8 GiB    48.3 s  3 min 41 s
-      paperless    DOWN     1.0 GiB  1003.5 MiB    48.3 s  3 min 41 s
+      paperless    DOWN     1.0 GiB  1003.5 MiB  > 48.3 s  3 min 41 s
       vaultwarden  FAILED         -           -    48.3 s  3 min 41 s
 
     ARCHIVES in /mnt/backup

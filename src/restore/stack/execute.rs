@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{Mode, OFlags};
@@ -21,8 +21,9 @@ use crate::restore::extract::{Destination, ExtractOptions, ExtractSummary, extra
 use crate::restore::facts::ArchiveFacts;
 use crate::restore::host::{self, HostVolumes};
 use crate::restore::journal::{self as restore_journal, RestoreEntry, RestoreStep};
-use crate::stack::driver;
+use crate::stack::driver::{self, Started};
 use crate::stack::journal::{self, Journal};
+use crate::stack::running::StateBefore;
 use crate::sys::signals::Signals;
 
 /// What a restore did.
@@ -33,7 +34,12 @@ pub struct Restored {
     pub archive: String,
     /// Services that were started.
     pub services: Vec<String>,
-    pub downtime_ms: u64,
+    /// Time from the stop being issued until all containers ran again; `None` if
+    /// nothing ran before, or nothing was started.
+    pub downtime_ms: Option<u64>,
+    /// Time from the stop being issued until those with a health check were also
+    /// healthy.
+    pub healthy_ms: Option<u64>,
     pub member_count: u64,
     pub file_bytes: u64,
     /// Paths of the old data, with `--keep-old`.
@@ -59,7 +65,7 @@ impl RestorePlan<'_> {
     /// started again.
     pub fn run(self, signals: &Signals) -> Result<Restored> {
         let mut execution = Execution {
-            journal: Journal::open(self.options.state_dir)?,
+            journal: Journal::of(self.options.state_dir),
             plan: self,
             signals,
         };
@@ -78,7 +84,8 @@ impl RestorePlan<'_> {
             stack: plan.facts.stack().to_owned(),
             archive: plan.archive.name(),
             services: done.services,
-            downtime_ms: done.downtime.as_millis() as u64,
+            downtime_ms: done.downtime_ms,
+            healthy_ms: done.healthy_ms,
             member_count: done.summary.member_count,
             file_bytes: done.summary.file_bytes,
             old_paths,
@@ -97,21 +104,15 @@ struct Execution<'a, 's> {
 struct Done {
     summary: ExtractSummary,
     services: Vec<String>,
-    downtime: Duration,
+    downtime_ms: Option<u64>,
+    healthy_ms: Option<u64>,
 }
 
 impl Execution<'_, '_> {
     fn check_no_leftovers(&self) -> Result<()> {
         let stack = self.plan.facts.stack();
-        let of_run = self
-            .journal
-            .found()?
-            .iter()
-            .any(|found| found.stack == stack);
-        let of_restore = restore_journal::found(self.plan.options.state_dir)?
-            .iter()
-            .any(|(found, _)| found == stack);
-        if of_run || of_restore {
+        let state_dir = self.plan.options.state_dir;
+        if self.journal.has(stack) || restore_journal::is_unfinished(state_dir, stack)? {
             bail!(
                 "an interrupted run left {stack} stopped: run `docker-stack-backup recover` first"
             );
@@ -166,11 +167,12 @@ impl Execution<'_, '_> {
         self.write_entry()?;
         self.plan.entry.exchange()?;
         tracing::info!("exchanged");
-        let services = match self.plan.options.starts {
+        let (services, started) = match self.plan.options.starts {
             true => self.start()?,
-            false => Vec::new(),
+            false => (Vec::new(), None),
         };
-        let downtime = down_since.elapsed();
+        let started = started.filter(|_| !self.plan.running.is_empty());
+        let since_stop = |at: Instant| at.duration_since(down_since).as_millis() as u64;
         let committed = RestoreEntry {
             step: RestoreStep::Committed,
             ..self.plan.entry.clone()
@@ -181,7 +183,8 @@ impl Execution<'_, '_> {
         Ok(Done {
             summary,
             services,
-            downtime,
+            downtime_ms: started.as_ref().map(|s| since_stop(s.running_at)),
+            healthy_ms: started.as_ref().map(|s| since_stop(s.confirmed_at)),
         })
     }
 
@@ -260,7 +263,7 @@ impl Execution<'_, '_> {
         let mut entry = self
             .plan
             .journal_entry(running.clone(), journal::StopProgress::Stopping);
-        self.journal.write(&entry)?;
+        self.journal.begin(&entry)?;
         tracing::info!(services = entry.services().join(" "), "stopping");
         driver::stop_in_order(running, self.plan.stop_timeout, self.signals)?;
         entry.step = journal::StopProgress::Stopped;
@@ -269,19 +272,19 @@ impl Execution<'_, '_> {
 
     /// Starts the services that ran when the archive was made, or, if that is
     /// not known, those that the restored compose file starts.
-    fn start(&mut self) -> Result<Vec<String>> {
+    fn start(&mut self) -> Result<(Vec<String>, Option<Started>)> {
         let services = match self.plan.facts {
             ArchiveFacts::Described(manifest) => ServicesToStart {
                 names: manifest.running.clone(),
                 replicas: manifest.replicas.clone(),
                 compose: manifest.compose.clone(),
+                state: StateBefore::Healthy,
             },
             ArchiveFacts::Guessed(_) => guessed::read_restored_compose(&mut self.plan)
                 .context("cannot find out which services to start")?,
         };
-        let warnings = start(&self.plan, &services, self.signals)?;
-        self.plan.warnings.extend(warnings);
-        Ok(services.names)
+        let started = start(&mut self.plan, &services, self.signals)?;
+        Ok((services.names, started))
     }
 
     /// Undoes everything, and adds to the error whether that succeeded.
@@ -309,7 +312,11 @@ impl Execution<'_, '_> {
         let Some(stopped) = found.into_iter().find(|found| found.stack == stack) else {
             return Ok(());
         };
-        driver::start(&stopped.entry?, self.signals)?;
+        let entry = stopped.entry?;
+        let started = driver::start(&entry, self.signals)?;
+        for warning in driver::confirm(&entry, &started, self.signals)? {
+            tracing::warn!("{warning}");
+        }
         self.journal.remove(stack)
     }
 }

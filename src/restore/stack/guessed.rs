@@ -11,7 +11,7 @@ use super::plan::RestorePlan;
 use super::start::ServicesToStart;
 use crate::archive::ServiceImage;
 use crate::engine::{self, ComposeConfig, ComposeProject};
-use crate::stack::running::replicas;
+use crate::stack::running::{StateBefore, replicas};
 use crate::stack::survey::find_project;
 
 /// Checks, from the unpacked compose file, that the images of all services to
@@ -94,6 +94,8 @@ pub(super) fn read_restored_compose(plan: &mut RestorePlan<'_>) -> Result<Servic
         names: services_to_start(plan, &config),
         replicas: replicas_of_disabled(plan, &config),
         compose: config.json,
+        // Whether a service goes on running is not known.
+        state: StateBefore::Job,
     })
 }
 

@@ -13,3 +13,5 @@ mod undo;
 pub use execute::{Restored, StillDown};
 pub use plan::{RestoreOptions, RestorePlan};
 pub use undo::recover;
+
+pub use super::journal::is_unfinished;

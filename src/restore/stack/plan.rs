@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use jiff::ZonedDateTime;
+use jiff::Timestamp;
 
 use super::images::{self, missing_images, with_dependencies};
 use crate::archive::{Manifest, ServiceImage, Sums};
@@ -198,8 +198,9 @@ impl<'a> RestorePlan<'a> {
             stop_method: StopMethod::Stop,
             stop_timeout_secs: self.stop_timeout.map(|timeout| timeout.as_secs()),
             start_timeout_secs: self.start_timeout.as_secs(),
-            since: ZonedDateTime::now(),
+            since: Timestamp::now(),
             step,
+            for_restore: true,
             containers,
         }
     }
@@ -293,10 +294,10 @@ fn compose_project(facts: &ArchiveFacts, stack: Option<&StackPlan>) -> Result<Co
 /// Returns the running containers, and the services that have none of them. If
 /// nothing runs, no service is idle: none is to be treated differently.
 fn by_state(containers: &[Container]) -> (Vec<WasRunning>, BTreeSet<String>) {
-    let own = || containers.iter().filter(|c| !c.one_off);
-    let running: Vec<WasRunning> = own().filter_map(WasRunning::of).collect();
+    let running = WasRunning::all(containers);
     let is_idle = |c: &&Container| running.iter().all(|was| was.service != c.service);
-    let idle = own().filter(is_idle).map(|c| c.service.clone());
+    let own = containers.iter().filter(|c| !c.one_off);
+    let idle = own.filter(is_idle).map(|c| c.service.clone());
     let idle = match running.is_empty() {
         true => BTreeSet::new(),
         false => idle.collect(),

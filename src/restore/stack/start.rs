@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::plan::RestorePlan;
-use crate::engine::{self, Container, Health, Status};
-use crate::stack::driver;
+use crate::engine::{self, Container};
+use crate::stack::driver::{self, Started};
 use crate::stack::journal;
 use crate::stack::running::{StateBefore, WasRunning};
 use crate::sys::signals::Signals;
@@ -20,18 +20,21 @@ pub(super) struct ServicesToStart {
     pub(super) replicas: BTreeMap<String, usize>,
     /// The resolved compose configuration.
     pub(super) compose: Value,
+    /// The state that services are to reach, except for jobs that others wait for.
+    pub(super) state: StateBefore,
 }
 
-/// Creates the containers as the compose file describes them now, and starts
-/// them. Returns warnings.
+/// Creates the containers as the compose file describes them now, starts them,
+/// and looks a second time. Adds warnings to the plan. Returns when all ran, or
+/// `None` if there is nothing to start.
 pub(super) fn start(
-    plan: &RestorePlan<'_>,
+    plan: &mut RestorePlan<'_>,
     services: &ServicesToStart,
     signals: &Signals,
-) -> Result<Vec<String>> {
+) -> Result<Option<Started>> {
     let names = &services.names;
     if names.is_empty() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let mut replicas = services.replicas.clone();
     replicas.retain(|service, _| names.contains(service));
@@ -42,59 +45,40 @@ pub(super) fn start(
     let project = plan.entry.project.as_deref().unwrap_or_default();
     let containers = engine::compose_containers(Some(project))?;
     let is_started = |c: &&Container| !c.one_off && names.contains(&c.service);
-    let mut started: Vec<WasRunning> = containers
+    let to_start: Vec<WasRunning> = containers
         .iter()
         .filter(is_started)
-        .map(|c| as_running(c, &services.compose))
+        .map(|c| WasRunning::with_state(c, services.state_of(&c.service)))
         .collect();
     for service in names {
         ensure!(
-            started.iter().any(|was| was.service == *service),
+            to_start.iter().any(|was| was.service == *service),
             "service {service} has no container"
         );
     }
     tracing::info!(services = names.join(" "), "starting");
-    let mut entry = plan.journal_entry(started.clone(), journal::StopProgress::Stopped);
-    let mut warnings = driver::start(&entry, signals)?;
-    // The Engine shows the health check of an image only for running containers.
-    let containers = engine::compose_containers(Some(project))?;
-    for was in &mut started {
-        let health = was.find(&containers).and_then(|c| c.health);
-        if health.is_some_and(|health| health != Health::None) {
-            was.before = StateBefore::Healthy;
-        }
-    }
-    // A job that has ended must not run twice.
-    started.retain(|was| {
-        was.find(&containers)
-            .is_none_or(|c| c.status != Status::Stopped || c.exit_code != 0)
-    });
-    entry.containers = started;
-    warnings.extend(driver::start(&entry, signals)?);
-    Ok(warnings)
+    let entry = plan.journal_entry(to_start, journal::StopProgress::Stopped);
+    let started = driver::start(&entry, signals)?;
+    plan.warnings
+        .extend(driver::confirm(&entry, &started, signals)?);
+    Ok(Some(started))
 }
 
-/// Describes when the start of a container is confirmed: when it is healthy, if
-/// it has a health check; when it has ended, if other services wait for that;
-/// otherwise when it runs.
-fn as_running(container: &Container, compose: &Value) -> WasRunning {
-    let has_check = || {
-        let service = compose.get("services")?.get(&container.service)?;
-        let check = service.get("healthcheck")?;
-        Some(check.get("disable").and_then(Value::as_bool) != Some(true))
-    };
-    let waits_for_end = |service: &Value| {
-        let condition = service
-            .get("depends_on")
-            .and_then(|needed| needed.get(&container.service)?.get("condition"));
-        condition.is_some_and(|condition| condition == "service_completed_successfully")
-    };
-    let services = compose.get("services").and_then(Value::as_object);
-    let is_job = services.is_some_and(|services| services.values().any(waits_for_end));
-    let before = match has_check() {
-        Some(true) => StateBefore::Healthy,
-        _ if is_job => StateBefore::Ended,
-        _ => StateBefore::Running,
-    };
-    WasRunning::with_state(container, before)
+impl ServicesToStart {
+    /// Describes when the start of a service is confirmed: when it has ended, if
+    /// other services wait for that; otherwise when it runs, and is healthy if it
+    /// has a health check.
+    fn state_of(&self, service: &str) -> StateBefore {
+        let waits_for_end = |other: &Value| {
+            let condition = other
+                .get("depends_on")
+                .and_then(|needed| needed.get(service)?.get("condition"));
+            condition.is_some_and(|condition| condition == "service_completed_successfully")
+        };
+        let services = self.compose.get("services").and_then(Value::as_object);
+        match services.is_some_and(|services| services.values().any(waits_for_end)) {
+            true => StateBefore::Ended,
+            false => self.state,
+        }
+    }
 }

@@ -9,21 +9,22 @@
 //! `docker compose start`, which would also start what a service depends on, and
 //! so run a finished one-shot service again.
 
+mod second_look;
 mod start;
 mod start_state;
 mod stop;
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::config::StopMethod;
 pub use crate::engine::was_refused;
-use crate::engine::{self, Container, Status};
-use crate::stack::running::{StateBefore, WasRunning};
+use crate::engine::{self, Container};
 use crate::stack::survey::Survey;
 use crate::sys::signals::Signals;
-pub use start::start;
+pub use second_look::{confirm, stays_up};
+pub use start::{Started, start};
 pub use stop::{stop_at_once, stop_in_order};
 
 /// Stops what a survey found running, by the survey's stop method. `grace`
@@ -44,33 +45,6 @@ pub fn stop(survey: &Survey, grace: Option<Duration>, signals: &Signals) -> Resu
             survey.compose.down(grace, longest_stop)
         }
     }
-}
-
-/// Checks that nothing has failed since its start was confirmed: a container may
-/// end soon after that. An Engine that is away is waited for, as by
-/// [`containers`].
-///
-/// # Errors
-/// When anything that the survey found running has failed since, or the Engine
-/// does not answer.
-pub fn confirm(survey: &Survey, limit: Duration, signals: &Signals) -> Result<()> {
-    let list = || engine::compose_containers(Some(&survey.project));
-    let containers = wait_for_engine(list, limit, signals)?;
-    let has_failed = |was: &&WasRunning| {
-        let now = was.find(&containers);
-        now.is_none_or(|now| match now.status {
-            _ if was.before == StateBefore::Restarting => false,
-            Status::Stopped => now.exit_code != 0,
-            Status::Restarting => true,
-            Status::Running | Status::Paused => false,
-        })
-    };
-    let failed = survey.running.iter().filter(has_failed);
-    let failed: Vec<&str> = failed.map(|was| was.name.as_str()).collect();
-    if !failed.is_empty() {
-        bail!("{} started, but ended soon after", failed.join(", "));
-    }
-    Ok(())
 }
 
 /// Lists every container of the Engine. If the Engine is away, for example

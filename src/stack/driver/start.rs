@@ -32,11 +32,12 @@ const START_ATTEMPTS: u32 = 3;
 /// everything is started, and what is not confirmed at that moment is an error,
 /// so that the entry stays for `recover`.
 ///
-/// Returns warnings about containers whose start is confirmed nevertheless.
+/// A container may end soon after its start. Therefore the entry stays in the
+/// journal until [`confirm`](super::confirm) has looked a second time.
 ///
 /// # Errors
 /// Names each container that is not as it was, with the reason.
-pub fn start(entry: &JournalEntry, signals: &Signals) -> Result<Vec<String>> {
+pub fn start(entry: &JournalEntry, signals: &Signals) -> Result<Started> {
     if entry.step == StopProgress::Stopping {
         // The start is attempted all the same: most likely the Engine hangs.
         if let Err(error) = finish_stop(entry, signals) {
@@ -80,6 +81,38 @@ fn finish_stop(entry: &JournalEntry, signals: &Signals) -> Result<()> {
     )
 }
 
+/// What a start has found, for the second look. Containers are identified by
+/// their position in the entry.
+#[derive(Debug)]
+pub struct Started {
+    /// When all containers ran. Those with a health check may have become healthy
+    /// later.
+    pub running_at: Instant,
+    /// When all containers were as before.
+    pub confirmed_at: Instant,
+    /// Containers that were started, not only thawed or found running.
+    pub(super) started: BTreeSet<usize>,
+    pub(super) last_starts: BTreeMap<usize, LastStart>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// How a container was last started. Another value means that it ended meanwhile,
+/// even if it runs again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LastStart {
+    pub started_at: String,
+    pub restart_count: u64,
+}
+
+impl LastStart {
+    pub fn of(container: &Container) -> LastStart {
+        LastStart {
+            started_at: container.started_at.clone(),
+            restart_count: container.restart_count,
+        }
+    }
+}
+
 /// The start of a stack. Containers are identified by their position in
 /// `entry.containers`.
 struct Start<'a> {
@@ -89,6 +122,12 @@ struct Start<'a> {
     attempts: BTreeMap<usize, u32>,
     /// Containers whose start the Engine has confirmed.
     started: BTreeSet<usize>,
+    /// The start of each container that runs, since this program has confirmed it.
+    last_starts: BTreeMap<usize, LastStart>,
+    /// How containers ended that were started once more.
+    ends: BTreeMap<usize, String>,
+    /// Since when all containers run.
+    running_at: Option<Instant>,
     /// The last error of each container.
     errors: BTreeMap<usize, String>,
     /// Whether containers are started although their dependencies are not up:
@@ -111,15 +150,21 @@ impl Start<'_> {
             deadline: Instant::now() + Duration::from_secs(entry.start_timeout_secs),
             attempts: BTreeMap::new(),
             started: BTreeSet::new(),
+            last_starts: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            running_at: None,
             errors: BTreeMap::new(),
             ignores_dependencies: false,
         }
     }
 
-    fn run(mut self) -> Result<Vec<String>> {
+    fn run(mut self) -> Result<Started> {
         loop {
             let seen = match engine::compose_containers(Some(&self.entry.project)) {
-                Ok(present) => self.look(&present),
+                Ok(present) => {
+                    self.note_starts(&present);
+                    self.look(&present)
+                }
                 Err(error) if self.is_late() => {
                     return Err(error.context("cannot look at the containers"));
                 }
@@ -132,15 +177,18 @@ impl Start<'_> {
                     continue;
                 }
             };
-            if seen.iter().all(|seen| seen.state.is_confirmed()) {
+            self.running_at = match seen.iter().all(|seen| seen.state.is_up()) {
+                true => self.running_at.or_else(|| Some(Instant::now())),
+                false => None,
+            };
+            if let Some(running_at) = self.running_at
+                && seen.iter().all(|seen| seen.state.is_confirmed())
+            {
                 self.pause_again(&seen)?;
-                return Ok(self.warnings(&seen));
+                return Ok(self.started(running_at));
             }
             let mut startable = self.startable(&seen);
-            let is_stuck = startable.is_empty()
-                && !seen
-                    .iter()
-                    .any(|seen| matches!(seen.state, StartState::Pending(_)));
+            let is_stuck = startable.is_empty() && !seen.iter().any(|seen| seen.state.is_pending());
             if self.is_late() || is_stuck {
                 if self.ignores_dependencies {
                     bail!(self.failure(&seen));
@@ -172,20 +220,36 @@ impl Start<'_> {
         self.entry.containers.iter().enumerate().map(look).collect()
     }
 
-    /// Returns the state of a container. One that was only paused counts as
-    /// started as soon as it runs: it may be long until the next check tells its
-    /// health.
     fn state(&self, i: usize, container: &Container) -> StartState {
         let before = self.entry.containers[i].before;
         let was_started = self.started.contains(&i);
-        if self.entry.stop_method == StopMethod::Pause && before != StateBefore::Paused {
-            match container.status {
-                Status::Paused => return StartState::Paused,
-                Status::Running if !was_started => return StartState::AsBefore,
-                _ => {}
+        start_state(self.entry.stop_method, before, container, was_started)
+    }
+
+    /// Notes when containers were started. The Engine counts the restarts of a
+    /// container from its last start by a request.
+    fn note_starts(&mut self, present: &[Container]) {
+        for (i, was) in self.entry.containers.iter().enumerate() {
+            let Some(container) = was.find(present) else {
+                continue;
+            };
+            let was_started = self.started.contains(&i);
+            if container.status == Status::Stopped {
+                self.last_starts.remove(&i);
+                if was_started {
+                    let end = format!("ended with exit status {}", container.exit_code);
+                    self.ends.insert(i, end);
+                }
+                continue;
             }
+            self.last_starts.entry(i).or_insert_with(|| LastStart {
+                restart_count: match was_started {
+                    true => 0,
+                    false => container.restart_count,
+                },
+                ..LastStart::of(container)
+            });
         }
-        start_state(before, container, was_started)
     }
 
     /// Returns the containers that are down, whose dependencies are met, and that
@@ -234,6 +298,7 @@ impl Start<'_> {
                 Ok(()) => {
                     if seen[i].state != StartState::Paused {
                         self.started.insert(i);
+                        self.last_starts.remove(&i);
                     }
                     *self.attempts.entry(i).or_default() += 1;
                     continue;
@@ -262,18 +327,21 @@ impl Start<'_> {
         Ok(())
     }
 
-    /// Warns of each container that has ended after it was started.
-    fn warnings(&self, seen: &[Seen]) -> Vec<String> {
-        let pairs = self.entry.containers.iter().zip(seen);
-        pairs
-            .filter(|(_, seen)| seen.state == StartState::Completed)
-            .map(|(was, _)| {
-                format!(
-                    "{} was started again and has ended (exit status 0)",
-                    was.name
-                )
-            })
-            .collect()
+    fn started(self, running_at: Instant) -> Started {
+        let ends = self.ends.iter();
+        // A job that has ended runs no more.
+        let again = ends.filter(|(i, _)| self.last_starts.contains_key(i));
+        let warning = |(i, end): (&usize, &String)| {
+            let name = &self.entry.containers[*i].name;
+            format!("{name} {end} after its start, and was started once more")
+        };
+        Started {
+            running_at,
+            confirmed_at: Instant::now(),
+            warnings: again.map(warning).collect(),
+            started: self.started,
+            last_starts: self.last_starts,
+        }
     }
 
     fn with_error(&self, i: usize, reason: &str) -> String {
@@ -292,20 +360,25 @@ impl Start<'_> {
         let failure = |(i, (was, seen)): (usize, (&WasRunning, &Seen))| {
             let reason = match &seen.state {
                 StartState::AsBefore | StartState::Completed => return None,
-                StartState::Pending(reason) => format!("{reason} {when}"),
+                StartState::Runs(reason) | StartState::Pending(reason) => {
+                    format!("{reason} {when}")
+                }
                 StartState::Down(reason) => self.with_error(i, reason),
                 StartState::Paused => self.with_error(i, "is still paused"),
             };
-            let log = seen
-                .id
-                .as_deref()
-                .map(|id| engine::last_log_lines(id, 5).join(" | "));
-            let log = log.filter(|log| !log.is_empty());
-            let log = log.map_or_else(String::new, |log| format!(" (its log ends: {log})"));
+            let log = seen.id.as_deref().map_or_else(String::new, end_of_log);
             Some(format!("{} {reason}{log}", was.name))
         };
         let pairs = self.entry.containers.iter().zip(seen).enumerate();
         pairs.filter_map(failure).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Returns the end of a container's log in parentheses, or nothing if it is empty.
+pub(super) fn end_of_log(id: &str) -> String {
+    match engine::last_log_lines(id, 5).join(" | ") {
+        log if log.is_empty() => log,
+        log => format!(" (its log ends: {log})"),
     }
 }
 

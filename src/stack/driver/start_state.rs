@@ -1,5 +1,6 @@
 //! How far the start of a container has come.
 
+use crate::config::StopMethod;
 use crate::engine::{Container, Health, Status};
 use crate::stack::running::{StateBefore, WasRunning};
 
@@ -7,7 +8,9 @@ use crate::stack::running::{StateBefore, WasRunning};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum StartState {
     AsBefore,
-    /// It runs, but is not as it was. For example, it is not healthy yet.
+    /// It runs, but is not healthy yet, or is a job that has not ended yet.
+    Runs(String),
+    /// It is paused or between two restarts, and may run soon.
     Pending(String),
     /// It does not run; a start would help.
     Down(String),
@@ -21,22 +24,39 @@ impl StartState {
     pub fn is_confirmed(&self) -> bool {
         matches!(self, StartState::AsBefore | StartState::Completed)
     }
+
+    /// Whether it runs as before, healthy or not.
+    pub fn is_up(&self) -> bool {
+        self.is_confirmed() || matches!(self, StartState::Runs(_))
+    }
+
+    /// Whether waiting may help.
+    pub fn is_pending(&self) -> bool {
+        matches!(self, StartState::Runs(_) | StartState::Pending(_))
+    }
 }
 
 /// Compares a container with its state before the stop. `was_started` says that
 /// this program has started it, so that its exit code belongs to this start.
+///
+/// A container that was only paused counts as it was as soon as it runs: it may be
+/// long until the next check tells its health.
 pub(super) fn start_state(
+    method: StopMethod,
     before: StateBefore,
     container: &Container,
     was_started: bool,
 ) -> StartState {
+    let is_thawed = method == StopMethod::Pause && before != StateBefore::Paused;
     match container.status {
+        Status::Paused if is_thawed => StartState::Paused,
+        Status::Running if is_thawed && !was_started => StartState::AsBefore,
         Status::Stopped if was_started && before == StateBefore::Restarting => StartState::AsBefore,
-        // A job ends. A container that has a health check is no job.
+        // A service that ends without an error is down all the same.
         Status::Stopped
             if was_started
                 && container.exit_code == 0
-                && matches!(before, StateBefore::Running | StateBefore::Ended) =>
+                && matches!(before, StateBefore::Job | StateBefore::Ended) =>
         {
             StartState::Completed
         }
@@ -48,16 +68,14 @@ pub(super) fn start_state(
         Status::Restarting => StartState::Pending("keeps restarting".to_owned()),
         Status::Paused if before == StateBefore::Paused => StartState::AsBefore,
         Status::Paused => StartState::Pending("is paused".to_owned()),
-        Status::Running if before == StateBefore::Healthy => match container.health {
-            None | Some(Health::Healthy | Health::None) => StartState::AsBefore,
-            Some(health) => {
-                StartState::Pending(format!("is not healthy ({health:?})").to_lowercase())
-            }
+        Status::Running => match (before, container.health) {
+            (StateBefore::Ended, _) => StartState::Runs("has not ended".to_owned()),
+            (
+                StateBefore::Healthy | StateBefore::Job,
+                Some(health @ (Health::Starting | Health::Unhealthy)),
+            ) => StartState::Runs(format!("is not healthy ({health:?})").to_lowercase()),
+            _ => StartState::AsBefore,
         },
-        Status::Running if before == StateBefore::Ended => {
-            StartState::Pending("has not ended".to_owned())
-        }
-        Status::Running => StartState::AsBefore,
     }
 }
 
@@ -75,7 +93,7 @@ pub(super) fn dependency_is_met(
         .any(|d| d.service == needed.service && d.condition != "service_started");
     match state {
         StartState::AsBefore | StartState::Completed => true,
-        StartState::Pending(_) => !waits,
+        StartState::Runs(_) | StartState::Pending(_) => !waits,
         StartState::Down(_) | StartState::Paused => false,
     }
 }
@@ -89,7 +107,7 @@ mod tests {
         let db = WasRunning::example("db", &[], &[]);
         let patient = WasRunning::example("api", &[("db", "service_healthy")], &[]);
         let hasty = WasRunning::example("api", &[("db", "service_started")], &[]);
-        let pending = StartState::Pending("is not healthy (starting)".to_owned());
+        let pending = StartState::Runs("is not healthy (starting)".to_owned());
         let down = StartState::Down("is not started".to_owned());
         assert!(!dependency_is_met(&patient, &db, &pending));
         assert!(dependency_is_met(&hasty, &db, &pending));
@@ -97,28 +115,88 @@ mod tests {
         assert!(dependency_is_met(&patient, &db, &StartState::AsBefore));
     }
 
+    fn container(status: &str, health: Option<&str>, exit_code: i64) -> Container {
+        Container::from_json(serde_json::json!({
+            "Id": "id", "Name": "/p-migrate-1", "Image": "",
+            "State": {
+                "Status": status, "ExitCode": exit_code,
+                "Health": health.map(|health| serde_json::json!({"Status": health})),
+            },
+            "Config": {}, "HostConfig": {},
+        }))
+    }
+
+    #[test]
+    fn a_container_is_as_it_was_when_it_is_in_the_state_of_before() {
+        use StateBefore::*;
+        let state = |before, status: &str, health| {
+            let container = container(status, health, 0);
+            start_state(StopMethod::Stop, before, &container, true)
+        };
+        let runs = |reason: &str| StartState::Runs(reason.to_owned());
+        let down = StartState::Down("ended with exit status 0".to_owned());
+        for (before, status, health, expected) in [
+            (Healthy, "running", Some("healthy"), StartState::AsBefore),
+            (Healthy, "running", None, StartState::AsBefore),
+            (
+                Healthy,
+                "running",
+                Some("starting"),
+                runs("is not healthy (starting)"),
+            ),
+            (
+                Healthy,
+                "running",
+                Some("unhealthy"),
+                runs("is not healthy (unhealthy)"),
+            ),
+            (
+                Unhealthy,
+                "running",
+                Some("unhealthy"),
+                StartState::AsBefore,
+            ),
+            (
+                Job,
+                "running",
+                Some("starting"),
+                runs("is not healthy (starting)"),
+            ),
+            (Job, "running", None, StartState::AsBefore),
+            (Job, "exited", None, StartState::Completed),
+            (Ended, "running", None, runs("has not ended")),
+            (Ended, "exited", None, StartState::Completed),
+            // A service that ended with status 0 is down.
+            (Running, "exited", None, down.clone()),
+            (Healthy, "exited", None, down.clone()),
+            (Unhealthy, "exited", None, down.clone()),
+            (Running, "running", None, StartState::AsBefore),
+            (Restarting, "exited", None, StartState::AsBefore),
+        ] {
+            let found = state(before, status, health);
+            assert_eq!(found, expected, "{before:?}, now {status} {health:?}");
+        }
+    }
+
     #[test]
     fn the_start_of_a_job_that_others_wait_for_is_confirmed_when_it_has_ended() {
-        let container = |status: &str, exit_code: i64| {
-            Container::from_json(serde_json::json!({
-                "Id": "id", "Name": "/p-migrate-1", "Image": "",
-                "State": {"Status": status, "ExitCode": exit_code},
-                "Config": {}, "HostConfig": {},
-            }))
+        let state = |before, status, exit_code| {
+            let container = container(status, None, exit_code);
+            start_state(StopMethod::Stop, before, &container, true)
         };
-        let running = start_state(StateBefore::Ended, &container("running", 0), true);
+        let running = state(StateBefore::Ended, "running", 0);
         let job = WasRunning::example("migrate", &[], &[]);
         let waits =
             WasRunning::example("api", &[("migrate", "service_completed_successfully")], &[]);
-        assert!(matches!(running, StartState::Pending(_)), "{running:?}");
+        assert!(matches!(running, StartState::Runs(_)), "{running:?}");
         assert!(!dependency_is_met(&waits, &job, &running));
-        let ended = start_state(StateBefore::Ended, &container("exited", 0), true);
+        let ended = state(StateBefore::Ended, "exited", 0);
         assert_eq!(ended, StartState::Completed);
         assert!(dependency_is_met(&waits, &job, &ended));
-        let failed = start_state(StateBefore::Ended, &container("exited", 1), true);
+        let failed = state(StateBefore::Ended, "exited", 1);
         assert!(matches!(failed, StartState::Down(_)), "{failed:?}");
         // The control: a service need not end.
-        let service = start_state(StateBefore::Running, &container("running", 0), true);
+        let service = state(StateBefore::Running, "running", 0);
         assert_eq!(service, StartState::AsBefore);
     }
 }

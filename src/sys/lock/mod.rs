@@ -31,14 +31,15 @@ pub use operation::Operation;
 /// containers.
 const LEFTOVER_COMMANDS_LIMIT: Duration = Duration::from_secs(600);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How often the lock file is read until it names its holder. A process that
-/// has just taken the lock has not written its name yet.
-const HOLDER_READS: u32 = 10;
+/// How often the lock is tried until its file names a holder that is alive. A
+/// process that has just taken the lock has not written its name yet, and one
+/// that has just ended leaves the lock to the next.
+const TRIES: u32 = 10;
 
 /// The lock of the state directory, held until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _operation: Flock<File>,
+    operation: Flock<File>,
     _commands: Option<Flock<File>>,
 }
 
@@ -74,7 +75,7 @@ impl Lock {
     ///
     /// # Errors
     /// [`LockHeld`] when another process holds the lock.
-    pub fn take(state_dir: &Path, operation: Operation) -> Result<Lock> {
+    pub fn take(state_dir: &Path, for_what: Operation) -> Result<Lock> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -83,28 +84,53 @@ impl Lock {
                 format!("cannot create the state directory {}", state_dir.display())
             })?;
         let path = state_dir.join("lock");
-        match Flock::lock(open(&path)?, FlockArg::LockExclusiveNonblock) {
-            Ok(mut file) => {
-                // Only for the messages of other processes: the lock itself
-                // does not depend on what the file says.
-                let _ = file.set_len(0);
-                let _ = write!(file, "{} {}", std::process::id(), operation.name());
-                Ok(Lock {
-                    _operation: file,
-                    _commands: lock_commands(&state_dir.join("commands"))?,
-                })
+        for tried in 0..TRIES {
+            if tried > 0 {
+                thread::sleep(POLL_INTERVAL);
             }
-            Err((mut file, Errno::EWOULDBLOCK)) => Err(match read_holder(&mut file) {
-                Some((pid, operation)) => LockHeld::By {
+            let mut file =
+                match Flock::lock(open(&path, for_what)?, FlockArg::LockExclusiveNonblock) {
+                    Ok(operation) => return Lock::taken(operation, state_dir, for_what),
+                    Err((file, Errno::EWOULDBLOCK)) => file,
+                    Err((_, errno)) => {
+                        return Err(anyhow!(errno))
+                            .with_context(|| format!("cannot lock {}", path.display()));
+                    }
+                };
+            if let Some((pid, operation)) = read_holder(&mut file) {
+                let held = LockHeld::By {
                     path,
                     pid,
                     operation,
-                },
-                None => LockHeld::ByUnknown { path },
+                };
+                return Err(held.into());
             }
-            .into()),
-            Err((_, errno)) => {
-                Err(anyhow!(errno)).with_context(|| format!("cannot lock {}", path.display()))
+        }
+        Err(LockHeld::ByUnknown { path }.into())
+    }
+
+    fn taken(mut operation: Flock<File>, state_dir: &Path, for_what: Operation) -> Result<Lock> {
+        // Only for the messages of other processes: the lock itself does not
+        // depend on what the file says.
+        let _ = operation.set_len(0);
+        let _ = write!(operation, "{} {}", std::process::id(), for_what.name());
+        Ok(Lock {
+            operation,
+            _commands: lock_commands(&state_dir.join("commands"), for_what)?,
+        })
+    }
+
+    /// Whether a command is under way that writes the journal. A command that
+    /// cannot be named may be one.
+    pub fn is_held_by_journal_writer(state_dir: &Path) -> bool {
+        // Without a file, nobody has ever taken the lock.
+        let Ok(file) = File::open(state_dir.join("lock")) else {
+            return false;
+        };
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(_) => false,
+            Err((mut file, _)) => {
+                read_holder(&mut file).is_none_or(|(_, operation)| operation.writes_journal())
             }
         }
     }
@@ -112,7 +138,7 @@ impl Lock {
     /// Takes the lock, and waits for its holder where `operation` is one that
     /// waits: a run and a drill wait for every operation except a second
     /// instance of themselves, `recover` waits for those that do not recover
-    /// themselves.
+    /// themselves. These three also wait for a holder that is not known.
     ///
     /// # Errors
     /// Those of [`Lock::take`]. A signal ends the wait with an error.
@@ -124,14 +150,16 @@ impl Lock {
                 Err(error) => error,
             };
             let (pid, holder) = match error.downcast_ref() {
-                Some(LockHeld::By { pid, operation, .. }) => (*pid, *operation),
-                _ => return Err(error),
+                Some(LockHeld::By { pid, operation, .. }) => (Some(*pid), Some(*operation)),
+                Some(LockHeld::ByUnknown { .. }) => (None, None),
+                None => return Err(error),
             };
             if !operation.waits_for(holder) {
                 return Err(error);
             }
             if !is_logged {
-                tracing::info!(pid, "waiting for the {} that is under way", holder.name());
+                let holder = holder.map_or("command", Operation::name);
+                tracing::info!(pid, "waiting for the {holder} that is under way");
                 is_logged = true;
             }
             thread::sleep(POLL_INTERVAL);
@@ -140,46 +168,50 @@ impl Lock {
     }
 }
 
+impl Drop for Lock {
+    /// Removes the record before the lock is released, so that nobody takes this
+    /// process for the holder while it ends.
+    fn drop(&mut self) {
+        let _ = self.operation.set_len(0);
+    }
+}
+
 /// Returns the pid and the operation recorded in the lock file, if that process
 /// is still alive. A killed holder leaves its record behind.
 fn read_holder(file: &mut File) -> Option<(u32, Operation)> {
-    for read in 0..HOLDER_READS {
-        if read > 0 {
-            thread::sleep(POLL_INTERVAL);
-        }
-        let mut text = String::new();
-        let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
-        let record = text.split_once(' ').and_then(|(pid, name)| {
-            let operation = Operation::ALL
-                .into_iter()
-                .find(|operation| operation.name() == name)?;
-            Some((pid.parse().ok()?, operation))
-        });
-        if let Some((pid, _)) = record
-            && Path::new(&format!("/proc/{pid}")).exists()
-        {
-            return record;
-        }
-    }
-    None
+    let mut text = String::new();
+    let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+    let (pid, name) = text.split_once(' ')?;
+    let operation = Operation::ALL
+        .into_iter()
+        .find(|operation| operation.name() == name)?;
+    let pid = pid.parse().ok()?;
+    let is_alive = Path::new(&format!("/proc/{pid}")).exists();
+    is_alive.then_some((pid, operation))
 }
 
-fn open(path: &Path) -> Result<File> {
-    OpenOptions::new()
+/// Opens a lock file. `recover` starts stacks even from a file system that cannot
+/// be written to (any more).
+fn open(path: &Path, for_what: Operation) -> Result<File> {
+    let opened = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(path)
-        .with_context(|| format!("cannot open {}", path.display()))
+        .open(path);
+    match for_what {
+        Operation::Recover => opened.or_else(|error| File::open(path).map_err(|_| error)),
+        _ => opened,
+    }
+    .with_context(|| format!("cannot open {}", path.display()))
 }
 
 /// Waits for the commands of a killed operation, and returns the lock that the
 /// commands of this one inherit. Returns `None` if the old commands have not
 /// ended within [`LEFTOVER_COMMANDS_LIMIT`].
-fn lock_commands(path: &Path) -> Result<Option<Flock<File>>> {
-    let mut file = open(path)?;
+fn lock_commands(path: &Path, for_what: Operation) -> Result<Option<Flock<File>>> {
+    let mut file = open(path, for_what)?;
     let began = Instant::now();
     let mut is_logged = false;
     loop {

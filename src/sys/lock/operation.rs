@@ -39,16 +39,22 @@ impl Operation {
         matches!(self, Operation::Run | Operation::Drill)
     }
 
-    /// Whether the operation waits for `holder` instead of failing at once.
+    /// Whether the operation stops or starts stacks.
+    pub(super) fn writes_journal(self) -> bool {
+        !matches!(self, Operation::Verify | Operation::Prune)
+    }
+
+    /// Whether the operation waits for `holder` instead of failing at once. A
+    /// holder that is not known may be of any kind.
     ///
     /// Timers start runs and drills. These wait for every operation except a
     /// second instance of themselves, so a nightly run is never skipped because
     /// of a `verify`. Waiting takes no lock. `recover` waits for those that do
     /// not recover themselves. A person types the others, and can repeat them.
-    pub(super) fn waits_for(self, holder: Operation) -> bool {
+    pub(super) fn waits_for(self, holder: Option<Operation>) -> bool {
         match self {
-            Operation::Run | Operation::Drill => self != holder,
-            Operation::Recover => !holder.begins_with_recovery(),
+            Operation::Run | Operation::Drill => Some(self) != holder,
+            Operation::Recover => !holder.is_some_and(Operation::begins_with_recovery),
             Operation::Restore | Operation::Verify | Operation::Prune => false,
         }
     }

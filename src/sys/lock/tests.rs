@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 
 use super::*;
@@ -87,4 +88,55 @@ fn the_record_of_a_dead_holder_is_ignored() {
     }
     fs::write(dir.path().join("lock"), "1 drill").unwrap();
     assert!(holder_recovers());
+}
+
+/// Several processes take the lock for a moment, again and again, so that its
+/// record is mostly missing or outdated. Threads stand in for the processes: each
+/// `take` opens the file anew, and locks conflict between open files.
+#[test]
+fn a_command_that_waits_is_never_refused_while_the_holders_come_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lock");
+    let end = AtomicBool::new(false);
+    // Holds the lock for most of the time, and leaves the record of a process that
+    // is gone.
+    let hold = || {
+        while !end.load(Ordering::Relaxed) {
+            if let Ok(lock) = Flock::lock(
+                open(&path, Operation::Run).unwrap(),
+                FlockArg::LockExclusiveNonblock,
+            ) {
+                fs::write(&path, "4194305 recover").unwrap();
+                thread::sleep(POLL_INTERVAL * 12);
+                drop(lock);
+                thread::sleep(POLL_INTERVAL * 2);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(hold);
+        while fs::read_to_string(&path).unwrap_or_default().is_empty() {
+            thread::yield_now();
+        }
+        // The control: a command that does not wait is refused.
+        let refused = Lock::take(dir.path(), Operation::Prune).unwrap_err();
+        assert!(matches!(
+            refused.downcast_ref(),
+            Some(LockHeld::ByUnknown { .. })
+        ));
+        for operation in [Operation::Run, Operation::Drill, Operation::Recover] {
+            Lock::wait(dir.path(), operation, &Signals::default()).unwrap();
+        }
+        end.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_lock_that_was_released_names_no_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let read = || fs::read_to_string(dir.path().join("lock")).unwrap();
+    let lock = Lock::take(dir.path(), Operation::Run).unwrap();
+    assert_eq!(read(), format!("{} run", std::process::id()));
+    drop(lock);
+    assert_eq!(read(), "");
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::common::kill_points::{kill_points, sampled};
-use crate::common::scene::Scene;
+use crate::common::scene::{Scene, start_times};
 use crate::common::{Background, killed_before, output, slowed, strace, wait_until};
 use serde_json::json;
 
@@ -67,6 +67,46 @@ fn i1_the_journal_is_synced_before_the_first_stop_and_removed_after_the_last_sta
     assert_eq!(trace.0[..removed].iter().filter(start).count(), starts);
     assert!(starts >= 2);
     trace.find(removed, &["fsync(", &format!("<{dir}>")]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_stack_whose_journal_entry_cannot_be_synced_is_left_alone_by_run_and_recover() {
+    let scene = Scene::new("stop", 0);
+    let place = &scene.place;
+    place.run().expect_status(0);
+    let times = start_times(&scene.stack);
+    let journal = place.state().join("journal").display().to_string();
+    // The first sync of the directory fails, when the entry is in it already.
+    let inject = "inject=fsync:error=EIO:when=1";
+    let options = [
+        "-f",
+        "-qq",
+        "-P",
+        &journal,
+        "-e",
+        "trace=fsync",
+        "-e",
+        inject,
+    ];
+    let log = place.path("trace").display().to_string();
+    let options = [&options[..], &["-o", &log]].concat();
+    let json = output(&mut strace(&place.program(&["run", "--json"]), &options));
+    let json = json.expect_status(2).json();
+    let failures = scene.stack.outcome(&json)["failures"].to_string();
+    assert!(failures.contains("write the journal"), "{failures}");
+    assert!(fs::read_to_string(log).unwrap().contains("INJECTED"));
+    assert_eq!(place.journalled(), [""; 0]);
+    let ended = output(&mut place.program(&["recover"])).expect_status(0);
+    assert!(
+        ended.stderr.contains("nothing to recover"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(start_times(&scene.stack), times);
+    // The control: without the error, the stack is stopped and started.
+    place.run().expect_status(0);
+    assert_ne!(start_times(&scene.stack), times);
 }
 
 #[test]

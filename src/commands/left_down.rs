@@ -1,0 +1,52 @@
+//! Says which stacks a killed command has left stopped. The commands that only
+//! look begin with that.
+
+use anyhow::Result;
+use jiff::tz::TimeZone;
+
+use super::output::print;
+use crate::cli::Global;
+use crate::config::plan::Plan;
+use crate::stack::journal::{FoundEntry, Journal};
+use crate::sys::lock::Lock;
+
+/// Prints a line for each stack that is down, or logs it where JSON is printed.
+pub fn print_left_down(global: &Global, plan: &Plan) -> Result<()> {
+    for line in left_down(plan) {
+        match global.json {
+            true => tracing::error!("{line}"),
+            false => print(&format!("{line}\n"))?,
+        }
+    }
+    Ok(())
+}
+
+/// Returns a line for each stack that is in the journal. There is none while a
+/// command is under way that stops and starts stacks: it has the journal for that.
+pub fn left_down(plan: &Plan) -> Vec<String> {
+    if Lock::is_held_by_journal_writer(&plan.state_dir) {
+        return Vec::new();
+    }
+    match Journal::of(&plan.state_dir).found() {
+        Ok(found) => found.iter().map(line).collect(),
+        Err(error) => vec![format!(
+            "cannot tell whether a stack was left stopped: {error:#}"
+        )],
+    }
+}
+
+fn line(found: &FoundEntry) -> String {
+    let stack = &found.stack;
+    match &found.entry {
+        Ok(entry) => {
+            let since = entry.since.to_zoned_datetime(TimeZone::system());
+            format!(
+                "{stack} IS DOWN ({}): stopped at {}, and not started again; start it with \
+                 `docker-stack-backup recover`",
+                entry.services().join(", "),
+                since.strftime("%F %T")
+            )
+        }
+        Err(error) => format!("{stack} MAY BE DOWN: {error:#}"),
+    }
+}
