@@ -110,7 +110,8 @@ rec {
         {
           description = ''
             `stop` stops the containers and starts the same containers again.
-            `down` removes them and creates new ones, which loses anonymous volumes.
+            `down` removes them and creates new ones, which get their anonymous volumes. It is refused if
+            `up` would make other containers than those that run.
             `pause` freezes them: the archive is crash-consistent, as after a
             power cut. `null` means `stop`.
           '';

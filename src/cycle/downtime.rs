@@ -107,6 +107,7 @@ impl Cycle<'_> {
             step: StopProgress::Stopping,
             for_restore: false,
             containers: self.survey.running.clone(),
+            networks: self.survey.networks.clone(),
         }
     }
 }

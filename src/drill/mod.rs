@@ -224,6 +224,7 @@ fn look_again(
         step: StopProgress::Stopped,
         for_restore: false,
         containers: WasRunning::expected(&containers),
+        networks: Vec::new(),
     };
     driver::stays_up(&entry, options.signals)
 }

@@ -30,14 +30,17 @@ const COMPOSE_SELECTORS: [&str; 6] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     Keep,
+    /// Those that differ from the compose file are replaced.
+    Update,
     Replace,
 }
 
 impl Existing {
-    fn option(self) -> &'static str {
+    fn option(self) -> Option<&'static str> {
         match self {
-            Existing::Keep => "--no-recreate",
-            Existing::Replace => "--force-recreate",
+            Existing::Keep => Some("--no-recreate"),
+            Existing::Update => None,
+            Existing::Replace => Some("--force-recreate"),
         }
     }
 }
@@ -136,7 +139,8 @@ impl ComposeProject {
         ];
         let args = args
             .into_iter()
-            .chain([existing.option(), "--scale", &scale, service]);
+            .chain(existing.option())
+            .chain(["--scale", &scale, service]);
         self.command(args)
             .limit(ENGINE_SLACK * 3)
             .output()?
@@ -144,28 +148,44 @@ impl ComposeProject {
             .map(drop)
     }
 
-    /// Creates the containers of these services and of their dependencies, and
-    /// recreates those that differ from the compose file. Nothing is started,
-    /// pulled or built. `replicas` has the number of containers of each service
-    /// for which it is not the number in the file.
+    /// Creates the containers of these services and of their dependencies. Nothing
+    /// is started, pulled or built. `replicas` has the number of containers of each
+    /// service for which it is not the number in the file.
     ///
     /// `--no-deps` must not be given: Compose would forget `depends_on`, and
     /// would later recreate the dependants because of that.
-    pub fn create(&self, services: &[String], replicas: &BTreeMap<String, usize>) -> Result<()> {
-        let args = ["up", "--no-start", "--no-build", "--pull", "never"];
-        let scales = replicas
-            .iter()
-            .flat_map(|(service, count)| ["--scale".to_owned(), format!("{service}={count}")]);
-        let args = args
-            .into_iter()
-            .map(str::to_owned)
-            .chain(scales)
-            .chain(services.iter().cloned());
-        self.command(args)
+    pub fn create(
+        &self,
+        services: &[String],
+        replicas: &BTreeMap<String, usize>,
+        existing: Existing,
+    ) -> Result<()> {
+        self.command(create_args(services, replicas, existing))
             .limit(ENGINE_SLACK * 3)
             .output()?
             .check()
             .map(drop)
+    }
+
+    /// Returns the names of the existing containers of these services, and of their
+    /// dependencies, that [`create`](Self::create) would replace, because they
+    /// differ from the compose file. Nothing is changed.
+    ///
+    /// # Errors
+    /// When `create` would fail.
+    pub fn outdated(
+        &self,
+        services: &[String],
+        replicas: &BTreeMap<String, usize>,
+    ) -> Result<Vec<String>> {
+        let create = create_args(services, replicas, Existing::Update);
+        let output = self
+            .command(["--dry-run".to_owned()].into_iter().chain(create))
+            .output()?
+            .check()?;
+        let told = [output.stdout, output.stderr].concat();
+        let told = String::from_utf8_lossy(&told).into_owned();
+        Ok(told.lines().filter_map(outdated_container).collect())
     }
 
     /// Starts all services from local images, and waits until they run and are
@@ -207,6 +227,32 @@ impl ComposeProject {
     }
 }
 
+fn create_args(
+    services: &[String],
+    replicas: &BTreeMap<String, usize>,
+    existing: Existing,
+) -> Vec<String> {
+    let scales = replicas
+        .iter()
+        .flat_map(|(service, count)| ["--scale".to_owned(), format!("{service}={count}")]);
+    ["up", "--no-start", "--no-build", "--pull", "never"]
+        .into_iter()
+        .chain(existing.option())
+        .map(str::to_owned)
+        .chain(scales)
+        .chain(services.iter().cloned())
+        .collect()
+}
+
+/// Reads a line of a dry run, such as ` DRY-RUN MODE -  Container web-1  Recreate`.
+fn outdated_container(line: &str) -> Option<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match words.as_slice() {
+        [.., "Container", name, "Recreate"] => Some((*name).to_owned()),
+        _ => None,
+    }
+}
+
 /// Removes a project's containers, volumes and networks, found by their labels,
 /// until there are none. One look is not enough: the Engine may still be making
 /// something for a client that has ended.
@@ -233,4 +279,20 @@ fn remove_found(project: &str) -> Result<bool> {
         docker(["network", "rm", network]).output()?.check()?;
     }
     Ok(!(containers.is_empty() && volumes.is_empty() && networks.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dry_run_names_the_containers_that_would_be_replaced() {
+        let read = outdated_container;
+        let name = Some("web-1".to_owned());
+        assert_eq!(read(" DRY-RUN MODE -  Container web-1  Recreate "), name);
+        assert_eq!(read(" Container web-1 Recreate"), name);
+        assert_eq!(read(" DRY-RUN MODE -  Container web-1  Recreated"), None);
+        assert_eq!(read(" DRY-RUN MODE -  Container web-1  Running"), None);
+        assert_eq!(read(""), None);
+    }
 }

@@ -27,6 +27,8 @@ pub struct ConfigService {
     deploy: Option<Deploy>,
     #[serde(default)]
     pub volumes: Vec<ConfigMount>,
+    #[serde(default, deserialize_with = "null_as_empty")]
+    pub environment: BTreeMap<String, Option<String>>,
     #[serde(default)]
     pub post_start: Vec<Value>,
     #[serde(default)]

@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::json::null_as_empty;
+use super::network::Endpoint;
+use super::stand_in::STAND_IN_LABEL;
 use super::volume::is_generated_name;
 
 /// Time between the stop signal and SIGKILL for a container that sets none
@@ -38,10 +40,16 @@ pub struct Container {
     pub health: Option<Health>,
     /// Services of the same project that it depends on.
     pub depends_on: Vec<Dependency>,
-    /// Ids of the containers whose network, IPC or PID namespace or volumes it
-    /// uses.
+    /// Ids or names of the containers whose network, IPC or PID namespace or
+    /// volumes it uses.
     pub joins: Vec<String>,
+    /// Whether the Engine removes it when it ends (`docker run --rm`).
+    pub is_removed_at_end: bool,
+    /// Whether it only hands volumes on; see [`StandIn`](super::StandIn).
+    pub is_stand_in: bool,
     pub mounts: Vec<Mount>,
+    /// Its endpoints by network name, whether it runs or not.
+    pub networks: BTreeMap<String, Endpoint>,
     pub stop_timeout: Duration,
     pub image_reference: String,
     pub image_id: String,
@@ -119,6 +127,15 @@ pub(super) struct RawContainer {
     host_config: RawHostConfig,
     #[serde(default, deserialize_with = "null_as_empty")]
     mounts: Vec<Mount>,
+    #[serde(default)]
+    network_settings: RawNetworkSettings,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawNetworkSettings {
+    #[serde(default, deserialize_with = "null_as_empty")]
+    networks: BTreeMap<String, Endpoint>,
 }
 
 #[derive(Deserialize)]
@@ -158,6 +175,8 @@ struct RawHostConfig {
     ipc_mode: String,
     #[serde(default)]
     pid_mode: String,
+    #[serde(default)]
+    auto_remove: bool,
     #[serde(default, deserialize_with = "null_as_empty")]
     volumes_from: Vec<String>,
 }
@@ -182,6 +201,9 @@ impl From<RawContainer> for Container {
             .filter_map(|from| from.split(':').next());
         Container {
             joins: joined.chain(donors).map(str::to_owned).collect(),
+            is_removed_at_end: host.auto_remove,
+            is_stand_in: raw.config.labels.contains_key(STAND_IN_LABEL),
+            networks: raw.network_settings.networks,
             name: raw.name.trim_start_matches('/').to_owned(),
             project: label("project"),
             service: label("service"),

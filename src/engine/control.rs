@@ -37,25 +37,27 @@ pub fn containers() -> Result<Vec<Container>> {
 }
 
 fn containers_with(label: Option<&str>) -> Result<Vec<Container>> {
-    let raw = match engine() {
-        Some(engine) => {
-            let ids = engine
-                .container_ids(label)
-                .context("cannot list containers")?;
-            engine
-                .inspect(&ids)
-                .context("cannot inspect the containers")?
-        }
+    let ids = match engine() {
+        Some(engine) => engine.container_ids(label),
         None => {
             let mut args = vec!["ps", "--all", "--quiet", "--no-trunc"];
             let filter = label.map(|label| format!("label={label}"));
             args.extend(filter.iter().flat_map(|filter| ["--filter", filter]));
             let listed = docker(args).output()?.check();
-            inspect(
-                "container",
-                output_lines(&listed.context("cannot list containers")?),
-            )?
+            listed.map(|listed| output_lines(&listed))
         }
+    };
+    containers_of(ids.context("cannot list containers")?)
+}
+
+/// Looks at the containers with these ids, sorted by name. Those that are gone are
+/// left out.
+pub fn containers_of(ids: Vec<String>) -> Result<Vec<Container>> {
+    let raw = match engine() {
+        Some(engine) => engine
+            .inspect(&ids)
+            .context("cannot inspect the containers")?,
+        None => inspect("container", ids)?,
     };
     let mut containers: Vec<Container> = raw.into_iter().map(Container::from).collect();
     containers.sort_by(|a, b| a.name.cmp(&b.name));
@@ -135,6 +137,18 @@ fn change_state(id: &str, verb: &str) -> Result<()> {
     }
 }
 
+/// Whether a start failed because a network is gone to which the container is
+/// connected by its id.
+pub fn needs_missing_network(error: &str) -> bool {
+    error.contains("network") && error.contains("not found")
+}
+
+/// Whether a start failed because something else has an address that the container
+/// wants, be it in a network or on the host.
+pub fn needs_taken_address(error: &str) -> bool {
+    error.to_lowercase().contains("address already in use")
+}
+
 /// Whether a start failed because another container is gone whose namespace the
 /// container shares by its id. Such a start can never succeed.
 pub fn needs_missing_container(error: &str) -> bool {
@@ -152,6 +166,15 @@ pub fn last_log_lines(id: &str, count: usize) -> Vec<String> {
         .lines()
         .map(str::to_owned)
         .collect()
+}
+
+/// Returns the environment of a container, in the form `NAME=value`.
+pub fn environment(id: &str) -> Result<Vec<String>> {
+    let format = "{{json .Config.Env}}";
+    let output = docker(["container", "inspect", "--format", format, id]).output()?;
+    let env: Option<Vec<String>> = serde_json::from_slice(&output.check()?.stdout)
+        .with_context(|| format!("cannot read the environment of container {id}"))?;
+    Ok(env.unwrap_or_default())
 }
 
 /// Removes containers, running or not, with their anonymous volumes.

@@ -15,9 +15,11 @@ mod error;
 mod http;
 mod image;
 mod json;
+mod network;
 mod parallel;
 mod podman;
 mod socket;
+mod stand_in;
 mod volume;
 
 pub use command::versions;
@@ -25,11 +27,14 @@ pub use compose::{ComposeProject, Existing, remove_project};
 pub use compose_config::ComposeConfig;
 pub use container::{Container, Dependency, Health, Mount, Status};
 pub use control::{
-    compose_containers, containers, last_log_lines, needs_missing_container, pause,
-    remove_containers, retry_while_unreachable, start, stop, unpause,
+    compose_containers, containers, containers_of, environment, last_log_lines,
+    needs_missing_container, needs_missing_network, needs_taken_address, pause, remove_containers,
+    retry_while_unreachable, start, stop, unpause,
 };
 pub use error::{combine_errors, is_unreachable, was_refused};
 pub use image::{Image, images};
+pub use network::{Endpoint, Network, connect, create_network, networks};
 pub use parallel::in_parallel;
 pub use socket::refuse_podman;
+pub use stand_in::StandIn;
 pub use volume::{Volume, create_volume, project_volumes, remove_volume, volumes};

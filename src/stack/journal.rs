@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::StopMethod;
-use crate::engine::ComposeProject;
-use crate::stack::running::WasRunning;
+use crate::engine::{ComposeProject, Network};
+use crate::stack::running::{self, WasRunning};
 use crate::sys::durable::create_dir_durably;
 use crate::sys::state_file::{self, State};
 
@@ -38,6 +38,10 @@ pub struct JournalEntry {
     #[serde(default)]
     pub for_restore: bool,
     pub containers: Vec<WasRunning>,
+    /// The networks of the containers, as they were. Older versions did not record
+    /// them.
+    #[serde(default)]
+    pub networks: Vec<Network>,
 }
 
 /// Whether the stop is over.
@@ -58,14 +62,7 @@ impl State for JournalEntry {
 impl JournalEntry {
     /// Returns the names of the services, each once, sorted.
     pub fn services(&self) -> Vec<String> {
-        let mut services: Vec<String> = self
-            .containers
-            .iter()
-            .map(|container| container.service.clone())
-            .collect();
-        services.sort();
-        services.dedup();
-        services
+        running::services(&self.containers)
     }
 }
 
@@ -176,6 +173,7 @@ mod tests {
             step: StopProgress::Stopping,
             for_restore: false,
             containers: vec![],
+            networks: vec![],
         }
     }
 
@@ -242,11 +240,19 @@ mod tests {
         let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
         // As older versions wrote it, here in a zone that no database has.
         json["since"] = "2026-11-24T03:00:00.5+01:00[Nowhere/Atlantis]".into();
-        json.as_object_mut().unwrap().remove("forRestore");
+        let fields = json.as_object_mut().unwrap();
+        fields.remove("forRestore");
+        fields.remove("networks");
+        // What they recorded of a container.
+        fields["containers"] = serde_json::json!([{
+            "id": "1", "name": "web-app-1", "service": "app", "number": 1, "dependsOn": [],
+            "joins": [], "before": "running", "stopTimeoutSecs": 10,
+        }]);
         fs::write(journal.path("web"), json.to_string()).unwrap();
         let found = journal.found().unwrap().remove(0).entry.unwrap();
         assert_eq!(found.since.to_string(), "2026-11-24T02:00:00.5Z");
         assert!(!found.for_restore);
+        assert!(found.containers[0].is_own());
         // The control: a zoned time cannot be read.
         let zoned = json["since"]
             .as_str()

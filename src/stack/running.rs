@@ -1,12 +1,13 @@
 //! The containers that ran before a stop, so that exactly these are started
 //! again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Container, Dependency, Health, Status};
+use crate::engine::{Container, Dependency, Endpoint, Health, Mount, Status};
 
 /// A container as it was before this program stopped it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,38 @@ pub struct WasRunning {
     pub joins: Vec<String>,
     pub before: StateBefore,
     pub stop_timeout_secs: u64,
+    /// Its addresses. Older versions did not record them.
+    #[serde(default)]
+    pub addresses: Vec<Address>,
+    #[serde(default)]
+    pub anonymous_volumes: Vec<AnonymousVolume>,
+    #[serde(default)]
+    pub image_id: String,
+    /// The project of a container that is not of the stack, but shares with it;
+    /// empty if Compose did not make it. `None` for the stack's own containers.
+    #[serde(default)]
+    pub other_project: Option<String>,
+}
+
+/// A volume that only one container knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnonymousVolume {
+    pub name: String,
+    /// Path in the container.
+    pub destination: String,
+}
+
+/// The addresses of a container in one network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Address {
+    pub network: String,
+    /// An IPv4 address, an IPv6 address, or both in this order. Empty if they are
+    /// not known, because the container did not run.
+    pub addresses: Vec<IpAddr>,
+    /// Whether the container asks for them. Otherwise the Engine chooses them.
+    pub is_fixed: bool,
 }
 
 /// The state of a container before the stop. Its start is confirmed when it is
@@ -91,30 +124,47 @@ impl WasRunning {
             joins: container.joins.clone(),
             before,
             stop_timeout_secs: container.stop_timeout.as_secs(),
+            addresses: addresses(container),
+            anonymous_volumes: anonymous_volumes(container),
+            image_id: container.image_id.clone(),
+            other_project: None,
         }
     }
 
-    fn matches(&self, container: &Container) -> bool {
-        self.id == container.id
-            || (self.service == container.service
-                && self.number == container.number
-                && !container.one_off)
+    /// Whether it is of the stack itself.
+    pub fn is_own(&self) -> bool {
+        self.other_project.is_none()
     }
 
-    /// Finds the same container, or the one that has replaced it. `containers`
-    /// must be of the same project, because other projects may have services of
-    /// the same names.
-    pub fn find<'a>(&self, containers: &'a [Container]) -> Option<&'a Container> {
+    /// Whether it uses a namespace or volumes of the other container.
+    pub fn joins(&self, other: &WasRunning) -> bool {
+        let joins = |joined: &String| *joined == other.id || *joined == other.name;
+        self.id != other.id && self.joins.iter().any(joins)
+    }
+
+    fn is_replaced_by(&self, container: &Container) -> bool {
+        self.is_own()
+            && self.service == container.service
+            && self.number == container.number
+            && !container.one_off
+            && !container.is_stand_in
+    }
+
+    /// Finds the same container, or the one of `project`, the stack's, that has
+    /// replaced it.
+    pub fn find<'a>(&self, project: &str, containers: &'a [Container]) -> Option<&'a Container> {
         let by_id = containers.iter().find(|c| c.id == self.id);
-        by_id.or_else(|| containers.iter().find(|c| self.matches(c)))
+        let mut own = containers.iter().filter(|c| c.project == project);
+        by_id.or_else(|| own.find(|c| self.is_replaced_by(c)))
     }
 
     /// Whether the other container must be up before this one, because of a
     /// dependency between their services or a shared namespace.
     pub fn needs(&self, other: &WasRunning) -> bool {
         self.id != other.id
-            && (self.joins.contains(&other.id)
-                || self.depends_on.iter().any(|d| d.service == other.service))
+            && (self.joins(other)
+                || (self.other_project == other.other_project
+                    && self.depends_on.iter().any(|d| d.service == other.service)))
     }
 }
 
@@ -159,14 +209,48 @@ impl WasRunning {
                 .collect(),
             before: StateBefore::Running,
             stop_timeout_secs: 10,
+            addresses: Vec::new(),
+            anonymous_volumes: Vec::new(),
+            image_id: String::new(),
+            other_project: None,
         }
     }
 }
 
-/// Counts the containers of each service.
+fn anonymous_volumes(container: &Container) -> Vec<AnonymousVolume> {
+    let mounts = container.mounts.iter().filter(|mount| mount.is_anonymous());
+    let volume = |mount: &Mount| AnonymousVolume {
+        name: mount.name.clone(),
+        destination: mount.destination.clone(),
+    };
+    mounts.map(volume).collect()
+}
+
+fn addresses(container: &Container) -> Vec<Address> {
+    let networks = container.networks.iter();
+    let address = |(network, endpoint): (&String, &Endpoint)| Address {
+        network: network.clone(),
+        addresses: endpoint.addresses(),
+        is_fixed: endpoint.is_fixed(),
+    };
+    networks.map(address).collect()
+}
+
+/// Returns the names of the networks that the containers are connected to.
+pub fn network_names(containers: &[WasRunning]) -> BTreeSet<String> {
+    let addresses = containers.iter().flat_map(|was| &was.addresses);
+    addresses.map(|address| address.network.clone()).collect()
+}
+
+/// Returns the names of the stack's services, each once, sorted.
+pub fn services(containers: &[WasRunning]) -> Vec<String> {
+    replicas(containers).into_keys().collect()
+}
+
+/// Counts the containers of each service of the stack.
 pub fn replicas(containers: &[WasRunning]) -> BTreeMap<String, usize> {
     let mut replicas = BTreeMap::new();
-    for was in containers {
+    for was in containers.iter().filter(|was| was.is_own()) {
         *replicas.entry(was.service.clone()).or_default() += 1;
     }
     replicas

@@ -3,15 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::config::StopMethod;
 use crate::config::plan::StackPlan;
-use crate::engine::{self, ComposeConfig, ComposeProject, Container, Image, Status, Volume};
+use crate::engine::{
+    self, ComposeConfig, ComposeProject, Container, Image, Network, Status, Volume,
+};
 use crate::outcome::MountCoverage;
 use crate::scan::Source;
 use crate::stack::coverage::{self, Mounts, Tree};
-use crate::stack::running::{StateBefore, WasRunning};
+use crate::stack::running::{self, StateBefore, WasRunning};
 use crate::sys::paths::without_symlinks;
 
 /// A stack as it is at this moment.
@@ -25,8 +27,11 @@ pub struct Survey {
     /// All containers of the project's services, running or not.
     pub containers: Vec<Container>,
     /// The containers that run, with the replica numbers that they will have when
-    /// they are started again.
+    /// they are started again. Containers that share a namespace or volumes with
+    /// them are among them, whatever project they are of.
     pub running: Vec<WasRunning>,
+    /// The networks of these containers.
+    pub networks: Vec<Network>,
     /// The configured method, or `stop` where that method is not possible.
     pub stop_method: StopMethod,
     pub trees: Vec<Tree>,
@@ -39,8 +44,7 @@ pub struct Survey {
 impl Survey {
     /// Returns the names of the services that run, each once, sorted.
     pub fn services(&self) -> Vec<String> {
-        let services: BTreeSet<&String> = self.running.iter().map(|was| &was.service).collect();
-        services.into_iter().cloned().collect()
+        running::services(&self.running)
     }
 
     /// Opens the trees that are to be archived.
@@ -66,7 +70,7 @@ impl Survey {
         }
         engine::refuse_podman()?;
         let config = stack.compose.config();
-        let all_containers = engine::compose_containers(None)?;
+        let all_containers = engine::containers()?;
         let named = config.as_ref().ok().map(|config| config.name.as_str());
         let project = find_project(&stack.compose, named, &all_containers)?;
         let (project, config) = match (project, config) {
@@ -89,19 +93,27 @@ impl Survey {
             (None, Ok(config)) => (config.name.clone(), Some(config)),
             (None, Err(error)) => return Err(error),
         };
-        let containers: Vec<Container> = all_containers
-            .into_iter()
-            .filter(|c| c.project == project)
-            .collect();
+        let is_own = |c: &&Container| c.project == project;
+        let containers: Vec<Container> = all_containers.iter().filter(is_own).cloned().collect();
         let mut running = WasRunning::all(&containers);
+        let sharers = Sharers::of(&running, &all_containers);
         warnings.extend(running.iter().filter_map(state_warning));
         if let Some(config) = &config {
             warnings.extend(hook_warnings(config, &running));
         }
-        let stop_method = stop_method(stack, config.as_ref(), &containers, &running, &mut warnings);
+        let stop_method = stop_method(stack, config.as_ref(), &running, &sharers, &mut warnings);
         if stop_method == StopMethod::Down {
+            // `stop_method` has seen to it that there is a configuration.
+            if let Some(config) = &config {
+                refuse_differences(&stack.compose, &project, config, &running)?;
+            }
             number_from_one(&mut running);
         }
+        if stop_method == StopMethod::Stop {
+            running.extend(sharers.to_stop);
+            warnings.extend(sharers.warnings);
+        }
+        let networks = engine::networks(&running::network_names(&running))?;
         let mut mounts = Mounts::collect(&containers, config.as_ref());
         for volume in engine::project_volumes(&project)? {
             mounts.add_volume(&volume, None);
@@ -120,6 +132,7 @@ impl Survey {
             config,
             containers,
             running,
+            networks,
             stop_method,
             trees,
             volumes,
@@ -193,8 +206,8 @@ pub fn find_project(
 fn stop_method(
     stack: &StackPlan,
     config: Option<&ComposeConfig>,
-    containers: &[Container],
     running: &[WasRunning],
+    sharers: &Sharers,
     warnings: &mut Vec<String>,
 ) -> StopMethod {
     match stack.stop_method {
@@ -210,17 +223,113 @@ fn stop_method(
         ));
         return StopMethod::Stop;
     }
-    let anonymous = containers
-        .iter()
-        .flat_map(|c| &c.mounts)
-        .filter(|mount| mount.is_anonymous());
-    for mount in anonymous {
+    if let Some(sharer) = sharers.to_stop.first() {
         warnings.push(format!(
-            "`down` leaves the anonymous volume at {} behind, and `up` makes an empty one",
-            mount.destination
+            "stopped by `stop` instead of `down`: {} shares a namespace or volumes with a \
+             container that `down` would remove",
+            sharer.name
         ));
+        return StopMethod::Stop;
     }
     StopMethod::Down
+}
+
+/// Refuses `down` if `up` would make other containers than those that run: they
+/// would come back changed, for example without variables that only the shell had
+/// from which they were started.
+fn refuse_differences(
+    compose: &ComposeProject,
+    project: &str,
+    config: &ComposeConfig,
+    running: &[WasRunning],
+) -> Result<()> {
+    let named = ComposeProject {
+        name: Some(project.to_owned()),
+        ..compose.clone()
+    };
+    let outdated = named
+        .outdated(&running::services(running), &running::replicas(running))
+        .context("`stopMethod` is `down`, but `up` could not make the containers again")?;
+    let mut differences = Vec::new();
+    for was in running.iter().filter(|was| outdated.contains(&was.name)) {
+        let wanted = &config.services[&was.service].environment;
+        let differing = differing_variables(wanted, &engine::environment(&was.id)?);
+        differences.push(match differing.is_empty() {
+            true => format!("{} differs from its compose file or image", was.name),
+            false => format!("{} has other values of {}", was.name, differing.join(", ")),
+        });
+    }
+    if differences.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "`stopMethod` is `down`, but `up` would not make the same containers again: {}; nothing \
+         was stopped; put the values into `.env` or the compose file and run `docker compose up \
+         -d`, or use another `stopMethod`",
+        differences.join("; ")
+    )
+}
+
+/// Returns the names of variables whose values are not those that are wanted.
+/// The values are nobody's business.
+fn differing_variables(
+    wanted: &BTreeMap<String, Option<String>>,
+    environment: &[String],
+) -> Vec<String> {
+    let differs = |(name, value): &(&String, &Option<String>)| {
+        let mut set = environment.iter().filter_map(|set| set.split_once('='));
+        let now = set.find(|(set, _)| set == name).map(|(_, value)| value);
+        // Compose prints `$` twice.
+        let value = value.as_ref().map(|value| value.replace("$$", "$"));
+        now != value.as_deref()
+    };
+    let differing = wanted.iter().filter(differs);
+    differing.map(|(name, _)| name.clone()).collect()
+}
+
+/// Containers of other projects, or of none, that share a namespace or volumes
+/// with a stack. When the stack is stopped, they lose their network, or end.
+#[derive(Default)]
+struct Sharers {
+    /// They are stopped before the stack, and started after it.
+    to_stop: Vec<WasRunning>,
+    warnings: Vec<String>,
+}
+
+impl Sharers {
+    fn of(running: &[WasRunning], all_containers: &[Container]) -> Sharers {
+        let mut sharers = Sharers::default();
+        let mut joined: Vec<WasRunning> = running.to_vec();
+        let mut next = 0;
+        while next < joined.len() {
+            for container in all_containers {
+                let Some(before) = StateBefore::of(container) else {
+                    continue;
+                };
+                let sharer = WasRunning {
+                    other_project: Some(container.project.clone()),
+                    ..WasRunning::with_state(container, before)
+                };
+                let is_known = joined.iter().any(|known| known.id == sharer.id);
+                if is_known || !sharer.joins(&joined[next]) {
+                    continue;
+                }
+                if container.is_removed_at_end || container.one_off {
+                    sharers.warnings.push(format!(
+                        "{} shares a namespace or volumes with {}, and may lose its network or \
+                         end when that is stopped; it is not started again, because it was made \
+                         for one run only",
+                        sharer.name, joined[next].name
+                    ));
+                } else {
+                    sharers.to_stop.push(sharer.clone());
+                }
+                joined.push(sharer);
+            }
+            next += 1;
+        }
+        sharers
+    }
 }
 
 /// Returns `pause`, or `stop` if a container is in a restart loop: the Engine

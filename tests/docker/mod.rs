@@ -2,6 +2,7 @@
 
 mod archives;
 mod by_hand;
+mod comes_back;
 mod cycle;
 mod databases;
 mod drill;

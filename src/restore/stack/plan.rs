@@ -12,14 +12,14 @@ use super::images::{self, missing_images, with_dependencies};
 use crate::archive::{Manifest, ServiceImage, Sums};
 use crate::config::plan::StackPlan;
 use crate::config::{DEFAULT_START_TIMEOUT, StopMethod};
-use crate::engine::{self, ComposeProject, Container, Volume};
+use crate::engine::{self, ComposeProject, Container, Network, Volume};
 use crate::restore::archive::Archive;
 use crate::restore::facts::{ArchiveFacts, GuessedFacts};
 use crate::restore::host::{self, HostVolumes};
 use crate::restore::journal::RestoreEntry;
 use crate::stack::journal;
 use crate::stack::quiet;
-use crate::stack::running::WasRunning;
+use crate::stack::running::{WasRunning, network_names};
 
 /// What the user asked for.
 #[derive(Clone, Copy)]
@@ -43,6 +43,8 @@ pub struct RestorePlan<'a> {
     pub(super) start_timeout: Duration,
     /// Containers that run now and will be stopped.
     pub(super) running: Vec<WasRunning>,
+    /// The networks of these containers.
+    pub(super) networks: Vec<Network>,
     /// Services whose containers are all down while others run.
     pub(super) idle: BTreeSet<String>,
     pub(super) missing_volumes: Vec<Volume>,
@@ -88,6 +90,7 @@ impl<'a> RestorePlan<'a> {
             .collect();
         entry.add_containers(&containers);
         let (running, idle) = by_state(&containers);
+        let networks = engine::networks(&network_names(&running))?;
         let plan = RestorePlan {
             archive,
             facts,
@@ -95,6 +98,7 @@ impl<'a> RestorePlan<'a> {
             stop_timeout: stack.and_then(|stack| stack.stop_timeout),
             start_timeout: stack.map_or(DEFAULT_START_TIMEOUT, |stack| stack.start_timeout),
             running,
+            networks,
             idle,
             missing_volumes: volumes.missing,
             warnings,
@@ -202,6 +206,7 @@ impl<'a> RestorePlan<'a> {
             step,
             for_restore: true,
             containers,
+            networks: self.networks.clone(),
         }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::plan::RestorePlan;
-use crate::engine::{self, Container};
+use crate::engine::{self, Container, Existing};
 use crate::stack::driver::{self, Started};
 use crate::stack::journal;
 use crate::stack::running::{StateBefore, WasRunning};
@@ -40,7 +40,7 @@ pub(super) fn start(
     replicas.retain(|service, _| names.contains(service));
     plan.entry
         .compose
-        .create(names, &replicas)
+        .create(names, &replicas, Existing::Update)
         .context("cannot create the containers")?;
     let project = plan.entry.project.as_deref().unwrap_or_default();
     let containers = engine::compose_containers(Some(project))?;

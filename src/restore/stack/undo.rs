@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::config::DEFAULT_START_TIMEOUT;
-use crate::engine::{self, Container};
+use crate::engine::{self, Container, Existing};
 use crate::restore::journal::{self as restore_journal, RestoreEntry, RestoreStep};
 use crate::stack::driver;
 use crate::stack::journal::Journal;
@@ -75,7 +75,7 @@ fn remove_new_containers(entry: &RestoreEntry, containers: &[Container]) -> Resu
     }
     if !heirs.is_empty() {
         let services: Vec<String> = heirs.keys().cloned().collect();
-        let created = entry.compose.create(&services, &heirs);
+        let created = entry.compose.create(&services, &heirs, Existing::Update);
         created.context("cannot create containers that inherit the anonymous volumes")?;
     }
     new.retain(|c| !heirs.contains_key(&c.service));

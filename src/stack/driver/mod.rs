@@ -9,6 +9,8 @@
 //! `docker compose start`, which would also start what a service depends on, and
 //! so run a finished one-shot service again.
 
+mod addresses;
+mod remake;
 mod second_look;
 mod start;
 mod start_state;
@@ -21,6 +23,7 @@ use anyhow::Result;
 use crate::config::StopMethod;
 pub use crate::engine::was_refused;
 use crate::engine::{self, Container};
+use crate::stack::journal::JournalEntry;
 use crate::stack::survey::Survey;
 use crate::sys::signals::Signals;
 pub use second_look::{confirm, stays_up};
@@ -52,6 +55,18 @@ pub fn stop(survey: &Survey, grace: Option<Duration>, signals: &Signals) -> Resu
 /// a signal asks the program to end.
 pub fn containers(limit: Duration, signals: &Signals) -> Result<Vec<Container>> {
     wait_for_engine(engine::containers, limit, signals)
+}
+
+/// Lists the containers of an entry's project, and those of others that the entry
+/// names.
+fn present(entry: &JournalEntry) -> Result<Vec<Container>> {
+    let mut present = engine::compose_containers(Some(&entry.project))?;
+    let others = entry.containers.iter().filter(|was| !was.is_own());
+    let others: Vec<String> = others.map(|was| was.id.clone()).collect();
+    if !others.is_empty() {
+        present.extend(engine::containers_of(others)?);
+    }
+    Ok(present)
 }
 
 fn wait_for_engine<T>(

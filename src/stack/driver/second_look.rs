@@ -9,8 +9,8 @@ use anyhow::{Result, bail};
 
 use super::start::{LastStart, Started, end_of_log};
 use super::start_state::{StartState, start_state};
-use super::wait_for_engine;
-use crate::engine::{self, Container, Status};
+use super::{present, wait_for_engine};
+use crate::engine::{Container, Status};
 use crate::stack::journal::JournalEntry;
 use crate::stack::running::{StateBefore, WasRunning};
 use crate::sys::format::count;
@@ -40,9 +40,8 @@ pub fn confirm(entry: &JournalEntry, started: &Started, signals: &Signals) -> Re
     let mut restarted = BTreeSet::new();
     thread::sleep(SECOND_LOOK_AFTER.saturating_sub(started.confirmed_at.elapsed()));
     loop {
-        let list = || engine::compose_containers(Some(&entry.project));
-        let present = wait_for_engine(list, limit, signals)?;
-        let seen = look(entry, &started.started, &last_starts, &present);
+        let seen_now = wait_for_engine(|| present(entry), limit, signals)?;
+        let seen = look(entry, &started.started, &last_starts, &seen_now);
         let failures: Vec<String> = seen.iter().filter_map(Seen::end).collect();
         if !failures.is_empty() {
             bail!(failures.join("; "));
@@ -79,10 +78,10 @@ pub fn confirm(entry: &JournalEntry, started: &Started, signals: &Signals) -> Re
 /// # Errors
 /// Those of [`confirm`].
 pub fn stays_up(entry: &JournalEntry, signals: &Signals) -> Result<Vec<String>> {
-    let present = engine::compose_containers(Some(&entry.project))?;
+    let present = present(entry)?;
     let containers = entry.containers.iter().enumerate();
     let last_starts = containers
-        .filter_map(|(i, was)| Some((i, LastStart::of(was.find(&present)?))))
+        .filter_map(|(i, was)| Some((i, LastStart::of(was.find(&entry.project, &present)?))))
         .collect();
     let now = Instant::now();
     let started = Started {
@@ -112,7 +111,7 @@ fn look<'a>(
     present: &'a [Container],
 ) -> Vec<Seen<'a>> {
     let look = |(i, was): (usize, &'a WasRunning)| {
-        let container = was.find(present);
+        let container = was.find(&entry.project, present);
         let was_started = started.contains(&i);
         let last_start = last_starts.get(&i);
         Seen {

@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 
+use super::addresses::{give_way, holder_of_address, start_order};
+use super::present;
+use super::remake::{reconnect, remake};
 use super::start_state::{StartState, dependency_is_met, start_state};
 use super::stop::{pause, stop_in_order};
 use crate::config::StopMethod;
@@ -19,6 +22,10 @@ use crate::sys::signals::Signals;
 const LOOK_PAUSE: Duration = Duration::from_millis(25);
 /// Pause before another look after the Engine did not answer, or a start failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How long a container waits for others to take their addresses first, whose
+/// dependencies are not up yet. After that, it may get another address than before:
+/// half a stack is better than none.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(30);
 /// Number of times that a container is started which fails to start, or ends at
 /// once.
 const START_ATTEMPTS: u32 = 3;
@@ -55,7 +62,7 @@ fn finish_stop(entry: &JournalEntry, signals: &Signals) -> Result<()> {
     let limit = Duration::from_secs(entry.start_timeout_secs);
     let began = Instant::now();
     let present = loop {
-        match engine::compose_containers(Some(&entry.project)) {
+        match present(entry) {
             Ok(present) => break present,
             Err(error) if began.elapsed() > limit || signals.is_repeated() => return Err(error),
             Err(_) => thread::sleep(RETRY_PAUSE),
@@ -119,6 +126,9 @@ struct Start<'a> {
     entry: &'a JournalEntry,
     signals: &'a Signals,
     deadline: Instant,
+    began: Instant,
+    /// The containers that must have their addresses before each container.
+    earlier: Vec<BTreeSet<usize>>,
     attempts: BTreeMap<usize, u32>,
     /// Containers whose start the Engine has confirmed.
     started: BTreeSet<usize>,
@@ -130,6 +140,11 @@ struct Start<'a> {
     running_at: Option<Instant>,
     /// The last error of each container.
     errors: BTreeMap<usize, String>,
+    /// How often missing containers were made again. It is enough that it succeeds
+    /// once.
+    remake_attempts: u32,
+    /// What could not be made again as it was.
+    lost: Vec<String>,
     /// Whether containers are started although their dependencies are not up:
     /// half a stack is better than none.
     ignores_dependencies: bool,
@@ -148,19 +163,23 @@ impl Start<'_> {
             entry,
             signals,
             deadline: Instant::now() + Duration::from_secs(entry.start_timeout_secs),
+            began: Instant::now(),
+            earlier: start_order(&entry.containers),
             attempts: BTreeMap::new(),
             started: BTreeSet::new(),
             last_starts: BTreeMap::new(),
             ends: BTreeMap::new(),
             running_at: None,
             errors: BTreeMap::new(),
+            remake_attempts: 0,
+            lost: Vec::new(),
             ignores_dependencies: false,
         }
     }
 
     fn run(mut self) -> Result<Started> {
         loop {
-            let seen = match engine::compose_containers(Some(&self.entry.project)) {
+            let seen = match present(self.entry) {
                 Ok(present) => {
                     self.note_starts(&present);
                     self.look(&present)
@@ -177,6 +196,13 @@ impl Start<'_> {
                     continue;
                 }
             };
+            if self.remake_attempts < START_ATTEMPTS && !self.is_late() {
+                let missing = self.missing(&seen);
+                if !missing.is_empty() {
+                    self.remake(&missing);
+                    continue;
+                }
+            }
             self.running_at = match seen.iter().all(|seen| seen.state.is_up()) {
                 true => self.running_at.or_else(|| Some(Instant::now())),
                 false => None,
@@ -185,6 +211,9 @@ impl Start<'_> {
                 && seen.iter().all(|seen| seen.state.is_confirmed())
             {
                 self.pause_again(&seen)?;
+                if !self.lost.is_empty() {
+                    bail!(self.lost.join("; "));
+                }
                 return Ok(self.started(running_at));
             }
             let mut startable = self.startable(&seen);
@@ -201,13 +230,43 @@ impl Start<'_> {
         }
     }
 
+    /// Returns the containers of the stack that were removed.
+    fn missing(&self, seen: &[Seen]) -> Vec<usize> {
+        let containers = &self.entry.containers;
+        (0..containers.len())
+            .filter(|&i| seen[i].id.is_none() && containers[i].is_own())
+            .collect()
+    }
+
+    /// Creates containers that were removed, all in one, which is faster than `up`
+    /// for each service, and keeps `depends_on`.
+    fn remake(&mut self, missing: &[usize]) {
+        let containers = missing.iter().map(|&i| &self.entry.containers[i]);
+        let error = match remake(self.entry, &containers.cloned().collect::<Vec<_>>()) {
+            Ok(lost) => {
+                self.lost.extend(lost);
+                self.remake_attempts = START_ATTEMPTS;
+                return;
+            }
+            Err(error) => error,
+        };
+        tracing::warn!("cannot create what was removed: {error:#}");
+        if !engine::is_unreachable(&error) {
+            self.remake_attempts += 1;
+        }
+        for &i in missing {
+            self.errors.insert(i, format!("{error:#}"));
+        }
+        thread::sleep(RETRY_PAUSE);
+    }
+
     /// Whether waiting is over.
     fn is_late(&self) -> bool {
         Instant::now() > self.deadline || self.signals.is_repeated()
     }
 
     fn look(&self, present: &[Container]) -> Vec<Seen> {
-        let look = |(i, was): (usize, &WasRunning)| match was.find(present) {
+        let look = |(i, was): (usize, &WasRunning)| match was.find(&self.entry.project, present) {
             None => Seen {
                 id: None,
                 state: StartState::Down("has no container".to_owned()),
@@ -230,7 +289,7 @@ impl Start<'_> {
     /// container from its last start by a request.
     fn note_starts(&mut self, present: &[Container]) {
         for (i, was) in self.entry.containers.iter().enumerate() {
-            let Some(container) = was.find(present) else {
+            let Some(container) = was.find(&self.entry.project, present) else {
                 continue;
             };
             let was_started = self.started.contains(&i);
@@ -253,21 +312,47 @@ impl Start<'_> {
     }
 
     /// Returns the containers that are down, whose dependencies are met, and that
-    /// have an attempt left. Missing containers are recreated by service, so only
-    /// the first one of each service is returned.
+    /// have an attempt left. Compose starts all containers of a service, so only
+    /// the first of those that it starts is returned.
     fn startable(&self, seen: &[Seen]) -> Vec<usize> {
         let containers = &self.entry.containers;
         let mut recreated = BTreeSet::new();
-        (0..containers.len())
+        let to_start: BTreeSet<usize> = (0..containers.len())
             .filter(|&i| matches!(seen[i].state, StartState::Down(_) | StartState::Paused))
             .filter(|i| self.attempts.get(i).copied().unwrap_or(0) < START_ATTEMPTS)
+            .collect();
+        let startable: BTreeSet<usize> = to_start
+            .iter()
+            .copied()
             .filter(|&i| {
                 seen[i].state == StartState::Paused
                     || self.ignores_dependencies
                     || self.dependencies_are_met(i, seen)
             })
-            .filter(|&i| seen[i].id.is_some() || recreated.insert(&containers[i].service))
+            .collect();
+        let awaited = match self.ignores_dependencies || self.began.elapsed() > ADDRESS_PATIENCE {
+            true => &startable,
+            false => &to_start,
+        };
+        startable
+            .iter()
+            .copied()
+            .filter(|&i| {
+                seen[i].state == StartState::Paused || self.earlier[i].is_disjoint(awaited)
+            })
+            .filter(|&i| {
+                !self.is_started_by_compose(i, &seen[i]) || recreated.insert(&containers[i].service)
+            })
             .collect()
+    }
+
+    /// Whether `up` starts the container, with all others of its service. After
+    /// `down` it does so, too, because it runs hooks; where it fails, the Engine is
+    /// asked.
+    fn is_started_by_compose(&self, i: usize, seen: &Seen) -> bool {
+        let is_after_down = self.entry.stop_method == StopMethod::Down;
+        let is_first = is_after_down && !self.errors.contains_key(&i);
+        self.entry.containers[i].is_own() && (seen.id.is_none() || is_first)
     }
 
     fn dependencies_are_met(&self, dependant: usize, seen: &[Seen]) -> bool {
@@ -294,6 +379,7 @@ impl Start<'_> {
             Duration::ZERO
         };
         for (&i, result) in startable.iter().zip(results) {
+            let result = result.or_else(|error| self.repair(i, &seen[i], error));
             let error = match result {
                 Ok(()) => {
                     if seen[i].state != StartState::Paused {
@@ -313,6 +399,41 @@ impl Start<'_> {
             self.errors.insert(i, format!("{error:#}"));
         }
         pause
+    }
+
+    /// Puts right what has kept a container from starting, and starts it. Returns
+    /// the error if there is nothing to put right.
+    fn repair(&mut self, i: usize, seen: &Seen, error: Error) -> Result<()> {
+        let Some(id) = &seen.id else {
+            return Err(error);
+        };
+        let message = format!("{error:#}");
+        if engine::needs_missing_network(&message) {
+            reconnect(self.entry, id)?;
+            return engine::start(id);
+        }
+        if engine::needs_taken_address(&message) {
+            return self.make_room(i, id, error);
+        }
+        Err(error)
+    }
+
+    /// Starts a container whose fixed address another one has. If that is of the
+    /// same stack, it gives way, and is started afterwards, with all that needs it.
+    fn make_room(&mut self, i: usize, id: &str, error: Error) -> Result<()> {
+        let Some(holder) = holder_of_address(&self.entry.containers[i])? else {
+            return Err(error);
+        };
+        let containers = self.entry.containers.iter();
+        let Some(k) = containers.into_iter().position(|was| was.id == holder.id) else {
+            return Err(error.context(format!("its address is taken by container {}", holder.name)));
+        };
+        for stopped in give_way(&self.entry.containers, k)? {
+            self.started.remove(&stopped);
+            self.last_starts.remove(&stopped);
+            self.attempts.remove(&stopped);
+        }
+        engine::start(id)
     }
 
     /// Pauses again the containers that had been paused before the stop.
@@ -370,7 +491,8 @@ impl Start<'_> {
             Some(format!("{} {reason}{log}", was.name))
         };
         let pairs = self.entry.containers.iter().zip(seen).enumerate();
-        pairs.filter_map(failure).collect::<Vec<_>>().join("; ")
+        let failures = pairs.filter_map(failure).chain(self.lost.iter().cloned());
+        failures.collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -391,9 +513,19 @@ fn start_one(entry: &JournalEntry, i: usize, seen: &Seen, last_error: Option<&st
         entry.compose.up(&was.service, replicas, existing)
     };
     match id {
-        Some(_) if last_error.is_some_and(engine::needs_missing_container) => up(Existing::Replace),
+        Some(_) if was.is_own() && last_error.is_some_and(engine::needs_missing_container) => {
+            up(Existing::Replace)
+        }
         Some(id) if seen.state == StartState::Paused => engine::unpause(id),
+        Some(_)
+            if was.is_own() && entry.stop_method == StopMethod::Down && last_error.is_none() =>
+        {
+            up(Existing::Keep)
+        }
         Some(id) => engine::start(id),
-        None => up(Existing::Keep),
+        None if !was.is_own() => bail!("it was removed; make it again by hand"),
+        None if was.anonymous_volumes.is_empty() => up(Existing::Keep),
+        // `up` would give it empty volumes.
+        None => bail!(last_error.unwrap_or("it was removed once more").to_owned()),
     }
 }
