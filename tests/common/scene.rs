@@ -141,7 +141,8 @@ impl Scene {
 
 fn running(stack: &Stack) -> Vec<String> {
     let mut states = stack.states();
-    states.retain(|state| !state.ends_with(":exited"));
+    // A kill may leave a container that was created and never started.
+    states.retain(|state| !state.ends_with(":exited") && !state.ends_with(":created"));
     states
 }
 
