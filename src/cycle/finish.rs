@@ -1,7 +1,6 @@
 //! What is left to do once the stack is up again, so that it adds nothing to the
 //! downtime.
 
-use std::panic::resume_unwind;
 use std::path::Path;
 use std::thread;
 
@@ -18,6 +17,7 @@ use crate::outcome::{ArchiveOutcome, Phase, StackOutcome, StackStatus};
 use crate::stack::driver;
 use crate::store::{ArchiveName, Sidecar};
 use crate::sys::format::human_bytes;
+use crate::sys::threads::spawn_or_run;
 
 impl Cycle<'_> {
     /// Finishes the archive and, in parallel, closes the journal entry. Finishing
@@ -33,7 +33,7 @@ impl Cycle<'_> {
         thread::scope(|scope| {
             let closing = up_again.map(|up_again| {
                 let span = span.clone();
-                scope.spawn(move || {
+                spawn_or_run(scope, move || {
                     let _entered = span.enter();
                     self.close_journal(up_again)
                 })
@@ -48,9 +48,8 @@ impl Cycle<'_> {
             let closed = recorder.phase(Phase::Finish, |_| Ok(closing.join()));
             recorder.phase(Phase::Start, |outcome| {
                 let closed = closed.context("the second look was not made")?;
-                let (warnings, removed) = closed
-                    .unwrap_or_else(|panic| resume_unwind(panic))
-                    .inspect_err(|_| outcome.status = StackStatus::Down)?;
+                let (warnings, removed) =
+                    closed.inspect_err(|_| outcome.status = StackStatus::Down)?;
                 for warning in warnings {
                     add_warning(outcome, warning);
                 }

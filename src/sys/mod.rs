@@ -11,3 +11,4 @@ pub mod process;
 pub mod progress;
 pub mod signals;
 pub mod state_file;
+pub mod threads;

@@ -34,12 +34,14 @@ impl Signals {
         let numbers = numbers.into_iter().filter(|number| !is_ignored(*number));
         let mut pending = iterator::Signals::new(numbers).context("cannot handle signals")?;
         let received = signals.0.clone();
-        thread::spawn(move || {
+        let receiver = thread::Builder::new().name("signals".to_owned());
+        let receive = move || {
             for number in pending.forever() {
                 received.record(number);
                 received.log(number);
             }
-        });
+        };
+        receiver.spawn(receive).context("cannot handle signals")?;
         Ok(signals)
     }
 

@@ -20,6 +20,7 @@ use std::sync::mpsc::sync_channel;
 use anyhow::Result;
 
 use crate::archive::Reader;
+use crate::sys::threads::spawn_some;
 pub(super) use content::data_extents;
 use files::{FileWriter, write_batches};
 use metadata::Privilege;
@@ -45,13 +46,11 @@ pub fn extract(
     let (sender, receiver) = sync_channel(QUEUE_LENGTH);
     let receiver = Mutex::new(receiver);
     let (result, mut builder) = std::thread::scope(|scope| {
-        for _ in 0..thread_count() {
-            scope.spawn(|| write_batches(&writer, &receiver));
-        }
+        let spawned = spawn_some(scope, thread_count(), || write_batches(&writer, &receiver));
         // The builder owns the sender. If it panics in here, both are dropped,
         // and the threads end.
         let mut builder = TreeBuilder::new(destinations, options, &writer, sender);
-        let result = builder.members(reader);
+        let result = spawned.and_then(|()| builder.members(reader));
         builder.end_files();
         (result, builder)
     });
