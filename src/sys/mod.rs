@@ -11,4 +11,5 @@ pub mod process;
 pub mod progress;
 pub mod signals;
 pub mod state_file;
+pub mod stdin;
 pub mod threads;
