@@ -9,5 +9,7 @@ pub mod paths;
 pub mod priority;
 pub mod process;
 pub mod progress;
+pub mod remove_tree;
 pub mod signals;
 pub mod state_file;
+pub mod time;
