@@ -53,8 +53,8 @@ impl PassedOver {
         }
         ensure!(
             is_allowed || self.0.is_empty(),
-            "the newest good archive is not the newest: {}; give --pass-over to use the newest \
-             good one all the same, or name an archive by its time (STACK@TIME)",
+            "the newest archive cannot be used: {}; give --pass-over to use the newest good one, or \
+             name an archive by its time (STACK@TIME)",
             self.0.join("; ")
         );
         Ok(())
