@@ -3,8 +3,8 @@
 use std::fs;
 use std::process::Command;
 
-use crate::common::{PROGRAM, Place, output, succeed};
-use jiff::{SignedDuration, ZonedDateTime};
+use crate::common::{PROGRAM, Place, archive_stem, output, succeed};
+use jiff::ZonedDateTime;
 use serde_json::{Value, json};
 
 #[test]
@@ -49,8 +49,7 @@ fn put_script_archive(place: &Place, stack: &str, days_ago: i64) -> String {
     let dir = place.path("scripts").join(stack);
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("compose.yaml"), "services: {}\n").unwrap();
-    let time = ZonedDateTime::now().datetime() - SignedDuration::from_hours(24 * days_ago);
-    let name = format!("{stack}_{}.tar", time.strftime("%Y%m%d_%H%M%S"));
+    let name = format!("{}.tar", archive_stem(stack, days_ago));
     put(place, stack, &name, b"");
     let archive = place.store().join(stack).join(&name);
     let parent = place.path("scripts");
