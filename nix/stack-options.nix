@@ -158,6 +158,13 @@ rec {
       example = 3600;
     };
 
+    drill = optional types.bool {
+      description = ''
+        Whether a drill of all stacks drills this one. `null` means `true`.
+      '';
+      example = false;
+    };
+
     verify =
       optional
         (types.enum [

@@ -13,7 +13,7 @@ pub mod write;
 
 pub use draft::{Draft, Update};
 pub use manifest::{FORMAT_VERSION, Manifest, ServiceImage};
-pub use manifest::{is_complete, read_manifest, read_manifest_of_stream};
+pub use manifest::{Identity, identify, read_manifest, read_manifest_of_stream};
 pub use sums::Sums;
 pub use tar::{Input, Kind, Member, Reader};
 pub use write::layout::{Layout, ManifestSlot};

@@ -18,6 +18,9 @@ pub const DEFAULT_SHARE: bool = true;
 /// `excludeCaches` of a stack that does not set it.
 pub const DEFAULT_EXCLUDE_CACHES: bool = false;
 
+/// `drill` of a stack that does not set it.
+pub const DEFAULT_DRILL: bool = true;
+
 /// A stack and its options. A plain string in the file is a name without options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stack(pub StackOptions);
@@ -65,6 +68,8 @@ pub struct StackOptions {
     pub stall_limit: Option<u32>,
     pub on_busy: Option<OnBusy>,
     pub verify: Option<Verify>,
+    /// Whether a drill of all stacks drills this one.
+    pub drill: Option<bool>,
     /// A service, and a command that must succeed in it for a drill to succeed.
     pub drill_check: Vec<String>,
 }

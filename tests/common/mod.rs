@@ -21,6 +21,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, ZonedDateTime};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -119,6 +120,12 @@ pub fn slowed(command: &Command, syscall: &str, microseconds: u32) -> Command {
         command,
         &["-qq", "-o", "/dev/null", "-f", "-e", &trace, "-e", &inject],
     )
+}
+
+/// The name, without `.tar`, of an archive that was made so many days ago.
+pub fn archive_stem(stack: &str, days_ago: i64) -> String {
+    let time = ZonedDateTime::now().datetime() - SignedDuration::from_hours(24 * days_ago);
+    format!("{stack}_{}", time.strftime("%Y%m%d_%H%M%S"))
 }
 
 /// Checks all items at the same time, since they mostly wait. A panic in one

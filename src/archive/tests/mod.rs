@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
-use super::{Layout, ManifestSlot, is_complete, read_manifest, write_manifest, write_members};
+use super::{Layout, ManifestSlot, identify, read_manifest, write_manifest, write_members};
 use super::{ReadOptions, WriteSummary};
 use crate::scan::{Exclude, Inventory, Source, scan};
 
