@@ -89,6 +89,8 @@ impl Task {
 fn tidy_store(plan: &Plan, outcome: &mut RunOutcome) -> Result<()> {
     let store = identity::open(plan)?;
     let now = OffsetTime::now();
+    // Of workers that were given up.
+    remove_leftovers(&store, outcome);
     if let Some(policy) = &plan.retention {
         let stacks = outcome.stacks.iter();
         let good =

@@ -56,7 +56,8 @@ fn a_run_starts_the_stack_of_a_worker_that_was_killed_and_goes_on() {
     assert!(failures.contains("signal: 9"), "{failures}");
     let downtime = &outcome["stacks"][0]["downtimeMs"];
     assert!(downtime.as_u64().unwrap() > 0, "{outcome}");
-    // What the worker left is removed by the next run.
+    // What the worker left in the store is gone, and the next run is good.
+    assert_eq!(place.stored(&first.name), [""; 0]);
     let next = place.run().expect_status(0).json();
     assert_eq!(next["stacks"][0]["status"], "ok", "{next}");
     place.archive(&first.name);
