@@ -2,6 +2,9 @@
 //! and what is to be archived.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::resume_unwind;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
@@ -14,9 +17,14 @@ use crate::stack::coverage::{self, Mounts, Tree};
 use crate::stack::running::{StateBefore, WasRunning};
 use crate::sys::paths::without_symlinks;
 
+/// For how long the resolved compose file is not resolved again: about as long as
+/// Compose itself may take for it.
+const CONFIG_VALID: Duration = Duration::from_secs(2);
+
 /// A stack as it is at this moment.
 #[derive(Debug)]
 pub struct Survey {
+    began: Instant,
     /// The configured options, with the project's name filled in.
     pub compose: ComposeProject,
     pub project: String,
@@ -57,6 +65,21 @@ impl Survey {
     /// When it is not clear which project is meant, or something that must be
     /// archived cannot be read.
     pub fn of(stack: &StackPlan) -> Result<Survey> {
+        Survey::with_config(stack, None)
+    }
+
+    /// Looks at a stack again. Compose is not asked a second time for what it said a
+    /// moment ago, because that takes longer than all the rest.
+    ///
+    /// # Errors
+    /// As those of [`of`](Survey::of).
+    pub fn again(&self, stack: &StackPlan) -> Result<Survey> {
+        let known = self.config.as_ref();
+        Survey::with_config(stack, known.filter(|_| self.began.elapsed() < CONFIG_VALID))
+    }
+
+    fn with_config(stack: &StackPlan, known: Option<&ComposeConfig>) -> Result<Survey> {
+        let began = Instant::now();
         let mut warnings = Vec::new();
         if !stack.dir().is_dir() {
             bail!(
@@ -65,8 +88,18 @@ impl Survey {
             );
         }
         engine::refuse_podman()?;
-        let config = stack.compose.config();
-        let all_containers = engine::compose_containers(None)?;
+        let (config, all_containers) = match known {
+            Some(config) => (Ok(config.clone()), engine::compose_containers(None)),
+            None => thread::scope(|scope| {
+                let span = tracing::Span::current();
+                let listing =
+                    scope.spawn(move || span.in_scope(|| engine::compose_containers(None)));
+                let config = stack.compose.config();
+                let listed = listing.join();
+                (config, listed.unwrap_or_else(|panic| resume_unwind(panic)))
+            }),
+        };
+        let all_containers = all_containers?;
         let named = config.as_ref().ok().map(|config| config.name.as_str());
         let project = find_project(&stack.compose, named, &all_containers)?;
         let (project, config) = match (project, config) {
@@ -112,6 +145,7 @@ impl Survey {
         warnings.extend(coverage::files_outside(&stack.compose, &trees));
         let images = engine::images(&containers.iter().map(|c| c.image_id.clone()).collect())?;
         Ok(Survey {
+            began,
             compose: ComposeProject {
                 name: Some(project.clone()),
                 ..stack.compose.clone()
