@@ -17,14 +17,15 @@ use crate::stack::coverage::{self, Mounts, Tree};
 use crate::stack::running::{StateBefore, WasRunning};
 use crate::sys::paths::without_symlinks;
 
-/// For how long the resolved compose file is not resolved again: about as long as
-/// Compose itself may take for it.
-const CONFIG_VALID: Duration = Duration::from_secs(2);
+/// For how long the resolved compose file is not resolved again: on a busy machine,
+/// Compose itself takes about as long.
+const CONFIG_VALID: Duration = Duration::from_secs(5);
 
 /// A stack as it is at this moment.
 #[derive(Debug)]
 pub struct Survey {
-    began: Instant,
+    /// When Compose had resolved the compose file.
+    resolved: Instant,
     /// The configured options, with the project's name filled in.
     pub compose: ComposeProject,
     pub project: String,
@@ -74,12 +75,14 @@ impl Survey {
     /// # Errors
     /// As those of [`of`](Survey::of).
     pub fn again(&self, stack: &StackPlan) -> Result<Survey> {
-        let known = self.config.as_ref();
-        Survey::with_config(stack, known.filter(|_| self.began.elapsed() < CONFIG_VALID))
+        let known = self.config.as_ref().map(|config| (config, self.resolved));
+        Survey::with_config(
+            stack,
+            known.filter(|_| self.resolved.elapsed() < CONFIG_VALID),
+        )
     }
 
-    fn with_config(stack: &StackPlan, known: Option<&ComposeConfig>) -> Result<Survey> {
-        let began = Instant::now();
+    fn with_config(stack: &StackPlan, known: Option<(&ComposeConfig, Instant)>) -> Result<Survey> {
         let mut warnings = Vec::new();
         if !stack.dir().is_dir() {
             bail!(
@@ -88,15 +91,19 @@ impl Survey {
             );
         }
         engine::refuse_podman()?;
-        let (config, all_containers) = match known {
-            Some(config) => (Ok(config.clone()), engine::compose_containers(None)),
+        let (config, resolved, all_containers) = match known {
+            Some((config, resolved)) => {
+                let listed = engine::compose_containers(None);
+                (Ok(config.clone()), resolved, listed)
+            }
             None => thread::scope(|scope| {
                 let span = tracing::Span::current();
                 let listing =
                     scope.spawn(move || span.in_scope(|| engine::compose_containers(None)));
                 let config = stack.compose.config();
                 let listed = listing.join();
-                (config, listed.unwrap_or_else(|panic| resume_unwind(panic)))
+                let listed = listed.unwrap_or_else(|panic| resume_unwind(panic));
+                (config, Instant::now(), listed)
             }),
         };
         let all_containers = all_containers?;
@@ -145,7 +152,7 @@ impl Survey {
         warnings.extend(coverage::files_outside(&stack.compose, &trees));
         let images = engine::images(&containers.iter().map(|c| c.image_id.clone()).collect())?;
         Ok(Survey {
-            began,
+            resolved,
             compose: ComposeProject {
                 name: Some(project.clone()),
                 ..stack.compose.clone()
