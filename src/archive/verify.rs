@@ -13,6 +13,7 @@ use crate::archive::sums::Sums;
 use crate::archive::tar::{Input, Member, Reader};
 use crate::archive::write::hashes::RenderedHashes;
 use crate::config::Verify;
+use crate::sys::progress;
 
 /// How many damaged members are named.
 const NAMED_COUNT: usize = 50;
@@ -137,6 +138,7 @@ fn check_structure(file: &File, mut each: impl FnMut(&Member)) -> Result<()> {
     let mut member_count = 0_u64;
     let mut reader = Reader::new(Input::File(file))?;
     while let Some(member) = reader.next_member()? {
+        progress::step();
         member_count += 1;
         each(&member);
     }

@@ -2,7 +2,6 @@
 //! and what is to be archived.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::resume_unwind;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use crate::scan::Source;
 use crate::stack::coverage::{self, Mounts, Tree};
 use crate::stack::running::{StateBefore, WasRunning};
 use crate::sys::paths::without_symlinks;
+use crate::sys::threads::spawn_or_run;
 
 /// For how long the resolved compose file is not resolved again: on a busy machine,
 /// Compose itself takes about as long.
@@ -98,12 +98,10 @@ impl Survey {
             }
             None => thread::scope(|scope| {
                 let span = tracing::Span::current();
-                let listing =
-                    scope.spawn(move || span.in_scope(|| engine::compose_containers(None)));
+                let list = move || span.in_scope(|| engine::compose_containers(None));
+                let listing = spawn_or_run(scope, list);
                 let config = stack.compose.config();
-                let listed = listing.join();
-                let listed = listed.unwrap_or_else(|panic| resume_unwind(panic));
-                (config, Instant::now(), listed)
+                (config, Instant::now(), listing.join())
             }),
         };
         let all_containers = all_containers?;

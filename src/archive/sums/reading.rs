@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::archive::hash::{
@@ -14,6 +14,8 @@ use crate::archive::hash::{
 };
 use crate::archive::sums::member_sum::{Algorithm, MemberSum};
 use crate::archive::uncached::UncachedReader;
+use crate::sys::progress;
+use crate::sys::threads::{Spawned, spawn_or_run};
 
 /// Small members that lie one behind the other are read together, up to this.
 const GROUP_BYTES: u64 = 1 << 20;
@@ -79,6 +81,7 @@ pub(super) fn hash_members(
             let Some(job) = lock().as_mut().and_then(Iterator::next) else {
                 return Ok(());
             };
+            progress::step();
             let done = reading.check_interrupt();
             if let Err(error) = done.and_then(|()| reading.act(job, &mut buffer)) {
                 // The other threads find no more jobs.
@@ -91,9 +94,8 @@ pub(super) fn hash_members(
         .map_or(2, usize::from)
         .clamp(2, THREADS_MAX);
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let mut results = workers.into_iter().map(|worker| worker.join());
-        results.try_for_each(|result| result.unwrap_or_else(|_| bail!("a thread panicked")))
+        let workers: Vec<_> = (0..threads).map(|_| spawn_or_run(scope, work)).collect();
+        workers.into_iter().try_for_each(Spawned::join)
     })
 }
 
@@ -278,6 +280,7 @@ impl<F: Fn(usize, Result<Hashes>) -> Result<()>> Reading<'_, F> {
         for (mut start, end) in ranges {
             while start < end {
                 self.check_interrupt()?;
+                progress::step();
                 let part = (end - start).min(buffer.len() as u64) as usize;
                 let part = &mut buffer[..part];
                 self.reader.read_exact_at(part, start)?;

@@ -14,7 +14,6 @@ pub mod sink;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::iter;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
@@ -36,6 +35,7 @@ use crate::scan::Inventory;
 use crate::scan::mutation::Mutation;
 use crate::sys::format::display_path;
 use crate::sys::progress;
+use crate::sys::threads::spawn_some;
 
 /// How many changed files a summary names.
 const NAMED_COUNT: usize = 20;
@@ -117,26 +117,28 @@ pub(crate) fn write_ranges(
     #[cfg(test)]
     let mutation = Mutation::current();
     std::thread::scope(|scope| {
-        for pool in pools
-            .iter()
-            .flat_map(|pool| iter::repeat_n(pool, pool.threads))
-        {
-            scope.spawn(|| {
+        let (pools, sink, error, hashes, changed) = (&pools, &sink, &error, &hashes, &changed);
+        let fail = move |failure| {
+            pools.iter().for_each(Pool::cancel);
+            let mut error = error.lock().unwrap_or_else(PoisonError::into_inner);
+            error.get_or_insert(failure);
+        };
+        for pool in pools {
+            let work = move || {
                 #[cfg(test)]
                 Mutation::inherit(mutation);
-                let renderer = Renderer::new(layout, inventory, options, &changed);
-                match write_windows(renderer, pool, &sink) {
+                let renderer = Renderer::new(layout, inventory, options, changed);
+                match write_windows(renderer, pool, sink) {
                     Ok(own) => {
                         let mut hashes = hashes.lock().unwrap_or_else(PoisonError::into_inner);
                         hashes.append(own);
                     }
-                    Err(failure) => {
-                        pools.iter().for_each(Pool::cancel);
-                        let mut error = error.lock().unwrap_or_else(PoisonError::into_inner);
-                        error.get_or_insert(failure);
-                    }
+                    Err(failure) => fail(failure),
                 }
-            });
+            };
+            if let Err(failure) = spawn_some(scope, pool.threads, work) {
+                fail(failure);
+            }
         }
     });
     if let Some(error) = error.into_inner().unwrap_or_else(PoisonError::into_inner) {
