@@ -74,7 +74,7 @@ pub struct StackOptions {
     pub drill_check: Vec<String>,
 }
 
-/// How an archive is read back before it gets its name. The stack is up then.
+/// How a new archive is checked before it gets its name. The stack is up then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verify {
@@ -82,9 +82,20 @@ pub enum Verify {
     None,
     /// Headers are read, but no data.
     Structure,
-    /// Everything is read. The hash of each member is stored beside the archive.
+    /// Headers are read, and data whose hash is not known. The hashes of what was
+    /// rendered are stored beside the archive.
     #[default]
+    Written,
+    /// Everything is read from the storage and compared with what was rendered. The
+    /// hashes are stored beside the archive.
     Full,
+}
+
+impl Verify {
+    /// Whether the hash of each member is stored beside the archive.
+    pub fn is_hashed(self) -> bool {
+        matches!(self, Verify::Written | Verify::Full)
+    }
 }
 
 /// How a consistent copy is taken.

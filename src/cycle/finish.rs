@@ -12,7 +12,6 @@ use super::manifest::write_manifest;
 use super::recorder::{OutcomeRecorder, add_warning};
 use super::state::Cycle;
 use crate::archive::{Sums, verify};
-use crate::config::Verify;
 use crate::outcome::{ArchiveOutcome, Phase, StackOutcome, StackStatus};
 use crate::stack::driver;
 use crate::store::{ArchiveName, Sidecar};
@@ -79,8 +78,12 @@ impl Cycle<'_> {
             files,
             mut manifest,
         } = captured;
-        let (partial, layout) = match files {
-            CapturedFiles::Whole { partial, layout } => (partial, layout),
+        let (partial, layout, hashes) = match files {
+            CapturedFiles::Whole {
+                partial,
+                layout,
+                hashes,
+            } => (partial, layout, *hashes),
             CapturedFiles::Draft { draft, update } => {
                 let assembled =
                     self.with_precopy(&manifest, |precopy| precopy.assemble(*draft, *update))?;
@@ -89,7 +92,7 @@ impl Cycle<'_> {
                         .shared_bytes
                         .saturating_sub(assembled.unshared_bytes);
                 }
-                (assembled.partial, assembled.layout)
+                (assembled.partial, assembled.layout, assembled.hashes)
             }
         };
         manifest.archive_bytes = layout.archive_bytes();
@@ -97,10 +100,10 @@ impl Cycle<'_> {
         write_manifest(&layout, partial.file(), &mut manifest)
             .with_context(|| format!("cannot write {}", partial.path().display()))?;
         let cancel = self.context.signals.flag();
-        let sums = verify::read_back(self.stack.verify, partial.file(), cancel)
+        let sums = verify::read_back(self.stack.verify, partial.file(), &hashes, cancel)
             .with_context(|| format!("cannot verify {}", partial.path().display()))?;
         let path = partial.finish()?;
-        if self.stack.verify == Verify::Full && sums.is_none() {
+        if self.stack.verify.is_hashed() && sums.is_none() {
             let warning = format!(
                 "the run was interrupted before all of the archive was read back, so the archive \
                  has no sums file; check it with `docker-stack-backup verify {}`",

@@ -92,6 +92,7 @@ impl Cycle<'_> {
             scan: &|| self.scan(),
             layout: &|inventory| self.layout(inventory, manifest),
             share: self.sharing(),
+            hash: self.stack.verify.is_hashed(),
             cancel: self.context.signals.flag(),
             pass_from_bytes: PASS_FROM_BYTES,
             settled_after: SETTLED_AFTER,

@@ -131,7 +131,12 @@ fn sidecars_are_removed_with_their_archive() {
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn sums_are_made_as_configured() {
-    for (verify, has_sums) in [("none", false), ("structure", false), ("full", true)] {
+    for (verify, has_sums) in [
+        ("none", false),
+        ("structure", false),
+        ("written", true),
+        ("full", true),
+    ] {
         let place = Place::new();
         let stack = place.stack("web");
         place.config(json!([{"name": stack.name, "verify": verify}]), json!({}));

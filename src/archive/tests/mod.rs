@@ -47,6 +47,7 @@ fn reading<'a>(sources: &'a [Source], cancel: &'a AtomicBool) -> ReadOptions<'a>
         cancel,
         is_live: false,
         share: None,
+        hash: false,
     }
 }
 
@@ -58,7 +59,7 @@ fn scan_all(sources: &[Source]) -> Inventory {
 fn write_scanned(sources: &[Source], inventory: &Inventory, path: &Path) -> WriteSummary {
     let layout = Layout::new(inventory, &slot());
     let out = File::create(path).unwrap();
-    let summary = write_members(&layout, inventory, reading(sources, &GO_ON), &out).unwrap();
+    let (summary, _) = write_members(&layout, inventory, reading(sources, &GO_ON), &out).unwrap();
     write_manifest(&layout, &out, MANIFEST).unwrap();
     assert_eq!(out.metadata().unwrap().len(), layout.archive_bytes());
     summary
