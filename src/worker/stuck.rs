@@ -26,7 +26,13 @@ mod tests {
 
     #[test]
     fn a_process_that_waits_for_no_file_waits_for_none() {
-        assert_eq!(path_waited_for(std::process::id()), None);
+        let mut sleep = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        assert_eq!(path_waited_for(sleep.id()), None);
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
         assert_eq!(path_waited_for(u32::MAX), None);
     }
 }
