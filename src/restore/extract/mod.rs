@@ -15,6 +15,7 @@ mod tree;
 
 use std::fs::File;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 
 use anyhow::Result;
@@ -35,7 +36,8 @@ const QUEUE_LENGTH: usize = 4;
 /// shares its blocks.
 ///
 /// # Errors
-/// Names the member. What was extracted before it stays where it is.
+/// Names the member. What was extracted before it stays where it is, and is complete:
+/// with its hard links, and the attributes of its directories.
 pub fn extract(
     reader: &mut Reader<'_>,
     file: Option<&File>,
@@ -58,9 +60,12 @@ pub fn extract(
     if let Some(error) = writer.take_error() {
         return Err(error);
     }
-    result?;
-    builder.link()?;
-    builder.finish_directories()?;
+    let is_interrupted = result.is_err() && options.cancel.load(Ordering::Relaxed);
+    let finished = match is_interrupted {
+        true => Ok(()),
+        false => builder.link().and_then(|()| builder.finish_directories()),
+    };
+    result.and(finished)?;
     let mut summary = builder.into_summary();
     summary.unrestored = writer.unrestored.messages();
     if writer.privilege == Privilege::User {
