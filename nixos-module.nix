@@ -522,9 +522,10 @@ in
       }
     ]
     ++ map (stack: {
-      assertion = !lib.any (source: isBelow source cfg.backupDir || isBelow cfg.backupDir source) (
-        [ stack.path ] ++ stack.includeBinds
-      );
+      assertion =
+        !lib.any (source: isBelow source cfg.backupDir || isBelow cfg.backupDir source) (
+          [ stack.path ] ++ stack.includeBinds
+        );
       message = ''
         services.docker-stack-backup.backupDir (${cfg.backupDir}) lies within what the
         stack "${stack.name}" archives (${stack.path}), or holds it, so archives would
