@@ -295,3 +295,26 @@ fn excluded_files_and_caches_are_left_out_and_counted() {
     let report = output(&mut place.program(&["report"])).stdout;
     assert_contains(&report, "5 excluded");
 }
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_plan_asks_compose_once_and_the_engine_by_its_socket() {
+    let place = Place::new();
+    let stack = place.stack("web");
+    place.config(json!([stack.name]), json!({}));
+    let spy = place.spy("");
+    let run = || {
+        spy.clear();
+        output(spy.watch(&mut place.program(&["run"]))).expect_status(0);
+        let calls = spy.calls();
+        let count = |start: &str| calls.iter().filter(|call| call.starts_with(start)).count();
+        // Only as commands these have options.
+        assert_eq!(count("volume ls --"), 0, "{calls:#?}");
+        // The control: the spy sees that they are asked for.
+        assert!(count("volume ls") >= 2, "{calls:#?}");
+        count("compose")
+    };
+    // When the machine is so busy that the plans are more than five seconds apart,
+    // Compose is asked twice.
+    assert!((0..5).any(|_| run() == 1));
+}
