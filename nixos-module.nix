@@ -24,6 +24,7 @@ let
     inherit (cfg)
       baseDir
       backupDir
+      requireMount
       stateDir
       logFile
       ;
@@ -257,6 +258,16 @@ in
         last run. It must survive a reboot.
       '';
       example = "/persist/docker-stack-backup";
+    };
+
+    requireMount = options.optional options.absolutePath {
+      apply = options.asString;
+      description = ''
+        A directory that must be a mount point, with {option}`backupDir` on what is
+        mounted there. A run refuses to start otherwise. The store that a run has
+        used once is recognised without this option.
+      '';
+      example = "/mnt/backup";
     };
 
     logFile = options.optional options.absolutePath {
@@ -511,11 +522,14 @@ in
       }
     ]
     ++ map (stack: {
-      assertion = !lib.any (source: isBelow source cfg.backupDir) ([ stack.path ] ++ stack.includeBinds);
+      assertion =
+        !lib.any (source: isBelow source cfg.backupDir || isBelow cfg.backupDir source) (
+          [ stack.path ] ++ stack.includeBinds
+        );
       message = ''
         services.docker-stack-backup.backupDir (${cfg.backupDir}) lies within what the
-        stack "${stack.name}" archives (${stack.path}), so archives would contain
-        archives. Choose a directory outside of the stack.
+        stack "${stack.name}" archives (${stack.path}), or holds it, so archives would
+        contain archives. Choose a directory outside of the stack that holds no stack.
       '';
     }) stacks
     ++ lib.mapAttrsToList (path: same: {

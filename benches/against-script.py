@@ -10,8 +10,10 @@ both) and about 15 GiB. Prints a table in Markdown; one command:
 """
 
 import argparse
+import json
 import os
 import pathlib
+import resource
 import shutil
 import statistics
 import subprocess
@@ -41,7 +43,7 @@ def call(*command, **options):
 
 
 class Bench:
-    def __init__(self, program, place):
+    def __init__(self, program, place, verify):
         self.program = program
         self.place = place
         self.stack = place / f"dsbbench-{os.getpid()}"
@@ -49,6 +51,11 @@ class Bench:
         self.store = place / "store"
         self.data.mkdir(parents=True)
         (self.stack / "compose.yaml").write_text(COMPOSE)
+        self.config = place / "config.json"
+        self.config.write_text(json.dumps({
+            "stacks": [{"path": str(self.stack), "verify": verify}],
+            "backupDir": str(self.store), "stateDir": str(place / "state"), "logFile": None,
+        }))  # fmt: skip
 
     def compose(self, *args):
         return call("docker", "compose", "--progress", "quiet", *args, cwd=self.stack)
@@ -61,23 +68,22 @@ class Bench:
     def measure(self, steps, cold):
         self.prepare(cold)
         events = engine.start_events(self.stack.name)
-        since = time.time()
+        since, cpu = time.time(), cpu_seconds()
         peak_mib = steps()
         wall = time.time() - since
+        cpu = cpu_seconds() - cpu
         subprocess.run(["sync", "-f", str(self.store)], check=True)
         durable = time.time() - since
         return {
             "downtime": engine.downtime(events),
             "wall": wall,
             "durable": durable,
+            "cpu": cpu,
             "memory": peak_mib,
         }
 
     def ours(self):
-        return memory.watched(
-            self.program, "run", "--quiet", "--stack", str(self.stack),
-            "--backup-dir", str(self.store), "--state-dir", str(self.place / "state"),
-        )  # fmt: skip
+        return memory.watched(self.program, "run", "--quiet", "--config", str(self.config))
 
     def script(self):
         self.compose("down")
@@ -87,10 +93,17 @@ class Bench:
         return peak_mib
 
 
+def cpu_seconds():
+    """Of this process and its children; writing to storage is not in it."""
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in (own, children))
+
+
 LABELS = [
     ("downtime", "downtime", "s"),
     ("wall", "whole command", "s"),
     ("durable", "until on stable storage", "s"),
+    ("cpu", "CPU time", "s"),
     ("memory", "peak memory", "MiB"),
 ]
 
@@ -98,13 +111,16 @@ LABELS = [
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     datasets.add_options(parser)
+    parser.set_defaults(files=50_000)
+    parser.add_argument("--verify", choices=["none", "structure", "written", "full"], default="written")
     args = parser.parse_args()
-    print(f"Medians of {args.rounds} rounds, taking turns; ratio: this program to the script.\n")
+    print(f"Medians and ranges of {args.rounds} rounds, taking turns; verify: {args.verify};")
+    print("ratio: this program to the script.\n")
     print("| data | cache | figure | this program | script's steps | ratio |")
     print("|---|---|---|---|---|---|")
     for name, fill in datasets.data_sets(args.mib, args.files):
         with tempfile.TemporaryDirectory(prefix="dsbbench-") as place:
-            bench = Bench(args.program, pathlib.Path(place))
+            bench = Bench(args.program, pathlib.Path(place), args.verify)
             fill(bench.data)
             bench.compose("up", "--detach")
             try:
@@ -120,10 +136,15 @@ def main():
 
 def row(name, cache, ours, script):
     for key, label, unit in LABELS:
-        a = statistics.median(run[key] for run in ours)
-        b = statistics.median(run[key] for run in script)
-        ratio = statistics.median(x[key] / y[key] for x, y in zip(ours, script))
-        print(f"| {name} | {cache} | {label} | {a:.2f} {unit} | {b:.2f} {unit} | {ratio:.2f} |", flush=True)
+        a, b = ([run[key] for run in runs] for runs in (ours, script))
+        ratios = [x / y for x, y in zip(a, b)]
+        cells = [f"{spread(a)} {unit}", f"{spread(b)} {unit}", spread(ratios)]
+        print(f"| {name} | {cache} | {label} | {' | '.join(cells)} |", flush=True)
+
+
+def spread(values):
+    """The median, and the range."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
 if __name__ == "__main__":

@@ -159,19 +159,28 @@ rec {
       example = 3600;
     };
 
+    drill = optional types.bool {
+      description = ''
+        Whether a drill of all stacks drills this one. `null` means `true`.
+      '';
+      example = false;
+    };
+
     verify =
       optional
         (types.enum [
           "none"
           "structure"
+          "written"
           "full"
         ])
         {
           description = ''
-            How an archive is read back once the stack is up again and before the
-            archive gets its name. `full` reads all of it and puts a file with the
-            checksums of its members beside it, `structure` reads headers only.
-            `null` means `full`.
+            How an archive is checked once the stack is up again and before the
+            archive gets its name. `written` and `full` put a file with the
+            checksums of its members beside it. `full` also reads all of the
+            archive back from the disk and compares it. `structure` reads headers
+            only, without checksums. `null` means `written`.
           '';
           example = "structure";
         };

@@ -71,6 +71,10 @@ pub enum Command {
         /// file nothing is removed unless this option is given
         #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
         keep_days: Option<u32>,
+        /// Use the backup directory although it is not the one that was used there before: the
+        /// store was moved or replaced on purpose
+        #[arg(long)]
+        adopt_store: bool,
         /// Do all in this process, for a debugger or a tracer; nothing then starts a stack
         /// whose data does not answer
         #[arg(long, hide = true)]
@@ -113,6 +117,9 @@ pub enum Command {
         /// Show which archives would be removed and which kept, and why; remove nothing
         #[arg(long)]
         dry_run: bool,
+        /// Prune even after a time without a backup so long that the clock may be wrong
+        #[arg(long, short, conflicts_with = "dry_run")]
+        yes: bool,
     },
     /// Prove that an archive can be restored: start it as a throw-away project
     ///
@@ -125,6 +132,10 @@ pub enum Command {
         /// configured stacks; the result is mailed then if `email` is configured]
         #[arg(value_name = "WHAT")]
         what: Vec<String>,
+        /// Drill the newest good archive of a stack although newer ones are incomplete, damaged,
+        /// dated in the future or of another stack
+        #[arg(long)]
+        pass_over: bool,
         /// A service, and a command that must succeed in its container
         #[arg(last = true, value_name = "SERVICE COMMAND")]
         command: Vec<String>,
@@ -188,6 +199,10 @@ pub struct RestoreArgs {
     /// Replace the stack without asking
     #[arg(long, short, conflicts_with = "to")]
     pub yes: bool,
+    /// Use the newest good archive although newer ones are incomplete, damaged, dated in the
+    /// future or of another stack
+    #[arg(long, conflicts_with = "from")]
+    pub pass_over: bool,
     /// Keep the replaced data beside the restored data instead of removing it
     #[arg(long, conflicts_with = "to")]
     pub keep_old: bool,

@@ -4,13 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use jiff::ZonedDateTime;
 
 use crate::config::MailWhen;
 use crate::config::plan::Plan;
 use crate::outcome::{FORMAT_VERSION, RunOutcome, StackOutcome};
 use crate::sys::logging::Log;
 use crate::sys::state_file::{self, State};
+use crate::sys::time::{OffsetTime, zone_name};
 use crate::{email, report};
 
 impl State for RunOutcome {
@@ -26,7 +26,8 @@ pub fn begin(plan: &Plan) -> RunOutcome {
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
         host: host.to_string_lossy().into_owned(),
         backup_dir: plan.backup_dir.clone(),
-        started: ZonedDateTime::now(),
+        started: OffsetTime::now(),
+        time_zone: zone_name(),
         finished: None,
         interrupted: None,
         recovered: Vec::new(),
@@ -57,7 +58,7 @@ pub fn conclude(plan: &Plan, log: &Log, outcome: &mut RunOutcome) {
     if let Some(error) = log.file_error() {
         outcome.errors.push(error.to_owned());
     }
-    outcome.finished = Some(ZonedDateTime::now());
+    outcome.finished = Some(OffsetTime::now());
     tracing::info!(status = ?outcome.exit_status(), "backup ended");
     outcome.log.extend(log.lines());
     if let Err(error) = mail(plan, outcome) {

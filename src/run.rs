@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use jiff::ZonedDateTime;
 
 use crate::config::plan::{Plan, StackPlan};
 use crate::last_run;
@@ -15,15 +14,23 @@ use crate::sys::logging::Log;
 use crate::sys::priority;
 use crate::sys::progress;
 use crate::sys::signals::Signals;
+use crate::sys::time::OffsetTime;
 use crate::worker::{Watch, Watching};
 
-/// Backs up every stack of the plan.
+/// Backs up every stack of the plan. `adopts_store` says that the store was moved
+/// or replaced on purpose.
 ///
 /// # Errors
 /// When nothing could be attempted, because another run holds the lock. (All
 /// other commands that hold it are waited for.) All other errors are in the
 /// outcome.
-pub fn run(plan: &Plan, log: &Log, signals: &Signals, watching: Watching) -> Result<RunOutcome> {
+pub fn run(
+    plan: &Plan,
+    adopts_store: bool,
+    log: &Log,
+    signals: &Signals,
+    watching: Watching,
+) -> Result<RunOutcome> {
     let _lock = Lock::wait(&plan.state_dir, Operation::Run, signals)?;
     let mut outcome = last_run::begin(plan);
     match last_run::read(&plan.state_dir) {
@@ -42,7 +49,7 @@ pub fn run(plan: &Plan, log: &Log, signals: &Signals, watching: Watching) -> Res
         log,
         watching,
     };
-    if let Err(error) = attempt(&watch, &mut outcome) {
+    if let Err(error) = attempt(&watch, adopts_store, &mut outcome) {
         last_run::add_error(&mut outcome, &error);
     }
     outcome.interrupted = signals.received().map(str::to_owned);
@@ -50,7 +57,7 @@ pub fn run(plan: &Plan, log: &Log, signals: &Signals, watching: Watching) -> Res
     Ok(outcome)
 }
 
-fn attempt(watch: &Watch<'_>, outcome: &mut RunOutcome) -> Result<()> {
+fn attempt(watch: &Watch<'_>, adopts_store: bool, outcome: &mut RunOutcome) -> Result<()> {
     let plan = watch.plan;
     let recovery = recover_stacks(&plan.state_dir, watch.signals);
     outcome.recovered = recovery.stacks;
@@ -58,7 +65,7 @@ fn attempt(watch: &Watch<'_>, outcome: &mut RunOutcome) -> Result<()> {
         last_run::add_error(outcome, error);
     }
     priority::lower();
-    watch.open_store(outcome)?;
+    watch.open_store(adopts_store, outcome)?;
     for (i, stack) in plan.stacks.iter().enumerate() {
         if watch.signals.received().is_some() {
             break;
@@ -79,14 +86,15 @@ fn attempt(watch: &Watch<'_>, outcome: &mut RunOutcome) -> Result<()> {
 
 /// Adds the last drills, and what they and damaged archives warn of.
 fn add_health(plan: &Plan, outcome: &mut RunOutcome) {
-    let now = ZonedDateTime::now();
+    let now = OffsetTime::now();
     let mut drills = drill_results::last_drills(&plan.state_dir).unwrap_or_else(|error| {
         last_run::add_error(outcome, &error);
         BTreeMap::new()
     });
     for stack in &mut outcome.stacks {
         stack.drilled = drills.remove(&stack.stack);
-        for warning in health::warnings(stack, &now) {
+        let is_drilled = plan.stack(&stack.stack).is_none_or(|stack| stack.drill);
+        for warning in health::warnings(stack, is_drilled, &now) {
             tracing::warn!(stack = stack.stack, "{warning}");
             stack.warnings.push(warning);
         }

@@ -6,6 +6,7 @@
     enable = true;
     baseDir = "/srv/stacks";
     backupDir = "/srv/backup";
+    requireMount = "/srv";
     stateDir = "/srv/state";
     logFile = "/var/log/backup.log";
     stacks.everything = {
@@ -30,6 +31,7 @@
       stallLimit = 600;
       onBusy = "warn";
       verify = "structure";
+      drill = false;
       drillCheck = [
         "db"
         "true"
@@ -51,6 +53,7 @@
       stallLimit = 1200;
       onBusy = "fail";
       verify = "full";
+      drill = true;
     };
     retention = {
       keepDays = 1;

@@ -7,7 +7,6 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, ensure};
-use jiff::ZonedDateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -15,6 +14,7 @@ use crate::archive::tar::{BLOCK_BYTES, Input, Kind, Reader};
 use crate::config::{Capture, StopMethod};
 use crate::engine::Volume;
 use crate::outcome::MountCoverage;
+use crate::sys::time::OffsetTime;
 
 /// Version of the archive format, see `docs/archive-format.md`.
 pub const FORMAT_VERSION: u32 = 1;
@@ -52,7 +52,10 @@ pub struct Manifest {
     #[serde(default)]
     pub env_files: Vec<String>,
     /// When the stop was confirmed: the data did not change after that.
-    pub captured: ZonedDateTime,
+    pub captured: OffsetTime,
+    /// Name of the time zone of the machine, if it is known.
+    #[serde(default)]
+    pub time_zone: Option<String>,
     pub downtime_ms: Option<u64>,
     /// Services that were running before the stop.
     pub running: Vec<String>,
@@ -161,28 +164,59 @@ fn is_manifest_path(path: &[u8]) -> bool {
     path.ends_with(MANIFEST_SUFFIX) && !path.contains(&b'/')
 }
 
-/// Whether the archive has its end: a whole number of blocks, two blocks of zeros
-/// at the end, and the length recorded in its manifest. Without a manifest, a cut
-/// after a kilobyte of zeros in a member is not noticed.
-pub fn is_complete(file: &File) -> io::Result<bool> {
-    const END_BYTES: u64 = 2 * BLOCK_BYTES;
+/// Whose an archive is, of when, and whether it is whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Whether the archive has its end: a whole number of blocks, two blocks of
+    /// zeros at the end, and the length recorded in its manifest. Without a
+    /// manifest, a cut after a kilobyte of zeros in a member is not noticed.
+    pub complete: bool,
+    /// The stack in the manifest. `None` if another program made the archive.
+    pub stack: Option<String>,
+    pub captured: Option<OffsetTime>,
+}
+
+/// Reads the end and the manifest of an archive.
+///
+/// # Errors
+/// When the file's end cannot be read. A manifest that cannot be read makes the
+/// archive incomplete.
+pub fn identify(file: &File) -> io::Result<Identity> {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Recorded {
+        archive_bytes: Option<u64>,
+        stack: Option<String>,
+        captured: Option<String>,
+    }
     let bytes = file.metadata()?.len();
-    if bytes % BLOCK_BYTES != 0 || bytes < END_BYTES {
+    let recorded: Option<Recorded> = match read_manifest(file) {
+        Ok(None) => Some(Recorded::default()),
+        Ok(Some(json)) => serde_json::from_slice(&json).ok(),
+        Err(_) => None,
+    };
+    let has_its_length = |recorded: &Recorded| {
+        recorded
+            .archive_bytes
+            .is_none_or(|recorded| recorded == bytes)
+    };
+    let complete = has_end(file, bytes)? && recorded.as_ref().is_some_and(has_its_length);
+    let recorded = recorded.unwrap_or_default();
+    Ok(Identity {
+        complete,
+        stack: recorded.stack,
+        captured: recorded.captured.and_then(|time| time.parse().ok()),
+    })
+}
+
+fn has_end(file: &File, bytes: u64) -> io::Result<bool> {
+    const END_BYTES: u64 = 2 * BLOCK_BYTES;
+    if !bytes.is_multiple_of(BLOCK_BYTES) || bytes < END_BYTES {
         return Ok(false);
     }
     let mut end = [1; END_BYTES as usize];
     file.read_exact_at(&mut end, bytes - END_BYTES)?;
-    Ok(end.iter().all(|byte| *byte == 0) && has_recorded_length(file, bytes))
-}
-
-fn has_recorded_length(file: &File, bytes: u64) -> bool {
-    match read_manifest(file) {
-        Ok(None) => true,
-        Ok(Some(json)) => serde_json::from_slice(&json).is_ok_and(|recorded: RecordedTotals| {
-            recorded.archive_bytes.is_none_or(|b| b == bytes)
-        }),
-        Err(_) => false,
-    }
+    Ok(end.iter().all(|byte| *byte == 0))
 }
 
 /// Keeps a copy of everything that is read.

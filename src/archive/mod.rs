@@ -3,19 +3,22 @@
 //! `docs/archive-format.md`.
 
 pub mod draft;
+mod hash;
 mod manifest;
 mod sums;
 pub mod tar;
 #[cfg(test)]
 mod tests;
+mod uncached;
 pub mod verify;
 pub mod write;
 
 pub use draft::{Draft, Update};
 pub use manifest::{FORMAT_VERSION, Manifest, ServiceImage};
-pub use manifest::{is_complete, read_manifest, read_manifest_of_stream};
+pub use manifest::{Identity, identify, read_manifest, read_manifest_of_stream};
 pub use sums::Sums;
 pub use tar::{Input, Kind, Member, Reader};
+pub use write::hashes::RenderedHashes;
 pub use write::layout::{Layout, ManifestSlot};
 pub use write::options::{ReadOptions, ShareOptions};
 pub use write::{WriteSummary, write_manifest, write_members};

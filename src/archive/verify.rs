@@ -4,13 +4,16 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::Advice;
 use serde::Serialize;
 
 use crate::archive::manifest::{RecordedTotals, read_manifest};
 use crate::archive::sums::Sums;
-use crate::archive::tar::{Input, Reader};
+use crate::archive::tar::{Input, Member, Reader};
+use crate::archive::write::hashes::RenderedHashes;
 use crate::config::Verify;
+use crate::sys::progress;
 
 /// How many damaged members are named.
 const NAMED_COUNT: usize = 50;
@@ -53,7 +56,15 @@ pub fn verify(
         notes: Vec::new(),
         missing_sums: None,
     };
-    if let Err(error) = check_structure(file, &mut verified.member_count) {
+    let mut computed = Sums::empty(file)?;
+    let is_kept = sums.is_none();
+    let structure = check_structure(file, |member| {
+        verified.member_count += 1;
+        if is_kept {
+            computed.add(member);
+        }
+    });
+    if let Err(error) = structure {
         verified.problems.push(format!("{error:#}"));
     }
     let parsed = sums.map(|sums| {
@@ -76,8 +87,12 @@ pub fn verify(
     if !verified.compared {
         // At least the disk must return all data.
         if verified.problems.is_empty() {
-            match Sums::compute(file, cancel) {
-                Ok(computed) => verified.missing_sums = sums.is_none().then_some(computed),
+            let read = match is_kept {
+                true => computed.hash(file, cancel).map(|()| Some(computed)),
+                false => Sums::compute(file, cancel).map(|_| None),
+            };
+            match read {
+                Ok(computed) => verified.missing_sums = computed,
                 Err(error) => {
                     ensure!(!cancel.load(Ordering::Relaxed), "interrupted");
                     verified.problems.push(format!("{error:#}"));
@@ -117,12 +132,15 @@ fn compare(sums: &Sums, file: &File, verified: &mut Verified, cancel: &AtomicBoo
 }
 
 /// Reads all headers and the end of the archive, and compares its length and the
-/// number of its members with the manifest. Counts in `member_count` the members
-/// that were read.
-fn check_structure(file: &File, member_count: &mut u64) -> Result<()> {
+/// number of its members with the manifest. Calls `each` for each member that was
+/// read.
+fn check_structure(file: &File, mut each: impl FnMut(&Member)) -> Result<()> {
+    let mut member_count = 0_u64;
     let mut reader = Reader::new(Input::File(file))?;
-    while reader.next_member()?.is_some() {
-        *member_count += 1;
+    while let Some(member) = reader.next_member()? {
+        progress::step();
+        member_count += 1;
+        each(&member);
     }
     ensure!(
         reader.ends_with_zeros()?,
@@ -142,7 +160,7 @@ fn check_structure(file: &File, member_count: &mut u64) -> Result<()> {
     }
     if let Some(recorded) = recorded.member_count {
         // The manifest does not count itself.
-        let members = *member_count - 1;
+        let members = member_count - 1;
         ensure!(
             recorded == members,
             "it has {members} members; its manifest says {recorded}"
@@ -151,23 +169,54 @@ fn check_structure(file: &File, member_count: &mut u64) -> Result<()> {
     Ok(())
 }
 
-/// Reads back an archive that was just written, as far as configured. Returns the
-/// checksums for its sidecar; `None` if none were computed.
+/// Reads back an archive that was just written, as far as configured; `rendered`
+/// are the hashes of what was meant to be written. Returns the checksums for its
+/// sidecar; `None` if none were computed.
 ///
 /// # Errors
-/// When the archive is damaged.
-pub fn read_back(verify: Verify, file: &File, cancel: &AtomicBool) -> Result<Option<Sums>> {
-    match verify {
-        Verify::None => Ok(None),
-        Verify::Structure => check_structure(file, &mut 0).map(|()| None),
-        Verify::Full => {
-            check_structure(file, &mut 0)?;
-            match Sums::compute(file, cancel) {
-                // Its structure is good, so a user who interrupts the run need not
-                // wait for the rest.
-                Err(_) if cancel.load(Ordering::Relaxed) => Ok(None),
-                sums => sums.map(Some),
-            }
-        }
+/// When the archive is damaged, or is not what was rendered.
+pub fn read_back(
+    verify: Verify,
+    file: &File,
+    rendered: &RenderedHashes,
+    cancel: &AtomicBool,
+) -> Result<Option<Sums>> {
+    if verify == Verify::None {
+        return Ok(None);
     }
+    if verify == Verify::Full {
+        // Only what is not in the page cache any more comes from the storage.
+        file.sync_data()?;
+        drop_cache(file);
+    }
+    let mut sums = Sums::empty(file)?;
+    check_structure(file, |member| {
+        if verify.is_hashed() {
+            sums.add(member);
+        }
+    })?;
+    let hashed = match verify {
+        Verify::None | Verify::Structure => return Ok(None),
+        Verify::Written => sums.take_rendered(file, rendered, cancel),
+        Verify::Full => sums.hash(file, cancel),
+    };
+    drop_cache(file);
+    match hashed {
+        // Its structure is good, so a user who interrupts the run need not wait for
+        // the rest.
+        Err(_) if cancel.load(Ordering::Relaxed) => return Ok(None),
+        hashed => hashed?,
+    }
+    let differing = sums.differing(rendered);
+    if let Some(first) = differing.first() {
+        let count = differing.len();
+        bail!("{first} ({count} of {} members)", sums.member_count());
+    }
+    Ok(Some(sums))
+}
+
+/// Drops the archive from the page cache. Nobody else has read it yet.
+fn drop_cache(file: &File) {
+    // If the kernel ignores the advice, the archive stays in the cache.
+    let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
 }

@@ -13,7 +13,7 @@ use super::preview::StackPreview;
 use crate::cli::Global;
 use crate::config::plan::{Plan, StackPlan};
 use crate::outcome::ExitStatus;
-use crate::store::Store;
+use crate::store::{Store, identity};
 use crate::sys::format::human_bytes;
 use crate::{email, engine};
 
@@ -66,6 +66,7 @@ pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
 }
 
 fn check_store(plan: &Plan) -> Result<String> {
+    identity::check(plan)?;
     if !plan.backup_dir.exists() {
         return check_dir(&plan.backup_dir);
     }

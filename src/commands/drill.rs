@@ -1,8 +1,7 @@
 //! `drill`: drills archives, shows and mails the results, and notes them in the
 //! store.
 
-use anyhow::{Context, Result, ensure};
-use jiff::ZonedDateTime;
+use anyhow::{Context, Result, bail, ensure};
 
 use super::find_archive::{find_in_store, is_path, open_archive, read_manifest};
 use super::load::{load, load_or_default};
@@ -25,6 +24,7 @@ use crate::sys::format::human_duration;
 use crate::sys::lock::{Lock, Operation};
 use crate::sys::logging::Log;
 use crate::sys::signals::Signals;
+use crate::sys::time::OffsetTime;
 
 /// Drills the archives that are named, or the newest good archive of each
 /// configured stack. A drill that fails does not keep the others from being
@@ -34,6 +34,7 @@ pub fn drill(
     global: &Global,
     what: &[String],
     command: &[String],
+    pass_over: bool,
     log: &Log,
 ) -> Result<ExitStatus> {
     let is_all = what.is_empty();
@@ -60,10 +61,15 @@ pub fn drill(
     // A stack that a killed run left down must not stay down until the drills
     // have ended.
     let recovered = recover_locked(&plan, None, log, &signals, &lock);
-    let started = ZonedDateTime::now();
-    let drill_this = |name: &str| {
-        drill_one(global, &plan, name, command, &signals)
-            .or_else(|error| failed(name, String::new(), &error, &signals))
+    let started = OffsetTime::now();
+    let drill_this = |name: &str| match plan.stack(name) {
+        Some(stack) if is_all && !stack.drill => Ok(DrillOutcome::skipped(
+            name,
+            String::new(),
+            "`drill` is false in the configuration",
+        )),
+        _ => drill_one(global, &plan, name, command, pass_over, &signals)
+            .or_else(|error| failed(name, String::new(), &error, &signals)),
     };
     let results = drill_each(&what, &signals, drill_this, |drilled| show(global, drilled))?;
     let mut status = recovered.map_or(ExitStatus::Ok, |outcome| recovery_status(&outcome));
@@ -105,15 +111,23 @@ fn drill_one(
     plan: &Plan,
     name: &str,
     command: &[String],
+    pass_over: bool,
     signals: &Signals,
 ) -> Result<DrillOutcome> {
     let stored = match is_path(name) || name == "-" {
         true => None,
-        false => Some(find_in_store(plan, name)?),
+        false => {
+            let (stored, passed_over) = find_in_store(plan, name)?;
+            passed_over.check(pass_over)?;
+            if let Some(other) = stored.other_stack() {
+                bail!("{} is of the stack {other}", stored.path.display());
+            }
+            Some(stored)
+        }
     };
     let archive = match &stored {
         Some(stored) => Archive::open(&stored.path)?,
-        None => open_archive(global, name)?,
+        None => open_archive(global, name)?.0,
     };
     let drilled = attempt(plan, &archive, command, signals)
         .or_else(|error| failed(name, archive.name(), &error, signals))?;
@@ -159,7 +173,7 @@ fn conclude(global: &Global, results: &[DrillOutcome]) -> Result<ExitStatus> {
     })
 }
 
-fn mail(plan: &Plan, results: &[DrillOutcome], started: &ZonedDateTime) -> Result<()> {
+fn mail(plan: &Plan, results: &[DrillOutcome], started: &OffsetTime) -> Result<()> {
     let Some(email) = &plan.email else {
         return Ok(());
     };
@@ -204,16 +218,20 @@ fn attempt(
 
 /// Notes the result beside the archive, and as the last drill of its stack.
 fn record(plan: &Plan, archive: &StoredArchive, drilled: &DrillOutcome) -> Result<()> {
-    let store = Store::open(&plan.backup_dir)?;
-    let mut checks = Checks::of(&store, &archive.name).unwrap_or_default();
     let check = Check::now(&drilled.problems);
     let last = LastDrill {
         archive: archive.path.clone(),
         time: check.time.clone(),
+        time_zone: check.time_zone.clone(),
         problems: check.problems.clone(),
+        skipped: drilled.skipped.clone(),
     };
-    checks.drilled = Some(check);
-    checks.write(&store, &archive.name)?;
+    if drilled.skipped.is_none() {
+        let store = Store::open(&plan.backup_dir)?;
+        let mut checks = Checks::of(&store, &archive.name).unwrap_or_default();
+        checks.drilled = Some(check);
+        checks.write(&store, &archive.name)?;
+    }
     record_drill(&plan.state_dir, &archive.name.stack, last)
 }
 
@@ -223,6 +241,9 @@ fn text(drilled: &DrillOutcome) -> String {
             "------  {}: not drilled, interrupted by {signal}\n",
             drilled.stack
         );
+    }
+    if let Some(reason) = &drilled.skipped {
+        return format!("skipped {}: {reason}\n", drilled.stack);
     }
     let word = if drilled.is_healthy() {
         "ok    "

@@ -10,21 +10,55 @@ use crate::archive::Manifest;
 use crate::cli::Global;
 use crate::config::plan::Plan;
 use crate::restore::{Archive, check_manifest};
-use crate::store::{Store, StoredArchive};
+use crate::store::{Store, StoredArchive, identity};
+use crate::sys::time::OffsetTime;
 
 /// Opens the archive that `what` means: `-`, a path, `STACK` or `STACK@TIME`.
 ///
 /// # Errors
 /// When there is no such archive, or it cannot be opened.
-pub fn open_archive(global: &Global, what: &str) -> Result<Archive> {
+pub fn open_archive(global: &Global, what: &str) -> Result<(Archive, PassedOver)> {
     if what == "-" {
-        return Archive::stdin();
+        return Ok((Archive::stdin()?, PassedOver::default()));
     }
     if is_path(what) {
-        return Archive::open(Path::new(what));
+        return Ok((Archive::open(Path::new(what))?, PassedOver::default()));
     }
     let plan = load_or_default(global)?;
-    Archive::open(&find_in_store(&plan, what)?.path)
+    let (stored, passed_over) = find_in_store(&plan, what)?;
+    Ok((Archive::open(&stored.path)?, passed_over))
+}
+
+/// Archives that are newer than the newest good one of their stack, but are
+/// damaged, incomplete, dated in the future or of another stack. A sentence for
+/// each.
+///
+/// Whoever asks for the newest archive expects the newest data. So an older one
+/// is used only if the admin says so.
+#[derive(Default)]
+pub struct PassedOver(Vec<String>);
+
+impl PassedOver {
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
+    /// Logs the archives if `is_allowed` says that an older one will do.
+    ///
+    /// # Errors
+    /// When it does not, and there are such archives.
+    pub fn check(&self, is_allowed: bool) -> Result<()> {
+        for line in self.lines().filter(|_| is_allowed) {
+            tracing::warn!("passed over: {line}");
+        }
+        ensure!(
+            is_allowed || self.0.is_empty(),
+            "the newest archive cannot be used: {}; give --pass-over to use the newest good one, or \
+             name an archive by its time (STACK@TIME)",
+            self.0.join("; ")
+        );
+        Ok(())
+    }
 }
 
 /// Returns whether an argument names a file: it has a slash, or ends as the
@@ -38,12 +72,13 @@ pub fn is_stack(what: &str) -> bool {
     what != "-" && !is_path(what)
 }
 
-/// Finds the archive that `STACK` or `STACK@TIME` means: the newest good one,
-/// or the newest of those whose time begins with these digits, good or not.
+/// Finds the archive that `STACK` or `STACK@TIME` means: the newest good one
+/// that is not dated in the future, or the newest of those whose time begins with
+/// these digits, good or not.
 ///
 /// # Errors
 /// When the time has other characters, or there is no such archive.
-pub fn find_in_store(plan: &Plan, what: &str) -> Result<StoredArchive> {
+pub fn find_in_store(plan: &Plan, what: &str) -> Result<(StoredArchive, PassedOver)> {
     let (stack, time) = what.split_once('@').unwrap_or((what, ""));
     let digits: String = time.chars().filter(char::is_ascii_digit).collect();
     let is_separator = |c: char| "-_:T ".contains(c);
@@ -56,21 +91,39 @@ pub fn find_in_store(plan: &Plan, what: &str) -> Result<StoredArchive> {
     let store = Store::open(&plan.backup_dir)?;
     let mut archives = store.list(stack)?;
     if archives.is_empty() {
+        identity::check(plan)?;
         bail!(
             "there is no archive of a stack {stack} in {}",
             plan.backup_dir.display()
         );
     }
-    archives.retain(|archive| {
-        let name = archive.name.time.strftime("%Y%m%d%H%M%S").to_string();
-        name.starts_with(&digits) && (archive.is_good() || !digits.is_empty())
-    });
-    archives.pop().with_context(|| match time {
-        "" => format!("all archives of {stack} are incomplete or damaged (see `list {stack}`)"),
-        _ => {
+    if !digits.is_empty() {
+        archives.retain(|archive| {
+            let name = archive.name.time.strftime("%Y%m%d%H%M%S").to_string();
+            name.starts_with(&digits)
+        });
+        let archive = archives.pop().with_context(|| {
             format!("there is no archive of {stack} of {time} (`list {stack}` shows all archives)")
-        }
-    })
+        })?;
+        return Ok((archive, PassedOver::default()));
+    }
+    newest_good(archives, &OffsetTime::now())
+        .with_context(|| format!("there is no good archive of {stack} (see `list {stack}`)"))
+}
+
+/// `archives` are sorted by time, the oldest first.
+fn newest_good(
+    mut archives: Vec<StoredArchive>,
+    now: &OffsetTime,
+) -> Result<(StoredArchive, PassedOver)> {
+    let mut passed_over = Vec::new();
+    while let Some(archive) = archives.pop() {
+        let Some(objection) = archive.objection(now) else {
+            return Ok((archive, PassedOver(passed_over)));
+        };
+        passed_over.push(format!("{} {objection}", archive.path.display()));
+    }
+    bail!(passed_over.join("; "))
 }
 
 /// Reads the manifest of an archive; `None` if another program wrote the

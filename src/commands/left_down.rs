@@ -2,7 +2,6 @@
 //! look begin with that.
 
 use anyhow::Result;
-use jiff::tz::TimeZone;
 
 use super::output::print;
 use crate::cli::Global;
@@ -39,12 +38,11 @@ fn line(found: &FoundEntry) -> String {
     let stack = &found.stack;
     match &found.entry {
         Ok(entry) => {
-            let since = entry.since.to_zoned_datetime(TimeZone::system());
             format!(
                 "{stack} IS DOWN ({}): stopped at {}, and not started again; start it with \
                  `docker-stack-backup recover`",
                 entry.services().join(", "),
-                since.strftime("%F %T")
+                entry.since.strftime("%F %T")
             )
         }
         Err(error) => format!("{stack} MAY BE DOWN: {error:#}"),

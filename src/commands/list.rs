@@ -5,8 +5,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use jiff::ZonedDateTime;
-use jiff::civil::DateTime;
 use serde::Serialize;
 
 use super::find_archive::{self, is_path};
@@ -21,8 +19,9 @@ use crate::outcome::ExitStatus;
 use crate::restore::selection::Selection;
 use crate::restore::{Archive, listing};
 use crate::store::checks::{Check, Checks};
-use crate::store::{Store, StoredArchive, prune};
+use crate::store::{Store, StoredArchive, identity, prune};
 use crate::sys::format::{human_bytes, human_duration};
+use crate::sys::time::OffsetTime;
 
 /// An archive in the store, with what its manifest and its checks say.
 #[derive(Serialize)]
@@ -30,11 +29,13 @@ use crate::sys::format::{human_bytes, human_duration};
 struct ArchiveView {
     stack: String,
     path: PathBuf,
-    /// Local time, from the name.
-    time: DateTime,
+    /// When the backup began, by the local clock of the machine that made it.
+    time: OffsetTime,
     archive_bytes: u64,
     complete: bool,
     damaged: bool,
+    /// The stack that the archive is of by its manifest, if it is another one.
+    other_stack: Option<String>,
     verified: Option<Check>,
     drilled: Option<Check>,
     /// The rules of retention that keep the archive, or why none does; empty if
@@ -57,8 +58,9 @@ impl ArchiveView {
         });
         ArchiveView {
             stack: archive.name.stack.clone(),
+            other_stack: archive.other_stack().map(str::to_owned),
             path: archive.path,
-            time: archive.name.time,
+            time: archive.time,
             archive_bytes: archive.archive_bytes,
             complete: archive.complete,
             damaged: archive.damaged,
@@ -75,7 +77,7 @@ impl ArchiveView {
         }
     }
 
-    fn row(&self, now: &ZonedDateTime) -> [String; 9] {
+    fn row(&self, now: &OffsetTime) -> [String; 9] {
         let note = match (self.complete, self.damaged, self.changed_count) {
             (false, ..) => "INCOMPLETE".to_owned(),
             (true, true, _) => "DAMAGED".to_owned(),
@@ -86,17 +88,22 @@ impl ArchiveView {
             (true, false, Some(0)) => String::new(),
             (true, false, Some(count)) => format!("{count} files changed while they were read"),
         };
+        let note = match &self.other_stack {
+            Some(other) => format!("OF THE STACK {other}"),
+            None if self.time > *now => "DATED IN THE FUTURE".to_owned(),
+            None => note,
+        };
         let check = |check: &Option<Check>| match check {
             None => "-".to_owned(),
             Some(check) if check.problems.is_empty() => {
-                format!("{} ago", age(now.datetime(), check.time.datetime()))
+                format!("{} ago", age(now, &check.time))
             }
             Some(_) => "FAILED".to_owned(),
         };
         [
             self.stack.clone(),
             self.time.strftime("%F %T").to_string(),
-            age(now.datetime(), self.time),
+            age(now, &self.time),
             human_bytes(self.archive_bytes),
             self.downtime_ms
                 .map_or_else(|| "-".to_owned(), human_duration),
@@ -115,7 +122,7 @@ fn read_manifest(archive: &StoredArchive) -> Result<Option<Manifest>> {
         .transpose()
 }
 
-fn age(now: DateTime, then: DateTime) -> String {
+fn age(now: &OffsetTime, then: &OffsetTime) -> String {
     let hours = now.duration_since(then).as_hours();
     match hours {
         ..0 => "future".to_owned(),
@@ -152,9 +159,10 @@ pub fn list(global: &Global, what: &[String]) -> Result<ExitStatus> {
     if global.json {
         print_json(&views)?;
     } else if views.is_empty() {
+        identity::check(&plan)?;
         tracing::info!(path = %plan.backup_dir.display(), "no archives");
     } else {
-        let now = ZonedDateTime::now();
+        let now = OffsetTime::now();
         let header = [
             "STACK",
             "TIME",
@@ -195,9 +203,9 @@ fn retention_reasons(
     else {
         return Ok(HashMap::new());
     };
-    let now = ZonedDateTime::now().datetime();
-    let decisions = prune::decisions(store, policy, stack, now)?;
-    Ok(decisions
+    let pruning = prune::Pruning::of(store, policy, stack, &OffsetTime::now())?;
+    Ok(pruning
+        .decisions
         .into_iter()
         .map(|(archive, decision)| (archive.path, decision.reasons))
         .collect())

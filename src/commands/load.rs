@@ -100,6 +100,7 @@ pub fn load_to_recover(global: &Global) -> Result<Recoverable> {
     let plan = Plan {
         state_dir: state_dir.unwrap_or(default),
         backup_dir: backup_dir.unwrap_or_else(|| DEFAULT_BACKUP_DIR.into()),
+        require_mount: None,
         log_file: salvaged.log_file,
         retention: None,
         email: salvaged.email,

@@ -4,8 +4,6 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use jiff::ZonedDateTime;
-use jiff::civil::DateTime;
 use serde::Serialize;
 
 use super::load::load;
@@ -14,28 +12,29 @@ use crate::cli::Global;
 use crate::config::Retention;
 use crate::config::plan::Plan;
 use crate::outcome::{ExitStatus, PrunedStack};
-use crate::store::prune::{decisions, prune as prune_stack};
-use crate::store::{Store, StoredArchive, retention::Decision};
+use crate::store::prune::{Pruning, prune as prune_stack};
+use crate::store::{StoredArchive, identity, retention::Decision};
 use crate::sys::format::human_bytes;
 use crate::sys::lock::{Lock, Operation};
+use crate::sys::time::OffsetTime;
 
-pub fn prune(global: &Global, stacks: &[String], dry_run: bool) -> Result<ExitStatus> {
+pub fn prune(global: &Global, stacks: &[String], dry_run: bool, yes: bool) -> Result<ExitStatus> {
     let mut plan = load(global)?;
     plan.select(stacks)?;
     let Some(policy) = &plan.retention else {
         tracing::info!("no retention policy is configured, so nothing is pruned");
         return Ok(ExitStatus::Ok);
     };
-    let now = ZonedDateTime::now().datetime();
+    let now = OffsetTime::now();
     if dry_run {
-        return show_decisions(global, &plan, policy, now);
+        return show_decisions(global, &plan, policy, &now);
     }
     let _lock = Lock::take(&plan.state_dir, Operation::Prune)?;
-    let store = Store::open(&plan.backup_dir)?;
+    let store = identity::open(&plan)?;
     let pruned: Vec<PrunedStack> = plan
         .stacks
         .iter()
-        .map(|stack| prune_stack(&store, policy, &stack.name, now))
+        .map(|stack| prune_stack(&store, policy, &stack.name, &now, yes))
         .collect();
     if global.json {
         print_json(&pruned)?;
@@ -90,13 +89,16 @@ fn show_decisions(
     global: &Global,
     plan: &Plan,
     policy: &Retention,
-    now: DateTime,
+    now: &OffsetTime,
 ) -> Result<ExitStatus> {
-    let store = Store::open(&plan.backup_dir)?;
+    let store = identity::open(plan)?;
     let mut views = Vec::new();
     for stack in &plan.stacks {
-        let decisions = decisions(&store, policy, &stack.name, now)?;
-        views.extend(decisions.into_iter().map(DecisionView::of));
+        let pruning = Pruning::of(&store, policy, &stack.name, now)?;
+        if let Some(jump) = pruning.jump {
+            tracing::warn!(stack = stack.name, "{}", jump.message(&stack.name));
+        }
+        views.extend(pruning.decisions.into_iter().map(DecisionView::of));
     }
     if global.json {
         return print_json(&views).map(|()| ExitStatus::Ok);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::find_archive::{is_stack, open_archive, read_manifest};
+use super::find_archive::{PassedOver, is_stack, open_archive, read_manifest};
 use super::load::load_or_default;
 use super::output::{print, print_json};
 use crate::archive::Manifest;
@@ -22,18 +22,20 @@ use crate::sys::lock::{Lock, Operation};
 use crate::sys::signals::Signals;
 
 pub fn restore(global: &Global, args: &RestoreArgs) -> Result<ExitStatus> {
-    let archive = match args.from.as_deref() {
-        Some("-") => Archive::stdin()?,
-        Some(file) => Archive::open(Path::new(file))?,
+    let (archive, passed_over) = match args.from.as_deref() {
+        Some("-") => (Archive::stdin()?, PassedOver::default()),
+        Some(file) => (Archive::open(Path::new(file))?, PassedOver::default()),
         None => open_archive(global, &args.what)?,
     };
     let manifest = read_manifest(&archive)?;
     if args.diff {
+        passed_over.check(args.pass_over)?;
         return diff(global, args, &archive, manifest);
     }
     let Some(dir) = &args.to else {
-        return restore_stack(global, args, &archive, manifest);
+        return restore_stack(global, args, &archive, manifest, &passed_over);
     };
+    passed_over.check(args.pass_over || args.dry_run)?;
     let only = Selection::new(&args.only, manifest.as_ref())?;
     if args.dry_run {
         return print(&restores::listing(&archive, &only)?).map(|()| ExitStatus::Ok);
@@ -87,6 +89,7 @@ fn restore_stack(
     args: &RestoreArgs,
     archive: &Archive,
     manifest: Option<Manifest>,
+    passed_over: &PassedOver,
 ) -> Result<ExitStatus> {
     let plan = load_or_default(global)?;
     let facts = &facts_for_stack(args, &plan, archive, manifest)?;
@@ -100,12 +103,21 @@ fn restore_stack(
     };
     let look = || restores::stack::RestorePlan::new(archive, facts, stack, &options);
     let shown = look()?.text();
+    let notes: String = passed_over
+        .lines()
+        .map(|line| format!("  passes over: {line}\n"))
+        .collect();
+    let preview = format!("{shown}{notes}");
     if args.dry_run {
-        return print(&shown).map(|()| ExitStatus::Ok);
+        return print(&preview).map(|()| ExitStatus::Ok);
+    }
+    if let Err(error) = passed_over.check(args.pass_over) {
+        let _ = write!(std::io::stderr(), "{preview}");
+        return Err(error);
     }
     // The lock is not taken yet: the answer may never come, and a run that is
     // due waits for the lock.
-    confirm(args, &shown)?;
+    confirm(args, &preview)?;
     let _lock = Lock::take(&plan.state_dir, Operation::Restore)?;
     let planned = look()?;
     ensure!(
@@ -196,7 +208,7 @@ fn facts_for_stack(
     let named = args.what.split('@').next();
     let named = named.filter(|_| is_stack(&args.what));
     match (manifest, named) {
-        (Some(manifest), Some(named)) if args.from.is_some() && manifest.stack != named => {
+        (Some(manifest), Some(named)) if manifest.stack != named => {
             bail!(
                 "{} belongs to the stack {}, not to {named}: unpack it with --to DIR",
                 archive.name(),

@@ -16,6 +16,7 @@ pub fn run(
     global: &Global,
     stacks: &[String],
     keep_days: Option<u32>,
+    adopts_store: bool,
     is_unwatched: bool,
     log: &Log,
 ) -> Result<ExitStatus> {
@@ -37,7 +38,7 @@ pub fn run(
         true => Watching::Nothing,
         false => Watching::Workers,
     };
-    let outcome = crate::run::run(&plan, log, &signals, watching)?;
+    let outcome = crate::run::run(&plan, adopts_store, log, &signals, watching)?;
     drop(progress_line);
     Ok(show_outcome(global, &outcome).max(outcome.exit_status()))
 }

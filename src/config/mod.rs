@@ -38,6 +38,8 @@ pub struct Config {
     pub base_dir: PathBuf,
     /// The store. Archives are `<backupDir>/<stack>/<stack>_<date>_<time>.tar`.
     pub backup_dir: PathBuf,
+    /// A directory that must be a mount point, and the store on it; `null` for none.
+    pub require_mount: Option<PathBuf>,
     /// Directory of the journal, the lock and the last outcome. It must survive a
     /// reboot.
     pub state_dir: PathBuf,
@@ -60,6 +62,7 @@ impl Default for Config {
             stacks: Vec::new(),
             base_dir: DEFAULT_BASE_DIR.into(),
             backup_dir: DEFAULT_BACKUP_DIR.into(),
+            require_mount: None,
             state_dir: DEFAULT_STATE_DIR.into(),
             log_file: Some(DEFAULT_LOG_FILE.into()),
             retention: Some(Retention::default()),

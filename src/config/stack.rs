@@ -18,6 +18,9 @@ pub const DEFAULT_SHARE: bool = true;
 /// `excludeCaches` of a stack that does not set it.
 pub const DEFAULT_EXCLUDE_CACHES: bool = false;
 
+/// `drill` of a stack that does not set it.
+pub const DEFAULT_DRILL: bool = true;
+
 /// A stack and its options. A plain string in the file is a name without options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stack(pub StackOptions);
@@ -65,11 +68,13 @@ pub struct StackOptions {
     pub stall_limit: Option<u32>,
     pub on_busy: Option<OnBusy>,
     pub verify: Option<Verify>,
+    /// Whether a drill of all stacks drills this one.
+    pub drill: Option<bool>,
     /// A service, and a command that must succeed in it for a drill to succeed.
     pub drill_check: Vec<String>,
 }
 
-/// How an archive is read back before it gets its name. The stack is up then.
+/// How a new archive is checked before it gets its name. The stack is up then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verify {
@@ -77,9 +82,20 @@ pub enum Verify {
     None,
     /// Headers are read, but no data.
     Structure,
-    /// Everything is read. The hash of each member is stored beside the archive.
+    /// Headers are read, and data whose hash is not known. The hashes of what was
+    /// rendered are stored beside the archive.
     #[default]
+    Written,
+    /// Everything is read from the storage and compared with what was rendered. The
+    /// hashes are stored beside the archive.
     Full,
+}
+
+impl Verify {
+    /// Whether the hash of each member is stored beside the archive.
+    pub fn is_hashed(self) -> bool {
+        matches!(self, Verify::Written | Verify::Full)
+    }
 }
 
 /// How a consistent copy is taken.

@@ -6,7 +6,7 @@ use super::precopy::StoredDraft;
 use super::prepare::{Prepared, warn_offline};
 use super::recorder::{OutcomeRecorder, add_failure, add_warning};
 use super::state::Cycle;
-use crate::archive::{self, Layout, Manifest, ReadOptions, Update, WriteSummary};
+use crate::archive::{self, Layout, Manifest, ReadOptions, RenderedHashes, Update, WriteSummary};
 use crate::config::{Capture, OnBusy};
 use crate::outcome::{CaptureOutcome, Phase, StackOutcome};
 use crate::scan::Inventory;
@@ -27,7 +27,11 @@ pub(super) enum CapturedFiles {
         update: Box<Update>,
     },
     /// An archive that was written at once.
-    Whole { partial: Partial, layout: Layout },
+    Whole {
+        partial: Partial,
+        layout: Layout,
+        hashes: Box<RenderedHashes>,
+    },
 }
 
 /// Files of a backup that failed. Removing them may take seconds, so it is done
@@ -172,9 +176,12 @@ impl Cycle<'_> {
                 cancel: self.context.signals.flag(),
                 is_live: false,
                 share: self.sharing(),
+                // Hashing would add to the downtime, if there is one.
+                hash: self.stack.verify.is_hashed() && self.survey.running.is_empty(),
             };
-            let summary = archive::write_members(&layout, inventory, reading, partial.file())
-                .with_context(|| format!("cannot write {}", partial.path().display()))?;
+            let (summary, hashes) =
+                archive::write_members(&layout, inventory, reading, partial.file())
+                    .with_context(|| format!("cannot write {}", partial.path().display()))?;
             outcome.capture = Some(CaptureOutcome {
                 method: Capture::Offline,
                 reason,
@@ -185,11 +192,15 @@ impl Cycle<'_> {
             });
             manifest.capture = Capture::Offline;
             self.report_changed(outcome, &mut manifest, summary);
-            Ok(())
+            Ok(Box::new(hashes))
         });
         match written {
-            Some(()) => Ok(Captured {
-                files: CapturedFiles::Whole { partial, layout },
+            Some(hashes) => Ok(Captured {
+                files: CapturedFiles::Whole {
+                    partial,
+                    layout,
+                    hashes,
+                },
                 manifest,
             }),
             None => Err(Leftover::Whole(Box::new(partial))),

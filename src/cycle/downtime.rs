@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use jiff::Timestamp;
 
 use super::capture::{Captured, Leftover};
 use super::prepare::Prepared;
@@ -14,6 +13,7 @@ use crate::stack::driver::{self, Started};
 use crate::stack::journal::{self, JournalEntry, StopProgress};
 use crate::sys::priority;
 use crate::sys::progress;
+use crate::sys::time::{OffsetTime, zone_name};
 
 /// A stack whose start was confirmed once. Its journal entry stays until the
 /// second look.
@@ -103,7 +103,8 @@ impl Cycle<'_> {
             stop_method: self.survey.stop_method,
             stop_timeout_secs: self.stack.stop_timeout.map(|timeout| timeout.as_secs()),
             start_timeout_secs: self.stack.start_timeout.as_secs(),
-            since: Timestamp::now(),
+            since: OffsetTime::now(),
+            time_zone: zone_name(),
             step: StopProgress::Stopping,
             for_restore: false,
             containers: self.survey.running.clone(),

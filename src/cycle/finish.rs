@@ -1,7 +1,6 @@
 //! What is left to do once the stack is up again, so that it adds nothing to the
 //! downtime.
 
-use std::panic::resume_unwind;
 use std::path::Path;
 use std::thread;
 
@@ -13,11 +12,11 @@ use super::manifest::write_manifest;
 use super::recorder::{OutcomeRecorder, add_warning};
 use super::state::Cycle;
 use crate::archive::{Sums, verify};
-use crate::config::Verify;
 use crate::outcome::{ArchiveOutcome, Phase, StackOutcome, StackStatus};
 use crate::stack::driver;
 use crate::store::{ArchiveName, Sidecar};
 use crate::sys::format::human_bytes;
+use crate::sys::threads::spawn_or_run;
 
 impl Cycle<'_> {
     /// Finishes the archive and, in parallel, closes the journal entry. Finishing
@@ -33,7 +32,7 @@ impl Cycle<'_> {
         thread::scope(|scope| {
             let closing = up_again.map(|up_again| {
                 let span = span.clone();
-                scope.spawn(move || {
+                spawn_or_run(scope, move || {
                     let _entered = span.enter();
                     self.close_journal(up_again)
                 })
@@ -48,9 +47,8 @@ impl Cycle<'_> {
             let closed = recorder.phase(Phase::Finish, |_| Ok(closing.join()));
             recorder.phase(Phase::Start, |outcome| {
                 let closed = closed.context("the second look was not made")?;
-                let (warnings, removed) = closed
-                    .unwrap_or_else(|panic| resume_unwind(panic))
-                    .inspect_err(|_| outcome.status = StackStatus::Down)?;
+                let (warnings, removed) =
+                    closed.inspect_err(|_| outcome.status = StackStatus::Down)?;
                 for warning in warnings {
                     add_warning(outcome, warning);
                 }
@@ -80,8 +78,12 @@ impl Cycle<'_> {
             files,
             mut manifest,
         } = captured;
-        let (partial, layout) = match files {
-            CapturedFiles::Whole { partial, layout } => (partial, layout),
+        let (partial, layout, hashes) = match files {
+            CapturedFiles::Whole {
+                partial,
+                layout,
+                hashes,
+            } => (partial, layout, *hashes),
             CapturedFiles::Draft { draft, update } => {
                 let assembled =
                     self.with_precopy(&manifest, |precopy| precopy.assemble(*draft, *update))?;
@@ -90,7 +92,7 @@ impl Cycle<'_> {
                         .shared_bytes
                         .saturating_sub(assembled.unshared_bytes);
                 }
-                (assembled.partial, assembled.layout)
+                (assembled.partial, assembled.layout, assembled.hashes)
             }
         };
         manifest.archive_bytes = layout.archive_bytes();
@@ -98,10 +100,10 @@ impl Cycle<'_> {
         write_manifest(&layout, partial.file(), &mut manifest)
             .with_context(|| format!("cannot write {}", partial.path().display()))?;
         let cancel = self.context.signals.flag();
-        let sums = verify::read_back(self.stack.verify, partial.file(), cancel)
+        let sums = verify::read_back(self.stack.verify, partial.file(), &hashes, cancel)
             .with_context(|| format!("cannot verify {}", partial.path().display()))?;
         let path = partial.finish()?;
-        if self.stack.verify == Verify::Full && sums.is_none() {
+        if self.stack.verify.is_hashed() && sums.is_none() {
             let warning = format!(
                 "the run was interrupted before all of the archive was read back, so the archive \
                  has no sums file; check it with `docker-stack-backup verify {}`",

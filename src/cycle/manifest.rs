@@ -5,7 +5,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use jiff::ZonedDateTime;
 
 use super::state::Cycle;
 use crate::archive::{self, Layout, Manifest, ManifestSlot, ServiceImage};
@@ -13,6 +12,7 @@ use crate::engine::Container;
 use crate::scan::Inventory;
 use crate::stack::running;
 use crate::sys::paths;
+use crate::sys::time::{OffsetTime, zone_name};
 
 /// Room in the manifest for what is only known once the archive is written.
 const MANIFEST_SLACK_BYTES: usize = 8 << 10;
@@ -90,7 +90,8 @@ impl Cycle<'_> {
             stop_method: survey.stop_method,
             files: self.stack.compose.relative(&self.stack.compose.files),
             env_files: self.stack.compose.relative(&self.stack.compose.env_files),
-            captured: ZonedDateTime::now(),
+            captured: OffsetTime::now(),
+            time_zone: zone_name(),
             downtime_ms: None,
             running: survey.services(),
             replicas: running::replicas(&survey.running),

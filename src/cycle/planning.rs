@@ -78,7 +78,7 @@ impl Cycle<'_> {
     /// started meanwhile must be.
     pub(super) fn plan_again(&mut self, outcome: &mut StackOutcome) -> Result<()> {
         self.context.signals.check()?;
-        let survey = Survey::of(self.stack)?;
+        let survey = self.survey.again(self.stack)?;
         if survey.project != self.survey.project || survey.trees != self.survey.trees {
             bail!("the trees to archive changed during the backup; nothing was stopped");
         }
@@ -109,16 +109,18 @@ fn copy_survey(outcome: &mut StackOutcome, survey: &Survey) {
     }
 }
 
-/// Fails if the store is in a tree. The configuration alone cannot show that: a
-/// symlink or a volume may lead there.
+/// Fails if the store is in a tree, or a tree in the store. The configuration
+/// alone cannot show that: a symlink or a volume may lead there.
 fn refuse_own_store(store: &Store, survey: &Survey) -> Result<()> {
     let path = store.path();
     let real =
         fs::canonicalize(path).with_context(|| format!("cannot resolve {}", path.display()))?;
-    let holds_store = |tree: &Path| fs::canonicalize(tree).is_ok_and(|t| real.starts_with(t));
-    match survey.trees.iter().find(|tree| holds_store(&tree.path)) {
+    let overlaps = |tree: &Path| {
+        fs::canonicalize(tree).is_ok_and(|tree| real.starts_with(&tree) || tree.starts_with(&real))
+    };
+    match survey.trees.iter().find(|tree| overlaps(&tree.path)) {
         Some(tree) => bail!(
-            "it would archive its own archives, because `backupDir` {} is in {}",
+            "it would archive its own archives, because `backupDir` {} and {} lie in one another",
             path.display(),
             tree.path.display()
         ),

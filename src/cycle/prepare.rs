@@ -1,7 +1,6 @@
 //! Copying as much as possible before the stop.
 
 use anyhow::Result;
-use jiff::ZonedDateTime;
 
 use super::precopy::{PASS_FROM_BYTES, Precopy, StoredDraft};
 use super::recorder::{OutcomeRecorder, add_warning};
@@ -12,6 +11,7 @@ use crate::outcome::{Phase, StackOutcome};
 use crate::scan::{Inventory, SETTLED_AFTER};
 use crate::store::Partial;
 use crate::sys::format::human_bytes;
+use crate::sys::time::OffsetTime;
 
 /// A stack with less data and fewer members than these is not copied before the
 /// stop: one more scan and a sync would take as long.
@@ -78,7 +78,7 @@ impl Cycle<'_> {
     }
 
     pub(super) fn create_partial(&self) -> Result<Partial> {
-        let now = ZonedDateTime::now().datetime();
+        let now = OffsetTime::now().datetime();
         self.context.store.create_partial(&self.stack.name, now)
     }
 
@@ -92,6 +92,7 @@ impl Cycle<'_> {
             scan: &|| self.scan(),
             layout: &|inventory| self.layout(inventory, manifest),
             share: self.sharing(),
+            hash: self.stack.verify.is_hashed(),
             cancel: self.context.signals.flag(),
             pass_from_bytes: PASS_FROM_BYTES,
             settled_after: SETTLED_AFTER,

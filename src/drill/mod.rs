@@ -11,6 +11,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 mod volumes;
+mod wait;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -22,8 +23,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use jiff::Timestamp;
+use anyhow::{Context, Result, bail};
 
 use crate::archive::Manifest;
 use crate::config::StopMethod;
@@ -33,7 +33,9 @@ use crate::restore::{Archive, Destination, ExtractOptions, extract};
 use crate::stack::driver;
 use crate::stack::journal::{self, JournalEntry, StopProgress};
 use crate::stack::running::WasRunning;
+use crate::sys::remove_tree::remove_tree;
 use crate::sys::signals::Signals;
+use crate::sys::time::{OffsetTime, zone_name};
 
 /// What the names of all throw-away projects begin with.
 const PROJECT_PREFIX: &str = "dsbdrill-";
@@ -64,12 +66,25 @@ pub fn drill(
     let began = Instant::now();
     let project = Project::of(options.state_dir, &manifest.stack);
     // A killed drill of the same stack may have left something.
-    project.take_down()?;
+    if let Some(left) = project.take_down()? {
+        bail!("{left}; remove it by hand");
+    }
+    if manifest.running.is_empty() {
+        let reason = "nothing ran when the archive was made, so there is nothing to start";
+        return Ok(DrillOutcome::skipped(
+            &manifest.stack,
+            archive.name(),
+            reason,
+        ));
+    }
     let mut notes = Vec::new();
     let result = attempt(archive, manifest, options, &project, &mut notes);
     let taken_down = project.take_down();
     let problem = match (result, taken_down) {
-        (result, Ok(())) => result.err(),
+        (result, Ok(left)) => {
+            notes.extend(left);
+            result.err()
+        }
         (Ok(()), Err(error)) => return Err(error),
         (Err(error), Err(second)) => return Err(second.context(format!("{error:#}"))),
     };
@@ -87,6 +102,7 @@ pub fn drill(
             .into_iter()
             .collect(),
         interrupted: None,
+        skipped: None,
         notes,
     })
 }
@@ -108,7 +124,10 @@ pub fn recover(state_dir: &Path) -> Result<Vec<(String, Result<()>)>> {
         let Some(stack) = name.to_str() else { continue };
         tracing::warn!(stack, "a drill was killed, taking it down");
         let result = Project::of(state_dir, stack).take_down();
-        recovered.push((stack.to_owned(), result));
+        if let Ok(Some(left)) = &result {
+            tracing::warn!(stack, "{left}");
+        }
+        recovered.push((stack.to_owned(), result.map(drop)));
     }
     Ok(recovered)
 }
@@ -137,16 +156,33 @@ impl Project {
     }
 
     /// Removes containers, networks, volumes and files. Does nothing if there are
-    /// none.
-    fn take_down(&self) -> Result<()> {
+    /// none. Returns why files are left, if some are: nothing runs any more, so
+    /// that is no failure. The next drill, run or `recover` tries again.
+    fn take_down(&self) -> Result<Option<String>> {
         let scratch = &self.scratch;
         if !scratch.exists() {
-            return Ok(());
+            return Ok(None);
         }
         engine::remove_project(&self.name)
             .with_context(|| format!("cannot take down {}", self.name))?;
-        fs::remove_dir_all(scratch).with_context(|| format!("cannot remove {}", scratch.display()))
+        let left = remove_tree(scratch).err();
+        Ok(left.map(|error| left_message(scratch, &error)))
     }
+}
+
+fn left_message(scratch: &Path, error: &std::io::Error) -> String {
+    format!(
+        "cannot remove the files of a drill, {}: {error}",
+        scratch.display()
+    )
+}
+
+/// Tries again to remove the files of a stack's drill. Returns why some are left,
+/// if some are. The lock must be held.
+pub fn clean_leftovers(state_dir: &Path, stack: &str) -> Option<String> {
+    let scratch = Project::of(state_dir, stack).scratch;
+    let error = remove_tree(&scratch).err()?;
+    Some(left_message(&scratch, &error))
 }
 
 fn attempt(
@@ -156,10 +192,6 @@ fn attempt(
     project: &Project,
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    ensure!(
-        !manifest.running.is_empty(),
-        "nothing ran when the archive was made: there is nothing to start"
-    );
     let volumes = volumes::volumes(manifest, &project.name)?;
     let unpacked = create_unpack_dir(project)?;
     let mut destinations = create_volumes(&volumes)?;
@@ -194,7 +226,9 @@ fn attempt(
         services = manifest.running.join(" "),
         "starting"
     );
-    compose.up_and_wait(options.start_timeout, options.signals)?;
+    let deadline = Instant::now() + options.start_timeout;
+    compose.up_all(options.start_timeout, options.signals)?;
+    wait::wait_until_up(&project.name, &manifest.running, deadline, options.signals)?;
     notes.extend(look_again(manifest, options, project, &compose)?);
     if let Some(check) = &options.check {
         compose
@@ -220,7 +254,8 @@ fn look_again(
         stop_method: StopMethod::Stop,
         stop_timeout_secs: None,
         start_timeout_secs: options.start_timeout.as_secs(),
-        since: Timestamp::now(),
+        since: OffsetTime::now(),
+        time_zone: zone_name(),
         step: StopProgress::Stopped,
         for_restore: false,
         containers: WasRunning::expected(&containers),

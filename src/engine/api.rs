@@ -15,6 +15,9 @@ use serde_json::Value;
 use super::container::RawContainer;
 use super::error::{Refused, Unreachable};
 use super::http::{Connection, Response};
+use super::image::Image;
+use super::json::null_as_empty;
+use super::volume::Volume;
 
 /// Time limit of a request that the Engine answers at once; the same as that of
 /// a docker command.
@@ -39,8 +42,7 @@ impl Engine {
         }
         let mut target = "/containers/json?all=1".to_owned();
         if let Some(label) = label {
-            let filters = serde_json::json!({ "label": [label] }).to_string();
-            target += &format!("&filters={}", percent_encoded(&filters));
+            target += &format!("&filters={}", label_filter(label));
         }
         let listed: Vec<Listed> = parse(&self.call("GET", &target, LIMIT)?)?;
         Ok(listed.into_iter().map(|container| container.id).collect())
@@ -48,10 +50,45 @@ impl Engine {
 
     /// Describes these containers. Those that are gone by now are left out.
     pub fn inspect(&self, ids: &[String]) -> Result<Vec<RawContainer>> {
+        self.describe(ids.iter().map(|id| format!("/containers/{id}/json")))
+    }
+
+    /// Describes these images, by id or reference. What does not exist is left
+    /// out.
+    pub fn images<'a>(&self, names: impl Iterator<Item = &'a String>) -> Result<Vec<Image>> {
+        // The slashes of a reference are part of the path.
+        let encoded = |name: &String| name.split('/').map(percent_encoded).collect::<Vec<_>>();
+        self.describe(names.map(|name| format!("/images/{}/json", encoded(name).join("/"))))
+    }
+
+    /// Describes these volumes. What does not exist is left out.
+    pub fn volumes<'a>(&self, names: impl Iterator<Item = &'a String>) -> Result<Vec<Volume>> {
+        self.describe(names.map(|name| format!("/volumes/{}", percent_encoded(name))))
+    }
+
+    /// Returns the names of the volumes with a label (`name=value`).
+    pub fn volume_names(&self, label: &str) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Listed {
+            #[serde(default, deserialize_with = "null_as_empty")]
+            volumes: Vec<Volume>,
+        }
+        let target = format!("/volumes?filters={}", label_filter(label));
+        let listed: Listed = parse(&self.call("GET", &target, LIMIT)?)?;
+        let mut names: Vec<String> = listed.volumes.into_iter().map(|v| v.name).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Gets all `targets` that exist, through one connection.
+    fn describe<T: for<'de> Deserialize<'de>>(
+        &self,
+        targets: impl Iterator<Item = String>,
+    ) -> Result<Vec<T>> {
         let mut found = Vec::new();
         let mut connection = self.connect()?;
-        for id in ids {
-            let target = format!("/containers/{id}/json");
+        for target in targets {
             let response = self.send(&mut connection, "GET", &target, LIMIT)?;
             if response.status != 404 {
                 found.push(parse(&check("GET", &target, response)?)?);
@@ -134,6 +171,10 @@ fn check(method: &str, target: &str, response: Response) -> Result<Response> {
 
 fn parse<T: for<'de> Deserialize<'de>>(response: &Response) -> Result<T> {
     serde_json::from_slice(&response.body).context("cannot parse the Engine's answer")
+}
+
+fn label_filter(label: &str) -> String {
+    percent_encoded(&serde_json::json!({ "label": [label] }).to_string())
 }
 
 fn percent_encoded(text: &str) -> String {

@@ -188,21 +188,10 @@ impl ComposeProject {
         Ok(told.lines().filter_map(outdated_container).collect())
     }
 
-    /// Starts all services from local images, and waits until they run and are
-    /// healthy, or until a signal asks the program to end.
-    pub fn up_and_wait(&self, limit: Duration, signals: &Signals) -> Result<()> {
-        let secs = limit.as_secs().to_string();
-        let args = [
-            "up",
-            "--detach",
-            "--no-build",
-            "--pull",
-            "never",
-            "--wait",
-            "--wait-timeout",
-            &secs,
-        ];
-        self.command(args)
+    /// Starts all services from local images, each when those it depends on are
+    /// as it needs them. A signal ends it.
+    pub fn up_all(&self, limit: Duration, signals: &Signals) -> Result<()> {
+        self.command(["up", "--detach", "--no-build", "--pull", "never"])
             .limit(limit + ENGINE_SLACK * 2)
             .interruptible_by(signals)
             .output()?

@@ -6,10 +6,16 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
 /// Larger than any response of an Engine, so that another peer cannot fill the
 /// memory.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
 const HEADERS_MAX: usize = 64;
+/// An Engine that is alive accepts a connection at once.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const READ_BYTES: usize = 16 << 10;
 
 /// A response, read to its end.
@@ -39,9 +45,25 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects to a socket. The connection is closed on `exec`, so no command
     /// that this program runs inherits it.
+    ///
+    /// # Errors
+    /// `TimedOut` when nobody accepts the connection.
     pub fn open(socket: &Path) -> io::Result<Connection> {
+        let address = SocketAddrUnix::new(socket)?;
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        // It is the limit of connect(2), too: see unix(7) of a full queue.
+        set_socket_timeout(&socket, Timeout::Send, Some(CONNECT_LIMIT))?;
+        match connect(&socket, &address) {
+            Ok(()) => {}
+            Err(Errno::AGAIN) => {
+                let message = "nobody accepts the connection";
+                return Err(io::Error::new(ErrorKind::TimedOut, message));
+            }
+            Err(errno) => return Err(errno.into()),
+        }
         Ok(Connection {
-            stream: UnixStream::connect(socket)?,
+            stream: UnixStream::from(socket),
             buffer: Vec::new(),
         })
     }
@@ -220,6 +242,23 @@ mod tests {
         let response = responses(pieces, LIMIT, 1).remove(0);
         let response = response.map_err(|error| error.kind())?;
         Ok((response.status, String::from_utf8(response.body).unwrap()))
+    }
+
+    #[test]
+    fn a_connection_that_nobody_accepts_has_a_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let address = SocketAddrUnix::new(&path).unwrap();
+        let flags = SocketFlags::NONBLOCK;
+        let open = || socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        let listener = open();
+        rustix::net::bind(&listener, &address).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        // The control: there is room for one.
+        let first = Connection::open(&path).unwrap();
+        let error = Connection::open(&path).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        drop(first);
     }
 
     #[test]

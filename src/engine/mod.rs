@@ -2,8 +2,8 @@
 //! volumes, images and a stack's resolved compose file come out as values; what
 //! to do with them is decided elsewhere.
 //!
-//! While a stack is down, requests go through the Engine's socket where there is
-//! one. Everything else is done by the docker command.
+//! What a backup asks of containers, volumes and images goes through the Engine's
+//! socket where there is one. Everything else is done by the docker command.
 
 mod api;
 mod command;
@@ -15,6 +15,7 @@ mod error;
 mod http;
 mod image;
 mod json;
+mod lookup;
 mod network;
 mod parallel;
 mod podman;
@@ -32,9 +33,10 @@ pub use control::{
     retry_while_unreachable, start, stop, unpause,
 };
 pub use error::{combine_errors, is_unreachable, was_refused};
-pub use image::{Image, images};
+pub use image::Image;
+pub use lookup::{images, project_volumes, volumes};
 pub use network::{Endpoint, Network, connect, create_network, networks};
 pub use parallel::in_parallel;
 pub use socket::refuse_podman;
 pub use stand_in::StandIn;
-pub use volume::{Volume, create_volume, project_volumes, remove_volume, volumes};
+pub use volume::{Volume, create_volume, remove_volume};

@@ -1,12 +1,12 @@
 //! Volumes: what the Engine knows about them, creating and removing them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::command::{docker, inspect, output_lines};
+use super::command::docker;
 use super::json::null_as_empty;
 
 /// A volume, as the Engine describes it and as manifests record it.
@@ -53,18 +53,6 @@ impl Volume {
 /// bytes in hexadecimal.
 pub(super) fn is_generated_name(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// Returns the volumes of these names; names that do not exist are left out.
-pub fn volumes(names: &BTreeSet<String>) -> Result<Vec<Volume>> {
-    inspect("volume", names.iter().cloned().collect())
-}
-
-/// Returns the names of the volumes that Compose made for a project.
-pub fn project_volumes(project: &str) -> Result<Vec<String>> {
-    let filter = format!("label=com.docker.compose.project={project}");
-    let listed = docker(["volume", "ls", "--quiet", "--filter", &filter]).output()?;
-    Ok(output_lines(&listed.check()?))
 }
 
 /// Creates a volume with the driver, labels and options of `volume`, so that

@@ -2,17 +2,24 @@
 
 use std::path::PathBuf;
 
-use jiff::ZonedDateTime;
 use serde::{Deserialize, Serialize};
+
+use crate::sys::time::OffsetTime;
 
 /// The last drill of a stack, as it is remembered for later reports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LastDrill {
     pub archive: PathBuf,
-    pub time: ZonedDateTime,
+    pub time: OffsetTime,
+    /// Name of the time zone of the machine, if it is known.
+    #[serde(default)]
+    pub time_zone: Option<String>,
     /// Empty after a success.
     pub problems: Vec<String>,
+    /// Why nothing was drilled, although nothing is wrong.
+    #[serde(default)]
+    pub skipped: Option<String>,
 }
 
 /// What one drill of one stack did.
@@ -30,6 +37,8 @@ pub struct DrillOutcome {
     /// The signal that arrived before the drill was complete. Its result is
     /// unknown then.
     pub interrupted: Option<String>,
+    /// Why there was nothing to drill. Nothing is wrong then.
+    pub skipped: Option<String>,
     /// How the throw-away project differs from the real one.
     pub notes: Vec<String>,
 }
@@ -44,6 +53,7 @@ impl DrillOutcome {
             duration_ms: 0,
             problems: vec![problem],
             interrupted: None,
+            skipped: None,
             notes: Vec::new(),
         }
     }
@@ -58,6 +68,17 @@ impl DrillOutcome {
         }
     }
 
+    /// Returns the outcome of a drill that is not done, for a reason that is no
+    /// fault.
+    pub fn skipped(stack: &str, archive: String, reason: &str) -> DrillOutcome {
+        DrillOutcome {
+            problems: Vec::new(),
+            skipped: Some(reason.to_owned()),
+            ..DrillOutcome::failed(stack, archive, String::new())
+        }
+    }
+
+    /// Returns whether nothing is wrong. A drill that was skipped counts, too.
     pub fn is_healthy(&self) -> bool {
         self.problems.is_empty() && self.interrupted.is_none()
     }

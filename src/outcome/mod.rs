@@ -10,8 +10,9 @@ mod store;
 
 use std::path::PathBuf;
 
-use jiff::ZonedDateTime;
 use serde::{Deserialize, Serialize};
+
+use crate::sys::time::OffsetTime;
 
 pub use drill::{DrillOutcome, LastDrill};
 pub use stack::{
@@ -31,9 +32,12 @@ pub struct RunOutcome {
     pub program_version: String,
     pub host: String,
     pub backup_dir: PathBuf,
-    pub started: ZonedDateTime,
+    pub started: OffsetTime,
+    /// Name of the time zone of the machine, if it is known.
+    #[serde(default)]
+    pub time_zone: Option<String>,
     /// `None` while the run is under way. It stays so if the run is killed.
-    pub finished: Option<ZonedDateTime>,
+    pub finished: Option<OffsetTime>,
     /// Why the run ended early: the name of a signal, or "killed" when a later
     /// `recover` found the run unfinished.
     pub interrupted: Option<String>,
@@ -127,8 +131,9 @@ mod tests {
             program_version: String::new(),
             host: String::new(),
             backup_dir: PathBuf::new(),
-            started: ZonedDateTime::now(),
-            finished: Some(ZonedDateTime::now()),
+            started: OffsetTime::now(),
+            time_zone: None,
+            finished: Some(OffsetTime::now()),
             interrupted: None,
             recovered: Vec::new(),
             stacks: vec![stack],

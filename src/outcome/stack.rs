@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use jiff::ZonedDateTime;
 use serde::{Deserialize, Serialize};
 
 use super::drill::LastDrill;
 use crate::config::Capture;
+use crate::sys::time::OffsetTime;
 
 /// One stack in one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -201,6 +201,6 @@ pub enum MountKind {
 pub struct DamagedArchive {
     pub path: PathBuf,
     /// When the damage was found.
-    pub time: ZonedDateTime,
+    pub time: OffsetTime,
     pub problems: Vec<String>,
 }

@@ -123,9 +123,10 @@ pub fn drills(page: &mut Page, run: &RunOutcome) {
         let last = match &stack.drilled {
             None => "never".to_owned(),
             Some(drill) => {
-                let result = match drill.problems.as_slice() {
-                    [] => "healthy",
-                    _ => "FAILED",
+                let result = match (&drill.skipped, drill.problems.as_slice()) {
+                    (Some(reason), _) => format!("skipped, {reason}"),
+                    (None, []) => "healthy".to_owned(),
+                    (None, _) => "FAILED".to_owned(),
                 };
                 let time = drill.time.strftime("%F %H:%M");
                 format!("{time} {result} ({})", in_store(run, &drill.archive))

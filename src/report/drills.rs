@@ -1,11 +1,10 @@
 //! The report of drills, as a mail.
 
-use jiff::ZonedDateTime;
-
 use super::page::Page;
 use super::subject::{MAX_NAMES, subject_line};
 use crate::outcome::DrillOutcome;
 use crate::sys::format::{ascii, count, human_duration, list_names};
+use crate::sys::time::OffsetTime;
 
 /// Returns the subject of the mail, such as
 /// `[tag] DRILL SUCCESS: 3 stacks came up healthy`,
@@ -22,17 +21,23 @@ fn headline(drills: &[DrillOutcome]) -> String {
     };
     let failed = names(|drilled| !drilled.problems.is_empty());
     let not_drilled = names(|drilled| drilled.interrupted.is_some());
-    let total = count(drills.len() as u64, "stack");
+    let skipped = names(|drilled| drilled.skipped.is_some());
+    let drilled_count = drills.len() - skipped.len();
+    let total = count(drilled_count as u64, "stack");
     let mut clauses = Vec::new();
     for (names, what) in [(&failed, "not healthy"), (&not_drilled, "not drilled")] {
         if !names.is_empty() {
             clauses.push(format!("{} {what}", list_names(names, MAX_NAMES)));
         }
     }
-    clauses.push(match drills.len() - failed.len() - not_drilled.len() {
-        healthy if healthy == drills.len() => format!("{total} came up healthy"),
+    clauses.push(match drilled_count - failed.len() - not_drilled.len() {
+        0 if drilled_count == 0 => "nothing to drill".to_owned(),
+        healthy if healthy == drilled_count => format!("{total} came up healthy"),
         healthy => format!("{healthy} of {total} came up healthy"),
     });
+    if !skipped.is_empty() {
+        clauses.push(format!("{} skipped", list_names(&skipped, MAX_NAMES)));
+    }
     let signal = drills
         .iter()
         .find_map(|drilled| drilled.interrupted.as_ref());
@@ -45,19 +50,20 @@ fn headline(drills: &[DrillOutcome]) -> String {
 }
 
 /// Returns the report: printable ASCII and newlines, at most 72 columns.
-pub fn drills_text(drills: &[DrillOutcome], host: &str, started: &ZonedDateTime) -> String {
+pub fn drills_text(drills: &[DrillOutcome], host: &str, started: &OffsetTime) -> String {
     let mut page = Page::default();
     page.line("", &headline(drills));
     let started = started.strftime("%Y-%m-%d %H:%M:%S %:z");
     page.line("", &format!("{host}, {started}"));
     page.section("DRILLS");
     for drilled in drills {
-        let result = match &drilled.interrupted {
-            Some(signal) => format!("not drilled, interrupted by {signal}"),
-            None if drilled.is_healthy() => {
+        let result = match (&drilled.interrupted, &drilled.skipped) {
+            (Some(signal), _) => format!("not drilled, interrupted by {signal}"),
+            (None, Some(reason)) => format!("skipped, {reason}"),
+            (None, None) if drilled.is_healthy() => {
                 format!("healthy in {}", human_duration(drilled.duration_ms))
             }
-            None => "FAILED".to_owned(),
+            (None, None) => "FAILED".to_owned(),
         };
         page.line("  ", &format!("{}: {result}", drilled.stack));
         for problem in &drilled.problems {
@@ -98,6 +104,7 @@ mod tests {
             duration_ms: 12_345,
             problems: problems.iter().map(|text| (*text).to_owned()).collect(),
             interrupted: None,
+            skipped: None,
             notes: Vec::new(),
         }
     }
@@ -117,7 +124,7 @@ mod tests {
             "there is no archive of a stack new".to_owned(),
         ));
         assert_snapshot!(drills_subject(&all, ""), @r"DRILL FAILURE: w\u{e9}b, new not healthy; 1 of 3 stacks came up healthy");
-        let started = "2026-11-23T03:00:00+01:00[+01:00]".parse().unwrap();
+        let started = "2026-11-23T03:00:00+01:00".parse().unwrap();
         assert_snapshot!(drills_text(&all, "nas", &started), @r"
         DRILL FAILURE: w\u{e9}b, new not healthy; 1 of 3 stacks came up healthy
         nas, 2026-11-23 03:00:00 +01:00
@@ -148,7 +155,7 @@ mod tests {
         assert_snapshot!(drills_subject(&all, ""), @"DRILL INTERRUPTED (SIGTERM): web, new not drilled; 1 of 3 stacks came up healthy");
         all[0].problems = vec!["service db is unhealthy after 180 s".to_owned()];
         assert_snapshot!(drills_subject(&all, ""), @"DRILL FAILURE: immich not healthy; web, new not drilled; 0 of 3 stacks came up healthy");
-        let started = "2026-11-23T03:00:00+01:00[+01:00]".parse().unwrap();
+        let started = "2026-11-23T03:00:00+01:00".parse().unwrap();
         assert_snapshot!(drills_text(&all[1..], "nas", &started), @r"
         DRILL INTERRUPTED (SIGTERM): web, new not drilled; 0 of 2 stacks came up
           healthy

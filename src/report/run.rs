@@ -1,12 +1,11 @@
 //! The report of a run: first what went wrong, then what was done, then the log.
 
-use jiff::ZonedDateTime;
-
 use super::details::{self, sum};
 use super::page::{Page, WIDTH};
 use super::subject::headline;
 use crate::outcome::{ArchiveOutcome, Failure, RunOutcome, StackOutcome, StackStatus};
 use crate::sys::format::{ascii, human_bytes, human_duration};
+use crate::sys::time::OffsetTime;
 
 /// Returns the whole report: printable ASCII and newlines, at most 72 columns.
 pub fn run_text(run: &RunOutcome) -> String {
@@ -39,7 +38,7 @@ fn when_and_where(run: &RunOutcome) -> String {
     }
 }
 
-fn duration_ms(started: &ZonedDateTime, finished: &ZonedDateTime) -> u64 {
+fn duration_ms(started: &OffsetTime, finished: &OffsetTime) -> u64 {
     let duration = finished.duration_since(started);
     u64::try_from(duration.as_millis()).unwrap_or(0)
 }

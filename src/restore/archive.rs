@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use crate::archive::{self, Input, Reader};
+use crate::sys::stdin::InterruptibleStdin;
 
 /// An archive that is open for reading.
 pub enum Archive {
@@ -43,7 +44,7 @@ impl Archive {
     /// # Errors
     /// When that cannot be read, or is not the beginning of an archive.
     pub fn stdin() -> Result<Archive> {
-        let (manifest, head) = archive::read_manifest_of_stream(std::io::stdin())
+        let (manifest, head) = archive::read_manifest_of_stream(InterruptibleStdin)
             .context("cannot read the archive on standard input")?;
         Ok(Archive::Stdin { head, manifest })
     }
@@ -89,9 +90,9 @@ impl Archive {
     pub fn reader(&self) -> Result<Reader<'_>> {
         Reader::new(match self {
             Archive::File { file, .. } => Input::File(file),
-            Archive::Stdin { head, .. } => {
-                Input::Stream(Box::new(Cursor::new(head.clone()).chain(std::io::stdin())))
-            }
+            Archive::Stdin { head, .. } => Input::Stream(Box::new(
+                Cursor::new(head.clone()).chain(InterruptibleStdin),
+            )),
         })
     }
 

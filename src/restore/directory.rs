@@ -39,8 +39,11 @@ pub fn to_directory(
         cancel,
     };
     let mut reader = archive.reader()?;
-    let summary = extract(&mut reader, archive.file(), &[destination], &options)
-        .with_context(|| archive.name())?;
+    let summary =
+        extract(&mut reader, archive.file(), &[destination], &options).with_context(|| {
+            let unpacked = "what comes before the error is unpacked";
+            format!("{} ({unpacked} in {})", archive.name(), dir.display())
+        })?;
     selection.check_all_found()?;
     if !archive.is_at_end(&mut reader)? {
         tracing::warn!("data follows the end of {}; it is ignored", archive.name());

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use jiff::ZonedDateTime;
-
 use crate::archive::Manifest;
 use crate::engine::ComposeProject;
 use crate::outcome::MountCoverage;
+use crate::sys::time::OffsetTime;
 
 /// What is known about the stack in an archive.
 pub enum ArchiveFacts {
@@ -27,7 +26,7 @@ pub struct GuessedFacts {
     /// Member path of the stack's directory; empty if that is the whole archive.
     pub root: String,
     /// When the archive file was last modified.
-    pub modified: ZonedDateTime,
+    pub modified: OffsetTime,
     /// The stack's volumes and its binds outside of its directory.
     pub not_archived: Vec<MountCoverage>,
 }

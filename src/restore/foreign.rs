@@ -7,7 +7,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use jiff::ZonedDateTime;
 
 use super::archive::Archive;
 use super::facts::GuessedFacts;
@@ -18,6 +17,7 @@ use crate::engine::{self, ComposeProject};
 use crate::outcome::{MountCoverage, MountKind};
 use crate::stack::survey::{self, Survey};
 use crate::sys::format::display_path;
+use crate::sys::time::OffsetTime;
 
 /// Names of the file that Compose looks for (compose-spec, "Compose file").
 const COMPOSE_FILES: [&str; 4] = [
@@ -54,7 +54,7 @@ pub fn guess(archive: &Archive, stack: &StackPlan) -> Result<GuessedFacts> {
             ..stack.compose.clone()
         },
         root,
-        modified: ZonedDateTime::try_from(file.metadata()?.modified()?)?,
+        modified: OffsetTime::local(file.metadata()?.modified()?.try_into()?),
         not_archived: mounts_outside(stack),
     })
 }

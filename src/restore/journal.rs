@@ -8,15 +8,16 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::target::Target;
 use crate::engine::{ComposeProject, Container, Mount};
 use crate::sys::durable::create_dir_durably;
 use crate::sys::state_file::{self, State};
+use crate::sys::time::{OffsetTime, zone_name};
 
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
 
 /// The journal entry of one restore.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,8 +29,10 @@ pub struct RestoreEntry {
     /// The restore has not created a container of the project then.
     pub project: Option<String>,
     pub compose: ComposeProject,
-    /// Not a zoned time: reading that takes a time-zone database.
-    pub since: Timestamp,
+    pub since: OffsetTime,
+    /// Name of the time zone of the machine, if it is known.
+    #[serde(default)]
+    pub time_zone: Option<String>,
     pub step: RestoreStep,
     pub targets: Vec<Target>,
     /// Names of volumes that the restore creates.
@@ -53,11 +56,20 @@ pub enum RestoreStep {
     Swapping,
     /// The restore succeeded: the new data stays.
     Committed,
+    /// All is done, but some of the old data could not be removed. The stack's
+    /// ordinary journal is no business of this entry any more: a later run may
+    /// have written to it.
+    Cleaning,
 }
 
 impl State for RestoreEntry {
     const NAME: &'static str = "the restore journal";
     const FORMAT_VERSION: u32 = FORMAT_VERSION;
+
+    /// Version 2 had no step `cleaning`.
+    fn upgrade(version: u32, json: Value) -> Option<Value> {
+        matches!(version, 2 | 3).then_some(json)
+    }
 }
 
 impl RestoreEntry {
@@ -67,7 +79,8 @@ impl RestoreEntry {
             stack: stack.to_owned(),
             project: compose.name.clone(),
             compose,
-            since: Timestamp::now(),
+            since: OffsetTime::now(),
+            time_zone: zone_name(),
             step: RestoreStep::Staging,
             targets,
             new_volumes: Vec::new(),
@@ -114,20 +127,29 @@ impl RestoreEntry {
     }
 
     /// Removes the old data, or renames it if it is to be kept. Returns the
-    /// paths of the data that was kept.
+    /// paths of the data that was kept. May be called any number of times.
+    ///
+    /// # Errors
+    /// When some of it cannot be removed or renamed. The rest is.
     pub fn clean(&self) -> Result<Vec<PathBuf>> {
         let mut kept = Vec::new();
+        let mut result = Ok(());
         for target in &self.targets {
-            let old = match self.keep_old {
-                true => target.keep_old(self.since)?,
-                false => None,
-            };
-            match old {
-                Some(path) => kept.push(path),
-                None => target.remove_staging()?,
+            match self.clean_target(target) {
+                Ok(old) => kept.extend(old),
+                Err(error) => result = result.and(Err(error)),
             }
         }
-        Ok(kept)
+        result.map(|()| kept)
+    }
+
+    fn clean_target(&self, target: &Target) -> Result<Option<PathBuf>> {
+        if self.keep_old
+            && let Some(kept) = target.keep_old(&self.since)?
+        {
+            return Ok(Some(kept));
+        }
+        target.remove_staging().map(|()| None)
     }
 }
 
@@ -135,14 +157,19 @@ fn directory(state_dir: &Path) -> PathBuf {
     state_dir.join("restore")
 }
 
-/// Whether a restore of the stack was not finished.
+/// Whether a restore of the stack was not finished, except that old data may be left.
 ///
 /// # Errors
 /// When that is not known.
 pub fn is_unfinished(state_dir: &Path, stack: &str) -> Result<bool> {
     let path = state_file::path(&directory(state_dir), stack);
     match fs::symlink_metadata(&path) {
-        Ok(_) => Ok(true),
+        Ok(_) => {
+            let entry: Result<Option<RestoreEntry>> = state_file::read(&path);
+            // Only old data is left then, and the stack is up with the new.
+            let is_over = |entry: RestoreEntry| entry.step == RestoreStep::Cleaning;
+            Ok(!entry.is_ok_and(|entry| entry.is_some_and(is_over)))
+        }
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Ok(false)
         }

@@ -10,13 +10,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use rustix::fs::{AtFlags, CWD, RenameFlags, StatxAttributes, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use super::mounts;
 use crate::sys::durable::sync_dir;
+use crate::sys::remove_tree::remove_tree;
+use crate::sys::time::OffsetTime;
 
 /// A directory, or a file, that is replaced as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +64,8 @@ impl Target {
         let staging = self.staging();
         if exists(&staging)? {
             bail!(
-                "{} already exists: check what it is, and move it away",
+                "{} already exists: check what it is (an earlier restore may not have been able to \
+                 remove the data that it replaced), and move it away",
                 staging.display()
             );
         }
@@ -141,13 +142,12 @@ impl Target {
 
     /// Renames the old data so that its name tells when it was replaced.
     /// Returns its path, or `None` if there was no old data.
-    pub(super) fn keep_old(&self, since: Timestamp) -> Result<Option<PathBuf>> {
+    pub(super) fn keep_old(&self, since: &OffsetTime) -> Result<Option<PathBuf>> {
         let old = self.staging();
         if !exists(&old)? {
             return Ok(None);
         }
-        let local = since.to_zoned_datetime(TimeZone::system());
-        let to = self.sibling(&format!("before-{}", local.strftime("%Y%m%d_%H%M%S")));
+        let to = self.sibling(&format!("before-{}", since.strftime("%Y%m%d_%H%M%S")));
         let context = || format!("cannot rename {} to {}", old.display(), to.display());
         rustix::fs::renameat_with(CWD, &old, CWD, &to, RenameFlags::NOREPLACE)
             .with_context(context)?;
@@ -186,15 +186,7 @@ impl Target {
                 mounted.display()
             );
         }
-        let removed = match fs::symlink_metadata(&path) {
-            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&path),
-            Ok(_) => fs::remove_file(&path),
-            Err(error) => Err(error),
-        };
-        match removed {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            removed => removed.with_context(|| format!("cannot remove {}", path.display()))?,
-        }
+        remove_tree(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         match exists(self.parent())? {
             true => sync_dir(self.parent()),
             false => Ok(()),

@@ -12,6 +12,7 @@ use super::directory::{DirectoryListing, DirectoryReader};
 use super::queue::Queue;
 use super::state::ScanState;
 use super::{Exclude, Inventory, Source};
+use crate::sys::threads::spawn_some;
 
 /// Lists everything in the sources. What vanishes meanwhile is left out.
 ///
@@ -39,10 +40,10 @@ pub fn scan(
     drop(reader);
     let queue = Queue::new(roots);
     let assembled = std::thread::scope(|scope| {
-        for _ in 0..thread_count() {
-            scope.spawn(|| queue.run_jobs(sources, &state, cancel));
-        }
-        let assembled = assemble(&queue, sources.len());
+        let spawned = spawn_some(scope, thread_count(), || {
+            queue.run_jobs(sources, &state, cancel);
+        });
+        let assembled = spawned.and_then(|()| assemble(&queue, sources.len()));
         queue.end();
         assembled
     });

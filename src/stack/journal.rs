@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::StopMethod;
@@ -14,6 +13,7 @@ use crate::engine::{ComposeProject, Network};
 use crate::stack::running::{self, WasRunning};
 use crate::sys::durable::create_dir_durably;
 use crate::sys::state_file::{self, State};
+use crate::sys::time::OffsetTime;
 
 /// Version of the journal's files.
 pub const FORMAT_VERSION: u32 = 1;
@@ -30,8 +30,10 @@ pub struct JournalEntry {
     pub stop_method: StopMethod,
     pub stop_timeout_secs: Option<u64>,
     pub start_timeout_secs: u64,
-    /// Not a zoned time: reading that takes a time-zone database.
-    pub since: Timestamp,
+    pub since: OffsetTime,
+    /// Name of the time zone of the machine, if it is known.
+    #[serde(default)]
+    pub time_zone: Option<String>,
     pub step: StopProgress,
     /// Whether a restore has stopped the stack. Its data may be half exchanged
     /// then, as long as the restore has an entry in its own journal.
@@ -169,7 +171,8 @@ mod tests {
             stop_method: StopMethod::Stop,
             stop_timeout_secs: None,
             start_timeout_secs: 180,
-            since: Timestamp::now(),
+            since: OffsetTime::now(),
+            time_zone: None,
             step: StopProgress::Stopping,
             for_restore: false,
             containers: vec![],
@@ -250,7 +253,7 @@ mod tests {
         }]);
         fs::write(journal.path("web"), json.to_string()).unwrap();
         let found = journal.found().unwrap().remove(0).entry.unwrap();
-        assert_eq!(found.since.to_string(), "2026-11-24T02:00:00.5Z");
+        assert_eq!(found.since.to_string(), "2026-11-24T03:00:00.5+01:00");
         assert!(!found.for_restore);
         assert!(found.containers[0].is_own());
         // The control: a zoned time cannot be read.

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -18,12 +19,19 @@ use super::partial::partial_names;
 use super::sidecar::{orphan_names, remove_sidecars};
 use crate::archive;
 use crate::outcome::StoreUsage;
+use crate::sys::time::OffsetTime;
 
 /// A finished archive in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredArchive {
     pub name: ArchiveName,
     pub path: PathBuf,
+    /// When the backup began: the time in the name, at the offset that the
+    /// manifest has. The name alone does not tell the two hours apart that have
+    /// the same name when clocks go back.
+    pub time: OffsetTime,
+    /// The stack in the manifest. `None` if another program made the archive.
+    pub made_of: Option<String>,
     /// Length of the file.
     pub archive_bytes: u64,
     /// Whether the file ends as a tar archive does. An archive that another
@@ -36,14 +44,33 @@ pub struct StoredArchive {
 
 impl StoredArchive {
     /// Returns whether the archive counts for retention, and may be restored
-    /// when no time is given.
+    /// when no time is given, unless it is dated in the future.
     pub fn is_good(&self) -> bool {
-        self.complete && !self.damaged
+        self.complete && !self.damaged && self.other_stack().is_none()
+    }
+
+    /// Returns the stack that the archive is of by its manifest, if it is not
+    /// the stack whose directory it is in.
+    pub fn other_stack(&self) -> Option<&str> {
+        let made_of = self.made_of.as_deref();
+        made_of.filter(|stack| *stack != self.name.stack)
+    }
+
+    /// Returns why the archive cannot be the newest good one of its stack, as a
+    /// phrase that follows its name; `None` if it can.
+    pub fn objection(&self, now: &OffsetTime) -> Option<String> {
+        match self.other_stack() {
+            Some(other) => Some(format!("is of the stack {other}")),
+            None if !self.complete => Some("is incomplete".to_owned()),
+            None if self.damaged => Some("is damaged".to_owned()),
+            None if self.time > *now => Some(format!("is dated in the future, {}", self.time)),
+            None => None,
+        }
     }
 }
 
 impl Store {
-    /// Returns the archives of one stack, oldest first; none if the stack has
+    /// Returns the archives of one stack by time, oldest first; none if the stack has
     /// no directory. Only regular files whose names round-trip are archives.
     ///
     /// # Errors
@@ -67,7 +94,7 @@ impl Store {
                 ..archive
             });
         }
-        archives.sort_by(|a, b| a.name.cmp(&b.name));
+        archives.sort_by(|a, b| (&a.time, &a.name).cmp(&(&b.time, &b.name)));
         Ok(archives)
     }
 
@@ -186,11 +213,34 @@ fn open_archive(dir: &OwnedFd, name: ArchiveName, path: &Path) -> Result<Option<
     if !metadata.is_file() {
         return Ok(None);
     }
+    let identity = archive::identify(&file)?;
     Ok(Some(StoredArchive {
-        name,
         path: path.to_owned(),
+        time: begun(&name, identity.captured.as_ref()),
+        name,
+        made_of: identity.stack,
         archive_bytes: metadata.len(),
-        complete: archive::is_complete(&file)?,
+        complete: identity.complete,
         damaged: false,
     }))
+}
+
+/// Returns when the backup of this name began. `captured` is the time in its
+/// manifest, which is later. Without a manifest, the machine's own zone counts.
+fn begun(name: &ArchiveName, captured: Option<&OffsetTime>) -> OffsetTime {
+    /// No clock change is greater than this.
+    const CHANGE_MAX: SignedDuration = SignedDuration::from_hours(3);
+    let begun = match captured {
+        Some(captured) => OffsetTime::from_civil(name.time, captured.offset()),
+        None => OffsetTime::from_local_civil(name.time),
+    };
+    // Only the year 9999 has times that are too late.
+    let begun = begun.unwrap_or_else(|| OffsetTime::local(Timestamp::MAX));
+    match captured {
+        // The clock was set back while the backup was made.
+        Some(captured) if begun > *captured && begun.duration_since(captured) <= CHANGE_MAX => {
+            captured.clone()
+        }
+        _ => begun,
+    }
 }

@@ -2,13 +2,13 @@
 //! kept in a sidecar of the archive.
 
 use anyhow::{Context, Result};
-use jiff::ZonedDateTime;
 use serde::{Deserialize, Serialize};
 
 use super::archive_name::ArchiveName;
 use super::directory::Store;
 use super::sidecar::Sidecar;
 use crate::sys::state_file::{self, State};
+use crate::sys::time::{OffsetTime, zone_name};
 
 /// The last check of each kind; `None` where there was none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,7 +44,10 @@ impl Default for Checks {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Check {
-    pub time: ZonedDateTime,
+    pub time: OffsetTime,
+    /// Name of the time zone of the machine, if it is known.
+    #[serde(default)]
+    pub time_zone: Option<String>,
     /// Empty if the check found nothing wrong.
     pub problems: Vec<String>,
 }
@@ -53,7 +56,8 @@ impl Check {
     /// Returns a check that has just ended.
     pub fn now(problems: &[String]) -> Check {
         Check {
-            time: ZonedDateTime::now(),
+            time: OffsetTime::now(),
+            time_zone: zone_name(),
             problems: problems.to_vec(),
         }
     }

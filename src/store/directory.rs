@@ -112,6 +112,10 @@ impl Store {
         Ok(statvfs.f_bavail.saturating_mul(statvfs.f_frsize))
     }
 
+    pub(super) fn dir(&self) -> &OwnedFd {
+        &self.dir
+    }
+
     pub(super) fn statvfs(&self) -> Result<StatVfs> {
         rustix::fs::fstatvfs(&self.dir)
             .with_context(|| format!("cannot read the free space of {}", self.path.display()))

@@ -72,8 +72,10 @@ mod tests {
     fn drill(time: &str) -> LastDrill {
         LastDrill {
             archive: "/b/web/web_20261001_030000.tar".into(),
-            time: format!("{time}[UTC]").parse().unwrap(),
+            time: time.parse().unwrap(),
+            time_zone: None,
             problems: Vec::new(),
+            skipped: None,
         }
     }
 

@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use anyhow::Result;
-use jiff::ZonedDateTime;
 
 use super::checks::Checks;
 use super::directory::Store;
 use crate::outcome::{DamagedArchive, StackOutcome};
+use crate::sys::time::OffsetTime;
 
 /// Age in days after which the report warns that the last drill is stale. It is
 /// more than a month, so that monthly drills cause no warning.
@@ -35,9 +35,31 @@ pub fn damaged(store: &Store, stack: &str) -> Result<Vec<DamagedArchive>> {
     Ok(damaged)
 }
 
+/// Returns a warning for each archive that cannot pass for the newest of its
+/// stack, although it is whole: it is dated in the future, or is of another
+/// stack.
+///
+/// # Errors
+/// When the archives cannot be read.
+pub fn misplaced(store: &Store, stack: &str, now: &OffsetTime) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    for archive in store.list(stack)? {
+        let is_misplaced = archive.other_stack().is_some() || archive.time > *now;
+        if let Some(objection) = archive.objection(now).filter(|_| is_misplaced) {
+            warnings.push(format!(
+                "{} {objection}: restores pass it over, and it is never pruned; move it away or \
+                 remove it",
+                archive.name
+            ));
+        }
+    }
+    Ok(warnings)
+}
+
 /// Returns the warnings that follow from a stack's damaged archives and its
-/// last drill. Pure.
-pub fn warnings(stack: &StackOutcome, now: &ZonedDateTime) -> Vec<String> {
+/// last drill. `is_drilled` says whether drills of all stacks are to drill this
+/// one. Pure.
+pub fn warnings(stack: &StackOutcome, is_drilled: bool, now: &OffsetTime) -> Vec<String> {
     let name = |path: &Path| {
         let name = path.file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
@@ -55,7 +77,7 @@ pub fn warnings(stack: &StackOutcome, now: &ZonedDateTime) -> Vec<String> {
             archive.problems.first().map_or("", String::as_str)
         ));
     }
-    if let Some(drill) = &stack.drilled {
+    if let Some(drill) = stack.drilled.as_ref().filter(|_| is_drilled) {
         let day = drill.time.strftime("%F");
         let days = now.duration_since(&drill.time).as_hours() / 24;
         if let Some(problem) = drill.problems.first() {
@@ -75,8 +97,8 @@ mod tests {
 
     const ARCHIVE: &str = "/b/web/web_20261001_030000.tar";
 
-    fn time(text: &str) -> ZonedDateTime {
-        format!("{text}[UTC]").parse().unwrap()
+    fn time(text: &str) -> OffsetTime {
+        text.parse().unwrap()
     }
 
     fn texts(texts: &[&str]) -> Vec<String> {
@@ -88,14 +110,16 @@ mod tests {
             drilled: Some(LastDrill {
                 archive: ARCHIVE.into(),
                 time: time(on),
+                time_zone: None,
                 problems: texts(problems),
+                skipped: None,
             }),
             ..StackOutcome::not_run("web")
         }
     }
 
     fn warnings_now(stack: &StackOutcome) -> Vec<String> {
-        warnings(stack, &time("2026-11-24T03:00:00Z"))
+        warnings(stack, true, &time("2026-11-24T03:00:00Z"))
     }
 
     #[test]
@@ -114,6 +138,10 @@ mod tests {
             warnings_now(&drilled("2026-11-23T03:00:00Z", &["no such image"])),
             ["the drill of web_20261001_030000.tar on 2026-11-23 failed: no such image"]
         );
+        // A stack that is not to be drilled needs no drill.
+        let stale = drilled("2026-10-19T03:00:00Z", &[]);
+        let now = time("2026-11-24T03:00:00Z");
+        assert_eq!(warnings(&stale, false, &now), [""; 0]);
     }
 
     #[test]

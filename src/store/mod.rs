@@ -11,6 +11,7 @@ mod directory;
 pub mod drill_results;
 mod entries;
 pub mod health;
+pub mod identity;
 mod partial;
 pub mod prune;
 pub mod retention;

@@ -1,54 +1,77 @@
 //! Applies a retention policy to the archives of one stack (I6).
 
 use anyhow::Result;
-use jiff::civil::DateTime;
 
 use super::archives::StoredArchive;
 use super::directory::Store;
-use super::retention::{self, Candidate, Decision};
+use super::retention::{self, Candidate, Decision, TimeJump};
 use crate::config::Retention;
 use crate::outcome::{PrunedStack, RemovedArchive};
+use crate::sys::time::OffsetTime;
 
-/// Returns every archive of a stack, oldest first, and whether the policy keeps
-/// it.
-///
-/// # Errors
-/// When the archives cannot be listed.
-pub fn decisions(
-    store: &Store,
-    policy: &Retention,
-    stack: &str,
-    now: DateTime,
-) -> Result<Vec<(StoredArchive, Decision)>> {
-    let archives = store.list(stack)?;
-    let candidates: Vec<Candidate<'_>> = archives
-        .iter()
-        .map(|archive| Candidate {
-            name: &archive.name,
-            is_good: archive.is_good(),
+/// What pruning would do with the archives of one stack.
+pub struct Pruning {
+    /// Every archive, oldest first, and whether the policy keeps it.
+    pub decisions: Vec<(StoredArchive, Decision)>,
+    /// Why the decisions must be confirmed, if they must.
+    pub jump: Option<TimeJump>,
+}
+
+impl Pruning {
+    /// Applies the policy to the archives of a stack. Changes nothing.
+    ///
+    /// # Errors
+    /// When the archives cannot be listed.
+    pub fn of(store: &Store, policy: &Retention, stack: &str, now: &OffsetTime) -> Result<Pruning> {
+        let archives = store.list(stack)?;
+        let candidates: Vec<Candidate<'_>> = archives
+            .iter()
+            .map(|archive| Candidate {
+                name: &archive.name,
+                time: archive.time.timestamp(),
+                is_good: archive.is_good(),
+                is_foreign: archive.other_stack().is_some(),
+            })
+            .collect();
+        let now = now.timestamp();
+        let decisions = retention::decide(&candidates, policy, now);
+        let jump = retention::time_jump(&candidates, &decisions, policy, now);
+        Ok(Pruning {
+            decisions: archives.into_iter().zip(decisions).collect(),
+            jump,
         })
-        .collect();
-    let decisions = retention::decide(&candidates, policy, now);
-    Ok(archives.into_iter().zip(decisions).collect())
+    }
 }
 
 /// Removes the archives that the policy does not keep. An archive that cannot
-/// be removed does not end it. `now` is local time.
-pub fn prune(store: &Store, policy: &Retention, stack: &str, now: DateTime) -> PrunedStack {
+/// be removed does not end it. Nothing is removed if time jumped, unless
+/// `is_confirmed` says that an admin has looked at the clock.
+pub fn prune(
+    store: &Store,
+    policy: &Retention,
+    stack: &str,
+    now: &OffsetTime,
+    is_confirmed: bool,
+) -> PrunedStack {
     let mut pruned = PrunedStack {
         stack: stack.to_owned(),
         kept_count: 0,
         removed: Vec::new(),
         error: None,
     };
-    let decisions = match decisions(store, policy, stack, now) {
-        Ok(decisions) => decisions,
+    let pruning = match Pruning::of(store, policy, stack, now) {
+        Ok(pruning) => pruning,
         Err(error) => {
             pruned.error = Some(format!("{error:#}"));
             return pruned;
         }
     };
-    for (archive, decision) in decisions {
+    if let Some(jump) = pruning.jump.filter(|_| !is_confirmed) {
+        pruned.kept_count = pruning.decisions.len() as u64;
+        pruned.error = Some(jump.message(stack));
+        return pruned;
+    }
+    for (archive, decision) in pruning.decisions {
         if decision.keep {
             pruned.kept_count += 1;
             continue;

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use jiff::ZonedDateTime;
 use nix::libc;
 use serde::{Deserialize, Serialize};
 use tracing::field::{Field, Visit};
@@ -20,6 +19,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::time::OffsetTime;
 use crate::sys::progress;
 
 /// A report has only the first lines of a longer log, so that it stays readable.
@@ -146,10 +146,7 @@ impl Log {
     }
 
     fn record(&self, level: Level, line: &str) {
-        let line = format!(
-            "{} {level:<5} {line}",
-            ZonedDateTime::now().strftime("%F %T")
-        );
+        let line = format!("{} {level:<5} {line}", OffsetTime::now().strftime("%F %T"));
         if let Some(file) = self.0.file.get() {
             let _ = file.send(ToFile::Line(line.clone()));
         }

@@ -76,9 +76,12 @@ pub enum Event {
 }
 
 /// Forwards all events from now on, and regularly says whether anything moves.
-pub fn forward_to(forward: impl Fn(Event) + Send + Sync + 'static) {
+///
+/// # Errors
+/// When there is no room for a thread.
+pub fn forward_to(forward: impl Fn(Event) + Send + Sync + 'static) -> io::Result<()> {
     let _ = FORWARD.set(Box::new(forward));
-    thread::spawn(|| {
+    let tell = || {
         let mut before = (0, 0);
         loop {
             thread::sleep(DRAW_INTERVAL);
@@ -89,7 +92,8 @@ pub fn forward_to(forward: impl Fn(Event) + Send + Sync + 'static) {
                 emit(Event::Moved { written_bytes });
             }
         }
-    });
+    };
+    thread::Builder::new().spawn(tell).map(drop)
 }
 
 /// Shows an event that another process has forwarded.
@@ -153,9 +157,10 @@ pub fn show() -> Option<ProgressLine> {
             thread::park_timeout(DRAW_INTERVAL);
         }
     };
+    // Without a thread the line is drawn when something happens.
     Some(ProgressLine {
         is_over,
-        thread: Some(thread::spawn(draw_repeatedly)),
+        thread: thread::Builder::new().spawn(draw_repeatedly).ok(),
     })
 }
 

@@ -3,8 +3,8 @@
 //! exit status. A second signal also ends the wait for healthy containers.
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +15,14 @@ use signal_hook::iterator;
 /// receives any.
 #[derive(Clone, Debug, Default)]
 pub struct Signals(Arc<Received>);
+
+/// Those of the process.
+static INSTALLED: OnceLock<Signals> = OnceLock::new();
+
+/// The name of the first signal that this process has handled.
+pub fn received() -> Option<&'static str> {
+    INSTALLED.get().and_then(Signals::received)
+}
 
 #[derive(Debug, Default)]
 struct Received {
@@ -34,12 +42,15 @@ impl Signals {
         let numbers = numbers.into_iter().filter(|number| !is_ignored(*number));
         let mut pending = iterator::Signals::new(numbers).context("cannot handle signals")?;
         let received = signals.0.clone();
-        thread::spawn(move || {
+        let receiver = thread::Builder::new().name("signals".to_owned());
+        let receive = move || {
             for number in pending.forever() {
                 received.record(number);
                 received.log(number);
             }
-        });
+        };
+        receiver.spawn(receive).context("cannot handle signals")?;
+        let _ = INSTALLED.set(signals.clone());
         Ok(signals)
     }
 

@@ -34,7 +34,8 @@ pub fn serve() -> Result<()> {
         "the run that started this worker has ended"
     );
     logging::forward_to(|line| send(&Message::Log(line)));
-    progress::forward_to(|event| send(&Message::Progress(event)));
+    progress::forward_to(|event| send(&Message::Progress(event)))
+        .context("cannot start a thread")?;
     let signals = Signals::default();
     receive_signals(orders, signals.clone())?;
     // Those that go to all processes of a control group are for the watch, too.

@@ -3,22 +3,20 @@
 use std::fs;
 use std::path::Path;
 
-/// Returns the file or directory that a thread of a process waits for. It is the one that
-/// the first argument of the thread's system call means. (Its path is taken from the
-/// kernel's memory; nothing is asked of the file system that does not answer.)
+/// Returns the file or directory that a thread of a process waits for: the one that the
+/// first argument of the thread's system call means. (The kernel knows its path; nothing
+/// is asked of the file system that does not answer.)
 pub(super) fn path_waited_for(pid: u32) -> Option<String> {
     let process = Path::new("/proc").join(pid.to_string());
     let threads = fs::read_dir(process.join("task")).ok()?;
     threads.flatten().find_map(|thread| {
-        let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
-        // proc_pid_stat(5): the state follows the name, which is in parentheses.
-        let is_waiting = stat.rsplit_once(") ")?.1.starts_with('D');
+        // proc_pid_syscall(5): number and arguments; "running" if it waits for nothing.
         let call = fs::read_to_string(thread.path().join("syscall")).ok()?;
         let first = call.split_ascii_whitespace().nth(1)?.strip_prefix("0x")?;
         let descriptor = u32::from_str_radix(first, 16).ok()?;
         let path = fs::read_link(process.join("fd").join(descriptor.to_string())).ok()?;
         let is_file = path.is_absolute() && !path.starts_with("/dev") && !path.starts_with("/proc");
-        (is_waiting && is_file).then(|| path.to_string_lossy().into_owned())
+        is_file.then(|| path.to_string_lossy().into_owned())
     })
 }
 
@@ -28,7 +26,13 @@ mod tests {
 
     #[test]
     fn a_process_that_waits_for_no_file_waits_for_none() {
-        assert_eq!(path_waited_for(std::process::id()), None);
+        let mut sleep = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        assert_eq!(path_waited_for(sleep.id()), None);
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
         assert_eq!(path_waited_for(u32::MAX), None);
     }
 }

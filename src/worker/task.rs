@@ -1,7 +1,6 @@
 //! What is done by workers: everything that touches trees or the store.
 
 use anyhow::{Context as _, Result};
-use jiff::ZonedDateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -11,22 +10,28 @@ use crate::last_run;
 use crate::outcome::{RunOutcome, StackStatus};
 use crate::stack::journal::Journal;
 use crate::store::prune::prune;
-use crate::store::{Store, health};
+use crate::store::{Store, health, identity};
 use crate::sys::signals::Signals;
+use crate::sys::time::OffsetTime;
+use crate::{drill, restore};
 
 /// Each takes what it needs of the run's outcome, and returns what it adds to it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Task {
-    /// Creates the store, and removes what killed runs left in it. Returns the
-    /// [`RunOutcome`].
-    OpenStore(Box<RunOutcome>),
+    /// Creates the store, or checks that it is the one of before unless it is to be
+    /// adopted, and removes what killed runs left in it. Returns the [`RunOutcome`].
+    OpenStore {
+        outcome: Box<RunOutcome>,
+        adopts: bool,
+    },
     /// Removes what killed runs left in a store that exists. Returns the [`RunOutcome`].
     CleanStore(Box<RunOutcome>),
     /// Backs up the stack with this position in the plan. Returns its
     /// [`StackOutcome`](crate::outcome::StackOutcome).
     BackUp { stack: usize, host: String },
-    /// Prunes the store, and looks for damage. Returns the [`RunOutcome`].
+    /// Prunes the store, looks for damage, and tries again to remove what restores and
+    /// drills could not remove. Returns the [`RunOutcome`].
     TidyStore(Box<RunOutcome>),
 }
 
@@ -39,20 +44,29 @@ impl Task {
         observer: &dyn Observer,
     ) -> Result<Value> {
         let done = match self {
-            Task::OpenStore(mut outcome) => {
-                let store = Store::create(&plan.backup_dir)?;
+            Task::OpenStore {
+                mut outcome,
+                adopts,
+            } => {
+                let store = match adopts {
+                    true => identity::adopt(plan)?,
+                    false => identity::open_or_create(plan)?,
+                };
+                if let Err(error) = identity::remember(plan, &store) {
+                    last_run::add_error(&mut outcome, &error);
+                }
                 remove_leftovers(&store, &mut outcome);
                 serde_json::to_value(outcome)
             }
             Task::CleanStore(mut outcome) => {
-                if let Ok(store) = Store::open(&plan.backup_dir) {
+                if let Ok(store) = identity::open(plan) {
                     remove_leftovers(&store, &mut outcome);
                     outcome.store = store.usage().ok();
                 }
                 serde_json::to_value(outcome)
             }
             Task::BackUp { stack, host } => {
-                let store = Store::open(&plan.backup_dir)?;
+                let store = identity::open(plan)?;
                 let journal = Journal::of(&plan.state_dir);
                 let context = RunContext {
                     store: &store,
@@ -73,21 +87,39 @@ impl Task {
 }
 
 fn tidy_store(plan: &Plan, outcome: &mut RunOutcome) -> Result<()> {
-    let store = Store::open(&plan.backup_dir)?;
+    let store = identity::open(plan)?;
+    let now = OffsetTime::now();
+    // Of workers that were given up.
+    remove_leftovers(&store, outcome);
     if let Some(policy) = &plan.retention {
-        let now = ZonedDateTime::now().datetime();
         let stacks = outcome.stacks.iter();
         let good =
             stacks.filter(|stack| stack.archive.is_some() && stack.status == StackStatus::Ok);
         outcome.pruned = good
-            .map(|stack| prune(&store, policy, &stack.stack, now))
+            .map(|stack| prune(&store, policy, &stack.stack, &now, false))
             .collect();
     }
     // After pruning: an archive that was pruned needs no warning.
+    let leftovers = restore::stack::clean_leftovers(&plan.state_dir).unwrap_or_else(|error| {
+        last_run::add_error(outcome, &error);
+        Vec::new()
+    });
     for i in 0..outcome.stacks.len() {
-        match health::damaged(&store, &outcome.stacks[i].stack) {
+        let name = outcome.stacks[i].stack.clone();
+        match health::damaged(&store, &name) {
             Ok(damaged) => outcome.stacks[i].damaged = damaged,
             Err(error) => last_run::add_error(outcome, &error),
+        }
+        let misplaced = health::misplaced(&store, &name, &now).unwrap_or_else(|error| {
+            last_run::add_error(outcome, &error);
+            Vec::new()
+        });
+        let of_restores = leftovers.iter().filter(|(stack, _)| *stack == name);
+        let of_restores = of_restores.map(|(_, warning)| warning.clone());
+        let of_drills = drill::clean_leftovers(&plan.state_dir, &name);
+        for warning in misplaced.into_iter().chain(of_restores).chain(of_drills) {
+            tracing::warn!(stack = name, "{warning}");
+            outcome.stacks[i].warnings.push(warning);
         }
     }
     outcome.store = Some(store.usage()?);

@@ -93,12 +93,14 @@ impl Limits {
 }
 
 impl Watch<'_> {
-    /// Creates the store, and removes what killed runs left in it.
+    /// Creates the store, or checks that it is the one of before unless `adopts` says that
+    /// it was moved or replaced, and removes what killed runs left in it.
     ///
     /// # Errors
     /// When there is no store, or it does not answer.
-    pub fn open_store(&self, outcome: &mut RunOutcome) -> Result<()> {
-        *outcome = self.store_task(Task::OpenStore, outcome, STORE_LIMIT)?;
+    pub fn open_store(&self, adopts: bool, outcome: &mut RunOutcome) -> Result<()> {
+        let task = |outcome| Task::OpenStore { outcome, adopts };
+        *outcome = self.store_task(task, outcome, STORE_LIMIT)?;
         Ok(())
     }
 

@@ -21,6 +21,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, ZonedDateTime};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -119,6 +120,12 @@ pub fn slowed(command: &Command, syscall: &str, microseconds: u32) -> Command {
         command,
         &["-qq", "-o", "/dev/null", "-f", "-e", &trace, "-e", &inject],
     )
+}
+
+/// The name, without `.tar`, of an archive that was made so many days ago.
+pub fn archive_stem(stack: &str, days_ago: i64) -> String {
+    let time = ZonedDateTime::now().datetime() - SignedDuration::from_hours(24 * days_ago);
+    format!("{stack}_{}", time.strftime("%Y%m%d_%H%M%S"))
 }
 
 /// Checks all items at the same time, since they mostly wait. A panic in one
@@ -501,13 +508,38 @@ impl Background {
         while written() == 0 {
             assert!(began.elapsed().as_secs() < 60, "no archive is written");
         }
-        kill(Pid::from_raw(self.pid()), Signal::SIGSTOP).unwrap();
+        self.signal_all(Signal::SIGSTOP);
         let written = written();
         assert!(written < complete, "it was complete already: {written}");
     }
 
+    /// Lets a frozen run go on.
+    pub fn thaw(&self) {
+        self.signal_all(Signal::SIGCONT);
+    }
+
+    /// Signals the run, and the worker that it watches.
+    fn signal_all(&self, signal: Signal) {
+        for pid in std::iter::once(self.pid()).chain(self.worker()) {
+            kill(Pid::from_raw(pid), signal).unwrap();
+        }
+    }
+
     pub fn pid(&self) -> i32 {
         self.0.id() as i32
+    }
+
+    /// The pid of the run's worker, if it has one now.
+    pub fn worker(&self) -> Option<i32> {
+        let pid = self.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        children
+            .split_whitespace()
+            .map(|pid| pid.parse().unwrap())
+            .find(|pid: &i32| {
+                let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                words.split(|byte| *byte == 0).nth(1) == Some(b"worker")
+            })
     }
 
     pub fn wait(mut self) -> i32 {

@@ -220,6 +220,9 @@ fn as_command(request: &str) -> Option<String> {
     match parts[..] {
         ["", _, "containers", "json"] => Some("ps --all".to_owned()),
         ["", _, "containers", _, "json"] | ["", "_ping"] => None,
+        ["", _, "volumes"] => Some("volume ls".to_owned()),
+        ["", _, "volumes", name] => Some(format!("volume inspect {name}")),
+        ["", _, "images", .., "json"] => Some("image inspect".to_owned()),
         ["", _, "containers", id, verb] => Some(match query.strip_prefix("t=") {
             Some(seconds) => format!("{verb} --time {seconds} {id}"),
             None => format!("{verb} {id}"),

@@ -110,7 +110,7 @@ impl Scene {
 }
 
 fn go_on(run: &Background) {
-    kill(Pid::from_raw(run.pid()), Signal::SIGCONT).unwrap();
+    run.thaw();
 }
 
 fn end(mut run: Background) -> Ended {

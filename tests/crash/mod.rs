@@ -8,3 +8,4 @@ mod journal;
 mod needs_strace;
 mod recovery;
 mod signals;
+mod worker;

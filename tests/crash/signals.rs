@@ -83,7 +83,7 @@ fn a_signal_while_archiving_starts_the_stack_removes_the_partial_and_ends_the_ru
         let dir = scene.place.store().join(&scene.stack.name);
         run.freeze_while_archiving(&dir, BIG_BYTES);
         send(&run, signal);
-        send(&run, Signal::SIGCONT);
+        run.thaw();
         let json = run.end().expect_status(2).json();
         assert_eq!(json["interrupted"], signal.as_str());
         assert!(

@@ -642,3 +642,88 @@ fn a_stack_behind_a_symlink_is_drilled_and_restored_with_its_binds() {
     up().expect_status(0);
     assert_ne!(stack.ids(), ids);
 }
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn what_has_nothing_to_start_is_skipped_and_no_health_check_is_needed() {
+    let place = Place::new();
+    let stack = place.stack("paused");
+    let service = "image: docker-stack-backup/busybox:1, init: true";
+    let checks = [
+        "disable: true",
+        "test: [NONE]",
+        "test: [CMD, 'true'], interval: 1s",
+    ];
+    let services: String = checks
+        .iter()
+        .enumerate()
+        .map(|(i, check)| {
+            let command = "command: sleep infinity";
+            format!("  s{i}: {{{service}, {command}, healthcheck: {{{check}}}}}\n")
+        })
+        .collect();
+    let write = |more: &str| {
+        let compose = format!("services:\n{services}{more}");
+        fs::write(stack.dir.join("compose.yaml"), compose).unwrap();
+    };
+    let configure = |drill: bool| {
+        place.config(json!([{"name": stack.name, "drill": drill}]), json!({}));
+    };
+    let drill = |args: &[&str]| output(&mut place.program(&[&["drill", "--json"], args].concat()));
+    // Not `up --wait`, which fails for a service without a health check.
+    let up = || output(&mut stack.compose(&["up", "--detach"])).expect_status(0);
+    write("");
+    configure(true);
+    up();
+    place.run().expect_status(0);
+    let json = drill(&[]).expect_status(0).json();
+    assert_eq!(json[0]["problems"], json!([]), "{json}");
+    assert_eq!(json[0]["services"], json!(["s0", "s1", "s2"]));
+    assert_eq!(json[0]["skipped"], Value::Null);
+    // It may be left out of the drills of all stacks, and drilled by name.
+    configure(false);
+    let json = drill(&[]).expect_status(0).json();
+    assert!(
+        json[0]["skipped"]
+            .as_str()
+            .unwrap()
+            .contains("`drill` is false"),
+        "{json}"
+    );
+    let json = drill(&[&stack.name]).expect_status(0).json();
+    assert_eq!(json[0]["skipped"], Value::Null);
+
+    // The control: a service without a health check that crashes a moment after
+    // its start, as only the copy does, whose network has no route.
+    let crash = "command: sh -c 'sleep 1; ip route | grep -q default && sleep 1000'";
+    write(&format!(
+        "  crash:\n    image: docker-stack-backup/busybox:1\n    {crash}\n"
+    ));
+    configure(true);
+    up();
+    place.run().expect_status(0);
+    let json = drill(&[]).expect_status(2).json();
+    let problem = json[0]["problems"][0].as_str().unwrap();
+    assert!(
+        problem.contains("service crash ended with exit status 1"),
+        "{problem}"
+    );
+
+    // A stack that is down has nothing to start.
+    write("");
+    output(&mut stack.compose(&["down", "--remove-orphans", "--timeout", "1"])).expect_status(0);
+    place.run().expect_status(0);
+    let json = drill(&[]).expect_status(0).json();
+    assert!(
+        json[0]["skipped"].as_str().unwrap().contains("nothing ran"),
+        "{json}"
+    );
+    assert_eq!(json[0]["problems"], json!([]));
+    let json = place.run().expect_status(0).json();
+    let outcome = stack.outcome(&json);
+    assert!(outcome["drilled"]["skipped"].is_string(), "{outcome}");
+    assert!(
+        !outcome["warnings"].to_string().contains("drill"),
+        "{outcome}"
+    );
+}

@@ -88,7 +88,7 @@ fn run_meanwhile(scene: &Scene, meanwhile: impl FnOnce()) -> Ended {
     run.freeze_while_archiving(&dir, (mib * MIB) as u64);
     assert_eq!(scene.place.journalled(), [""; 0], "nothing is stopped yet");
     meanwhile();
-    kill(Pid::from_raw(run.pid()), Signal::SIGCONT).unwrap();
+    run.thaw();
     run.end()
 }
 

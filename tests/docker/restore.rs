@@ -415,7 +415,7 @@ fn a_restore_announces_that_excluded_files_will_be_removed() {
     place.config(json!([stack.name]), json!({}));
     place.run().expect_status(0);
     assert!(!told(&restore(&["--dry-run"]).expect_status(0).stdout));
-    fs::remove_dir_all(place.store()).unwrap();
+    fs::remove_dir_all(place.store().join(&stack.name)).unwrap();
     let excluding = json!([{"name": stack.name, "exclude": ["cache/"]}]);
     place.config(excluding, json!({}));
     place.run().expect_status(0);

@@ -58,15 +58,15 @@ fn a_damaged_archive_is_reported_and_no_longer_counts_as_good() {
         .expect_status(0)
         .stdout;
     assert_eq!(list.matches("DAMAGED").count(), 1, "{list}");
-    // A restore without a named archive does not use it.
+    // A restore without a named archive names it, and does not use it.
     let to = place.path("restored");
-    let restored = ["restore", &stack.name, "--to", to.to_str().unwrap()];
-    let ended = output(&mut place.program(&restored)).expect_status(0);
-    assert!(
-        ended.stderr.is_empty() || !ended.stderr.contains("20200103"),
-        "{}",
-        ended.stderr
-    );
+    let restore = ["restore", &stack.name, "--to", to.to_str().unwrap()];
+    let refused = output(&mut place.program(&restore)).expect_status(1);
+    let problem = "20200103_000000.tar is damaged";
+    assert!(refused.stderr.contains(problem), "{}", refused.stderr);
+    assert!(!to.exists());
+    let pass_over = [&restore[..], &["--pass-over"]].concat();
+    output(&mut place.program(&pass_over)).expect_status(0);
     // Each run warns about it as long as it exists.
     let warnings = || {
         let json = place.run().expect_status(0).json();
@@ -131,7 +131,12 @@ fn sidecars_are_removed_with_their_archive() {
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn sums_are_made_as_configured() {
-    for (verify, has_sums) in [("none", false), ("structure", false), ("full", true)] {
+    for (verify, has_sums) in [
+        ("none", false),
+        ("structure", false),
+        ("written", true),
+        ("full", true),
+    ] {
         let place = Place::new();
         let stack = place.stack("web");
         place.config(json!([{"name": stack.name, "verify": verify}]), json!({}));

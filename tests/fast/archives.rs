@@ -12,9 +12,15 @@ fn archives() -> PathBuf {
 
 #[test]
 fn the_frozen_sums_match_the_frozen_archive() {
+    for sums in ["format-1.sums", "format-1.sums-2"] {
+        compare_with(sums);
+    }
+}
+
+fn compare_with(sums: &str) {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["format-1.tar", "format-1.sums"] {
-        fs::copy(archives().join(name), dir.path().join(name)).unwrap();
+    for (from, to) in [("format-1.tar", "format-1.tar"), (sums, "format-1.sums")] {
+        fs::copy(archives().join(from), dir.path().join(to)).unwrap();
     }
     let verify = |status| {
         let mut verify = Command::new(PROGRAM);

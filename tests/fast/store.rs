@@ -3,8 +3,8 @@
 use std::fs;
 use std::process::Command;
 
-use crate::common::{PROGRAM, Place, output, succeed};
-use jiff::{SignedDuration, ZonedDateTime};
+use crate::common::{PROGRAM, Place, archive_stem, output, succeed};
+use jiff::ZonedDateTime;
 use serde_json::{Value, json};
 
 #[test]
@@ -49,8 +49,7 @@ fn put_script_archive(place: &Place, stack: &str, days_ago: i64) -> String {
     let dir = place.path("scripts").join(stack);
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("compose.yaml"), "services: {}\n").unwrap();
-    let time = ZonedDateTime::now().datetime() - SignedDuration::from_hours(24 * days_ago);
-    let name = format!("{stack}_{}.tar", time.strftime("%Y%m%d_%H%M%S"));
+    let name = format!("{}.tar", archive_stem(stack, days_ago));
     put(place, stack, &name, b"");
     let archive = place.store().join(stack).join(&name);
     let parent = place.path("scripts");
@@ -178,4 +177,30 @@ fn prune_removes_old_archives_of_the_script_and_no_other_file() {
         "{}",
         ended.stderr
     );
+}
+
+#[test]
+fn pruning_after_a_jump_in_time_needs_a_word() {
+    let place = Place::new();
+    place.config(json!(["web"]), json!({"retention": {"keepDays": 7}}));
+    for days_ago in 200..210 {
+        put_script_archive(&place, "web", days_ago);
+    }
+    put_script_archive(&place, "web", 0);
+    let before = place.stored("web");
+    let dry = output(&mut place.program(&["prune", "--dry-run"])).expect_status(0);
+    assert!(dry.stderr.contains("check the clock"), "{}", dry.stderr);
+    let ended = output(&mut place.program(&["prune"])).expect_status(2);
+    for part in ["10 of 11 good archives", "prune --yes web"] {
+        assert!(ended.stderr.contains(part), "{}", ended.stderr);
+    }
+    assert_eq!(place.stored("web"), before);
+    output(&mut place.program(&["prune", "--yes"])).expect_status(0);
+    assert_eq!(place.stored("web").len(), 1);
+    // The control: archives of a month ago are removed without a word.
+    for days_ago in 31..40 {
+        put_script_archive(&place, "web", days_ago);
+    }
+    output(&mut place.program(&["prune"])).expect_status(0);
+    assert_eq!(place.stored("web").len(), 1);
 }

@@ -8,7 +8,7 @@ unit = "docker-stack-backup.service"
 # Held there, so that there is time to look.
 in_the_middle = (
     "until ls /srv/backup/web/*.partial 2>/dev/null; do sleep 0.05; done;"
-    f" systemctl kill --kill-whom=main --signal=STOP {unit}"
+    f" systemctl kill --kill-whom=all --signal=STOP {unit}"
 )
 
 

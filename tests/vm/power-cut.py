@@ -6,7 +6,7 @@ machine.succeed("systemctl start --no-block docker-stack-backup.service")
 machine.succeed(
     "until ls /srv/backup/web/*.partial 2>/dev/null; do sleep 0.05; done;"
     # Held there, so that there is time to look.
-    " systemctl kill --kill-whom=main --signal=STOP docker-stack-backup.service",
+    " systemctl kill --kill-whom=all --signal=STOP docker-stack-backup.service",
     timeout=300,
 )
 machine.succeed("test \"$(docker ps --format '{{.Names}}' | sort | xargs)\" = db-db-1")
@@ -40,7 +40,7 @@ with subtest("a run that was cut off while the stack was up is told of, too"):
     machine.succeed(
         # It has begun, and asks Docker what there is.
         "until grep '\"finished\": null' /var/lib/docker-stack-backup/last-run.json; do sleep 0.05; done;"
-        " systemctl kill --kill-whom=main --signal=STOP docker-stack-backup.service",
+        " systemctl kill --kill-whom=all --signal=STOP docker-stack-backup.service",
         timeout=300,
     )
     machine.succeed("test -z \"$(ls /var/lib/docker-stack-backup/journal)\"")

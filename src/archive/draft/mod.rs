@@ -27,6 +27,7 @@ use crate::archive::draft::file_segment::{FileSegment, bytes_in, joined, locate}
 use crate::archive::draft::unchanged::unchanged_segments;
 use crate::archive::tar::ALIGNED_FROM_BYTES;
 use crate::archive::write::block_hashes::{BlockHashes, ComparedFile};
+use crate::archive::write::hashes::RenderedHashes;
 use crate::archive::write::layout::Layout;
 use crate::archive::write::options::ReadOptions;
 use crate::archive::write::ranges::{subtract, total_bytes};
@@ -48,6 +49,8 @@ pub struct Draft {
     /// Block hashes of the larger files that were copied last, by the hashes of
     /// their paths.
     blocks: HashMap<u128, Arc<BlockHashes>>,
+    /// Hashes of what was rendered, as far as it is in the draft.
+    hashes: RenderedHashes,
     began: (SystemTime, Instant),
     /// Files that changed after this are active: they were written to while the
     /// draft was made, or too shortly before to tell.
@@ -60,6 +63,9 @@ pub struct Update {
     layout: Layout,
     /// The parts of the archive that are in the draft, ascending.
     unchanged: Vec<FileSegment>,
+    /// The parts that are in the draft without a comparison of blocks, from the
+    /// draft to the archive.
+    kept: Vec<Segment>,
     /// The ranges of the archive that are not, ascending. They are written.
     delta: Vec<Range<u64>>,
     /// Number of the file that they are written to, at their places.
@@ -86,7 +92,7 @@ impl Draft {
         out: &File,
     ) -> Result<(Draft, WriteResult)> {
         let all = layout.start()..layout.archive_bytes();
-        let written = write_ranges(
+        let mut written = write_ranges(
             &layout,
             inventory,
             options,
@@ -101,6 +107,7 @@ impl Draft {
             keys: FingerprintKeys::default(),
             fingerprints: Vec::new(),
             blocks: HashMap::new(),
+            hashes: std::mem::take(&mut written.hashes),
             began: inventory.began,
             active_after: inventory.began.0.checked_sub(settled_after),
             settled_after,
@@ -147,6 +154,7 @@ impl Draft {
             layout,
             out: self.file_without_moves(&locate(&self.parts, &possibly_unchanged)),
             unchanged: locate(&self.parts, &unchanged),
+            kept: unchanged,
             delta,
             compared,
             written: WriteResult::default(),
@@ -203,7 +211,9 @@ impl Draft {
     }
 
     /// Makes the written `update` part of the draft.
-    pub fn advance(&mut self, update: Update, inventory: &Inventory, tracked: &TrackedDevices) {
+    pub fn advance(&mut self, mut update: Update, inventory: &Inventory, tracked: &TrackedDevices) {
+        let written = std::mem::take(&mut update.written.hashes);
+        self.hashes.advance(&update.kept, written);
         self.parts = update.parts();
         self.file_count = self.file_count.max(update.out + 1);
         self.layout = update.layout;
@@ -211,6 +221,14 @@ impl Draft {
         let blocks = blocks.filter_map(|file| Some((file.path, file.into_hashes()?)));
         self.blocks = blocks.collect();
         self.take_fingerprints(inventory, tracked, &update.written.changed);
+    }
+
+    /// Hashes of what was rendered of the archive that the draft and its written
+    /// `update` become.
+    pub fn into_hashes(mut self, update: &mut Update) -> RenderedHashes {
+        let written = std::mem::take(&mut update.written.hashes);
+        self.hashes.advance(&update.kept, written);
+        self.hashes
     }
 
     /// Whether the clock that stamps files was set back between the scans. Then a

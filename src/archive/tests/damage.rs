@@ -1,9 +1,12 @@
 //! Every kind of damage at every kind of place is found, and the damaged file is
 //! named.
 
+use std::os::unix::fs::FileExt;
+
 use super::*;
-use crate::archive::verify::{Verified, verify};
-use crate::archive::{Input, Member, Reader, Sums};
+use crate::archive::verify::{Verified, read_back, verify};
+use crate::archive::{Input, Member, Reader, RenderedHashes, Sums};
+use crate::config::Verify;
 
 struct Archive {
     dir: tempfile::TempDir,
@@ -295,5 +298,209 @@ fn damaged_sums_do_not_make_the_archive_damaged() {
             "{verified:?}"
         );
         assert!(verified.notes[0].contains("cannot be used"), "{verified:?}");
+    }
+}
+
+/// An archive with members of all lengths that matter to hashing, and the hashes
+/// of what was rendered.
+struct Rendered {
+    dir: tempfile::TempDir,
+    layout: Layout,
+    hashes: RenderedHashes,
+}
+
+impl Rendered {
+    fn new() -> Rendered {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        let lengths = [
+            0, 1, 512, 5000, 65_536, 524_288, 524_289, 1_048_576, 1_600_000, 4_200_000,
+        ];
+        for (number, length) in lengths.into_iter().enumerate() {
+            let bytes: Vec<u8> = (0..length).map(|at| (at % (200 + number)) as u8).collect();
+            fs::write(tree.join(format!("file-{length}")), bytes).unwrap();
+        }
+        let sources = sources(&tree);
+        let inventory = scan_all(&sources);
+        let layout = Layout::new(&inventory, &slot());
+        let out = File::create(dir.path().join("a.tar")).unwrap();
+        let reading = ReadOptions {
+            hash: true,
+            ..reading(&sources, &GO_ON)
+        };
+        let (_, hashes) = write_members(&layout, &inventory, reading, &out).unwrap();
+        write_manifest(&layout, &out, b"{}").unwrap();
+        Rendered {
+            dir,
+            layout,
+            hashes,
+        }
+    }
+
+    fn file(&self) -> File {
+        let path = self.dir.path().join("a.tar");
+        File::options().read(true).write(true).open(path).unwrap()
+    }
+
+    fn read_back(&self, verify: Verify) -> anyhow::Result<Option<Sums>> {
+        read_back(verify, &self.file(), &self.hashes, &GO_ON)
+    }
+
+    /// Changes a byte, and changes it back when `act` is done.
+    fn with_damage<T>(&self, at: u64, act: impl FnOnce() -> T) -> T {
+        let flip = || {
+            let mut byte = [0];
+            self.file().read_exact_at(&mut byte, at).unwrap();
+            self.file().write_all_at(&[byte[0] ^ 1], at).unwrap();
+        };
+        flip();
+        let done = act();
+        flip();
+        done
+    }
+}
+
+#[test]
+fn hashes_of_what_was_rendered_are_those_of_what_is_read() {
+    let rendered = Rendered::new();
+    let written = rendered.read_back(Verify::Written).unwrap().unwrap();
+    let full = rendered.read_back(Verify::Full).unwrap().unwrap();
+    assert_eq!(written, full);
+    let text = text_of(&full);
+    for length in [1, 524_288, 524_289, 1_600_000, 4_200_000] {
+        let name = format!("file-{length}");
+        let bytes = fs::read(rendered.dir.path().join("tree").join(&name)).unwrap();
+        let line = text.lines().find(|line| line.ends_with(&name)).unwrap();
+        // What `b3sum` prints.
+        assert!(
+            line.starts_with(&blake3::hash(&bytes).to_hex()[..]),
+            "{line}"
+        );
+    }
+    // All hashes but the manifest's were taken on the way.
+    for line in text.lines().filter(|line| line.contains("file-")) {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let number = |field: usize| fields[field].parse::<u64>().unwrap();
+        let (start, head_bytes, data_bytes) = (number(2), number(3), number(4));
+        assert!(rendered.hashes.head(start, head_bytes).is_some(), "{line}");
+        let data = rendered.hashes.data(start + head_bytes, data_bytes);
+        assert_eq!(data.is_some(), data_bytes > 0, "{line}");
+    }
+    // So nothing is read but headers, and damaged data is not noticed.
+    let file = rendered.layout.archive_bytes() - 100_000;
+    let blind = rendered.with_damage(file, || rendered.read_back(Verify::Written));
+    assert_eq!(blind.unwrap().unwrap(), full);
+}
+
+#[test]
+fn hardly_any_small_file_is_divided_by_the_end_of_a_window() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..600 {
+        let length = 1000 + number * 37 % 14_000;
+        fs::write(dir.path().join(format!("{number}")), vec![1; length]).unwrap();
+    }
+    let sources = sources(dir.path());
+    let inventory = scan_all(&sources);
+    let layout = Layout::new(&inventory, &slot());
+    let reading = ReadOptions {
+        hash: true,
+        ..reading(&sources, &GO_ON)
+    };
+    let out = tempfile::tempfile().unwrap();
+    let (_, hashes) = write_members(&layout, &inventory, reading, &out).unwrap();
+    write_manifest(&layout, &out, b"{}").unwrap();
+    let mut reader = Reader::new(Input::File(&out)).unwrap();
+    let mut hashed_count = 0;
+    while let Some(member) = reader.next_member().unwrap() {
+        hashed_count += u32::from(hashes.data(member.data, member.stored_bytes).is_some());
+    }
+    assert!(layout.archive_bytes() > 4 << 20);
+    assert!(hashed_count >= 598, "{hashed_count}");
+}
+
+#[test]
+fn a_full_read_back_names_what_is_not_as_it_was_rendered() {
+    let rendered = Rendered::new();
+    let text = text_of(&rendered.read_back(Verify::Full).unwrap().unwrap());
+    let mut damaged_count = 0;
+    for line in text.lines().filter(|line| line.contains("file-")) {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let number = |field: usize| fields[field].parse::<u64>().unwrap();
+        let (start, head_bytes, data_bytes) = (number(2), number(3), number(4));
+        let data = start + head_bytes;
+        let mut places = vec![];
+        if data_bytes > 0 {
+            places.extend([data, data + data_bytes - 1]);
+        }
+        if data_bytes % 512 > 0 {
+            places.push(data + data_bytes);
+        }
+        for at in places {
+            let error = rendered.with_damage(at, || rendered.read_back(Verify::Full));
+            let error = format!("{:#}", error.unwrap_err());
+            assert!(error.contains(fields[5]), "{at}: {error}");
+            damaged_count += 1;
+        }
+        // A header is damaged as such.
+        for verify in [Verify::Full, Verify::Written, Verify::Structure] {
+            let damaged = rendered.with_damage(data - 4, || rendered.read_back(verify));
+            assert!(damaged.is_err(), "{line}");
+        }
+    }
+    assert_eq!(damaged_count, 22);
+    // The control.
+    rendered.read_back(Verify::Full).unwrap();
+}
+
+/// The sums of older programs, from those of this one.
+fn in_format_1(archive: &[u8], sums: &str) -> String {
+    use sha2::{Digest, Sha256};
+    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
+    let mut text = format!("docker-stack-backup sums 1 {}\n", archive.len());
+    for line in sums.lines().skip(1).filter(|l| !l.starts_with("end ")) {
+        let fields: Vec<&str> = line.splitn(6, ' ').collect();
+        let number = |field: usize| fields[field].parse::<usize>().unwrap();
+        let start = number(2);
+        let data = start + number(3)..start + number(3) + number(4);
+        let padding = data.end..data.end.next_multiple_of(512);
+        let head = [&archive[start..data.start], &archive[padding]].concat();
+        let head = hex(&Sha256::digest(head)[..8]);
+        let hash = match data.is_empty() {
+            true => "-".to_owned(),
+            false => hex(&Sha256::digest(&archive[data])),
+        };
+        text += &format!("{hash} {head} {}\n", fields[2..].join(" "));
+    }
+    let end = hex(&Sha256::digest(text.as_bytes()));
+    text + &format!("end {end}\n")
+}
+
+#[test]
+fn sums_of_format_1_are_compared_too() {
+    let rendered = Rendered::new();
+    let path = rendered.dir.path().join("a.tar");
+    let sums = text_of(&rendered.read_back(Verify::Full).unwrap().unwrap());
+    let sums = in_format_1(&fs::read(&path).unwrap(), &sums);
+    let verify = || {
+        let verified = verify(
+            path.clone(),
+            &rendered.file(),
+            Some(sums.as_bytes()),
+            &GO_ON,
+        );
+        let verified = verified.unwrap();
+        assert!(verified.compared, "{verified:?}");
+        verified.problems
+    };
+    assert_eq!(verify(), [""; 0]);
+    for line in sums.lines().filter(|line| line.contains("file-")) {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let number = |field: usize| fields[field].parse::<u64>().unwrap();
+        if number(4) > 0 {
+            let last = number(2) + number(3) + number(4) - 1;
+            let problems = rendered.with_damage(last, verify);
+            assert_eq!(problems, [format!("{}: its data is damaged", fields[5])]);
+        }
     }
 }

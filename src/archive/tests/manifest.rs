@@ -42,7 +42,7 @@ fn archives_of_gnu_tar_are_complete_and_have_no_manifest() {
         );
         let file = File::open(dir.path().join("f.tar")).unwrap();
         assert_eq!(read_manifest(&file).unwrap(), None);
-        assert!(is_complete(&file).unwrap());
+        assert!(identify(&file).unwrap().complete);
     }
     // A manifest in a directory is not the archive's.
     run(
@@ -64,7 +64,7 @@ fn a_cut_archive_is_not_complete() {
     archive(&dir.path().join("stack"), &path);
     let file = File::options().read(true).write(true).open(&path).unwrap();
     let bytes = file.metadata().unwrap().len();
-    assert!(is_complete(&file).unwrap());
+    assert!(identify(&file).unwrap().complete);
     assert_eq!(read_manifest(&file).unwrap().as_deref(), Some(MANIFEST));
     // Cuts within the padding at the end, and then within members.
     for cut in [
@@ -79,7 +79,7 @@ fn a_cut_archive_is_not_complete() {
         0,
     ] {
         file.set_len(cut).unwrap();
-        assert!(!is_complete(&file).unwrap(), "{cut}");
+        assert!(!identify(&file).unwrap().complete, "{cut}");
     }
     assert_eq!(read_manifest(&file).unwrap(), None);
 }
@@ -96,14 +96,14 @@ fn a_cut_within_a_members_zeros_is_seen_by_the_recorded_length() {
     let cut = bytes - 20_480;
     // The control: without a recorded length the cut is not seen.
     out.set_len(cut).unwrap();
-    assert!(is_complete(&out).unwrap());
+    assert!(identify(&out).unwrap().complete);
     out.set_len(bytes).unwrap();
     let layout = Layout::new(&scan_all(&sources(&dir.path().join("stack"))), &slot());
     let manifest = format!(r#"{{"archiveBytes":{bytes}}}"#);
     write_manifest(&layout, &out, manifest.as_bytes()).unwrap();
-    assert!(is_complete(&out).unwrap());
+    assert!(identify(&out).unwrap().complete);
     out.set_len(cut).unwrap();
-    assert!(!is_complete(&out).unwrap());
+    assert!(!identify(&out).unwrap().complete);
 }
 
 #[test]

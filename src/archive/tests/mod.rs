@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
-use super::{Layout, ManifestSlot, is_complete, read_manifest, write_manifest, write_members};
+use super::{Layout, ManifestSlot, identify, read_manifest, write_manifest, write_members};
 use super::{ReadOptions, WriteSummary};
 use crate::scan::{Exclude, Inventory, Source, scan};
 
@@ -47,6 +47,7 @@ fn reading<'a>(sources: &'a [Source], cancel: &'a AtomicBool) -> ReadOptions<'a>
         cancel,
         is_live: false,
         share: None,
+        hash: false,
     }
 }
 
@@ -58,7 +59,7 @@ fn scan_all(sources: &[Source]) -> Inventory {
 fn write_scanned(sources: &[Source], inventory: &Inventory, path: &Path) -> WriteSummary {
     let layout = Layout::new(inventory, &slot());
     let out = File::create(path).unwrap();
-    let summary = write_members(&layout, inventory, reading(sources, &GO_ON), &out).unwrap();
+    let (summary, _) = write_members(&layout, inventory, reading(sources, &GO_ON), &out).unwrap();
     write_manifest(&layout, &out, MANIFEST).unwrap();
     assert_eq!(out.metadata().unwrap().len(), layout.archive_bytes());
     summary

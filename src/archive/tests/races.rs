@@ -113,7 +113,8 @@ fn a_file_with_a_new_inode_number_is_archived_while_the_stack_is_down() {
         };
         let layout = Layout::new(inventory, &slot());
         let out = File::create(&path).unwrap();
-        write_members(&layout, inventory, reading, &out).unwrap()
+        let (summary, _) = write_members(&layout, inventory, reading, &out).unwrap();
+        summary
     };
     assert_eq!(archive(&inventory, true).changed_count, 4);
     let other = fs::read(case.path("tree/a")).unwrap();

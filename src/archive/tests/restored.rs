@@ -1,5 +1,7 @@
 //! This program restores its own archives and those of GNU tar.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use super::facts::{differences, facts};
 use super::tools::run;
 use super::tree::{Scope, build};
@@ -302,4 +304,55 @@ mod on_ext4 {
             data_is_copied(file_system, file_system)
         });
     }
+}
+
+#[test]
+fn what_comes_before_damage_is_restored_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "mkdir -p web/a; echo data >web/a/one; ln web/a/one web/a/two; chmod 2750 web/a; \
+                  touch -d @1000 web/a web; echo z >z; tar --format=posix -cf a.tar web z";
+    let mut shell = Command::new("sh");
+    run(shell.args(["-ec", script]).current_dir(&dir), "tar");
+    let path = dir.path().join("a.tar");
+    let mut bytes = fs::read(&path).unwrap();
+    // The name in the last header.
+    let z = bytes.windows(2).rposition(|pair| pair == b"z\0").unwrap();
+    bytes[z] = b'y';
+    fs::write(&path, bytes).unwrap();
+    let to = dir.path().join("out");
+    let error = format!("{:#}", restore(&path, &to).map(drop).unwrap_err());
+    assert!(
+        error.contains("what comes before the error is unpacked"),
+        "{error}"
+    );
+    let attributes = |path: &Path| {
+        let metadata = fs::metadata(path).unwrap();
+        (metadata.mode(), metadata.mtime(), metadata.ino())
+    };
+    let (mode, mtime, _) = attributes(&to.join("web/a"));
+    assert_eq!((mode & 0o7777, mtime), (0o2750, 1000));
+    assert_eq!(
+        attributes(&to.join("web/a/one")).2,
+        attributes(&to.join("web/a/two")).2
+    );
+}
+
+#[test]
+fn a_name_with_endless_directories_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let restored = |depth: usize, to: &str| {
+        let path = dir.path().join("deep.tar");
+        let mut builder = tar::Builder::new(File::create(&path).unwrap());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        let name = "a/".repeat(depth) + "f";
+        builder
+            .append_data(&mut header, name, std::io::empty())
+            .unwrap();
+        builder.finish().unwrap();
+        restore(&path, &dir.path().join(to)).map(drop)
+    };
+    let error = format!("{:#}", restored(100_000, "endless").unwrap_err());
+    assert!(error.contains("100000 directories"), "{error}");
+    restored(1000, "deep").unwrap();
 }

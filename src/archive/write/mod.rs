@@ -1,6 +1,7 @@
 //! Writing an archive: its layout, and threads that render it.
 
 pub mod block_hashes;
+pub mod hashes;
 pub mod layout;
 pub mod options;
 mod pools;
@@ -13,15 +14,15 @@ pub mod sink;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::iter;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::archive::write::block_hashes::ComparedFile;
+use crate::archive::write::hashes::RenderedHashes;
 use crate::archive::write::layout::Layout;
 use crate::archive::write::options::ReadOptions;
 use crate::archive::write::pools::{Pool, pools};
@@ -34,6 +35,7 @@ use crate::scan::Inventory;
 use crate::scan::mutation::Mutation;
 use crate::sys::format::display_path;
 use crate::sys::progress;
+use crate::sys::threads::spawn_some;
 
 /// How many changed files a summary names.
 const NAMED_COUNT: usize = 20;
@@ -66,15 +68,18 @@ pub fn write_members(
     inventory: &Inventory,
     options: ReadOptions<'_>,
     out: &File,
-) -> Result<WriteSummary> {
+) -> Result<(WriteSummary, RenderedHashes)> {
     let all = layout.start()..layout.archive_bytes();
-    Ok(write_ranges(layout, inventory, options, out, &[all], &[])?.summary)
+    let written = write_ranges(layout, inventory, options, out, &[all], &[])?;
+    Ok((written.summary, written.hashes))
 }
 
 /// What was written of some ranges of an archive.
 #[derive(Default)]
 pub struct WriteResult {
     pub summary: WriteSummary,
+    /// See [`ReadOptions::hash`].
+    pub(crate) hashes: RenderedHashes,
     /// Entries that changed while they were read, or were deferred.
     pub(crate) changed: BTreeSet<usize>,
     /// Ranges of the archive that are shared, and the entry that each belongs to;
@@ -107,24 +112,33 @@ pub(crate) fn write_ranges(
     let rest = subtract(&rest, shared.deferred.iter().cloned());
     let pools = pools(layout, inventory, &rest, compared);
     let error = Mutex::new(None);
+    let hashes = Mutex::new(RenderedHashes::default());
     let sink = Sink::new(out);
     #[cfg(test)]
     let mutation = Mutation::current();
     std::thread::scope(|scope| {
-        for pool in pools
-            .iter()
-            .flat_map(|pool| iter::repeat_n(pool, pool.threads))
-        {
-            scope.spawn(|| {
+        let (pools, sink, error, hashes, changed) = (&pools, &sink, &error, &hashes, &changed);
+        let fail = move |failure| {
+            pools.iter().for_each(Pool::cancel);
+            let mut error = error.lock().unwrap_or_else(PoisonError::into_inner);
+            error.get_or_insert(failure);
+        };
+        for pool in pools {
+            let work = move || {
                 #[cfg(test)]
                 Mutation::inherit(mutation);
-                let renderer = Renderer::new(layout, inventory, options, &changed);
-                if let Err(failure) = write_windows(renderer, pool, &sink, options.cancel) {
-                    pools.iter().for_each(Pool::cancel);
-                    let mut error = error.lock().unwrap_or_else(PoisonError::into_inner);
-                    error.get_or_insert(failure);
+                let renderer = Renderer::new(layout, inventory, options, changed);
+                match write_windows(renderer, pool, sink) {
+                    Ok(own) => {
+                        let mut hashes = hashes.lock().unwrap_or_else(PoisonError::into_inner);
+                        hashes.append(own);
+                    }
+                    Err(failure) => fail(failure),
                 }
-            });
+            };
+            if let Err(failure) = spawn_some(scope, pool.threads, work) {
+                fail(failure);
+            }
         }
     });
     if let Some(error) = error.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -142,24 +156,29 @@ pub(crate) fn write_ranges(
         shared_bytes: total_bytes(shared.ranges.iter().map(|(_, range)| range)),
         refused_count: shared.refused_count,
     };
+    let mut hashes = hashes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    hashes.sort();
     Ok(WriteResult {
         summary,
+        hashes,
         changed,
         shared: shared.ranges,
         deferred_bytes: total_bytes(&shared.deferred),
     })
 }
 
-/// Renders and writes windows until the pool has none left.
+/// Renders and writes windows until the pool has none left. Returns the hashes of
+/// what was rendered, if they are wanted.
 fn write_windows(
     mut renderer: Renderer<'_>,
     pool: &Pool<'_>,
     sink: &Sink<'_>,
-    cancel: &AtomicBool,
-) -> Result<()> {
+) -> Result<RenderedHashes> {
+    let mut hashes = RenderedHashes::default();
     let mut buffer = AlignedBuffer::new(pool.window_bytes);
     while let Some(window) = pool.next_window() {
-        if cancel.load(Ordering::Relaxed) {
+        let options = renderer.options;
+        if options.cancel.load(Ordering::Relaxed) {
             bail!("interrupted");
         }
         let Range { start, end } = window.range;
@@ -173,9 +192,13 @@ fn write_windows(
                 }
             }
         }
+        if options.hash {
+            // The storage is busy with what was written meanwhile.
+            hashes.add(renderer.layout, renderer.inventory, start, part);
+        }
         progress::add_written_bytes(end - start);
     }
-    Ok(())
+    Ok(hashes)
 }
 
 /// Writes the manifest to the front of the archive: `json`, then spaces and a

@@ -13,6 +13,8 @@ pub struct ReadOptions<'a> {
     pub cancel: &'a AtomicBool,
     /// Whether other programs may be writing to the sources.
     pub is_live: bool,
+    /// Whether what is rendered is also hashed.
+    pub hash: bool,
     /// Whether and how the archive may share blocks with the sources.
     pub share: Option<ShareOptions<'a>>,
 }

@@ -3,8 +3,10 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::archive::tar::ALIGNMENT_BYTES;
 use crate::archive::tar::entry_head::stored_bytes;
 use crate::archive::write::block_hashes::ComparedFile;
+use crate::archive::write::hashes::part_end;
 use crate::archive::write::layout::Layout;
 use crate::archive::write::ranges::subtract;
 use crate::scan::Inventory;
@@ -73,8 +75,8 @@ impl<'a> Pool<'a> {
 /// Splits `ranges` into the queues of two pools. A compared file that lies in one
 /// of the ranges gets windows of its own.
 pub(super) fn pools<'a>(
-    layout: &Layout,
-    inventory: &Inventory,
+    layout: &'a Layout,
+    inventory: &'a Inventory,
     ranges: &[Range<u64>],
     compared: &'a [ComparedFile],
 ) -> [Pool<'a>; 2] {
@@ -96,8 +98,11 @@ pub(super) fn pools<'a>(
         })
     });
     [
-        Pool::new(SMALL, windows(small, SMALL.window_bytes)),
-        Pool::new(LARGE, windows(large, LARGE.window_bytes).chain(compared)),
+        Pool::new(SMALL, windows(layout, inventory, small, SMALL.window_bytes)),
+        Pool::new(
+            LARGE,
+            windows(layout, inventory, large, LARGE.window_bytes).chain(compared),
+        ),
     ]
 }
 
@@ -108,14 +113,37 @@ fn large_data(layout: &Layout, inventory: &Inventory) -> impl Iterator<Item = Ra
     large.map(|(index, _)| layout.data(inventory, index))
 }
 
-/// Splits the ranges at multiples of `bytes`, where the windows of a whole archive
-/// would end.
-fn windows<'a>(ranges: Vec<Range<u64>>, bytes: u64) -> impl Iterator<Item = Window<'a>> {
+/// Splits the ranges into windows of at most `bytes`. They end on boundaries of
+/// blocks: a block that two threads write to would have to be read in between,
+/// because it is not kept in the page cache. If possible, they end where nothing is
+/// divided that is hashed as a whole.
+fn windows<'a>(
+    layout: &'a Layout,
+    inventory: &'a Inventory,
+    ranges: Vec<Range<u64>>,
+    bytes: u64,
+) -> impl Iterator<Item = Window<'a>> {
     ranges.into_iter().flat_map(move |range| {
-        let windows = range.start / bytes..range.end.div_ceil(bytes);
-        windows.map(move |window| Window {
-            range: (window * bytes).max(range.start)..((window + 1) * bytes).min(range.end),
-            compared: None,
+        let mut start = range.start;
+        std::iter::from_fn(move || {
+            let limit = ((start + bytes) / ALIGNMENT_BYTES * ALIGNMENT_BYTES).min(range.end);
+            let mut end = limit;
+            let mut position = start;
+            while position < limit {
+                position = part_end(layout, inventory, position);
+                if position <= limit && position.is_multiple_of(ALIGNMENT_BYTES) {
+                    end = position;
+                }
+            }
+            if position == limit {
+                end = limit;
+            }
+            let window = start..end;
+            start = end;
+            (!window.is_empty()).then_some(Window {
+                range: window,
+                compared: None,
+            })
         })
     })
 }

@@ -33,9 +33,9 @@ pub(crate) type ChangedEntries = Mutex<BTreeSet<usize>>;
 /// Renders any part of an archive from its layout and the sources. Each thread
 /// has its own.
 pub(crate) struct Renderer<'a> {
-    layout: &'a Layout,
-    inventory: &'a Inventory,
-    options: ReadOptions<'a>,
+    pub(super) layout: &'a Layout,
+    pub(super) inventory: &'a Inventory,
+    pub(super) options: ReadOptions<'a>,
     changed: &'a ChangedEntries,
     buffers: HeadBuffers,
     header: Vec<u8>,

@@ -8,11 +8,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::fs::OFlags;
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 
-/// `RWF_DONTCACHE` of `linux/fs.h`: starts writing to storage at once, and leaves
-/// nothing in the page cache. Linux 6.14; ext4, XFS, Btrfs.
-const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+use crate::archive::uncached::DONTCACHE;
+
 /// Alignment that `O_DIRECT` requires of addresses, offsets and lengths: a
 /// multiple of every logical block size (open(2)).
 const DIRECT_BYTES: usize = 4096;

@@ -35,6 +35,14 @@ pub fn conflicts(stacks: &[StackPlan], backup_dir: &Path, state_dir: &Path) -> V
                     backup_dir.display(),
                     source.display()
                 ));
+            } else if source.starts_with(backup_dir) {
+                problems.push(format!(
+                    "stack {}: {} lies in `backupDir` {}, where archives would lie among the \
+                     stack's files; choose a directory that holds no stack",
+                    stack.name,
+                    source.display(),
+                    backup_dir.display()
+                ));
             }
             if state_dir.starts_with(source) {
                 problems.push(format!(

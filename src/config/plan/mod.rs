@@ -22,6 +22,7 @@ pub use stack::{StackPlan, check_name};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     pub backup_dir: PathBuf,
+    pub require_mount: Option<PathBuf>,
     pub state_dir: PathBuf,
     pub log_file: Option<PathBuf>,
     /// `None` keeps everything.
@@ -58,6 +59,7 @@ impl Plan {
         }
         Ok(Plan {
             backup_dir: config.backup_dir,
+            require_mount: config.require_mount,
             state_dir: config.state_dir,
             log_file: config.log_file,
             retention: config.retention,
@@ -94,6 +96,7 @@ fn relative_paths(config: &Config) -> Vec<String> {
     [
         ("baseDir", Some(&config.base_dir)),
         ("backupDir", Some(&config.backup_dir)),
+        ("requireMount", config.require_mount.as_ref()),
         ("stateDir", Some(&config.state_dir)),
         ("logFile", config.log_file.as_ref()),
     ]

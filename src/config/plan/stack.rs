@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::config::stack::{
-    Capture, DEFAULT_DOWN_LIMIT, DEFAULT_EXCLUDE_CACHES, DEFAULT_SHARE, DEFAULT_STALL_LIMIT,
-    DEFAULT_START_TIMEOUT, OnBusy, StackOptions, StopMethod, Verify,
+    Capture, DEFAULT_DOWN_LIMIT, DEFAULT_DRILL, DEFAULT_EXCLUDE_CACHES, DEFAULT_SHARE,
+    DEFAULT_STALL_LIMIT, DEFAULT_START_TIMEOUT, OnBusy, StackOptions, StopMethod, Verify,
 };
 use crate::engine::ComposeProject;
 use crate::scan::Exclude;
@@ -39,6 +39,8 @@ pub struct StackPlan {
     pub stall_limit: Duration,
     pub on_busy: OnBusy,
     pub verify: Verify,
+    /// Whether a drill of all stacks drills this one.
+    pub drill: bool,
     pub drill_check: Vec<String>,
 }
 
@@ -105,6 +107,7 @@ impl StackPlan {
                 .map_or(DEFAULT_STALL_LIMIT, seconds),
             on_busy: own.on_busy.or(defaults.on_busy).unwrap_or_default(),
             verify: own.verify.or(defaults.verify).unwrap_or_default(),
+            drill: own.drill.or(defaults.drill).unwrap_or(DEFAULT_DRILL),
             drill_check: own.drill_check,
         })
     }

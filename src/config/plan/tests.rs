@@ -130,3 +130,28 @@ fn selecting_keeps_the_configured_order_and_refuses_unknown_names() {
     let names: Vec<_> = plan.stacks.iter().map(|s| s.name.as_str()).collect();
     assert_eq!(names, ["a", "c"]);
 }
+
+#[test]
+fn a_store_that_overlaps_a_stack_is_refused() {
+    let overlap = |store: &str| {
+        let json = format!(
+            r#"{{"baseDir": "/srv", "backupDir": "{store}",
+                "stacks": ["web", {{"path": "/data/db", "includeBinds": ["/mnt/media"]}}]}}"#
+        );
+        plan(&json).map_err(|error| error.to_string())
+    };
+    for store in [
+        "/srv",
+        "/srv/web",
+        "/srv/web/backups",
+        "/data",
+        "/mnt",
+        "/mnt/media/x",
+    ] {
+        let problems = overlap(store).unwrap_err();
+        assert!(problems.contains("`backupDir`"), "{store}: {problems}");
+    }
+    for store in ["/srv/backups", "/srv/website", "/backups"] {
+        assert!(overlap(store).is_ok(), "{store}");
+    }
+}

@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::archive::{Draft, Layout, ReadOptions, ShareOptions, Update, WriteSummary};
+use crate::archive::{
+    Draft, Layout, ReadOptions, RenderedHashes, ShareOptions, Update, WriteSummary,
+};
 use crate::scan::{self, Inventory, Source, TrackedDevices};
 use crate::store::Partial;
 use crate::sys::format::human_bytes;
@@ -37,6 +39,9 @@ pub struct Precopy<'a> {
     pub layout: &'a dyn Fn(&Inventory) -> Result<Layout>,
     /// See [`ReadOptions::share`].
     pub share: Option<ShareOptions<'a>>,
+    /// Whether what is copied while the stack is up is hashed. What is copied while
+    /// it is down is not: that would add to the downtime.
+    pub hash: bool,
     pub cancel: &'a AtomicBool,
     /// See [`PASS_FROM_BYTES`].
     pub pass_from_bytes: u64,
@@ -70,6 +75,7 @@ pub struct StoredDraft {
 pub struct FinishedDraft {
     pub partial: Partial,
     pub layout: Layout,
+    pub hashes: RenderedHashes,
     /// Bytes that were shared and have blocks of their own now.
     pub unshared_bytes: u64,
 }
@@ -173,7 +179,7 @@ impl Precopy<'_> {
 
     /// Makes the draft and its update one archive. The stack may be up: it is not
     /// read any more.
-    pub fn assemble(&self, stored: StoredDraft, update: Update) -> Result<FinishedDraft> {
+    pub fn assemble(&self, stored: StoredDraft, mut update: Update) -> Result<FinishedDraft> {
         let available_bytes = (self.available_bytes)()?;
         let applied = update
             .assemble(&stored.files(), available_bytes, self.cancel)
@@ -185,6 +191,7 @@ impl Precopy<'_> {
         let StoredDraft {
             mut partial,
             mut scratches,
+            draft,
             ..
         } = stored;
         if let Some(scratch) = applied.file.checked_sub(1) {
@@ -208,6 +215,7 @@ impl Precopy<'_> {
         }
         Ok(FinishedDraft {
             partial,
+            hashes: draft.into_hashes(&mut update),
             layout: update.into_layout(),
             unshared_bytes,
         })
@@ -223,6 +231,7 @@ impl Precopy<'_> {
             cancel: self.cancel,
             is_live,
             share: self.share,
+            hash: self.hash && is_live,
         }
     }
 }

@@ -1,12 +1,11 @@
 //! Reports of invented runs, in files by subject.
 
-use jiff::ZonedDateTime;
-
 use super::*;
 use crate::outcome::{
     ArchiveOutcome, FORMAT_VERSION, Failure, LastDrill, MountCoverage, MountKind, Phase, PhaseTime,
     PrunedStack, RemovedArchive, RunOutcome, StackOutcome, StackStatus, StoreUsage,
 };
+use crate::sys::time::OffsetTime;
 
 mod any;
 mod interrupted;
@@ -16,8 +15,8 @@ mod warnings;
 
 const GIB: u64 = 1 << 30;
 
-fn time(text: &str) -> ZonedDateTime {
-    format!("2026-11-23T{text}+01:00[+01:00]").parse().unwrap()
+fn time(text: &str) -> OffsetTime {
+    format!("2026-11-23T{text}+01:00").parse().unwrap()
 }
 
 fn run(stacks: Vec<StackOutcome>) -> RunOutcome {
@@ -27,6 +26,7 @@ fn run(stacks: Vec<StackOutcome>) -> RunOutcome {
         host: "nas".to_owned(),
         backup_dir: "/mnt/backup".into(),
         started: time("03:00:00"),
+        time_zone: None,
         finished: Some(time("03:12:41")),
         interrupted: None,
         recovered: Vec::new(),
@@ -91,7 +91,9 @@ fn drill(stack: &str, problems: &[&str]) -> LastDrill {
     LastDrill {
         archive: format!("/mnt/backup/{stack}/{stack}_20261101_030000.tar").into(),
         time: time("01:30:00"),
+        time_zone: None,
         problems: problems.iter().map(|text| (*text).to_owned()).collect(),
+        skipped: None,
     }
 }
 

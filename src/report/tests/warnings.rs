@@ -71,7 +71,7 @@ fn the_last_drill_of_each_stack_is_listed() {
         problems: vec!["a/b: its data is damaged".to_owned()],
     }];
     for stack in &mut run.stacks {
-        stack.warnings = crate::store::health::warnings(stack, &time("03:00:00"));
+        stack.warnings = crate::store::health::warnings(stack, true, &time("03:00:00"));
         stack.coverage.clear();
         stack.phases.clear();
     }

@@ -15,11 +15,13 @@ mod tree;
 
 use std::fs::File;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 
 use anyhow::Result;
 
 use crate::archive::Reader;
+use crate::sys::threads::spawn_some;
 pub(super) use content::data_extents;
 use files::{FileWriter, write_batches};
 use metadata::Privilege;
@@ -34,7 +36,8 @@ const QUEUE_LENGTH: usize = 4;
 /// shares its blocks.
 ///
 /// # Errors
-/// Names the member. What was extracted before it stays where it is.
+/// Names the member. What was extracted before it stays where it is, and is complete:
+/// with its hard links, and the attributes of its directories.
 pub fn extract(
     reader: &mut Reader<'_>,
     file: Option<&File>,
@@ -45,13 +48,11 @@ pub fn extract(
     let (sender, receiver) = sync_channel(QUEUE_LENGTH);
     let receiver = Mutex::new(receiver);
     let (result, mut builder) = std::thread::scope(|scope| {
-        for _ in 0..thread_count() {
-            scope.spawn(|| write_batches(&writer, &receiver));
-        }
+        let spawned = spawn_some(scope, thread_count(), || write_batches(&writer, &receiver));
         // The builder owns the sender. If it panics in here, both are dropped,
         // and the threads end.
         let mut builder = TreeBuilder::new(destinations, options, &writer, sender);
-        let result = builder.members(reader);
+        let result = spawned.and_then(|()| builder.members(reader));
         builder.end_files();
         (result, builder)
     });
@@ -59,9 +60,12 @@ pub fn extract(
     if let Some(error) = writer.take_error() {
         return Err(error);
     }
-    result?;
-    builder.link()?;
-    builder.finish_directories()?;
+    let is_interrupted = result.is_err() && options.cancel.load(Ordering::Relaxed);
+    let finished = match is_interrupted {
+        true => Ok(()),
+        false => builder.link().and_then(|()| builder.finish_directories()),
+    };
+    result.and(finished)?;
     let mut summary = builder.into_summary();
     summary.unrestored = writer.unrestored.messages();
     if writer.privilege == Privilege::User {

@@ -24,6 +24,10 @@ use crate::sys::format::display_path;
 /// handed over with the file.
 const INLINE_BYTES: u64 = 128 << 10;
 
+/// How deep a directory without a member may be. One call creates each of those that it
+/// is in, and programs that write archives leave out a few at most.
+const IMPLIED_DEPTH_MAX: usize = 4096;
+
 struct Directory {
     destination: usize,
     path: Vec<u8>,
@@ -174,6 +178,11 @@ impl<'a> TreeBuilder<'a> {
         if self.by_path.contains_key(&(destination, path.to_vec())) || path.is_empty() {
             return Ok(());
         }
+        let depth = path.split(|byte| *byte == b'/').count();
+        ensure!(
+            depth <= IMPLIED_DEPTH_MAX,
+            "it is in {depth} directories, one in the other, that the archive does not have"
+        );
         let (parent, name) = self.parent(destination, path)?;
         create_directory(&parent, &name)?;
         self.record_directory(destination, path.to_vec(), None);

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::guessed;
 use super::plan::RestorePlan;
 use super::start::{ServicesToStart, start};
-use super::undo::{finish, undo};
+use super::undo::{Cleaned, clean_leftovers, finish, undo};
 use crate::archive::Sums;
 use crate::engine;
 use crate::restore::archive::Archive;
@@ -79,7 +79,14 @@ impl RestorePlan<'_> {
             Err(error) => return Err(execution.give_up(error)),
         };
         let Execution { plan, journal, .. } = execution;
-        let old_paths = finish(&plan.entry, &journal, plan.options.state_dir)?;
+        let mut warnings = plan.warnings;
+        // The restore has succeeded, whatever happens from now on.
+        let cleaned = finish(&plan.entry, &journal, plan.options.state_dir);
+        let cleaned = cleaned.unwrap_or_else(|error| Cleaned {
+            old_paths: Vec::new(),
+            warning: Some(format!("{error:#}; run `docker-stack-backup recover`")),
+        });
+        warnings.extend(cleaned.warning);
         Ok(Restored {
             stack: plan.facts.stack().to_owned(),
             archive: plan.archive.name(),
@@ -88,9 +95,9 @@ impl RestorePlan<'_> {
             healthy_ms: done.healthy_ms,
             member_count: done.summary.member_count,
             file_bytes: done.summary.file_bytes,
-            old_paths,
+            old_paths: cleaned.old_paths,
             unrestored: done.summary.unrestored,
-            warnings: plan.warnings,
+            warnings,
         })
     }
 }
@@ -112,6 +119,10 @@ impl Execution<'_, '_> {
     fn check_no_leftovers(&self) -> Result<()> {
         let stack = self.plan.facts.stack();
         let state_dir = self.plan.options.state_dir;
+        let leftovers = clean_leftovers(state_dir)?;
+        if let Some((_, warning)) = leftovers.iter().find(|(found, _)| found == stack) {
+            bail!("{warning}; remove it by hand first");
+        }
         if self.journal.has(stack) || restore_journal::is_unfinished(state_dir, stack)? {
             bail!(
                 "an interrupted run left {stack} stopped: run `docker-stack-backup recover` first"
@@ -139,7 +150,8 @@ impl Execution<'_, '_> {
         };
         bail!(
             "{} is damaged, and nothing was done: {first}{} (`verify` lists all damage and marks the \
-             archive, so that the newest good one is used; --allow-damaged restores it anyway)",
+             archive, then --pass-over restores the newest good one; --allow-damaged restores this \
+             one anyway)",
             path.display(),
             match damaged.len() {
                 1 => String::new(),

@@ -12,6 +12,6 @@ mod undo;
 
 pub use execute::{Restored, StillDown};
 pub use plan::{RestoreOptions, RestorePlan};
-pub use undo::recover;
+pub use undo::{clean_leftovers, recover};
 
 pub use super::journal::is_unfinished;

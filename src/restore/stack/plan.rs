@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use jiff::Timestamp;
 
 use super::images::{self, missing_images, with_dependencies};
 use crate::archive::{Manifest, ServiceImage, Sums};
@@ -20,6 +19,7 @@ use crate::restore::journal::RestoreEntry;
 use crate::stack::journal;
 use crate::stack::quiet;
 use crate::stack::running::{WasRunning, network_names};
+use crate::sys::time::{OffsetTime, zone_name};
 
 /// What the user asked for.
 #[derive(Clone, Copy)]
@@ -202,7 +202,8 @@ impl<'a> RestorePlan<'a> {
             stop_method: StopMethod::Stop,
             stop_timeout_secs: self.stop_timeout.map(|timeout| timeout.as_secs()),
             start_timeout_secs: self.start_timeout.as_secs(),
-            since: Timestamp::now(),
+            since: OffsetTime::now(),
+            time_zone: zone_name(),
             step,
             for_restore: true,
             containers,

@@ -21,9 +21,15 @@ pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Resul
     let mut recovered = Vec::new();
     for (stack, entry) in restore_journal::found(state_dir)? {
         let result = entry.and_then(|entry| {
-            tracing::warn!(stack, step = ?entry.step, "a restore was killed");
+            tracing::warn!(stack, step = ?entry.step, "a restore did not end");
             match entry.step {
-                RestoreStep::Committed => finish(&entry, journal, state_dir).map(drop),
+                RestoreStep::Committed | RestoreStep::Cleaning => {
+                    let cleaned = finish(&entry, journal, state_dir)?;
+                    if let Some(warning) = cleaned.warning {
+                        tracing::warn!(stack, "{warning}");
+                    }
+                    Ok(())
+                }
                 RestoreStep::Staging | RestoreStep::Swapping => undo(&entry, state_dir),
             }
         });
@@ -83,15 +89,105 @@ fn remove_new_containers(entry: &RestoreEntry, containers: &[Container]) -> Resu
     engine::remove_containers(&ids)
 }
 
-/// Removes or keeps the old data, and both journal entries. Returns the paths of
-/// the data that was kept.
-pub(super) fn finish(
-    entry: &RestoreEntry,
-    journal: &Journal,
-    state_dir: &Path,
-) -> Result<Vec<PathBuf>> {
-    journal.remove(&entry.stack)?;
-    let kept = entry.clean()?;
-    entry.remove(state_dir)?;
-    Ok(kept)
+/// What became of the old data of a restore that succeeded.
+pub(super) struct Cleaned {
+    /// Paths of the data that was kept.
+    pub old_paths: Vec<PathBuf>,
+    /// Why some of the old data is still there, although it should not.
+    pub warning: Option<String>,
+}
+
+/// Removes or keeps the old data, and removes both journal entries. What cannot
+/// be removed is tried again by the next run or `recover`: the stack is up with
+/// the new data, so that is no reason to call it down.
+///
+/// # Errors
+/// When a journal entry cannot be removed or written.
+pub(super) fn finish(entry: &RestoreEntry, journal: &Journal, state_dir: &Path) -> Result<Cleaned> {
+    if entry.step == RestoreStep::Committed {
+        journal.remove(&entry.stack)?;
+    }
+    let error = match entry.clean() {
+        Ok(old_paths) => {
+            entry.remove(state_dir)?;
+            return Ok(Cleaned {
+                old_paths,
+                warning: None,
+            });
+        }
+        Err(error) => error,
+    };
+    let left = RestoreEntry {
+        step: RestoreStep::Cleaning,
+        ..entry.clone()
+    };
+    left.write(state_dir)?;
+    Ok(Cleaned {
+        old_paths: Vec::new(),
+        warning: Some(leftover_warning(&error)),
+    })
+}
+
+fn leftover_warning(error: &anyhow::Error) -> String {
+    format!(
+        "not all of the data that a restore replaced could be removed: {error:#}; the next run \
+         tries again"
+    )
+}
+
+/// Tries again to remove the old data of restores that succeeded. Returns a
+/// warning for each stack of which some is still there.
+///
+/// # Errors
+/// When the restores' journal cannot be listed.
+pub fn clean_leftovers(state_dir: &Path) -> Result<Vec<(String, String)>> {
+    let mut warnings = Vec::new();
+    for (stack, entry) in restore_journal::found(state_dir)? {
+        let Ok(entry) = entry else { continue };
+        if entry.step != RestoreStep::Cleaning {
+            continue;
+        }
+        let cleaned = entry.clean().and_then(|_| entry.remove(state_dir));
+        if let Err(error) = cleaned {
+            warnings.push((stack, leftover_warning(&error)));
+        }
+    }
+    Ok(warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stack::journal::JournalEntry;
+
+    #[test]
+    fn what_is_left_of_a_restore_never_forgets_a_later_stop() {
+        for (step, is_kept) in [
+            (RestoreStep::Cleaning, true),
+            (RestoreStep::Committed, false),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let journal = Journal::of(dir.path());
+            let stopped = serde_json::json!({
+                "formatVersion": 1, "stack": "x", "project": "x",
+                "compose": {"dir": "/x", "name": null, "files": [], "envFiles": []},
+                "stopMethod": "stop", "stopTimeoutSecs": null, "startTimeoutSecs": 1,
+                "since": "2026-11-23T03:00:00+01:00", "step": "stopped",
+                "containers": [],
+            });
+            let stopped: JournalEntry = serde_json::from_value(stopped).unwrap();
+            journal.begin(&stopped).unwrap();
+            let entry = RestoreEntry {
+                step,
+                ..RestoreEntry::new("x", stopped.compose.clone(), Vec::new())
+            };
+            entry.write(dir.path()).unwrap();
+            assert!(restore_journal::is_unfinished(dir.path(), "x").unwrap() != is_kept);
+            for (_, result) in recover(dir.path(), &journal).unwrap() {
+                result.unwrap();
+            }
+            assert_eq!(!journal.found().unwrap().is_empty(), is_kept, "{step:?}");
+            assert!(restore_journal::found(dir.path()).unwrap().is_empty());
+        }
+    }
 }

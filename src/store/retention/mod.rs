@@ -3,25 +3,42 @@
 //!
 //! An archive is kept if at least one rule keeps it. The rules are restic's:
 //! `keepLast` counts archives; `keepDaily`, `keepWeekly` and so on count the
-//! days, weeks... that have an archive, so a missed day costs no archive. The
-//! age is taken from the name as civil time: a day is 24 hours of the local
-//! clock, even if the clock was changed in between.
+//! days, weeks... that have an archive, so a missed day costs no archive. Days
+//! and weeks are those of the local clock, from the archive's name. Age and order
+//! are those of the instants: a day has 24 hours, and where clocks go back, the
+//! archive that was made last is the newest.
 
+mod jump;
+
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use jiff::SignedDuration;
 use jiff::civil::DateTime;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::config::Retention;
 use crate::store::ArchiveName;
+
+pub use jump::{TimeJump, time_jump};
 
 /// An archive to decide on.
 #[derive(Clone, Debug)]
 pub struct Candidate<'a> {
     pub name: &'a ArchiveName,
-    /// Whether the archive is complete and not damaged. Only `keepDays` keeps
-    /// others.
+    /// When the backup began.
+    pub time: Timestamp,
+    /// Whether the archive is complete and not damaged, and of this stack. Only
+    /// `keepDays` keeps others.
     pub is_good: bool,
+    /// Whether the archive is of another stack, by its manifest.
+    pub is_foreign: bool,
+}
+
+impl Candidate<'_> {
+    /// Whether the archive counts for the rules.
+    fn counts(&self, now: Timestamp) -> bool {
+        self.is_good && self.time <= now
+    }
 }
 
 /// Whether an archive is kept.
@@ -33,28 +50,32 @@ pub struct Decision {
 }
 
 /// Returns a decision for each archive, in the order given. All archives must be
-/// of the same stack. `now` is local time.
+/// in the directory of the same stack.
 ///
 /// In addition to the rules of the policy,
 /// - the newest good archive is kept,
 /// - an archive dated in the future is kept and counts for no rule, because a
 ///   clock that was wrong once must not push out good archives,
+/// - an archive of another stack is kept and counts for no rule, because the
+///   policy is not that stack's,
 /// - nothing is removed while no archive is good, because an incomplete archive
 ///   is better than none.
-pub fn decide(archives: &[Candidate], policy: &Retention, now: DateTime) -> Vec<Decision> {
+pub fn decide(archives: &[Candidate], policy: &Retention, now: Timestamp) -> Vec<Decision> {
     let policy = policy.effective();
     let mut reasons = vec![Vec::new(); archives.len()];
     for (archive, reasons) in archives.iter().zip(&mut reasons) {
-        if archive.name.time > now {
+        if archive.is_foreign {
+            reasons.push("of another stack".to_owned());
+        } else if archive.time > now {
             reasons.push("dated in the future".to_owned());
         } else if let Some(days) = policy.keep_days
-            && is_within(archive.name.time, days, now)
+            && is_within(archive.time, days, now)
         {
             reasons.push(format!("within {}", days_text(days)));
         }
     }
     keep_by_count(archives, &policy, now, &mut reasons);
-    if !archives.iter().any(|archive| archive.is_good) {
+    if !archives.iter().any(|archive| archive.counts(now)) {
         for reasons in &mut reasons {
             reasons.push("no good archive".to_owned());
         }
@@ -70,13 +91,13 @@ pub fn decide(archives: &[Candidate], policy: &Retention, now: DateTime) -> Vec<
 fn keep_by_count(
     archives: &[Candidate],
     policy: &Retention,
-    now: DateTime,
+    now: Timestamp,
     reasons: &mut [Vec<String>],
 ) {
     let mut good: Vec<usize> = (0..archives.len())
-        .filter(|&index| archives[index].is_good && archives[index].name.time <= now)
+        .filter(|&index| archives[index].counts(now))
         .collect();
-    good.sort_by(|&a, &b| archives[b].name.cmp(archives[a].name));
+    good.sort_by_key(|&index| Reverse((archives[index].time, archives[index].name)));
 
     let last = policy.keep_last.unwrap_or(0);
     for &index in good.iter().take(last as usize) {
@@ -124,7 +145,7 @@ fn periods(policy: &Retention) -> [(&'static str, u32, Period); 4] {
 fn decision(archive: &Candidate, reasons: Vec<String>, policy: &Retention) -> Decision {
     let keep = !reasons.is_empty();
     let mut all = Vec::new();
-    if !archive.is_good {
+    if !archive.is_good && !archive.is_foreign {
         all.push("incomplete or damaged".to_owned());
     }
     if keep {
@@ -148,7 +169,7 @@ fn removal_reason(policy: &Retention) -> String {
 }
 
 /// 0 days keep nothing, not even an archive of this second.
-fn is_within(time: DateTime, days: u32, now: DateTime) -> bool {
+fn is_within(time: Timestamp, days: u32, now: Timestamp) -> bool {
     days > 0 && now.duration_since(time) <= SignedDuration::from_hours(24 * i64::from(days))
 }
 

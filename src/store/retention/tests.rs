@@ -1,9 +1,14 @@
 use std::ffi::OsStr;
 
 use jiff::civil::date;
+use jiff::tz::Offset;
 use proptest::prelude::*;
 
 use super::*;
+
+fn utc(time: DateTime) -> Timestamp {
+    Offset::UTC.to_timestamp(time).unwrap()
+}
 
 /// Parses `20261123_030000`; a `!` in front means that the archive is not good.
 fn archive(text: &str) -> (ArchiveName, bool) {
@@ -18,10 +23,12 @@ fn decide_on(archives: &[(ArchiveName, bool)], policy: &Retention, now: DateTime
         .iter()
         .map(|(name, is_good)| Candidate {
             name,
+            time: utc(name.time),
             is_good: *is_good,
+            is_foreign: false,
         })
         .collect();
-    decide(&candidates, policy, now)
+    decide(&candidates, policy, utc(now))
 }
 
 /// Checks decisions, given as lines such as
@@ -64,25 +71,90 @@ fn the_default_is_28_days() {
 }
 
 #[test]
-fn a_day_has_24_hours_of_the_local_clock_even_if_that_is_changed() {
-    // In Europe summer time began on 2026-03-29, and the day had 23 hours.
-    check(
-        &days(1),
-        date(2026, 3, 29).at(3, 30, 0, 0),
-        &[
-            "+ 20260328_033000 within 1 day, newest good archive",
-            "- 20260328_032959 older than 1 day",
-        ],
+fn where_clocks_go_back_age_and_order_are_those_of_the_instants() {
+    // In Europe the hour from 2 to 3 came twice on 2026-10-25.
+    let archives = [
+        ("20261024_031000", "2026-10-24T03:10:00+02:00"),
+        ("20261025_025000", "2026-10-25T02:50:00+02:00"),
+        ("20261025_021000", "2026-10-25T02:10:00+01:00"),
+    ];
+    let archives = archives.map(|(name, time)| (archive(name).0, time.parse().unwrap()));
+    let decide_at = |now: &str, policy: &Retention| {
+        let candidates = archives.each_ref().map(|(name, time)| Candidate {
+            name,
+            time: *time,
+            is_good: true,
+            is_foreign: false,
+        });
+        let decisions = decide(&candidates, policy, now.parse().unwrap());
+        decisions
+            .into_iter()
+            .map(|d| d.reasons.join(", "))
+            .collect::<Vec<_>>()
+    };
+    let last = Retention {
+        keep_last: Some(1),
+        ..Retention::default()
+    };
+    assert_eq!(
+        decide_at("2026-10-25T02:11:00+01:00", &last),
+        [
+            "no rule keeps it",
+            "no rule keeps it",
+            "last 1, newest good archive"
+        ]
     );
-    // It ended on 2026-10-25, and the hour from 2 to 3 came twice.
-    check(
-        &days(1),
-        date(2026, 10, 25).at(2, 10, 0, 0),
-        &[
-            "+ 20261025_025000 dated in the future",
-            "+ 20261024_025000 within 1 day, newest good archive",
-            "- 20261024_020959 older than 1 day",
-        ],
+    // A day has 24 hours: the first archive is exactly one day old.
+    assert_eq!(
+        decide_at("2026-10-25T02:10:00+01:00", &days(1))[0],
+        "within 1 day"
+    );
+    assert_eq!(
+        decide_at("2026-10-25T02:10:01+01:00", &days(1))[0],
+        "older than 1 day"
+    );
+    // Before the hour came again, the last archive is in the future.
+    assert_eq!(
+        decide_at("2026-10-25T02:55:00+02:00", &last)[1..],
+        ["last 1, newest good archive", "dated in the future"]
+    );
+}
+
+#[test]
+fn an_archive_of_another_stack_is_kept_and_pushes_out_no_other() {
+    let names = ["20261121_030000", "20261122_030000", "20261123_030000"].map(|n| archive(n).0);
+    let decisions = |is_foreign: bool| {
+        let candidates: Vec<Candidate> = names
+            .iter()
+            .map(|name| Candidate {
+                name,
+                time: utc(name.time),
+                is_good: !is_foreign || name != &names[2],
+                is_foreign: is_foreign && name == &names[2],
+            })
+            .collect();
+        let policy = Retention {
+            keep_last: Some(1),
+            ..Retention::default()
+        };
+        let decisions = decide(&candidates, &policy, utc(NOW));
+        decisions
+            .into_iter()
+            .map(|d| d.reasons.join(", "))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        decisions(true),
+        [
+            "no rule keeps it",
+            "last 1, newest good archive",
+            "of another stack"
+        ]
+    );
+    // The control.
+    assert_eq!(
+        decisions(false)[1..],
+        ["no rule keeps it", "last 1, newest good archive"]
     );
 }
 

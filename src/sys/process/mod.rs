@@ -172,6 +172,14 @@ impl Program {
         })?;
         let stdout = PipeReader::start(child.stdout.take());
         let stderr = PipeReader::start(child.stderr.take());
+        let (stdout, stderr) = match (stdout, stderr) {
+            (Ok(stdout), Ok(stderr)) => (stdout, stderr),
+            (Err(error), _) | (_, Err(error)) => {
+                let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
+                child.wait()?;
+                return Err(error).with_context(|| format!("cannot run `{command_line}`"));
+            }
+        };
         let exit = self
             .wait(&mut child)
             .with_context(|| format!("cannot wait for `{command_line}`"))?;

@@ -15,10 +15,12 @@ pub struct PipeReader {
 }
 
 impl PipeReader {
-    pub fn start(pipe: Option<impl Read + Send + 'static>) -> PipeReader {
+    /// # Errors
+    /// When there is no room for a thread.
+    pub fn start(pipe: Option<impl Read + Send + 'static>) -> io::Result<PipeReader> {
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let shared = bytes.clone();
-        let thread = thread::spawn(move || {
+        let thread = thread::Builder::new().spawn(move || {
             let Some(mut pipe) = pipe else { return };
             let mut buffer = [0; 8 << 10];
             // An error ends the output; what was read before it is still useful.
@@ -31,8 +33,8 @@ impl PipeReader {
                 let mut bytes = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 bytes.extend_from_slice(&buffer[..count]);
             }
-        });
-        PipeReader { bytes, thread }
+        })?;
+        Ok(PipeReader { bytes, thread })
     }
 
     /// Returns all output, or after the deadline what has arrived by then. In

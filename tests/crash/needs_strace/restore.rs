@@ -1,12 +1,13 @@
 //! Kills a restore before each system call by which its main thread changes
 //! anything on disk. (tests/docker/restore.rs kills it at each docker call.)
 
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::common::kill_points::{kill_points, sampled};
-use crate::common::mixed::Mixed;
-use crate::common::{in_parallel, killed_before, output};
+use crate::common::mixed::{Mixed, RUNNING};
+use crate::common::{in_parallel, killed_before, output, strace};
 
 /// System calls that exchange trees, write the journal, clean up and fill volumes.
 const SYSCALLS: [&str; 6] = [
@@ -161,4 +162,47 @@ fn a_recovery_of_a_restore_killed_at_any_step_is_recovered() {
     eprintln!("{points:?} points");
     let points = points.into_inner();
     assert!(points > sampled(10), "{points}");
+}
+
+/// The command, in which no file can be removed by `unlinkat`.
+fn without_unlinkat(command: &Command) -> Command {
+    let (trace, inject) = ("trace=unlinkat", "inject=unlinkat:error=EIO");
+    strace(
+        command,
+        &["-qq", "-o", "/dev/null", "-e", trace, "-e", inject],
+    )
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_restore_that_cannot_remove_the_old_data_is_a_success_with_a_warning() {
+    let mixed = Mixed::new();
+    mixed.change();
+    let place = &mixed.place;
+    let restore = place.program(&["restore", &mixed.stack.name, "--yes"]);
+    let ended = output(&mut without_unlinkat(&restore)).expect_status(0);
+    let warning = "not all of the data that a restore replaced could be removed";
+    assert!(ended.stderr.contains(warning), "{}", ended.stderr);
+    let is_left = || !place.beside(&mixed.trees()).is_empty();
+    assert!(is_left());
+    assert_eq!(mixed.generations(), ["archived"]);
+    assert_eq!(mixed.stack.running(), RUNNING);
+    let recover = place.program(&["recover"]);
+    let ended = output(&mut without_unlinkat(&recover)).expect_status(0);
+    assert!(
+        ended.stderr.contains("nothing to recover"),
+        "{}",
+        ended.stderr
+    );
+    assert!(is_left());
+
+    // The next run makes an archive, and removes the old data.
+    let json = place.run().expect_status(0).json();
+    let outcome = mixed.stack.outcome(&json);
+    assert!(outcome["archive"].is_object(), "{outcome}");
+    assert!(
+        !outcome["warnings"].to_string().contains(warning),
+        "{outcome}"
+    );
+    place.assert_no_restore(&mixed.trees(), "cleaned");
 }

@@ -1,6 +1,7 @@
 //! The report by mail, through a real Exim.
 
 use super::*;
+use crate::common::archive_stem;
 
 #[test]
 #[ignore = "needs exim4 and a Docker Engine; run scripts/test"]
@@ -10,7 +11,7 @@ fn the_mailed_report_is_complete_and_in_ascii() {
     let (web, redis) = (place.stack("web"), place.stack("redis"));
     web.up();
     fs::write(web.dir.join("html/größe.html"), "x").unwrap();
-    let old = format!("{}_20200101_000000.tar", web.name);
+    let old = format!("{}.tar", archive_stem(&web.name, 30));
     fs::create_dir_all(place.store().join(&web.name)).unwrap();
     let path = place.store().join(&web.name).join(&old);
     succeed("tar", [Path::new("-cf"), &path, Path::new("/dev/null")]);

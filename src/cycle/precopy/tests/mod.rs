@@ -15,8 +15,12 @@ use std::time::Duration;
 
 use jiff::civil::datetime;
 
-use super::{FinishedDraft, PASS_FROM_BYTES, Precopy, StoredDraft};
-use crate::archive::{Layout, ManifestSlot, ReadOptions, ShareOptions, Update, write_members};
+use super::{PASS_FROM_BYTES, Precopy, StoredDraft};
+use crate::archive::verify::read_back;
+use crate::archive::{
+    Layout, ManifestSlot, ReadOptions, ShareOptions, Update, write_manifest, write_members,
+};
+use crate::config::Verify;
 use crate::scan::{self, Exclude, Inventory, Source};
 use crate::store::Store;
 
@@ -96,6 +100,7 @@ impl Setting {
                     unshared: &self.exclude,
                     deferred_from_bytes,
                 }),
+            hash: true,
             cancel: &NOT_CANCELLED,
             pass_from_bytes: terms.pass_from_bytes,
             settled_after: terms.settled_after,
@@ -119,26 +124,40 @@ impl Setting {
             cancel: &NOT_CANCELLED,
             is_live: false,
             share: None,
+            hash: false,
         };
         let layout = layout(inventory).unwrap();
         let out = File::create(path).unwrap();
-        let summary = write_members(&layout, inventory, reading, &out).unwrap();
+        let (summary, _) = write_members(&layout, inventory, reading, &out).unwrap();
         assert_eq!(summary.changed_count, 0);
         fs::read(path).unwrap()
     }
 }
 
-/// Returns the archive that the draft and its update become.
-fn assemble(precopy: &Precopy<'_>, draft: StoredDraft, update: Update) -> Vec<u8> {
-    let FinishedDraft { partial, .. } = precopy.assemble(draft, update).unwrap();
-    fs::read(partial.path()).unwrap()
+/// What a draft and its update become.
+struct Assembled {
+    bytes: Vec<u8>,
+    /// The error of comparing it with the hashes of what was rendered.
+    misread: Option<String>,
 }
 
-/// Compares everything but the manifest, which neither archive has yet. Fails
+fn assemble(precopy: &Precopy<'_>, draft: StoredDraft, update: Update) -> Assembled {
+    let finished = precopy.assemble(draft, update).unwrap();
+    let file = finished.partial.file();
+    write_manifest(&finished.layout, file, b"{}").unwrap();
+    let read = read_back(Verify::Full, file, &finished.hashes, precopy.cancel);
+    Assembled {
+        bytes: fs::read(finished.partial.path()).unwrap(),
+        misread: read.err().map(|error| format!("{error:#}")),
+    }
+}
+
+/// Compares everything but the manifest, and what was hashed on the way. Fails
 /// with a description of the first difference.
-fn compare(archive: &[u8], expected: &[u8]) -> Result<(), String> {
+fn compare(assembled: &Assembled, expected: &[u8]) -> Result<(), String> {
+    let archive = &assembled.bytes;
     if archive[MANIFEST_BYTES..] == expected[MANIFEST_BYTES..] {
-        return Ok(());
+        return assembled.misread.clone().map_or(Ok(()), Err);
     }
     let differs = |(a, b): &(&u8, &u8)| a != b;
     let mut both = archive[MANIFEST_BYTES..]

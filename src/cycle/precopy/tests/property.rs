@@ -111,7 +111,7 @@ fn round(place: &Path, seed: u64, terms: Terms, tally: &mut Tally) -> Result<(),
             archive
         });
         tally.fresh_bytes += fresh_bytes;
-        tally.kept_bytes += archive.len() as u64 - fresh_bytes;
+        tally.kept_bytes += archive.bytes.len() as u64 - fresh_bytes;
         compare(&archive, &expected).map_err(|wrong| format!("seed {seed}: {wrong}"))
     })
 }

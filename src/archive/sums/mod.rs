@@ -3,48 +3,34 @@
 //!
 //! `docs/archive-format.md` describes its lines.
 
+mod member_sum;
+mod reading;
+
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
-use sha2::{Digest, Sha256};
 
-use crate::archive::tar::BLOCK_BYTES;
-use crate::archive::tar::{Input, Reader};
+use crate::archive::sums::member_sum::{Algorithm, MemberSum};
+use crate::archive::sums::reading::hash_members;
+use crate::archive::tar::{Input, Member, Reader};
+use crate::archive::write::hashes::RenderedHashes;
 use crate::sys::format::display_path;
 
-const FIRST_LINE: &str = "docker-stack-backup sums 1";
-/// How much of the hash of a member's head and padding is kept.
-const HEAD_HASH_BYTES: usize = 8;
-const READ_BYTES: usize = 256 << 10;
+const FIRST_LINE: &str = "docker-stack-backup sums";
 
 /// The checksums of one archive. A member takes 72 bytes and its path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     pub archive_bytes: u64,
+    algorithm: Algorithm,
     members: Vec<MemberSum>,
     /// All paths, one after the other, as [`display_path`] shows them. They are
     /// only for people: a member is found by its offset.
     paths: String,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct MemberSum {
-    /// Offset of its first header in the archive.
-    start: u64,
-    /// Length of everything before the data.
-    head_bytes: u64,
-    data_bytes: u64,
-    /// SHA-256 of the data; zeros if there is none.
-    data: [u8; 32],
-    /// First bytes of the SHA-256 of head and padding.
-    head: [u8; HEAD_HASH_BYTES],
-    /// End of its path in [`Sums::paths`].
-    path_end: usize,
 }
 
 impl Sums {
@@ -53,39 +39,100 @@ impl Sums {
     /// # Errors
     /// Names the member that cannot be read, or whose structure is damaged.
     pub fn compute(file: &File, cancel: &AtomicBool) -> Result<Sums> {
-        let mut sums = Sums {
-            archive_bytes: file.metadata()?.len(),
-            ..Sums::default()
-        };
+        let mut sums = Sums::empty(file)?;
         let mut reader = Reader::new(Input::File(file))?;
         while let Some(member) = reader.next_member()? {
-            let place = MemberSum {
-                start: member.start,
-                head_bytes: member.data - member.start,
-                data_bytes: member.stored_bytes,
-                ..MemberSum::default()
-            };
-            sums.push(place, &display_path(&member.path));
+            sums.add(&member);
         }
         ensure!(
             reader.ends_with_zeros()?,
             "data follows the end of the archive"
         );
-        let mut members = std::mem::take(&mut sums.members);
-        let mut path_start = 0;
-        let parts = members.iter_mut().map(|member| {
-            let path = &sums.paths[path_start..member.path_end];
-            path_start = member.path_end;
-            (member, path)
+        sums.hash(file, cancel)?;
+        Ok(sums)
+    }
+
+    /// Sums without members.
+    ///
+    /// # Errors
+    /// When the length of the archive cannot be read.
+    pub(crate) fn empty(file: &File) -> io::Result<Sums> {
+        Ok(Sums {
+            archive_bytes: file.metadata()?.len(),
+            ..Sums::default()
+        })
+    }
+
+    /// Adds a member, which must follow the last one, without its hashes.
+    pub(crate) fn add(&mut self, member: &Member) {
+        let place = MemberSum {
+            start: member.start,
+            head_bytes: member.data - member.start,
+            data_bytes: member.stored_bytes,
+            ..MemberSum::default()
+        };
+        self.push(place, &display_path(&member.path));
+    }
+
+    /// Reads and hashes all members.
+    ///
+    /// # Errors
+    /// Names the first member that cannot be read.
+    pub(crate) fn hash(&mut self, file: &File, cancel: &AtomicBool) -> Result<()> {
+        let all: Vec<usize> = (0..self.members.len()).collect();
+        self.hash_some(file, &all, cancel)
+    }
+
+    /// Takes the hashes of what was rendered, and reads and hashes only the
+    /// members whose hashes are not known.
+    ///
+    /// # Errors
+    /// Names the first member that cannot be read.
+    pub(crate) fn take_rendered(
+        &mut self,
+        file: &File,
+        rendered: &RenderedHashes,
+        cancel: &AtomicBool,
+    ) -> Result<()> {
+        let mut unknown = Vec::new();
+        for (at, member) in self.members.iter_mut().enumerate() {
+            let (head, data) = member.rendered(rendered);
+            match (head, data) {
+                (Some(head), Some(data)) => (member.head, member.data) = (head, data),
+                _ => unknown.push(at),
+            }
+        }
+        self.hash_some(file, &unknown, cancel)
+    }
+
+    /// Returns messages for the members that are not as they were rendered.
+    pub(crate) fn differing(&self, rendered: &RenderedHashes) -> Vec<String> {
+        let members = self.members.iter().enumerate();
+        let differing = members.filter(|(_, member)| {
+            let (head, data) = member.rendered(rendered);
+            head.is_some_and(|head| head != member.head)
+                || data.is_some_and(|data| data != member.data)
         });
-        in_parallel(parts, cancel, |(member, path), buffer| {
-            let (data, head) = hash(file, member, buffer, cancel)
-                .with_context(|| format!("cannot read {path}"))?;
-            (member.data, member.head) = (data, head);
+        differing
+            .map(|(at, _)| format!("{}: it is not what was written", self.path(at)))
+            .collect()
+    }
+
+    fn hash_some(&mut self, file: &File, which: &[usize], cancel: &AtomicBool) -> Result<()> {
+        let hashed = Mutex::new(Vec::with_capacity(which.len()));
+        let members = which.iter().map(|at| (*at, self.members[*at]));
+        let hashing = (file, self.algorithm);
+        hash_members(hashing, members, cancel, |at, hashes| {
+            let hashes = hashes.with_context(|| format!("cannot read {}", self.path(at)))?;
+            let mut hashed = hashed.lock().unwrap_or_else(PoisonError::into_inner);
+            hashed.push((at, hashes));
             Ok(())
         })?;
-        sums.members = members;
-        Ok(sums)
+        for (at, (data, head)) in hashed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            let member = &mut self.members[at];
+            (member.data, member.head) = (data, head);
+        }
+        Ok(())
     }
 
     /// Reads the sidecar of the archive at `path`; `None` if there is none.
@@ -121,12 +168,13 @@ impl Sums {
     /// # Errors
     /// When `out` cannot be written to.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut all = Sha256::new();
+        let mut all = blake3::Hasher::new();
         let mut put = |line: String| {
             all.update(line.as_bytes());
             out.write_all(line.as_bytes())
         };
-        put(format!("{FIRST_LINE} {}\n", self.archive_bytes))?;
+        debug_assert_eq!(self.algorithm, Algorithm::Blake3);
+        put(format!("{FIRST_LINE} 2 {}\n", self.archive_bytes))?;
         for (at, sum) in self.members.iter().enumerate() {
             let data = match sum.data_bytes {
                 0 => "-".to_owned(),
@@ -141,7 +189,7 @@ impl Sums {
                 self.path(at)
             ))?;
         }
-        writeln!(out, "end {}", hex(&all.finalize()))
+        writeln!(out, "end {}", hex(all.finalize().as_bytes()))
     }
 
     /// Parses a sidecar.
@@ -154,20 +202,25 @@ impl Sums {
             .rfind("\nend ")
             .context("its last line is missing")?;
         let (lines, last) = text.split_at(end + 1);
+        let first = lines.lines().next().and_then(|line| {
+            let (format, bytes) = line.strip_prefix(FIRST_LINE)?.trim().split_once(' ')?;
+            Some((format, bytes.parse().ok()?))
+        });
+        let (algorithm, archive_bytes) = match first {
+            Some(("1", bytes)) => (Algorithm::Sha256, bytes),
+            Some(("2", bytes)) => (Algorithm::Blake3, bytes),
+            _ => bail!("its format is unknown"),
+        };
         ensure!(
-            last.trim_end() == format!("end {}", hex(&Sha256::digest(lines.as_bytes()))),
+            last.trim_end() == format!("end {}", hex(&algorithm.digest(lines.as_bytes()))),
             "it is damaged"
         );
-        let mut lines = lines.lines();
-        let first = lines
-            .next()
-            .and_then(|line| line.strip_prefix(FIRST_LINE))
-            .context("its format is unknown")?;
         let mut sums = Sums {
-            archive_bytes: first.trim().parse()?,
+            archive_bytes,
+            algorithm,
             ..Sums::default()
         };
-        for line in lines {
+        for line in lines.lines().skip(1) {
             let (member, path) = parse_line(line).context("it has a malformed line")?;
             sums.push(member, path);
         }
@@ -181,9 +234,10 @@ impl Sums {
     /// Only when interrupted. A member that cannot be read is damaged.
     pub fn find_damage(&self, file: &File, cancel: &AtomicBool) -> Result<Vec<String>> {
         let damaged = Mutex::new(Vec::new());
-        let members = self.members.iter().enumerate();
-        in_parallel(members, cancel, |(at, was), buffer| {
-            let what = match hash(file, was, buffer, cancel) {
+        let members = self.members.iter().copied().enumerate();
+        hash_members((file, self.algorithm), members, cancel, |at, hashes| {
+            let was = &self.members[at];
+            let what = match hashes {
                 Err(error) if cancel.load(Ordering::Relaxed) => return Err(error),
                 Err(_) => "it cannot be read",
                 Ok((data, _)) if data != was.data => "its data is damaged",
@@ -197,24 +251,6 @@ impl Sums {
         let mut damaged = damaged.into_inner().unwrap_or_else(PoisonError::into_inner);
         damaged.sort_unstable();
         Ok(damaged.into_iter().map(|(_, line)| line).collect())
-    }
-}
-
-impl MemberSum {
-    // The numbers in a sidecar are not checked, so adding them may overflow.
-
-    fn data_start(&self) -> u64 {
-        self.start.saturating_add(self.head_bytes)
-    }
-
-    fn data_end(&self) -> u64 {
-        self.data_start().saturating_add(self.data_bytes)
-    }
-
-    /// Offset of the end of its padding.
-    fn end(&self) -> u64 {
-        let blocks = self.data_end().div_ceil(BLOCK_BYTES);
-        blocks.saturating_mul(BLOCK_BYTES)
     }
 }
 
@@ -235,84 +271,6 @@ fn parse_line(line: &str) -> Option<(MemberSum, &str)> {
     };
     let has_data = data != "-";
     (has_data == (member.data_bytes > 0)).then_some((member, field()?))
-}
-
-/// Calls `act` for each item, in several threads. Each thread has a buffer.
-///
-/// # Errors
-/// The first error of `act`, or `interrupted` soon after `cancel` is set.
-fn in_parallel<T: Send>(
-    items: impl Iterator<Item = T> + Send,
-    cancel: &AtomicBool,
-    act: impl Fn(T, &mut [u8]) -> Result<()> + Sync,
-) -> Result<()> {
-    let items = Mutex::new(Some(items));
-    let lock = || items.lock().unwrap_or_else(PoisonError::into_inner);
-    let threads = std::thread::available_parallelism()
-        .map_or(2, usize::from)
-        .clamp(2, 8);
-    let work = || -> Result<()> {
-        let mut buffer = vec![0; READ_BYTES];
-        loop {
-            let Some(item) = lock().as_mut().and_then(Iterator::next) else {
-                return Ok(());
-            };
-            if cancel.load(Ordering::Relaxed) {
-                bail!("interrupted");
-            }
-            if let Err(error) = act(item, &mut buffer) {
-                // The other threads find no more items.
-                *lock() = None;
-                return Err(error);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let mut results = workers.into_iter().map(|worker| worker.join());
-        results.try_for_each(|result| result.unwrap_or_else(|_| bail!("a thread panicked")))
-    })
-}
-
-/// Hashes a member's data, and its head and padding.
-fn hash(
-    file: &File,
-    member: &MemberSum,
-    buffer: &mut [u8],
-    cancel: &AtomicBool,
-) -> Result<([u8; 32], [u8; HEAD_HASH_BYTES])> {
-    let mut hash = Sha256::new();
-    let (data_start, data_end) = (member.data_start(), member.data_end());
-    hash_range(file, member.start, data_start, buffer, &mut hash, cancel)?;
-    hash_range(file, data_end, member.end(), buffer, &mut hash, cancel)?;
-    let mut head = [0; HEAD_HASH_BYTES];
-    head.copy_from_slice(&hash.finalize_reset()[..HEAD_HASH_BYTES]);
-    let mut data = [0; 32];
-    if member.data_bytes > 0 {
-        hash_range(file, data_start, data_end, buffer, &mut hash, cancel)?;
-        data = hash.finalize().into();
-    }
-    Ok((data, head))
-}
-
-fn hash_range(
-    file: &File,
-    mut start: u64,
-    end: u64,
-    buffer: &mut [u8],
-    hash: &mut Sha256,
-    cancel: &AtomicBool,
-) -> Result<()> {
-    while start < end {
-        if cancel.load(Ordering::Relaxed) {
-            bail!("interrupted");
-        }
-        let part = (end - start).min(buffer.len() as u64) as usize;
-        file.read_exact_at(&mut buffer[..part], start)?;
-        hash.update(&buffer[..part]);
-        start += part as u64;
-    }
-    Ok(())
 }
 
 /// Lower-case hexadecimal digits.
