@@ -48,11 +48,11 @@ pub fn sample_of<T>(all: impl IntoIterator<Item = T>) -> impl Iterator<Item = T>
     all.filter_map(move |(place, one)| is_chosen(place).then_some(one))
 }
 
-/// Returns how many points at least are sampled, if all calls together have
-/// `count` points.
-pub fn sampled(count: usize) -> usize {
+/// Returns how many points of a kind at least were tried: `count` if all are, and none
+/// for certain in a sample.
+pub fn if_complete(count: usize) -> usize {
     match is_complete() {
         true => count,
-        false => count / (STRIDE + 2),
+        false => 0,
     }
 }
