@@ -704,10 +704,9 @@ fn what_has_nothing_to_start_is_skipped_and_no_health_check_is_needed() {
     place.run().expect_status(0);
     let json = drill(&[]).expect_status(2).json();
     let problem = json[0]["problems"][0].as_str().unwrap();
-    assert!(
-        problem.contains("service crash ended with exit status 1"),
-        "{problem}"
-    );
+    // It is found while the drill waits, or by its second look.
+    let is_named = problem.contains("crash") && problem.contains("exit status 1");
+    assert!(is_named, "{problem}");
 
     // A stack that is down has nothing to start.
     write("");
