@@ -68,8 +68,8 @@ fn kill_at_every_step(disk: &Disk, shape: Shape, steps: &[&'static str]) -> Seen
         ledger.good_count
     );
     // The controls: some kills left a partial, and some runs an archive.
-    assert!(partial_count > if_complete(2));
-    assert!(ledger.good_count > if_complete(2));
+    assert!(partial_count >= if_complete(3));
+    assert!(ledger.good_count >= if_complete(3));
     seen
 }
 

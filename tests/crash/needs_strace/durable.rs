@@ -186,7 +186,7 @@ fn a_run_killed_before_any_sync_rename_or_removal_is_recovered() {
         }
     }
     eprintln!("{points} points");
-    assert!(points >= if_complete(16).max(2), "{points}");
+    assert!(points >= if_complete(16).max(1), "{points}");
     let archives = scene.place.stored(&scene.stack.name).len();
     assert!(
         archives >= 5,
