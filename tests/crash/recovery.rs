@@ -9,15 +9,6 @@ use crate::common::scene::Scene;
 use crate::common::{Ended, output, succeed};
 use serde_json::{Value, json};
 
-/// Kills a run when all of its containers are stopped, before `start`.
-#[track_caller]
-fn leave_down(scene: &Scene) {
-    let hook = "case \"$*\" in 'start '* | *' up '*) kill -9 $PARENT; exit 1;; esac";
-    let (ended, _) = scene.attempt(&["run"], hook);
-    assert!(ended.is_none());
-    assert_eq!(scene.running(), [""; 0]);
-}
-
 /// Puts a file in the place of a directory, which then cannot be listed.
 fn spoil(dir: &Path) {
     let _ = fs::remove_dir_all(dir);
@@ -36,7 +27,7 @@ fn assert_says(ended: &Ended, parts: &[&str]) {
 fn a_recovery_needs_nothing_but_the_journal_and_the_engine() {
     let scene = Scene::new("stop", 0);
     let (place, stack) = (&scene.place, &scene.stack);
-    leave_down(&scene);
+    scene.leave_down();
     spoil(&place.state().join("drill"));
     spoil(&place.state().join("restore"));
     let aside = place.path("store-aside");
@@ -71,7 +62,7 @@ fn a_recovery_needs_nothing_but_the_journal_and_the_engine() {
     place.config(json!([stack.name]), json!({}));
     fs::remove_file(place.store()).unwrap();
     fs::rename(aside, place.store()).unwrap();
-    leave_down(&scene);
+    scene.leave_down();
     let json = place.run().expect_status(2).json();
     assert_eq!(json["recovered"][0]["error"], Value::Null);
     assert_eq!(json["errors"].as_array().unwrap().len(), 2, "{json}");
@@ -80,7 +71,7 @@ fn a_recovery_needs_nothing_but_the_journal_and_the_engine() {
     for dir in ["drill", "restore"] {
         fs::remove_file(place.state().join(dir)).unwrap();
     }
-    leave_down(&scene);
+    scene.leave_down();
     output(&mut place.program(&["recover"])).expect_status(0);
     scene.assert_recovered("all in order");
 }
@@ -90,7 +81,7 @@ fn a_recovery_needs_nothing_but_the_journal_and_the_engine() {
 fn a_recovery_works_on_a_state_directory_that_cannot_be_written() {
     let scene = Scene::new("stop", 0);
     let place = &scene.place;
-    leave_down(&scene);
+    scene.leave_down();
     let state = place.state().display().to_string();
     let mount = |args: &[&str]| output(Command::new("mount").args(args)).expect_status(0);
     mount(&["--bind", &state, &state]);
@@ -120,7 +111,7 @@ fn a_stack_that_was_left_down_is_named_by_the_commands_that_only_look() {
         let advice = "start it with `docker-stack-backup recover`";
         ended.stdout.contains(&expected) && ended.stdout.contains(advice)
     };
-    leave_down(&scene);
+    scene.leave_down();
     for args in commands {
         let status = i32::from(args == ["check", "--live"]);
         assert!(said(args, status), "{args:?}");
