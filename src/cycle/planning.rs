@@ -78,7 +78,7 @@ impl Cycle<'_> {
     /// started meanwhile must be.
     pub(super) fn plan_again(&mut self, outcome: &mut StackOutcome) -> Result<()> {
         self.context.signals.check()?;
-        let survey = self.survey.again(self.stack)?;
+        let survey = Survey::of(self.stack)?;
         if survey.project != self.survey.project || survey.trees != self.survey.trees {
             bail!("the trees to archive changed during the backup; nothing was stopped");
         }

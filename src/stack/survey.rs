@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -19,15 +18,9 @@ use crate::stack::running::{self, StateBefore, WasRunning};
 use crate::sys::paths::without_symlinks;
 use crate::sys::threads::spawn_or_run;
 
-/// For how long the resolved compose file is not resolved again: on a busy machine,
-/// Compose itself takes about as long.
-const CONFIG_VALID: Duration = Duration::from_secs(5);
-
 /// A stack as it is at this moment.
 #[derive(Debug)]
 pub struct Survey {
-    /// When Compose had resolved the compose file.
-    resolved: Instant,
     /// The configured options, with the project's name filled in.
     pub compose: ComposeProject,
     pub project: String,
@@ -70,23 +63,6 @@ impl Survey {
     /// When it is not clear which project is meant, or something that must be
     /// archived cannot be read.
     pub fn of(stack: &StackPlan) -> Result<Survey> {
-        Survey::with_config(stack, None)
-    }
-
-    /// Looks at a stack again. Compose is not asked a second time for what it said a
-    /// moment ago, because that takes longer than all the rest.
-    ///
-    /// # Errors
-    /// As those of [`of`](Survey::of).
-    pub fn again(&self, stack: &StackPlan) -> Result<Survey> {
-        let known = self.config.as_ref().map(|config| (config, self.resolved));
-        Survey::with_config(
-            stack,
-            known.filter(|_| self.resolved.elapsed() < CONFIG_VALID),
-        )
-    }
-
-    fn with_config(stack: &StackPlan, known: Option<(&ComposeConfig, Instant)>) -> Result<Survey> {
         let mut warnings = Vec::new();
         if !stack.dir().is_dir() {
             bail!(
@@ -95,19 +71,12 @@ impl Survey {
             );
         }
         engine::refuse_podman()?;
-        let (config, resolved, all_containers) = match known {
-            Some((config, resolved)) => {
-                let listed = engine::containers();
-                (Ok(config.clone()), resolved, listed)
-            }
-            None => thread::scope(|scope| {
-                let span = tracing::Span::current();
-                let list = move || span.in_scope(|| engine::containers());
-                let listing = spawn_or_run(scope, list);
-                let config = stack.compose.config();
-                (config, Instant::now(), listing.join())
-            }),
-        };
+        let (config, all_containers) = thread::scope(|scope| {
+            let span = tracing::Span::current();
+            let list = move || span.in_scope(|| engine::containers());
+            let listing = spawn_or_run(scope, list);
+            (stack.compose.config(), listing.join())
+        });
         let all_containers = all_containers?;
         let named = config.as_ref().ok().map(|config| config.name.as_str());
         let project = find_project(&stack.compose, named, &all_containers)?;
@@ -162,7 +131,6 @@ impl Survey {
         warnings.extend(coverage::files_outside(&stack.compose, &trees));
         let images = engine::images(&containers.iter().map(|c| c.image_id.clone()).collect())?;
         Ok(Survey {
-            resolved,
             compose: ComposeProject {
                 name: Some(project.clone()),
                 ..stack.compose.clone()

@@ -89,19 +89,15 @@ pub fn forward_to(forward: impl Fn(Event) + Send + Sync + 'static) -> io::Result
             let now = (written_bytes, STEPS.load(Ordering::Relaxed));
             if now != before {
                 before = now;
-                emit(Event::Moved { written_bytes });
+                tell(Event::Moved { written_bytes });
             }
         }
     };
     thread::Builder::new().spawn(tell).map(drop)
 }
 
-/// Shows an event that another process has forwarded.
-pub fn apply(event: Event) {
-    emit(event);
-}
-
-fn emit(event: Event) {
+/// Shows an event, or forwards it.
+pub fn tell(event: Event) {
     if let Some(forward) = FORWARD.get() {
         return forward(event);
     }
@@ -191,18 +187,18 @@ pub fn begin_stack(number: usize, stack_count: usize, name: &str) {
 /// Begins a phase of the stack. An archive of the phase before is no longer
 /// shown.
 pub fn begin_phase(name: &str) {
-    emit(Event::BeginPhase(name.to_owned()));
+    tell(Event::BeginPhase(name.to_owned()));
 }
 
 /// Shows for how long the stack is down, from now on, or that it is up.
 pub fn set_down(is_down: bool) {
-    emit(Event::Down(is_down));
+    tell(Event::Down(is_down));
 }
 
 /// Begins an archive, and shows how much of it is written.
 pub fn begin_archive(bytes: u64, member_count: u64) {
     WRITTEN_BYTES.store(0, Ordering::Relaxed);
-    emit(Event::BeginArchive {
+    tell(Event::BeginArchive {
         bytes,
         member_count,
     });

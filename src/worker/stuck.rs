@@ -14,6 +14,8 @@ pub(super) fn path_waited_for(pid: u32) -> Option<String> {
         let call = fs::read_to_string(thread.path().join("syscall")).ok()?;
         let first = call.split_ascii_whitespace().nth(1)?.strip_prefix("0x")?;
         let descriptor = u32::from_str_radix(first, 16).ok()?;
+        // Small numbers are mostly something else, such as the clock to sleep by.
+        let descriptor = (descriptor > 2).then_some(descriptor)?;
         let path = fs::read_link(process.join("fd").join(descriptor.to_string())).ok()?;
         let is_file = path.is_absolute() && !path.starts_with("/dev") && !path.starts_with("/proc");
         is_file.then(|| path.to_string_lossy().into_owned())

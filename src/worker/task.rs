@@ -66,6 +66,9 @@ impl Task {
                 serde_json::to_value(outcome)
             }
             Task::BackUp { stack, host } => {
+                let stack = &plan.stacks[stack];
+                let span = tracing::info_span!("stack", stack = stack.name);
+                let _entered = span.enter();
                 let store = identity::open(plan)?;
                 let journal = Journal::of(&plan.state_dir);
                 let context = RunContext {
@@ -75,7 +78,7 @@ impl Task {
                     host: &host,
                     observer,
                 };
-                serde_json::to_value(cycle::back_up(&context, &plan.stacks[stack]))
+                serde_json::to_value(cycle::back_up(&context, stack))
             }
             Task::TidyStore(mut outcome) => {
                 tidy_store(plan, &mut outcome)?;

@@ -83,11 +83,12 @@ impl Limits {
         }
     }
 
-    fn of_store() -> Limits {
+    /// Nothing is down meanwhile.
+    fn of_store(stall: Duration) -> Limits {
         Limits {
-            down: STORE_LIMIT,
+            down: stall,
             capture: None,
-            stall: STORE_LIMIT,
+            stall,
         }
     }
 }
@@ -129,10 +130,7 @@ impl Watch<'_> {
         outcome: &RunOutcome,
         stall: Duration,
     ) -> Result<RunOutcome> {
-        let limits = Limits {
-            stall,
-            ..Limits::of_store()
-        };
+        let limits = Limits::of_store(stall);
         match self.perform(task(Box::new(outcome.clone())), &limits) {
             Ok(done) => done,
             Err(given_up) => bail!(
@@ -307,7 +305,7 @@ impl Known {
                         }
                     }
                 }
-                progress::apply(event);
+                progress::tell(event);
             }
             Message::Log(_) | Message::Done(_) => {}
         }

@@ -61,6 +61,16 @@ impl Scene {
         (Some(ended).filter(|ended| ended.status != -1), spy)
     }
 
+    /// Kills a run when all of its containers are stopped, before `start`.
+    #[track_caller]
+    pub fn leave_down(&self) {
+        let hook =
+            "case \"$*\" in *--dry-run*) ;; 'start '* | *' up '*) kill -9 $PARENT; exit 1;; esac";
+        let (ended, _) = self.attempt(&["run"], hook);
+        assert!(ended.is_none());
+        assert_eq!(self.running(), [""; 0]);
+    }
+
     pub fn partials(&self) -> Vec<String> {
         let mut names = self.place.stored(&self.stack.name);
         names.retain(|name| name.ends_with(".partial"));

@@ -13,16 +13,6 @@ fn entry_path(place: &Place, stack: &Stack) -> PathBuf {
     place.state().join(format!("journal/{}.json", stack.name))
 }
 
-/// Kills a run when all of its containers are stopped, before `start`.
-#[track_caller]
-fn leave_down(scene: &Scene) {
-    let hook =
-        "case \"$*\" in *--dry-run*) ;; 'start '* | *' up '*) kill -9 $PARENT; exit 1;; esac";
-    let (ended, _) = scene.attempt(&["run"], hook);
-    assert!(ended.is_none());
-    assert_eq!(scene.running(), [""; 0]);
-}
-
 #[track_caller]
 fn recover(place: &Place, args: &[&str]) -> Ended {
     output(&mut place.program(&[&["recover"], args].concat()))
@@ -36,7 +26,7 @@ fn a_journal_that_cannot_be_parsed_is_reported_and_harms_no_other_stack() {
     let other = place.stack("paused");
     other.up();
     place.config(json!([scene.stack.name, other.name]), json!({}));
-    leave_down(&scene);
+    scene.leave_down();
     let path = entry_path(place, &scene.stack);
     let good = fs::read(&path).unwrap();
     let mut newer: Value = serde_json::from_slice(&good).unwrap();
@@ -86,7 +76,7 @@ fn a_journal_that_cannot_be_parsed_is_reported_and_harms_no_other_stack() {
     place.run().expect_status(0);
     recover(place, &["--forget", &scene.stack.name]).expect_status(1);
     // The control: an undamaged entry is parsed.
-    leave_down(&scene);
+    scene.leave_down();
     recover(place, &[]).expect_status(0);
     assert_eq!(scene.running(), scene.states);
 }
@@ -106,7 +96,7 @@ fn recover_is_silent_and_changes_nothing_when_there_is_nothing_to_do() {
     let last = fs::read(place.state().join("last-run.json")).unwrap();
     silent(&["--quiet"]);
     assert_eq!(fs::read(place.state().join("last-run.json")).unwrap(), last);
-    leave_down(&scene);
+    scene.leave_down();
     // The control: with something to recover, it is not silent.
     assert_ne!(recover(place, &["--quiet"]).expect_status(0).stderr, "");
     let times = start_times(&scene.stack);
@@ -149,7 +139,7 @@ fn a_second_run_is_refused_while_a_run_is_under_way_and_a_recovery_leaves_it_alo
 fn containers_removed_by_hand_are_created_again() {
     for method in ["stop", "down"] {
         let scene = Scene::new(method, 0);
-        leave_down(&scene);
+        scene.leave_down();
         output(&mut scene.stack.compose(&["down"])).expect_status(0);
         assert_eq!(scene.stack.states(), [""; 0]);
         recover(&scene.place, &[]).expect_status(0);
@@ -167,7 +157,7 @@ fn containers_removed_by_hand_are_created_again() {
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn containers_recreated_by_hand_are_left_alone() {
     let scene = Scene::new("stop", 0);
-    leave_down(&scene);
+    scene.leave_down();
     let anew = [
         "up",
         "--detach",
@@ -183,7 +173,7 @@ fn containers_recreated_by_hand_are_left_alone() {
     assert_eq!(start_times(&scene.stack), times);
     assert_eq!(scene.place.journalled(), [""; 0]);
     // Recreated but not started: the new containers are started.
-    leave_down(&scene);
+    scene.leave_down();
     let anew = [
         "up",
         "--no-start",
@@ -203,7 +193,7 @@ fn containers_recreated_by_hand_are_left_alone() {
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn containers_started_by_hand_are_left_alone() {
     let scene = Scene::new("stop", 0);
-    leave_down(&scene);
+    scene.leave_down();
     output(&mut scene.stack.compose(&["start", "db"])).expect_status(0);
     let db = |times: Vec<String>| times.into_iter().find(|line| line.contains("-db-"));
     let started = db(start_times(&scene.stack));

@@ -62,9 +62,10 @@ fn the_first_stack_is_up_and_healthy_before_the_second_is_stopped() {
     // The control: the health check did take its time.
     let json = ended.json();
     assert!(phase_ms(slow.outcome(&json), "start") >= 5000);
-    assert!(slow.outcome(&json)["healthyMs"].as_u64().unwrap() >= 5000);
+    let ms = |field: &str| slow.outcome(&json)[field].as_u64().unwrap();
+    assert!(ms("healthyMs") >= 5000);
     // The container runs long before it is healthy.
-    assert!(slow.outcome(&json)["downtimeMs"].as_u64().unwrap() < 5000);
+    assert!(ms("downtimeMs") + 2000 < ms("healthyMs"), "{json}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::kill_points::{kill_points, sampled};
+use crate::common::kill_points::{if_complete, kill_points};
 use crate::common::scene::{Scene, at_call};
 use crate::common::shop::Shop;
 use crate::common::{Background, Ended, Place, Stack, docker, output, succeed, wait_until};
@@ -386,7 +386,7 @@ fn a_drill_killed_at_any_docker_call_leaves_no_trace_after_recover() {
         output(&mut shop.place.program(&["recover"])).expect_status(0);
         assert_eq!(traces(&shop.place, &shop.stack), [""; 0], "{point}");
     }
-    assert!(with_traces > sampled(2), "{with_traces}");
+    assert!(with_traces >= if_complete(3), "{with_traces}");
     assert_eq!(traces(&shop.place, &shop.stack), [""; 0]);
 }
 
@@ -704,10 +704,9 @@ fn what_has_nothing_to_start_is_skipped_and_no_health_check_is_needed() {
     place.run().expect_status(0);
     let json = drill(&[]).expect_status(2).json();
     let problem = json[0]["problems"][0].as_str().unwrap();
-    assert!(
-        problem.contains("service crash ended with exit status 1"),
-        "{problem}"
-    );
+    // It is found while the drill waits, or by its second look.
+    let is_named = problem.contains("crash") && problem.contains("exit status 1");
+    assert!(is_named, "{problem}");
 
     // A stack that is down has nothing to start.
     write("");

@@ -14,6 +14,8 @@ in_the_middle = (
 
 def end_in_the_middle(how: str) -> None:
     machine.succeed(up)
+    # A recovery ends with the removal of what is unfinished.
+    machine.wait_until_succeeds("! ls /srv/backup/web/*.partial")
     machine.succeed(f"systemctl start --no-block {unit}")
     machine.succeed(in_the_middle, timeout=300)
     machine.succeed(down)

@@ -309,7 +309,7 @@ mod on_ext4 {
 #[test]
 fn what_comes_before_damage_is_restored_whole() {
     let dir = tempfile::tempdir().unwrap();
-    let script = "mkdir -p web/a; echo data >web/a/one; ln web/a/one web/a/two; chmod 2750 web/a; \
+    let script = "mkdir -p web/a; echo data >web/a/one; ln web/a/one web/a/two; chmod 750 web/a; \
                   touch -d @1000 web/a web; echo z >z; tar --format=posix -cf a.tar web z";
     let mut shell = Command::new("sh");
     run(shell.args(["-ec", script]).current_dir(&dir), "tar");
@@ -330,7 +330,7 @@ fn what_comes_before_damage_is_restored_whole() {
         (metadata.mode(), metadata.mtime(), metadata.ino())
     };
     let (mode, mtime, _) = attributes(&to.join("web/a"));
-    assert_eq!((mode & 0o7777, mtime), (0o2750, 1000));
+    assert_eq!((mode & 0o7777, mtime), (0o750, 1000));
     assert_eq!(
         attributes(&to.join("web/a/one")).2,
         attributes(&to.join("web/a/two")).2

@@ -27,6 +27,9 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |n| n.parse().unwrap())
 }
 
+/// Rounds of each kind that a run of all tests can afford.
+const ROUNDS: u64 = 12;
+
 /// Runs rounds in `place`, a directory on the file system under test.
 fn assert_rounds(place: &Path, count: u64, terms: Terms) -> Tally {
     let first = number("PRECOPY_SEED", 0);
@@ -120,7 +123,7 @@ fn round(place: &Path, seed: u64, terms: Terms, tally: &mut Tally) -> Result<(),
 #[ignore = "needs root; run scripts/test"]
 fn the_archive_is_the_tree_as_it_stood_while_down_on_ext4() {
     let disk = Disk::new("ext4", &["-q", "-m", "0"]);
-    assert_rounds(&disk.path, 20, TICKS);
+    assert_rounds(&disk.path, ROUNDS, TICKS);
 }
 
 #[test]
@@ -131,13 +134,13 @@ fn the_archive_is_the_tree_as_it_stood_while_down_where_times_are_whole_seconds(
 }
 
 fn assert_rounds_with_and_without_sharing(disk: &Disk) {
-    assert_rounds(&disk.path, 20, TICKS);
+    assert_rounds(&disk.path, ROUNDS, TICKS);
     for deferred_from_bytes in [ALIGNED_FROM_BYTES, u64::MAX] {
         let terms = Terms {
             deferred_from_bytes: Some(deferred_from_bytes),
             ..TICKS
         };
-        let tally = assert_rounds(&disk.path, 20, terms);
+        let tally = assert_rounds(&disk.path, ROUNDS, terms);
         assert!(tally.shared_bytes > 0, "{deferred_from_bytes}");
     }
 }
