@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Place, Stack, output};
+use super::{PATIENCE, Place, Stack, output};
 
 const IMAGE: &str = "docker-stack-backup/busybox:1";
 
@@ -65,7 +65,7 @@ impl Engine {
         let began = Instant::now();
         while output(&mut self.docker(&["info"])).status != 0 {
             let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
-            assert!(began.elapsed() < Duration::from_secs(60), "{log}");
+            assert!(began.elapsed() < PATIENCE, "{log}");
             std::thread::sleep(Duration::from_millis(100));
         }
     }

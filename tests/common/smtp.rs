@@ -19,6 +19,9 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+/// How long a busy machine may take to start the server, or to deliver a mail.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// A running server; dropped, it is killed and its files are removed.
 ///
 /// It is known as `localhost`. Mail to `example.org` needs a log-in, mail to
@@ -93,7 +96,7 @@ impl SmtpServer {
 
     /// Waits for that many mails: the server delivers after it has answered.
     pub fn wait_for_messages(&self, count: usize) -> Vec<String> {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let messages = self.messages();
             if messages.len() >= count {
@@ -154,7 +157,7 @@ fn start_exim(dir: &Path, ports: [u16; 3]) -> Child {
 }
 
 fn wait_until_listening(child: &mut Child, ports: [u16; 3]) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         if child.try_wait().expect("wait for exim4").is_some() {
             return false;

@@ -156,7 +156,8 @@ fn a_signal_ends_a_waiting_drill_at_once() {
         send(&child, Signal::SIGTERM);
         let ended = child.end().expect_status(2).json();
         let took = began.elapsed();
-        assert!(took < Duration::from_secs(20), "{took:?}");
+        // Without the signal it would wait for three minutes.
+        assert!(took < Duration::from_secs(120), "{took:?}");
         assert_eq!(ended[0]["interrupted"], "SIGTERM", "{ended}");
         assert_eq!(ended[0]["problems"], json!([]), "{ended}");
         assert_eq!(traces(&place, &stack), [""; 0]);
