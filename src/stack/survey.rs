@@ -73,7 +73,7 @@ impl Survey {
         engine::refuse_podman()?;
         let (config, all_containers) = thread::scope(|scope| {
             let span = tracing::Span::current();
-            let list = move || span.in_scope(|| engine::containers());
+            let list = move || span.in_scope(engine::containers);
             let listing = spawn_or_run(scope, list);
             (stack.compose.config(), listing.join())
         });
