@@ -23,6 +23,11 @@ fn main() -> ExitCode {
             return ExitCode::from(status as u8);
         }
     };
+    sys::limits::raise_open_files();
+    if let Err(error) = sys::signals::outlive_those_without_a_meaning() {
+        eprintln!("error: {error:#}");
+        return ExitCode::from(ExitStatus::CouldNotRun as u8);
+    }
     if matches!(cli.command, Command::Worker) {
         return serve();
     }

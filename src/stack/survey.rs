@@ -108,7 +108,14 @@ impl Survey {
         if let Some(config) = &config {
             warnings.extend(hook_warnings(config, &running));
         }
-        let stop_method = stop_method(stack, config.as_ref(), &running, &sharers, &mut warnings);
+        let stop_method = stop_method(
+            stack,
+            config.as_ref(),
+            &containers,
+            &running,
+            &sharers,
+            &mut warnings,
+        );
         if stop_method == StopMethod::Down {
             // `stop_method` has seen to it that there is a configuration.
             if let Some(config) = &config {
@@ -207,12 +214,11 @@ pub fn find_project(
     Ok(Some(project))
 }
 
-/// Returns the configured stop method if it is possible, else `stop`. `down`
-/// removes containers. Only `up` can recreate them, and for that the compose file
-/// must have every service that runs.
+/// Returns the configured stop method if it is possible, else `stop`.
 fn stop_method(
     stack: &StackPlan,
     config: Option<&ComposeConfig>,
+    containers: &[Container],
     running: &[WasRunning],
     sharers: &Sharers,
     warnings: &mut Vec<String>,
@@ -222,23 +228,43 @@ fn stop_method(
         StopMethod::Pause => return pause_or_stop(running, warnings),
         StopMethod::Down => {}
     }
+    let Some(obstacle) = obstacle_to_down(config, containers, running, sharers) else {
+        return StopMethod::Down;
+    };
+    warnings.push(format!("stopped by `stop` instead of `down`: {obstacle}"));
+    StopMethod::Stop
+}
+
+/// Says why a stack cannot be stopped by `down`, which removes containers, or could
+/// not be started after it: only `up` can recreate them.
+fn obstacle_to_down(
+    config: Option<&ComposeConfig>,
+    containers: &[Container],
+    running: &[WasRunning],
+    sharers: &Sharers,
+) -> Option<String> {
     let knows = |service: &String| config.is_some_and(|c| c.services.contains_key(service));
     if let Some(unknown) = running.iter().find(|was| !knows(&was.service)) {
-        warnings.push(format!(
-            "stopped by `stop` instead of `down`: the compose file does not have service {}",
-            unknown.service
-        ));
-        return StopMethod::Stop;
+        let service = &unknown.service;
+        return Some(format!("the compose file does not have service {service}"));
     }
     if let Some(sharer) = sharers.to_stop.first() {
-        warnings.push(format!(
-            "stopped by `stop` instead of `down`: {} shares a namespace or volumes with a \
-             container that `down` would remove",
+        return Some(format!(
+            "{} shares a namespace or volumes with a container that `down` would remove",
             sharer.name
         ));
-        return StopMethod::Stop;
     }
-    StopMethod::Down
+    // Compose 2.26 then fails with `could not find SERVICE: not found`.
+    let has_container = |service: &String| containers.iter().any(|c| c.service == *service);
+    containers.iter().find_map(|container| {
+        let mut needed = container.depends_on.iter();
+        let absent = needed.find(|needed| !has_container(&needed.service))?;
+        Some(format!(
+            "Compose cannot remove {} while {}, on which it depends, has no container; \
+             `docker compose up -d` makes one",
+            container.name, absent.service
+        ))
+    })
 }
 
 /// Refuses `down` if `up` would make other containers than those that run: they

@@ -3,6 +3,7 @@
 
 pub mod durable;
 pub mod format;
+pub mod limits;
 pub mod lock;
 pub mod logging;
 pub mod paths;

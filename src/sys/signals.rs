@@ -1,4 +1,4 @@
-//! SIGTERM, SIGINT and SIGHUP ask the program to end early. It then starts what
+//! SIGTERM, SIGINT, SIGHUP, SIGQUIT and SIGXCPU ask the program to end early. It then starts what
 //! it has stopped, removes the unfinished archive and reports the signal by its
 //! exit status. A second signal also ends the wait for healthy containers.
 
@@ -10,6 +10,55 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use signal_hook::iterator;
+
+/// The signals that ask a process to end. SIGXCPU comes a while before a limit on CPU
+/// time kills.
+const ENDING: [Signal; 5] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGXCPU,
+];
+
+/// Signals that end a process by default, and ask nothing of this one. Without a
+/// handler, the one for a file beyond the limit on its size would leave a stack down.
+const WITHOUT_A_MEANING: [Signal; 8] = [
+    Signal::SIGXFSZ,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGIO,
+    Signal::SIGPWR,
+];
+
+/// Lets the process outlive signals without a meaning: a `write` beyond the limit on
+/// the size of a file fails with EFBIG. They are handled and not ignored, because a
+/// child would inherit that.
+///
+/// # Errors
+/// When a handler cannot be installed.
+pub fn outlive_those_without_a_meaning() -> Result<()> {
+    outlive(&WITHOUT_A_MEANING)
+}
+
+/// Does the same for the signals that ask the process to end.
+///
+/// # Errors
+/// When a handler cannot be installed.
+pub fn outlive_those_that_ask_to_end() -> Result<()> {
+    outlive(&ENDING)
+}
+
+fn outlive(signals: &[Signal]) -> Result<()> {
+    for signal in signals {
+        signal_hook::flag::register(*signal as i32, Arc::default())
+            .context("cannot handle signals")?;
+    }
+    Ok(())
+}
 
 /// The signals that have arrived. All clones share them; the default never
 /// receives any.
@@ -38,7 +87,7 @@ impl Signals {
     /// SIGHUP.
     pub fn install() -> Result<Signals> {
         let signals = Signals::default();
-        let numbers = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].map(|s| s as i32);
+        let numbers = ENDING.map(|signal| signal as i32);
         let numbers = numbers.into_iter().filter(|number| !is_ignored(*number));
         let mut pending = iterator::Signals::new(numbers).context("cannot handle signals")?;
         let received = signals.0.clone();

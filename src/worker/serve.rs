@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Stdin, Write};
 use std::process::exit;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,7 +15,7 @@ use crate::outcome::{Phase, StackOutcome};
 use crate::stack::journal::JournalEntry;
 use crate::sys::logging;
 use crate::sys::progress;
-use crate::sys::signals::Signals;
+use crate::sys::signals::{self, Signals};
 
 /// Does what stdin asks for. Must be called instead of starting to log otherwise.
 ///
@@ -39,10 +39,7 @@ pub fn serve() -> Result<()> {
     let signals = Signals::default();
     receive_signals(orders, signals.clone())?;
     // Those that go to all processes of a control group are for the watch, too.
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        signal_hook::flag::register(signal as i32, Arc::default())
-            .context("cannot handle signals")?;
-    }
+    signals::outlive_those_that_ask_to_end()?;
     let done = order.task.perform(&order.plan, &signals, &Told);
     send(&Message::Done(done.map_err(|error| format!("{error:#}"))));
     Ok(())

@@ -9,11 +9,11 @@ use std::time::SystemTime;
 
 const STRIDE: usize = 12;
 
-fn is_complete() -> bool {
+pub fn is_complete() -> bool {
     std::env::var_os("KILL_POINTS").is_some_and(|value| value == "all")
 }
 
-fn seed() -> usize {
+pub fn seed() -> usize {
     match std::env::var("KILL_SEED") {
         Ok(seed) => seed.parse().expect("KILL_SEED is a number"),
         Err(_) => SystemTime::now()

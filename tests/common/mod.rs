@@ -524,7 +524,7 @@ impl Background {
     }
 
     /// Signals the run, and the worker that it watches.
-    fn signal_all(&self, signal: Signal) {
+    pub fn signal_all(&self, signal: Signal) {
         for pid in std::iter::once(self.pid()).chain(self.worker()) {
             kill(Pid::from_raw(pid), signal).unwrap();
         }

@@ -151,7 +151,7 @@ impl Scene {
 
 fn running(stack: &Stack) -> Vec<String> {
     let mut states = stack.states();
-    // A kill may leave a container that was created and never started.
+    // A start may leave one that Compose created because others depend on it.
     states.retain(|state| !state.ends_with(":exited") && !state.ends_with(":created"));
     states
 }

@@ -1,4 +1,4 @@
-//! SIGTERM, SIGINT and SIGHUP at every stage of a run, once and twice.
+//! Signals at every stage of a run, once and twice, and limits that send one.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -78,7 +78,7 @@ fn a_signal_while_archiving_starts_the_stack_removes_the_partial_and_ends_the_ru
     let offline = json!({"name": scene.stack.name, "capture": "offline"});
     scene.place.config(json!([offline, second.name]), json!({}));
     let untouched = start_times(&second);
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
         let run = Background::spawn(&mut scene.place.program(&["run", "--json"]));
         let dir = scene.place.store().join(&scene.stack.name);
         run.freeze_while_archiving(&dir, BIG_BYTES);
@@ -103,10 +103,66 @@ fn a_signal_while_archiving_starts_the_stack_removes_the_partial_and_ends_the_ru
             "{report}"
         );
     }
-    // The control: without a signal, both stacks are backed up.
-    let json = scene.place.run().expect_status(0).json();
+    // The control: without a signal, or with those that ask for nothing, both stacks are
+    // backed up.
+    let run = Background::spawn(&mut scene.place.program(&["run", "--json"]));
+    let dir = scene.place.store().join(&scene.stack.name);
+    run.freeze_while_archiving(&dir, BIG_BYTES);
+    for signal in [Signal::SIGUSR1, Signal::SIGALRM, Signal::SIGXFSZ] {
+        run.signal_all(signal);
+    }
+    run.thaw();
+    let json = run.end().expect_status(0).json();
     assert_eq!(json["interrupted"], Value::Null);
     assert_ne!(start_times(&second), untouched);
+}
+
+/// Runs the program under limits on its resources that a shell sets.
+fn limited(place: &Place, limits: &str) -> Command {
+    let program = place.program(&["run", "--json"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{limits}; exec \"$@\""), "sh"]);
+    shell.arg(program.get_program()).args(program.get_args());
+    shell
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_limit_on_the_size_of_files_fails_the_archive_and_leaves_no_stack_down() {
+    let scene = Scene::new("stop", 0);
+    fs::write(scene.stack.dir.join("big"), vec![0x5a; 8 << 20]).unwrap();
+    // 4 MiB, in units of 512 bytes.
+    let json = output(&mut limited(&scene.place, "ulimit -f 8192"))
+        .expect_status(2)
+        .json();
+    let failures = failures(scene.stack.outcome(&json));
+    assert!(failures.contains("File too large"), "{failures}");
+    scene.assert_recovered("the limit is reached");
+    assert_eq!(scene.place.stored(&scene.stack.name), [""; 0]);
+    // The control.
+    output(&mut limited(&scene.place, "ulimit -f 65536")).expect_status(0);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_run_may_open_as_many_files_as_the_hard_limit_allows() {
+    let scene = Scene::new("stop", 0);
+    make_big(&scene.place, &scene.stack);
+    let run = Background::spawn(&mut limited(&scene.place, "ulimit -Sn 64; ulimit -Hn 4096"));
+    let dir = scene.place.store().join(&scene.stack.name);
+    run.freeze_while_archiving(&dir, BIG_BYTES);
+    for pid in [run.pid(), run.worker().unwrap()] {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let line = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"));
+        let numbers: Vec<&str> = line.unwrap().split_whitespace().skip(3).collect();
+        assert_eq!(numbers, ["4096", "4096", "files"]);
+    }
+    send(&run, Signal::SIGTERM);
+    run.thaw();
+    run.end().expect_status(2);
+    scene.assert_recovered("SIGTERM");
 }
 
 #[test]

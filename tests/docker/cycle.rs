@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::common::scene::start_times;
-use crate::common::{Place, Stack, docker, output, wait_until};
+use crate::common::{Place, Stack, docker, output, succeed, wait_until};
 use serde_json::{Value, json};
 
 fn phase_ms(outcome: &Value, phase: &str) -> u64 {
@@ -396,8 +396,7 @@ fn the_project_name_comes_from_compose_and_the_containers() {
         assert!(stack.outcome(&json)["downtimeMs"].as_u64().is_some());
         assert!(stack.states()[0].ends_with(":running"));
     }
-    let members =
-        crate::common::succeed("tar", ["-tf", place.archive(&other.name).to_str().unwrap()]);
+    let members = succeed("tar", ["-tf", place.archive(&other.name).to_str().unwrap()]);
     assert!(
         members.contains(&format!("{}.volumes/{}_data/", other.name, other.project)),
         "{members}"
@@ -460,6 +459,35 @@ fn a_stack_taken_down_comes_up_again() {
     let log = chain.read("log/order");
     let order: Vec<&str> = log.lines().collect();
     assert_eq!(order[4..6], ["db", "api"]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_stack_that_compose_cannot_take_down_is_stopped_instead() {
+    let place = Place::new();
+    let stack = place.stack("ordered");
+    stack.up();
+    place.config(
+        json!([{"name": stack.name, "stopMethod": "down"}]),
+        json!({}),
+    );
+    let project = format!("label=com.docker.compose.project={}", stack.name);
+    let migrate = "label=com.docker.compose.service=migrate";
+    let prune = ["container", "prune", "--force", "--filter", &project];
+    succeed("docker", [&prune[..], &["--filter", migrate]].concat());
+    let before = stack.ids();
+    assert_eq!(before.len(), 2);
+    let json = place.run().expect_status(0).json();
+    let warnings = stack.outcome(&json)["warnings"].to_string();
+    assert!(
+        warnings.contains("while migrate, on which it depends, has no container"),
+        "{warnings}"
+    );
+    assert_eq!(stack.ids(), before);
+    // The control: Compose makes the container again, and can then take the stack down.
+    stack.up();
+    place.run().expect_status(0);
+    assert_ne!(stack.ids(), before);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
 
-use crate::engine::{self, Container, Existing, Network, StandIn, Status};
+use crate::engine::{self, Existing, Network, StandIn};
 use crate::stack::journal::JournalEntry;
 use crate::stack::running::{WasRunning, network_names, replicas};
 
@@ -53,23 +53,9 @@ pub(super) fn remake(entry: &JournalEntry, missing: &[WasRunning]) -> Result<Vec
         .into_iter()
         .filter(|(service, _)| services.contains(service))
         .collect();
-    let before = engine::compose_containers(Some(&entry.project))?;
+    // Compose also creates those that they depend on, and needs them for `down`.
     entry.compose.create(&services, &replicas_now, existing)?;
-    remove_unwanted(entry, &before)?;
     Ok(lost)
-}
-
-/// Removes containers that did not exist before, of services that did not run: Compose
-/// has created them because others depend on them.
-fn remove_unwanted(entry: &JournalEntry, before: &[Container]) -> Result<()> {
-    let wanted = entry.services();
-    let now = engine::compose_containers(Some(&entry.project))?.into_iter();
-    let unwanted = now.filter(|now| {
-        now.status == Status::Stopped
-            && !wanted.contains(&now.service)
-            && !before.iter().any(|before| before.id == now.id)
-    });
-    engine::remove_containers(&unwanted.map(|container| container.id).collect::<Vec<_>>())
 }
 
 /// Connects a container again to those of its networks that were removed, which

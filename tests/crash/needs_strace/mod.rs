@@ -2,5 +2,6 @@
 
 mod draft;
 mod durable;
+mod matrix;
 mod needs_xfs;
 mod restore;
