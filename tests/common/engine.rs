@@ -28,9 +28,14 @@ pub struct Engine {
 
 impl Engine {
     pub fn start(place: &Place) -> Engine {
+        Engine::with_settings(place, "{}")
+    }
+
+    /// Starts an Engine whose `daemon.json` is `settings`.
+    pub fn with_settings(place: &Place, settings: &str) -> Engine {
         let dir = place.path("engine");
         fs::create_dir(&dir).unwrap();
-        fs::write(dir.join("daemon.json"), "{}").unwrap();
+        fs::write(dir.join("daemon.json"), settings).unwrap();
         let mut network = Command::new("unshare");
         network.args(["--net", "sh", "-c"]);
         network.arg("ip link set lo up && echo && exec sleep infinity");

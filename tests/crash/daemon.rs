@@ -12,6 +12,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+/// Starts an Engine that leaves containers alone when it ends. It is how NixOS
+/// configures it.
+fn live_restore(place: &Place) -> Engine {
+    Engine::with_settings(place, r#"{"live-restore": true}"#)
+}
+
 /// The Engine is away for at least this long.
 const AWAY: Duration = Duration::from_secs(2);
 
@@ -26,8 +32,12 @@ struct Scene {
 impl Scene {
     /// `restart` is the restart policy of the stack's services.
     fn new(restart: &str) -> Scene {
+        Scene::on(Engine::start, restart)
+    }
+
+    fn on(start: impl Fn(&Place) -> Engine, restart: &str) -> Scene {
         let place = Place::new();
-        let engine = Engine::start(&place);
+        let engine = start(&place);
         let stack = place.stack("ordered");
         let compose = stack.dir.join("compose.yaml");
         let text = fs::read_to_string(&compose).unwrap();
@@ -159,15 +169,18 @@ fn an_engine_that_dies_before_the_start_is_waited_for() {
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn an_engine_that_dies_during_the_stop_is_waited_for_and_all_is_up_again() {
-    let mut scene = Scene::new("\"no\"");
-    let ended = scene.run_with_engine_killed_at("stop").expect_status(2);
-    let failures = failures(&scene, &ended.json());
-    assert!(
-        failures.contains("cannot connect to the Docker Engine"),
-        "{failures}"
-    );
-    scene.assert_up();
-    assert_eq!(scene.place.stored(&scene.stack.name), [""; 0]);
+    let engines: [fn(&Place) -> Engine; 2] = [Engine::start, live_restore];
+    for engine in engines {
+        let mut scene = Scene::on(engine, "\"no\"");
+        let ended = scene.run_with_engine_killed_at("stop").expect_status(2);
+        let failures = failures(&scene, &ended.json());
+        assert!(
+            failures.contains("cannot connect to the Docker Engine"),
+            "{failures}"
+        );
+        scene.assert_up();
+        assert_eq!(scene.place.stored(&scene.stack.name), [""; 0]);
+    }
 }
 
 #[test]
@@ -226,7 +239,7 @@ fn a_run_succeeds_although_the_engine_dies_while_it_archives() {
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_run_fails_if_a_new_engine_starts_the_containers_while_it_archives() {
-    let mut scene = Scene::new("always");
+    let mut scene = Scene::on(live_restore, "always");
     let run = scene.freeze_while_archiving();
     scene.engine.kill();
     scene.engine.restart();
