@@ -110,36 +110,54 @@ impl Calls {
     }
 
     /// Returns how many calls a thread makes at most in a run without a fault.
-    fn count(&self, scene: &Scene) -> usize {
+    fn count(&self, scene: &Scene, fault: Fault) -> usize {
         if self.is_of_the_engine() {
             let (ended, spy) = scene.attempt(&["run"], "");
             ended.unwrap().expect_status(0);
             return spy.calls().len();
         }
-        output(&mut self.traced(scene, &[], Kill)).expect_status(0);
+        let mut traced = self.traced(scene, "", fault);
+        let run = Background::spawn(&mut traced);
+        if fault == Hang {
+            end_after_a_hang(scene, &run);
+        }
+        run.end().expect_status(0);
         let mut of_thread = HashMap::new();
-        for line in fs::read_to_string(log_of_strace(scene)).unwrap().lines() {
+        let log = fs::read_to_string(log_of_strace(scene)).unwrap();
+        for line in log.lines() {
             let thread = line.split(' ').next().unwrap().to_owned();
             *of_thread.entry(thread).or_insert(0) += 1;
         }
         of_thread.into_values().max().unwrap_or(0)
     }
 
-    /// The program's own threads are traced, and not `docker`. A run that is to hang
-    /// is watched by another process, as always; else it does everything by itself.
-    fn traced(&self, scene: &Scene, options: &[&str], fault: Fault) -> Command {
-        let trace = format!("trace={}", self.syscalls);
-        let run = scene.place.program(&["run", "--json"]);
+    /// A run whose own threads are traced, and not those of `docker`. A run that is to
+    /// hang is watched by another process, as always, and its worker is traced from its
+    /// first request to the Engine on; else a run does everything by itself.
+    fn traced(&self, scene: &Scene, inject: &str, fault: Fault) -> Command {
         let log = log_of_strace(scene);
-        let common: &[&str] = &["-qq", "-f", "-o", log.to_str().unwrap(), "-e", &trace];
-        match fault {
-            Hang => {
-                let mut watched = strace(&scene.place.program(&[]), &[common, options].concat());
-                watched.args(["run", "--json"]);
-                watched
-            }
-            _ => strace(&run, &[common, &["-b", "execve"], options].concat()),
+        let _ = fs::remove_file(&log);
+        let log = log.to_str().unwrap();
+        let trace = format!("trace={}", self.syscalls);
+        let mut options = vec!["-qq", "-f", "-b", "execve", "-o", log, "-e", &trace];
+        if !inject.is_empty() {
+            options.extend(["-e", inject]);
         }
+        let mut run = scene.place.program(&["run", "--json"]);
+        if fault != Hang {
+            return strace(&run, &options);
+        }
+        let options = options.join("' '");
+        let attach = format!(
+            "if [ $COUNT = 1 ]; then\n\
+             strace '{options}' -p ${{PARENT#* }} </dev/null >/dev/null 2>&1 9>&- &\n\
+             echo $! >'{log}.pid'\n\
+             until [ -e '{log}' ]; do sleep 0.02; done\nsleep 0.1; fi"
+        );
+        let spy = scene.place.spy(&attach);
+        spy.clear();
+        spy.watch(&mut run);
+        run
     }
 
     /// Starts a run with the fault at call `n`.
@@ -165,8 +183,7 @@ impl Calls {
             Hang => "delay_enter=3600s".to_owned(),
         };
         let inject = format!("inject={}:{fault_of_strace}:when={n}", self.syscalls);
-        let options = ["-e", &inject];
-        Background::spawn(&mut self.traced(scene, &options, fault))
+        Background::spawn(&mut self.traced(scene, &inject, fault))
     }
 
     /// Kills a run that the fault has stopped. A run that was not stopped is left alone.
@@ -186,6 +203,14 @@ impl Calls {
             let _ = kill(Pid::from_raw(child.parse().unwrap()), Signal::SIGKILL);
         }
     }
+}
+
+/// Waits until a run has ended that has given its worker up. strace 6.1 keeps a thread
+/// that it delays from ending, and with it the run's output open.
+fn end_after_a_hang(scene: &Scene, run: &Background) {
+    wait_until("the run ends", || has_ended(run.pid()));
+    let pid = fs::read_to_string(scene.place.path("trace.pid")).unwrap();
+    let _ = kill(Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGKILL);
 }
 
 fn log_of_strace(scene: &Scene) -> PathBuf {
@@ -223,6 +248,9 @@ impl Subject {
         let run = calls.start(scene, fault, n);
         if fault == StopThenKill && !calls.is_of_the_engine() {
             Calls::kill_when_stopped(scene, &run);
+        }
+        if fault == Hang {
+            end_after_a_hang(scene, &run);
         }
         let ended = run.end();
         let is_up = scene.running() == scene.states;
@@ -323,7 +351,7 @@ fn no_fault_at_any_call_leaves_a_stack_down_or_harms_an_archive() {
                         continue;
                     }
                     subject.remove_new_archives();
-                    let count = calls.count(&subject.scene);
+                    let count = calls.count(&subject.scene, *fault);
                     assert!(count > 0, "no call to {}", calls.what);
                     let mut outcomes = Outcomes::default();
                     for n in points(count, seed / CELLS_FOR_ONE) {
@@ -342,7 +370,8 @@ fn no_fault_at_any_call_leaves_a_stack_down_or_harms_an_archive() {
     for (_, row, ..) in &table {
         println!("{row}");
     }
-    // The controls: there were points, and faults had effects.
+    // A hang that nobody noticed would have lasted an hour. The controls: there were
+    // points, and faults had effects.
     let tried: usize = table.iter().map(|row| row.2).sum();
     let failed: usize = table.iter().map(|row| row.3).sum();
     assert!(
