@@ -5,14 +5,21 @@ units = {
     "docker-stack-backup.service": 26,
     "docker-stack-backup-recover.service": 22,
     "docker-stack-backup-drill.service": 27,
+    "docker-stack-backup-verify.service": 26,
 }
-timers = ["docker-stack-backup.timer", "docker-stack-backup-drill.timer"]
+timers = [
+    "docker-stack-backup.timer",
+    "docker-stack-backup-drill.timer",
+    "docker-stack-backup-verify.timer",
+]
 
 with subtest("systemd finds nothing to complain about"):
     complaints = machine.succeed(
         f"systemd-analyze verify --man=no {' '.join([*units, *timers])} 2>&1"
     )
-    assert complaints == "", complaints
+    # systemd before 256 does not know it, and goes on without it.
+    complaints = [line for line in complaints.splitlines() if "WantsMountsFor" not in line]
+    assert complaints == [], complaints
     # The control: it does see mistakes.
     machine.succeed(
         "sed 's/^ProtectSystem=.*/ProtectSystem=sometimes/' /etc/systemd/system/docker-stack-backup.service"
