@@ -703,7 +703,7 @@ in
       unitConfig.StopWhenUnneeded = true;
       serviceConfig = {
         ExecStart = "${pkgs.systemd}/bin/systemd-inhibit --what=sleep --who=docker-stack-backup --why=\"Docker stacks are being backed up\" ${pkgs.coreutils}/bin/sleep infinity";
-        DynamicUser = true;
+        ProtectSystem = "strict";
         ProtectHome = true;
         PrivateNetwork = true;
         CapabilityBoundingSet = "";
