@@ -35,7 +35,8 @@
         { pkgs, ... }:
         {
           imports = [ ./nixos-module.nix ];
-          services.docker-stack-backup.package = lib.mkDefault (packageFor pkgs);
+          # Of the system's own packages, so that overlays and cross builds apply.
+          services.docker-stack-backup.package = lib.mkDefault (pkgs.callPackage ./nix/package.nix { });
         };
 
       checks = forAllSystems (

@@ -10,6 +10,8 @@ let
   cfg = config.services.docker-stack-backup;
   options = import ./nix/stack-options.nix { inherit lib; };
   hardening = import ./nix/hardening.nix { inherit lib; };
+  paths = import ./nix/paths.nix { inherit lib; };
+  json = pkgs.formats.json { };
 
   # Name of the file that `LoadCredential=` hands to the program.
   passwordCredential = "smtp-password";
@@ -20,7 +22,8 @@ let
   );
 
   # The program's configuration file. docs/configuration.md describes its fields.
-  settings = {
+  settings = lib.recursiveUpdate optionSettings cfg.settings;
+  optionSettings = {
     inherit (cfg)
       baseDir
       backupDir
@@ -39,8 +42,9 @@ let
         // lib.optionalAttrs (cfg.email.passwordFile != null) { inherit passwordCredential; };
   };
 
-  uncheckedConfig = (pkgs.formats.json { }).generate "docker-stack-backup.json" settings;
-  # A mistake fails the build, because the program itself checks the file there.
+  uncheckedConfig = json.generate "docker-stack-backup.json" settings;
+  # A mistake fails the build, because the program itself checks the file there, and
+  # systemd the times.
   checkedConfig =
     pkgs.runCommandLocal "docker-stack-backup-checked.json" { config = uncheckedConfig; }
       ''
@@ -48,6 +52,12 @@ let
           echo "These are the options of services.docker-stack-backup, by their names in $config." >&2
           exit 1
         fi
+        ${lib.concatMapStrings (time: ''
+          ${pkgs.systemd}/bin/systemd-analyze calendar -- ${lib.escapeShellArg time} >/dev/null || {
+            echo "The schedule is not a time as in systemd.time(7): "${lib.escapeShellArg time} >&2
+            exit 1
+          }
+        '') schedules}
         cp "$config" "$out"
       '';
   configFile = if cfg.checkConfig then checkedConfig else uncheckedConfig;
@@ -67,20 +77,41 @@ let
     '';
   };
 
-  isUnixHost = cfg.docker.host == null || lib.hasPrefix "unix://" cfg.docker.host;
+  schedules = lib.concatMap (options: lib.toList options.schedule) (
+    lib.filter (options: hasTimer options) [
+      cfg
+      cfg.drill
+      cfg.verify
+    ]
+  );
+  hasTimer = options: isSet options.schedule && options.enable;
+
   stackPaths = lib.concatMap (stack: [ stack.path ] ++ stack.includeBinds) stacks;
-  # Volumes are read as directories.
-  readPaths = stackPaths ++ [ dataRoot ];
+  # Volumes are read as directories. The socket may be below /run/user.
+  readPaths =
+    stackPaths
+    ++ [ dataRoot ]
+    ++ lib.optional (cfg.docker.host != null) (lib.removePrefix "unix://" cfg.docker.host);
   ownPaths = [
     cfg.backupDir
     cfg.stateDir
   ];
   writePaths = ownPaths ++ lib.optional (cfg.logFile != null) (dirOf cfg.logFile);
   dockerUnits = lib.optional (cfg.docker.host == null) "docker.service";
-  dataRoot = config.virtualisation.docker.daemon.settings.data-root or "/var/lib/docker";
-  needsNetwork = cfg.email != null || !isUnixHost;
+  dataRoot =
+    let
+      inherit (config.virtualisation) docker;
+      option = builtins.match "(.*[[:space:]])?(--data-root|-g)[[:space:]=]+\"?([^[:space:]\"]+).*" (
+        docker.extraOptions or ""
+      );
+    in
+    paths.normalize (
+      docker.daemon.settings.data-root
+        or (if option == null then "/var/lib/docker" else lib.elemAt option 2)
+    );
+  needsNetwork = cfg.email != null;
   mailUnits = lib.optional (cfg.email != null) "network-online.target";
-  isBelow = dir: path: path == dir || lib.hasPrefix "${dir}/" path;
+  inherit (paths) isBelow;
 
   commonUnit = {
     path = [ cfg.docker.package ];
@@ -90,13 +121,17 @@ let
       # The contexts and logins of root's shell must not change what the units do.
       DOCKER_CONFIG = "/var/empty";
     }
-    // lib.optionalAttrs (cfg.docker.host != null) { DOCKER_HOST = cfg.docker.host; };
+    // lib.optionalAttrs (cfg.docker.host != null) {
+      DOCKER_HOST = paths.withoutSpecifiers cfg.docker.host;
+    };
     # A system rebuild at night must not end a run.
     restartIfChanged = false;
     wants = dockerUnits;
     after = dockerUnits;
     documentation = [ "man:docker-stack-backup(1)" ];
-    unitConfig.RequiresMountsFor = ownPaths ++ stackPaths;
+    # Nothing else may keep a stack from being started: not the store's disk, not that
+    # of another stack.
+    unitConfig.RequiresMountsFor = [ (paths.word cfg.stateDir) ];
   };
 
   # A service that a timer starts: one command of the program. `needs` says what
@@ -106,6 +141,9 @@ let
     lib.recursiveUpdate commonUnit {
       wants = dockerUnits ++ mailUnits;
       after = dockerUnits ++ mailUnits;
+      # A disk that does not come up costs its own stacks, and not the report of the
+      # others. A store that is not mounted is refused by the program.
+      unitConfig.WantsMountsFor = map paths.word ([ cfg.backupDir ] ++ stackPaths);
       # The recover unit may write to the stacks, so it can undo an interrupted restore.
       onFailure = [ "docker-stack-backup-recover.service" ] ++ cfg.onFailure;
       serviceConfig =
@@ -123,11 +161,14 @@ let
           ExecStopPost = "${lib.getExe cfg.package} recover";
           LoadCredential = lib.optional (
             cfg.email != null && cfg.email.passwordFile != null
-          ) "${passwordCredential}:${cfg.email.passwordFile}";
+          ) "${passwordCredential}:${paths.withoutSpecifiers cfg.email.passwordFile}";
           # Only the program gets SIGTERM; a running `docker` command must complete.
           KillMode = "mixed";
           # Time to start the stack that is down and to wait until it is healthy.
           TimeoutStopSec = "15min";
+          # The program has limits of its own; this one is for what they do not see. The
+          # stack that is down is then started, as after `systemctl stop`.
+          TimeoutStartSec = "1d";
         };
     };
 
@@ -162,18 +203,65 @@ let
         description = "Start later than {option}`${path}.schedule` by a random time of up to this.";
         example = "30min";
       };
+
+      timerConfig = mkOption {
+        type = types.attrsOf types.anything;
+        default = { };
+        description = ''
+          Further settings of the timer, as in {manpage}`systemd.timer(5)`. They
+          replace those that the other options make.
+        '';
+        example = {
+          WakeSystem = true;
+        };
+      };
     };
 
   timer =
     description: options:
-    lib.mkIf (options.schedule != null) {
+    lib.mkIf (hasTimer options) {
       inherit description;
       wantedBy = [ "timers.target" ];
       timerConfig = {
         OnCalendar = options.schedule;
         Persistent = options.persistent;
         RandomizedDelaySec = options.randomizedDelaySec;
-      };
+      }
+      // options.timerConfig;
+    };
+
+  # A list of names, or options by name. Lists of several modules become one, in the
+  # order that `mkBefore` and `mkAfter` give them.
+  stacksType =
+    let
+      byName = types.attrsOf (types.submodule (options.stack { inherit (cfg) baseDir; }));
+      fromNames =
+        names:
+        let
+          twice = lib.filter (name: lib.count (other: other == name) names > 1) names;
+        in
+        if twice != [ ] then
+          throw "services.docker-stack-backup.stacks: \"${lib.head twice}\" is there twice"
+        else
+          lib.listToAttrs (
+            lib.imap1 (place: name: lib.nameValuePair name { order = lib.mkDefault place; }) names
+          );
+    in
+    lib.mkOptionType {
+      name = "stacks";
+      description = "list of string or ${byName.description}";
+      inherit (byName) emptyValue getSubOptions;
+      check = value: byName.check value || (types.listOf types.str).check value;
+      merge =
+        loc: defs:
+        let
+          kinds = lib.partition (def: lib.isList def.value) defs;
+          named = lib.optional (kinds.right != [ ]) {
+            inherit (lib.head kinds.right) file;
+            value = fromNames (lib.concatMap (def: def.value) kinds.right);
+          };
+        in
+        byName.merge loc (named ++ kinds.wrong);
     };
 in
 {
@@ -183,26 +271,13 @@ in
     package = lib.mkPackageOption pkgs "docker-stack-backup" { };
 
     stacks = mkOption {
-      type =
-        let
-          fromNames =
-            names:
-            let
-              twice = lib.filter (name: lib.count (other: other == name) names > 1) names;
-            in
-            if twice != [ ] then
-              throw "services.docker-stack-backup.stacks: \"${lib.head twice}\" is there twice"
-            else
-              lib.listToAttrs (lib.imap1 (order: name: lib.nameValuePair name { inherit order; }) names);
-        in
-        types.coercedTo (types.listOf types.str) fromNames (
-          types.attrsOf (types.submodule (options.stack { inherit (cfg) baseDir; }))
-        );
+      type = stacksType;
       default = { };
       description = ''
         The stacks to back up, one after another. Either a list of directories in
         {option}`services.docker-stack-backup.baseDir`, by name, which are backed up
-        in this order; or an attribute set with options for each stack.
+        in this order; or an attribute set with options for each stack. Lists of
+        several modules are joined.
       '';
       example = lib.literalExpression ''
         {
@@ -232,7 +307,7 @@ in
 
     baseDir = mkOption {
       type = options.absolutePath;
-      apply = toString;
+      apply = options.asString;
       default = "/opt/stacks";
       description = "Directory that holds the stacks without a `path`.";
       example = "/srv/stacks";
@@ -240,7 +315,7 @@ in
 
     backupDir = mkOption {
       type = options.absolutePath;
-      apply = toString;
+      apply = options.asString;
       default = "/var/backups/docker";
       description = ''
         Directory of the archives: `<backupDir>/<stack>/<stack>_<YYYYMMDD>_<HHMMSS>.tar`.
@@ -251,7 +326,7 @@ in
 
     stateDir = mkOption {
       type = options.absolutePath;
-      apply = toString;
+      apply = options.asString;
       default = "/var/lib/docker-stack-backup";
       description = ''
         Directory of the journal of stopped stacks, the lock and the outcome of the
@@ -272,9 +347,11 @@ in
 
     logFile = options.optional options.absolutePath {
       apply = options.asString;
-      default = "/var/log/docker-backup.log";
-      description = "File that log lines are appended to, beside the systemd journal; `null` for none.";
-      example = null;
+      description = ''
+        File that log lines are appended to, beside the systemd journal. It is rotated
+        every month, where {option}`services.logrotate` is enabled.
+      '';
+      example = "/var/log/docker-backup.log";
     };
 
     retention =
@@ -420,6 +497,7 @@ in
       schedule
       persistent
       randomizedDelaySec
+      timerConfig
       ;
 
     drill =
@@ -432,6 +510,37 @@ in
       // {
         enable = lib.mkEnableOption "drills, which start the newest archive of each stack as a throw-away project and check that it becomes healthy";
       };
+
+    verify =
+      timerOptions {
+        path = "services.docker-stack-backup.verify";
+        what = "verification";
+        schedule = "*-*-15 05:00";
+        example = "Sun 06:00";
+      }
+      // {
+        enable = lib.mkEnableOption "verification, which reads all archives back and compares them with their checksums";
+      };
+
+    inhibitsSleep = mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether the machine does not go to sleep during a run.";
+      example = true;
+    };
+
+    settings = mkOption {
+      inherit (json) type;
+      default = { };
+      description = ''
+        Fields of the program's configuration file, by their names in
+        docs/configuration.md, for what has no option here. They replace what the
+        options make; a list is replaced as a whole.
+      '';
+      example = {
+        defaults.verify = "full";
+      };
+    };
 
     onSuccess = mkOption {
       type = types.listOf types.str;
@@ -472,8 +581,8 @@ in
 
       host = options.optional types.str {
         description = ''
-          Address of another Docker Engine than the system's, as in `DOCKER_HOST`,
-          such as the socket of a rootless one. The Engine must run on this machine,
+          Socket of another Docker Engine than the system's, as in `DOCKER_HOST`,
+          such as that of a rootless one. The Engine must run on this machine,
           because the data is read from this machine's file systems.
         '';
         example = "unix:///run/user/1000/docker.sock";
@@ -496,6 +605,14 @@ in
           services.docker-stack-backup needs a Docker Engine: set
           virtualisation.docker.enable = true, or point
           services.docker-stack-backup.docker.host at the socket of one.
+        '';
+      }
+      {
+        assertion = cfg.docker.host == null || lib.hasPrefix "unix:///" cfg.docker.host;
+        message = ''
+          services.docker-stack-backup.docker.host is ${toString cfg.docker.host}, which is not
+          a socket of this machine (unix:///PATH). Data is read from this machine's file
+          systems, so an Engine on another machine cannot be backed up from here.
         '';
       }
       {
@@ -556,19 +673,67 @@ in
     environment.systemPackages = [ wrapper ];
     environment.etc."docker-stack-backup/config.json".source = configFile;
 
-    systemd.tmpfiles.settings."10-docker-stack-backup" = lib.genAttrs ownPaths (_: {
-      # ":" keeps the mode and the owner of a directory that exists already.
-      d = {
-        mode = ":0700";
-        user = ":root";
-        group = ":root";
-      };
-    });
+    systemd.tmpfiles.settings."10-docker-stack-backup" =
+      lib.genAttrs (map paths.withoutSpecifiers ownPaths)
+        (_: {
+          # ":" keeps the mode and the owner of a directory that exists already.
+          d = {
+            mode = ":0700";
+            user = ":root";
+            group = ":root";
+          };
+        });
 
-    systemd.services.docker-stack-backup = lib.recursiveUpdate (job "run" { archives = true; }) {
-      description = "Back up Docker Compose stacks";
-      inherit (cfg) onSuccess;
+    systemd.services.docker-stack-backup =
+      let
+        run = job "run" { archives = true; };
+        inhibitor = lib.optional cfg.inhibitsSleep "docker-stack-backup-inhibit.service";
+      in
+      run
+      // {
+        description = "Back up Docker Compose stacks";
+        inherit (cfg) onSuccess;
+        wants = run.wants ++ inhibitor;
+        after = run.after ++ inhibitor;
+      };
+
+    # Beside the run and not around it: systemd must signal the program itself.
+    systemd.services.docker-stack-backup-inhibit = lib.mkIf cfg.inhibitsSleep {
+      description = "Keep the machine awake during a backup";
+      unitConfig.StopWhenUnneeded = true;
+      serviceConfig = {
+        ExecStart = "${pkgs.systemd}/bin/systemd-inhibit --what=sleep --who=docker-stack-backup --why=\"Docker stacks are being backed up\" ${pkgs.coreutils}/bin/sleep infinity";
+        ProtectSystem = "strict";
+        ProtectHome = true;
+        PrivateNetwork = true;
+        CapabilityBoundingSet = "";
+      };
     };
+
+    # What a run has stopped is not pruned.
+    systemd.services.docker-prune = lib.mkIf (config.virtualisation.docker.autoPrune.enable or false) {
+      after = [ "docker-stack-backup.service" ];
+    };
+
+    services.logrotate.settings.docker-stack-backup = lib.mkIf (cfg.logFile != null) {
+      files = cfg.logFile;
+      frequency = "monthly";
+      rotate = 12;
+      compress = true;
+      missingok = true;
+      notifempty = true;
+    };
+
+    systemd.services.docker-stack-backup-verify = lib.mkIf cfg.verify.enable (
+      let
+        verify = job "verify" { };
+      in
+      verify
+      // {
+        description = "Verify the archives of Docker Compose stacks";
+        after = verify.after ++ [ "docker-stack-backup.service" ];
+      }
+    );
 
     systemd.services.docker-stack-backup-drill = lib.mkIf cfg.drill.enable (
       let
@@ -619,6 +784,9 @@ in
     systemd.timers.docker-stack-backup = timer "Back up Docker Compose stacks" cfg;
     systemd.timers.docker-stack-backup-drill = lib.mkIf cfg.drill.enable (
       timer "Drill the newest archives of Docker Compose stacks" cfg.drill
+    );
+    systemd.timers.docker-stack-backup-verify = lib.mkIf cfg.verify.enable (
+      timer "Verify the archives of Docker Compose stacks" cfg.verify
     );
   };
 }

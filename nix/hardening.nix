@@ -10,15 +10,18 @@
 # - RootDirectory=: a stack may be in any directory.
 # - RestrictSUIDSGID=: it forbids openat2(2), by which the program avoids
 #   following a symlink out of a tree.
-# - IPAddressAllow=: a mail server is given by name, and Docker may be reached by
-#   TCP. Where neither is configured, there is no network at all.
+# - IPAddressAllow=: a mail server is given by name. Where none is configured, there
+#   is no network at all.
 { lib }:
+let
+  paths = import ./paths.nix { inherit lib; };
+in
 {
   # Paths that the program reads; they must stay visible.
   readPaths,
   # Paths that it writes. Everything else is read-only.
   writePaths,
-  # Whether mail is sent, or Docker reached by TCP or SSH.
+  # Whether mail is sent.
   needsNetwork,
   # Whether it makes archives, and so must see which processes write.
   archives ? false,
@@ -26,13 +29,13 @@
   unpacks ? false,
 }:
 let
-  isBelow = dir: path: path == dir || lib.hasPrefix "${dir}/" path;
-  anyBelow = dirs: lib.any (path: lib.any (dir: isBelow dir path) dirs) (readPaths ++ writePaths);
+  anyBelow =
+    dirs: lib.any (path: lib.any (dir: paths.isBelow dir path) dirs) (readPaths ++ writePaths);
 in
 {
   ProtectSystem = "strict";
   # The leading "-" ignores a missing directory, which must not keep a stack down.
-  ReadWritePaths = map (path: "-${path}") (lib.unique writePaths);
+  ReadWritePaths = map (path: paths.word "-${path}") (lib.unique writePaths);
   # Read-only where a stack is in there; ReadWritePaths has what is written.
   ProtectHome =
     if
@@ -112,4 +115,9 @@ in
   ++ lib.optional archives "setpriority ioprio_set"
   ++ lib.optional unpacks "@chown";
   UMask = "0077";
+  # A core dump would hold what was read: passwords, databases.
+  LimitCORE = 0;
+  # A measured run needs a tenth of this. What grows beyond it, such as Compose with
+  # an endless file, must not take the memory of the services that are backed up.
+  MemoryMax = "2G";
 }

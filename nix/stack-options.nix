@@ -5,11 +5,12 @@
 { lib }:
 let
   inherit (lib) mkOption types;
+  paths = import ./paths.nix { inherit lib; };
 
   # `toString` keeps a path literal such as `./web` from being copied into the
   # store, where everybody can read it.
   absolutePath = types.pathWith { absolute = true; };
-  asString = value: if value == null then null else toString value;
+  asString = value: if value == null then null else paths.normalize value;
 
   optional =
     type: attrs:
@@ -262,7 +263,7 @@ rec {
 
         includeBinds = mkOption {
           type = types.listOf absolutePath;
-          apply = map toString;
+          apply = map paths.normalize;
           default = [ ];
           description = ''
             Directories outside the stack's own that its containers mount, to be

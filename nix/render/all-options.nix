@@ -7,7 +7,7 @@
     baseDir = "/srv/stacks";
     backupDir = "/srv/backup";
     requireMount = "/srv";
-    stateDir = "/srv/state";
+    stateDir = "/srv/./my state//100%";
     logFile = "/var/log/backup.log";
     stacks.everything = {
       order = 1;
@@ -88,6 +88,13 @@
       persistent = false;
       randomizedDelaySec = "20min";
     };
+    verify = {
+      enable = true;
+      schedule = "Sat 05:00";
+      timerConfig.AccuracySec = "1h";
+    };
+    inhibitsSleep = true;
+    settings.defaults.verify = "full";
     onSuccess = [ "after.service" ];
     onFailure = [ "alarm.service" ];
     docker.host = "unix:///run/user/1000/docker.sock";

@@ -25,6 +25,37 @@ in
       };
     }
   ) (builtins.readDir examples);
+  # Lists of stacks of several modules are joined in their order.
+  joined =
+    let
+      stacksOf = value: { services.docker-stack-backup.stacks = value; };
+      config = render.evaluate {
+        imports = map stacksOf [
+          [
+            "c"
+            "d"
+          ]
+          (lib.mkAfter [ "e" ])
+          (lib.mkBefore [
+            "b"
+            "a"
+          ])
+          { d.exclude = [ "x" ]; }
+        ];
+        services.docker-stack-backup.enable = true;
+      };
+      inherit (config.environment.etc."docker-stack-backup/config.json".source) json;
+      names = map (stack: stack.name) json.stacks;
+    in
+    assert
+      names == [
+        "b"
+        "a"
+        "c"
+        "d"
+        "e"
+      ];
+    names;
   # What must be refused, by what it must say.
   refused = lib.mapAttrs (
     _: settings:

@@ -72,7 +72,7 @@ let
           lib.flatten (
             lib.mapAttrsToList (
               path: byType:
-              lib.mapAttrsToList (type: e: "${type} ${path} ${e.mode} ${e.user} ${e.group} - -\n") byType
+              lib.mapAttrsToList (type: e: "${type} '${path}' ${e.mode} ${e.user} ${e.group} - -\n") byType
             ) byPath
           )
         );

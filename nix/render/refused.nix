@@ -17,6 +17,14 @@
     stacks.web.includeBinds = [ "/mnt" ];
     backupDir = "/mnt/backup";
   };
+  store-in-stack-by-another-name = {
+    stacks.web.path = "/srv//web/";
+    backupDir = "/srv/./web";
+  };
+  engine-elsewhere = {
+    stacks = [ "web" ];
+    docker.host = "tcp://10.0.0.1:2375";
+  };
   no-recipient = {
     stacks = [ "web" ];
     email = {

@@ -54,6 +54,7 @@ in
     };
     networking = loose;
     services.borgbackup = loose;
+    services.logrotate = loose;
     services.restic = loose;
     system = loose;
     systemd = {

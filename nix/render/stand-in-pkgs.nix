@@ -27,6 +27,7 @@ packages
 // {
   inherit lib;
   formats.json = _: {
+    type = lib.types.attrsOf lib.types.anything;
     generate = name: json: package name // { inherit json; };
   };
   runCommandLocal =

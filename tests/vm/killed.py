@@ -4,6 +4,7 @@ machine.succeed("/etc/dsb-test/prepare")
 machine.succeed("dd if=/dev/zero of=/srv/stacks/web/big bs=1M count=400 status=none")
 up = "test \"$(docker ps --format '{{.Names}}' | sort | xargs)\" = 'db-db-1 web-cache-1 web-web-1'"
 down = "test \"$(docker ps --format '{{.Names}}' | sort | xargs)\" = db-db-1"
+awake = "systemd-inhibit --list | grep docker-stack-backup"
 unit = "docker-stack-backup.service"
 # Held there, so that there is time to look.
 in_the_middle = (
@@ -19,8 +20,10 @@ def end_in_the_middle(how: str) -> None:
     machine.succeed(f"systemctl start --no-block {unit}")
     machine.succeed(in_the_middle, timeout=300)
     machine.succeed(down)
+    machine.succeed(awake)
     machine.fail("ls /srv/backup/web/*.tar")
     machine.succeed(how)
+    machine.wait_until_succeeds(f"! {awake}")
 
 
 with subtest("after SIGKILL, ExecStopPost starts the stack"):

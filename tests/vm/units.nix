@@ -5,5 +5,8 @@
     schedule = "*-*-* 03:00";
     randomizedDelaySec = "30min";
     drill.enable = true;
+    verify.enable = true;
+    inhibitsSleep = true;
+    stacks.awkward.path = "/srv/a directory/100%";
   };
 }

@@ -5,8 +5,13 @@ units = {
     "docker-stack-backup.service": 26,
     "docker-stack-backup-recover.service": 22,
     "docker-stack-backup-drill.service": 27,
+    "docker-stack-backup-verify.service": 26,
 }
-timers = ["docker-stack-backup.timer", "docker-stack-backup-drill.timer"]
+timers = [
+    "docker-stack-backup.timer",
+    "docker-stack-backup-drill.timer",
+    "docker-stack-backup-verify.timer",
+]
 
 with subtest("systemd finds nothing to complain about"):
     complaints = machine.succeed(
