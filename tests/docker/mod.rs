@@ -14,6 +14,7 @@ mod progress;
 mod quiet;
 mod restore;
 mod restore_foreign;
+mod restore_race;
 mod run;
 mod second_look;
 mod share;
