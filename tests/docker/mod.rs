@@ -1,6 +1,7 @@
 //! Tests that need root and a Docker Engine.
 
 mod archives;
+mod boundary;
 mod by_hand;
 mod comes_back;
 mod cycle;
