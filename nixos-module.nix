@@ -738,6 +738,7 @@ in
     systemd.services.docker-stack-backup-drill = lib.mkIf cfg.drill.enable (
       let
         drill = job "drill" {
+          readPaths = readPaths ++ lib.concatMap (stack: stack.drillSecrets) stacks;
           writePaths = writePaths ++ [ "${dataRoot}/volumes" ];
           unpacks = true;
         };

@@ -261,6 +261,17 @@ rec {
           ];
         };
 
+        drillSecrets = mkOption {
+          type = types.listOf absolutePath;
+          apply = map toString;
+          default = [ ];
+          description = ''
+            Files of this machine, or directories of them, that a drill may copy
+            where the compose file names one of them as a secret or a config.
+          '';
+          example = [ "/run/secrets/web" ];
+        };
+
         includeBinds = mkOption {
           type = types.listOf absolutePath;
           apply = map paths.normalize;

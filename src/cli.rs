@@ -187,15 +187,23 @@ pub struct RestoreArgs {
     /// Show what differs between the archive and the stack (or DIR of --to), and change nothing: +
     /// is not in the archive, - is only in the archive, ~ has changed. The exit status is 2 if
     /// anything differs
-    #[arg(long, conflicts_with_all = ["dry_run", "allow_devices", "allow_damaged", "yes", "keep_old", "no_start"])]
+    #[arg(long, conflicts_with_all = ["dry_run", "allow_devices", "allow_volume_options", "allow_damaged", "yes", "keep_old", "no_start"])]
     pub diff: bool,
     /// Create the device nodes in the archive. They are refused otherwise, unless the archive is
     /// one of a stack in the store
     #[arg(long)]
     pub allow_devices: bool,
+    /// Create missing volumes with the driver and options that an archive from
+    /// outside of the store gives them.
+    #[arg(long)]
+    pub allow_volume_options: bool,
     /// Replace the stack even if the archive does not match its .sums file
     #[arg(long, conflicts_with = "to")]
     pub allow_damaged: bool,
+    /// With --yes: replace the stack although a running container can write to a directory above
+    /// what is replaced, and so to what is unpacked there
+    #[arg(long, requires = "yes")]
+    pub allow_reachable: bool,
     /// Replace the stack without asking
     #[arg(long, short, conflicts_with = "to")]
     pub yes: bool,

@@ -36,6 +36,7 @@
         "db"
         "true"
       ];
+      drillSecrets = [ "/run/secrets/web" ];
     };
     defaults = {
       exclude = [ "*.tmp" ];

@@ -107,10 +107,14 @@ fn check_stack(stack: &StackPlan) -> Result<String> {
         .iter()
         .filter(|coverage| !coverage.archived)
         .count();
-    Ok(format!(
+    let mut text = format!(
         "project {}, {} running, {} to archive, {not_archived} mounts not covered",
         preview.project,
         preview.running.len(),
         human_bytes(preview.content_bytes)
-    ))
+    );
+    for warning in &preview.warnings {
+        text.push_str(&format!("\nwarning stack {}: {warning}", stack.name));
+    }
+    Ok(text)
 }

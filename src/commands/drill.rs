@@ -129,7 +129,7 @@ fn drill_one(
         Some(stored) => Archive::open(&stored.path)?,
         None => open_archive(global, name)?.0,
     };
-    let drilled = attempt(plan, &archive, command, signals)
+    let drilled = attempt(plan, &archive, stored.is_some(), command, signals)
         .or_else(|error| failed(name, archive.name(), &error, signals))?;
     if let Some(stored) = stored {
         record(plan, &stored, &drilled)?;
@@ -191,6 +191,7 @@ fn mail(plan: &Plan, results: &[DrillOutcome], started: &OffsetTime) -> Result<(
 fn attempt(
     plan: &Plan,
     archive: &Archive,
+    is_from_store: bool,
     command: &[String],
     signals: &Signals,
 ) -> Result<DrillOutcome> {
@@ -211,6 +212,11 @@ fn attempt(
         check: command
             .split_first()
             .map(|(service, argv)| drills::DrillCheck { service, argv }),
+        // Whoever made an archive elsewhere may have given it any stack's name.
+        secrets: match stack {
+            Some(stack) if is_from_store => &stack.drill_secrets,
+            _ => &[],
+        },
     };
     drills::drill(archive, &manifest, &wish)
         .with_context(|| format!("cannot drill {}", manifest.stack))

@@ -97,12 +97,15 @@ fn restore_stack(
     let options = RestoreOptions {
         state_dir: &plan.state_dir,
         allow_devices: args.allow_devices || is_in_store(args),
+        allow_volume_options: args.allow_volume_options || is_in_store(args),
         allow_damaged: args.allow_damaged,
         keep_old: args.keep_old,
+        allow_reachable: args.allow_reachable || !args.yes,
         starts: !args.no_start,
     };
     let look = || restores::stack::RestorePlan::new(archive, facts, stack, &options);
-    let shown = look()?.text();
+    let looked = look()?;
+    let shown = looked.text();
     let notes: String = passed_over
         .lines()
         .map(|line| format!("  passes over: {line}\n"))
@@ -115,6 +118,7 @@ fn restore_stack(
         let _ = write!(std::io::stderr(), "{preview}");
         return Err(error);
     }
+    looked.check_reachable()?;
     // The lock is not taken yet: the answer may never come, and a run that is
     // due waits for the lock.
     confirm(args, &preview)?;

@@ -72,6 +72,9 @@ pub struct StackOptions {
     pub drill: Option<bool>,
     /// A service, and a command that must succeed in it for a drill to succeed.
     pub drill_check: Vec<String>,
+    /// Files of the machine that a drill may copy as secrets, or directories of
+    /// them.
+    pub drill_secrets: Vec<PathBuf>,
 }
 
 /// How a new archive is checked before it gets its name. The stack is up then.

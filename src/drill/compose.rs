@@ -1,35 +1,47 @@
 //! The compose file of a throw-away project: the services that ran, from local
 //! images, with the data from the archive and nothing else. Pure.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-use super::copy::CopyLocation;
+use super::literal::{escaped, unescaped};
+use super::mount::MountSource;
 use super::resolved::service_of;
-use super::secrets::files;
-use super::service::{Rewriting, internal_network};
+use super::secrets::{FileSource, files};
+use super::service::Rewriting;
 use crate::archive::Manifest;
 
-/// Returns the compose file, and notes on what it lacks. `copy` finds the copy
-/// of a path of the host.
+/// Returns the compose file, and notes on what it lacks. `network` is what each
+/// network is.
 ///
 /// # Errors
 /// When the manifest does not describe a service.
 pub fn compose(
     manifest: &Manifest,
     project: &str,
-    copy: &dyn Fn(&str) -> CopyLocation,
+    source: &FileSource<'_>,
+    network: &Value,
 ) -> Result<(Value, Vec<String>)> {
+    let manifest = &Manifest {
+        compose: unescaped(&manifest.compose),
+        ..manifest.clone()
+    };
     let mut notes = Vec::new();
-    let secrets = files(manifest, "secrets", copy, &mut notes);
-    let configs = files(manifest, "configs", copy, &mut notes);
+    let secrets = files(manifest, "secrets", source, &mut notes);
+    let configs = files(manifest, "configs", source, &mut notes);
     let mut rewriting = Rewriting {
         manifest,
-        project,
-        copy,
+        mounts: MountSource {
+            manifest,
+            project,
+            copy: source.copy,
+        },
         secrets: &secrets,
         configs: &configs,
-        networks: Map::from_iter([("default".to_owned(), internal_network())]),
+        network,
+        networks: Map::from_iter([("default".to_owned(), network.clone())]),
         volumes: Map::new(),
         notes,
     };
@@ -38,8 +50,6 @@ pub fn compose(
         let config = service_of(manifest, name)?;
         services.insert(name.clone(), rewriting.service(name, config).into());
     }
-    // The resolved configuration has $$ for every $, so Compose substitutes no
-    // variable a second time.
     let compose = json!({
         "name": project,
         "services": services,
@@ -48,5 +58,13 @@ pub fn compose(
         "secrets": secrets,
         "configs": configs,
     });
-    Ok((compose, rewriting.notes))
+    Ok((escaped(compose), rewriting.notes))
+}
+
+/// A network in which no container reaches the host or another network. `options`
+/// are those that keep the host out of it.
+pub fn isolated_network(options: &BTreeMap<String, String>) -> Value {
+    json!({
+        "driver": "bridge", "internal": true, "enable_ipv6": false, "driver_opts": options,
+    })
 }

@@ -5,9 +5,14 @@
 
 mod compose;
 mod copy;
+mod host_files;
+mod literal;
+mod mount;
 mod resolved;
+mod rules;
 mod secrets;
 mod service;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod volumes;
@@ -24,6 +29,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+use compose::isolated_network;
+use host_files::copy_host_file;
+use secrets::FileSource;
 
 use crate::archive::Manifest;
 use crate::config::StopMethod;
@@ -51,6 +60,9 @@ pub struct DrillOptions<'a> {
     pub signals: &'a Signals,
     pub start_timeout: Duration,
     pub check: Option<DrillCheck<'a>>,
+    /// Files of this machine that may be copied as secrets and configs, or
+    /// directories of them.
+    pub secrets: &'a [PathBuf],
 }
 
 /// Drills one archive. The caller must hold the lock.
@@ -209,7 +221,13 @@ fn attempt(
     let unrestored = summary.unrestored.iter();
     notes.extend(unrestored.map(|message| format!("not restored: {message}")));
     let copy = |path: &str| copy::find(manifest, &unpacked, path);
-    let (compose, lacking) = compose::compose(manifest, &project.name, &copy)?;
+    let secrets_dir = project.scratch.join("secrets");
+    let source = FileSource {
+        copy: &copy,
+        copy_host_file: &|path| copy_host_file(Path::new(path), options.secrets, &secrets_dir),
+    };
+    let network = isolated_network(&engine::isolating_options()?);
+    let (compose, lacking) = compose::compose(manifest, &project.name, &source, &network)?;
     notes.extend(lacking);
     let file = project.scratch.join("compose.json");
     fs::write(&file, serde_json::to_vec_pretty(&compose)?)

@@ -1,99 +1,56 @@
 //! Rewrites a service for a throw-away project, so that it can neither reach
-//! other containers and networks nor change the host. Pure.
+//! other containers and networks nor change the host. Everything is left out that
+//! no rule allows, including fields that later versions of Compose may add. Pure.
 
 use serde_json::{Map, Value, json};
 
-use super::copy::CopyLocation;
-use super::resolved::{engine_volume, text, volume_tree};
-use super::volumes::volume_name;
+use super::mount::MountSource;
+use super::resolved::text;
+use super::rules::{Rule, is_capability, is_hardening, is_sysctl, rule};
+use super::shape::{PAIRS, Shape};
 use crate::archive::Manifest;
 
-/// Fields that affect only the container itself. They are copied. A few others
-/// are rewritten; all the rest is left out, including fields that later versions
-/// of Compose may add.
-const COPIED_FIELDS: &[&str] = &[
-    "blkio_config",
-    "cap_drop",
-    "command",
-    "cpu_count",
-    "cpu_percent",
-    "cpu_period",
-    "cpu_quota",
-    "cpu_shares",
-    "cpus",
-    "cpuset",
-    "dns",
-    "dns_opt",
-    "dns_search",
-    // Some programs find their data by the name of their host.
-    "domainname",
-    "entrypoint",
-    "environment",
-    "expose",
-    // These names lead to addresses without a route.
-    "extra_hosts",
-    "group_add",
-    "healthcheck",
-    "hostname",
-    "image",
-    "init",
-    "mem_limit",
-    "mem_reservation",
-    "mem_swappiness",
-    "memswap_limit",
-    "pids_limit",
-    "platform",
-    "read_only",
-    "shm_size",
-    "stdin_open",
-    "stop_grace_period",
-    "stop_signal",
-    "storage_opt",
-    "sysctls",
-    "tmpfs",
-    "tty",
-    "ulimits",
-    "user",
-    "working_dir",
-];
+/// What a container is given as its name server. None answers there, so only
+/// names of the throw-away project are resolved. The server of the real service
+/// is out of reach; and Engines before 25.0.4 answer for names of the internet
+/// even in an internal network.
+const NO_NAME_SERVER: &str = "127.0.0.1";
 
-/// Fields that are left out without a note, because no container needs them.
-const IGNORED_FIELDS: &[&str] = &[
-    "attach",
-    "build",
-    "container_name",
-    "develop",
-    "env_file",
-    "label_file",
-    "labels",
-    "logging",
-    "ports",
-    "pre_stop",
-    "profiles",
-    "pull_policy",
-    "pull_refresh_after",
-    "restart",
-    "scale",
-];
+const HOOK: Shape = Shape::Fields(&[
+    ("command", Shape::Scalars),
+    ("environment", PAIRS),
+    ("user", Shape::Scalar),
+    ("working_dir", Shape::Scalar),
+]);
 
-/// Capabilities that affect the host, whatever namespaces a container has.
-const HOST_CAPABILITIES: [&str; 6] = [
-    "ALL",
-    "BPF",
-    "SYS_BOOT",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_TIME",
-];
+const DEPENDENCY: Shape = Shape::Fields(&[
+    ("condition", Shape::Scalar),
+    ("required", Shape::Scalar),
+    ("restart", Shape::Scalar),
+]);
+
+const LIMITS: Shape = Shape::Fields(&[
+    ("cpus", Shape::Scalar),
+    ("memory", Shape::Scalar),
+    ("pids", Shape::Scalar),
+]);
+
+const FILE_USE: Shape = Shape::Fields(&[
+    ("gid", Shape::Scalar),
+    ("mode", Shape::Scalar),
+    ("source", Shape::Scalar),
+    ("target", Shape::Scalar),
+    ("uid", Shape::Scalar),
+]);
 
 /// What the rewriting of all services shares.
 pub struct Rewriting<'a> {
     pub manifest: &'a Manifest,
-    pub project: &'a str,
-    /// Finds the copy of a path of the host.
-    pub copy: &'a dyn Fn(&str) -> CopyLocation,
+    pub mounts: MountSource<'a>,
     pub secrets: &'a Map<String, Value>,
     pub configs: &'a Map<String, Value>,
+    /// What a network is.
+    pub network: &'a Value,
     /// Networks that the rewritten services use.
     pub networks: Map<String, Value>,
     /// Volumes that the rewritten services use.
@@ -122,91 +79,159 @@ impl Rewriting<'_> {
         service.insert("restart".to_owned(), "no".into());
         // The Engine's default may send logs to another machine.
         service.insert("logging".to_owned(), json!({"driver": "local"}));
+        // In a namespace that is not its own, a container may not set this.
+        if !service.contains_key("network_mode") {
+            service.insert("dns".to_owned(), json!([NO_NAME_SERVER]));
+        }
         service
     }
 
     /// Returns the rewritten value, or `None` for a field that is left out.
     fn field(&mut self, service: &str, field: &str, value: &Value) -> Option<Value> {
-        match field {
-            _ if COPIED_FIELDS.contains(&field) => Some(value.clone()),
-            _ if IGNORED_FIELDS.contains(&field) || field.starts_with("x-") || is_unset(value) => {
-                None
-            }
-            "network_mode" | "pid" | "ipc" | "uts" | "cgroup" | "userns_mode" => {
-                let mode = value.as_str().unwrap_or_default();
-                let is_own = ["none", "private", "shareable"].contains(&mode);
+        let rewritten = match rule(field) {
+            _ if value.is_null() || field.starts_with("x-") => return None,
+            Some(Rule::Unneeded) => return None,
+            Some(Rule::Copy(shape)) => shape.copy(value),
+            Some(Rule::Namespace(modes)) => self.is_own(modes, value).then(|| value.clone()),
+            Some(Rule::Rewrite) => self.rewrite(service, field, value),
+            None if is_unset(value) => return None,
+            None => None,
+        };
+        if rewritten.is_none() {
+            self.note_lack(service, field);
+        }
+        rewritten
+    }
+
+    /// Returns whether a namespace is the container's own, or that of another
+    /// service of the throw-away project.
+    fn is_own(&self, modes: &[&str], value: &Value) -> bool {
+        let mode = value.as_str().unwrap_or_default();
+        modes.iter().any(|allowed| match *allowed {
+            "service:" => {
                 let peer = mode.strip_prefix("service:");
-                if is_own || peer.is_some_and(|peer| self.is_drilled(peer)) {
-                    return Some(value.clone());
-                }
-                self.note_lack(service, field);
-                None
+                peer.is_some_and(|peer| self.is_drilled(peer))
             }
+            allowed => mode == allowed,
+        })
+    }
+
+    /// Returns the rewritten value of a field that more than its shape decides
+    /// about, or `None` if nothing is left of it.
+    fn rewrite(&mut self, service: &str, field: &str, value: &Value) -> Option<Value> {
+        match field {
+            "environment" => set_variables(value),
+            "post_start" => {
+                let mut hooks = Shape::List(&HOOK).copy(value)?;
+                for hook in hooks
+                    .as_array_mut()?
+                    .iter_mut()
+                    .filter_map(Value::as_object_mut)
+                {
+                    if let Some(variables) = hook.remove("environment") {
+                        hook.extend(
+                            set_variables(&variables).map(|set| ("environment".to_owned(), set)),
+                        );
+                    }
+                }
+                Some(hooks)
+            }
+            "sysctls" => self.sysctls(service, value),
             "depends_on" => {
-                let mut peers = value.as_object()?.clone();
+                let names = value.as_array().into_iter().flatten();
+                let names =
+                    names.map(|name| (name.clone(), json!({"condition": "service_started"})));
+                let mut peers = match value.as_object() {
+                    Some(peers) => peers.clone(),
+                    None => names
+                        .filter_map(|(name, peer)| Some((name.as_str()?.to_owned(), peer)))
+                        .collect(),
+                };
                 peers.retain(|peer, _| self.is_drilled(peer));
-                Some(peers.into())
+                Shape::Each(&DEPENDENCY).copy(&peers.into())
             }
             "links" | "volumes_from" => self.entries(service, field, value, |rewriting, entry| {
                 let peer = entry.split(':').next().unwrap_or_default();
                 !entry.starts_with("container:") && rewriting.is_drilled(peer)
             }),
-            "cap_add" => self.entries(service, field, value, |_, entry| {
-                let name = entry.to_uppercase();
-                let name = name.strip_prefix("CAP_").unwrap_or(&name);
-                !HOST_CAPABILITIES.contains(&name)
-            }),
-            // systempaths=unconfined lets a container write to the host's /proc/sys.
-            "security_opt" => self.entries(service, field, value, |_, entry| {
-                !entry.starts_with("systempaths")
-            }),
+            "cap_add" => self.entries(service, field, value, |_, entry| is_capability(entry)),
+            "security_opt" => self.entries(service, field, value, |_, entry| is_hardening(entry)),
             "deploy" => {
-                let resources = value.get("resources")?;
-                if resources.pointer("/reservations/devices").is_some() {
+                if value.pointer("/resources/reservations/devices").is_some() {
                     self.note_lack(service, "deploy.resources.reservations.devices");
                 }
-                let limits = resources.get("limits")?;
-                Some(json!({"resources": {"limits": limits}}))
-            }
-            "post_start" => {
-                let mut hooks = value.as_array()?.clone();
-                for hook in hooks.iter_mut().filter_map(Value::as_object_mut) {
-                    hook.remove("privileged");
-                }
-                Some(hooks.into())
+                let limits = value.pointer("/resources/limits");
+                let limits = limits.and_then(|limits| LIMITS.copy(limits));
+                Some(json!({"resources": {"limits": limits.unwrap_or_else(|| json!({}))}}))
             }
             "networks" => {
-                let mut used = value.as_object()?.clone();
-                for (name, options) in &mut used {
-                    self.networks.insert(name.clone(), internal_network());
+                let names = value.as_array().into_iter().flatten();
+                let used = match value.as_object() {
+                    Some(used) => used.clone(),
+                    None => names
+                        .filter_map(|name| Some((name.as_str()?.to_owned(), Value::Null)))
+                        .collect(),
+                };
+                let join = |(name, options): (String, Value)| {
+                    self.networks.insert(name.clone(), self.network.clone());
                     // Addresses belong to the real network.
-                    let aliases = options.get("aliases").cloned();
-                    *options = aliases.map_or(Value::Null, |aliases| json!({"aliases": aliases}));
-                }
-                Some(used.into())
+                    let aliases = options
+                        .get("aliases")
+                        .and_then(|aliases| Shape::Scalars.copy(aliases));
+                    (
+                        name,
+                        aliases.map_or(Value::Null, |aliases| json!({"aliases": aliases})),
+                    )
+                };
+                Some(Value::Object(used.into_iter().map(join).collect()))
             }
             "secrets" | "configs" => {
                 let files = match field {
                     "secrets" => self.secrets,
                     _ => self.configs,
                 };
-                let mut used = value.as_array()?.clone();
-                used.retain(|one| {
-                    let name = one.as_str().unwrap_or_else(|| text(one, "source"));
+                let is_there = |used: &&Value| {
+                    let name = used.as_str().unwrap_or_else(|| text(used, "source"));
                     files.contains_key(name)
-                });
-                Some(used.into())
+                };
+                let used = value.as_array()?.iter().filter(is_there);
+                Some(
+                    used.filter_map(|used| Shape::AnyOf(&[Shape::Scalar, FILE_USE]).copy(used))
+                        .collect(),
+                )
             }
             "volumes" => {
-                let mounts = value.as_array()?.iter();
-                let mounts = mounts.filter_map(|mount| self.mount(service, mount.clone()));
-                Some(mounts.collect())
+                let mut mounts = Vec::new();
+                for value in value.as_array()? {
+                    let notes = &mut self.notes;
+                    let note = |what: &str| notes.push(format!("service {service}: {what}"));
+                    mounts.extend(self.mounts.mount(value, &mut self.volumes, note));
+                }
+                Some(mounts.into())
             }
-            _ => {
-                self.note_lack(service, field);
-                None
-            }
+            _ => None,
         }
+    }
+
+    fn sysctls(&mut self, service: &str, value: &Value) -> Option<Value> {
+        if value.is_array() {
+            return self.entries(service, "sysctls", value, |_, entry| {
+                is_sysctl(entry.split('=').next().unwrap_or_default())
+            });
+        }
+        let mut copied = Shape::Each(&Shape::Scalar).copy(value)?;
+        let refused = |name: &&String| !is_sysctl(name);
+        let refused: Vec<String> = copied
+            .as_object()?
+            .keys()
+            .filter(refused)
+            .cloned()
+            .collect();
+        for name in refused {
+            copied.as_object_mut()?.remove(&name);
+            self.note_lack(service, &format!("sysctls {name}"));
+        }
+        Some(copied)
     }
 
     /// Returns the allowed ones of a list of strings, and notes the others.
@@ -234,60 +259,16 @@ impl Rewriting<'_> {
         let note = format!("service {service}: without its {what}");
         self.notes.push(note);
     }
+}
 
-    /// Returns a mount of the copy, or `None` if there is nothing to mount.
-    fn mount(&mut self, service: &str, mut mount: Value) -> Option<Value> {
-        let (kind, source, target) = (
-            text(&mount, "type").to_owned(),
-            text(&mount, "source").to_owned(),
-            text(&mount, "target").to_owned(),
-        );
-        let mut note = |what: &str| {
-            self.notes.push(format!("service {service}: {what}"));
-        };
-        match kind.as_str() {
-            "volume" if !source.is_empty() => {
-                let name = volume_name(self.project, &source);
-                let tree = volume_tree(self.manifest, &source);
-                let config = match self.manifest.trees.contains_key(&tree) {
-                    true => json!({"name": name, "external": true}),
-                    false => {
-                        let real = engine_volume(self.manifest, &source);
-                        note(&format!(
-                            "an empty volume at {target}, the archive does not hold {real}"
-                        ));
-                        json!({"name": name})
-                    }
-                };
-                self.volumes.insert(source, config);
-            }
-            "bind" => {
-                let path = match (self.copy)(&source) {
-                    CopyLocation::Present(path) => path,
-                    CopyLocation::Absent(path) => {
-                        note(&format!(
-                            "empty at {target}, the archive does not hold {source}"
-                        ));
-                        path
-                    }
-                    CopyLocation::Outside(why) => {
-                        note(&format!("nothing at {target}, {why}"));
-                        return None;
-                    }
-                };
-                mount["source"] = path.display().to_string().into();
-                if let Some(bind) = mount.get_mut("bind").and_then(Value::as_object_mut) {
-                    bind.remove("propagation");
-                }
-            }
-            "volume" | "tmpfs" | "image" => {}
-            _ => {
-                note(&format!("nothing at {target}, which is a {kind}"));
-                return None;
-            }
-        }
-        Some(mount)
+/// Returns the variables that have a value. One without takes that of Compose's own
+/// environment, which is that of whoever started this program.
+fn set_variables(value: &Value) -> Option<Value> {
+    let mut set = PAIRS.copy(value)?;
+    if let Some(entries) = set.as_array_mut() {
+        entries.retain(|entry| entry.as_str().is_some_and(|entry| entry.contains('=')));
     }
+    Some(set)
 }
 
 fn is_unset(value: &Value) -> bool {
@@ -297,9 +278,4 @@ fn is_unset(value: &Value) -> bool {
         Value::Object(values) => values.is_empty(),
         _ => false,
     }
-}
-
-/// A network without a way out.
-pub fn internal_network() -> Value {
-    json!({"internal": true})
 }

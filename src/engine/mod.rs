@@ -14,6 +14,7 @@ mod control;
 mod error;
 mod http;
 mod image;
+mod isolation;
 mod json;
 mod lookup;
 mod network;
@@ -34,6 +35,7 @@ pub use control::{
 };
 pub use error::{combine_errors, is_unreachable, was_refused};
 pub use image::Image;
+pub use isolation::isolating_options;
 pub use lookup::{images, project_volumes, volumes};
 pub use network::{Endpoint, Network, connect, create_network, networks};
 pub use parallel::in_parallel;

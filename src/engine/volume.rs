@@ -31,6 +31,28 @@ impl Volume {
         self.labels.contains_key("com.docker.volume.anonymous") || is_generated_name(&self.name)
     }
 
+    /// Returns its name, with its driver and options if they are not the usual ones.
+    pub fn described(&self) -> String {
+        if self.is_usual() {
+            return self.name.clone();
+        }
+        let options = self.options.iter();
+        let options = options.map(|(name, value)| format!(", {name}={value}"));
+        let options: String = options.collect();
+        format!("{} (driver {}{options})", self.name, self.driver)
+    }
+
+    /// Whether it has the driver `local` and no options.
+    pub fn is_usual(&self) -> bool {
+        self.driver == "local" && self.options.is_empty()
+    }
+
+    /// Returns the Compose project that the volume was made for, if any.
+    pub fn project(&self) -> Option<&str> {
+        let label = self.labels.get("com.docker.compose.project");
+        label.map(String::as_str)
+    }
+
     /// Returns the directory that the driver `local` binds, if its options `o`
     /// and `device` ask for a bind.
     pub fn bound(&self) -> Option<&Path> {

@@ -1,10 +1,10 @@
 //! Maps the trees of an archive to paths on this host. Changes nothing.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 use super::diff::HostTree;
 use super::facts::ArchiveFacts;
@@ -12,6 +12,8 @@ use super::target::Target;
 use crate::archive::Manifest;
 use crate::config::plan::StackPlan;
 use crate::engine::{self, Volume};
+use crate::scan::Boundary;
+use crate::stack::coverage;
 
 /// Returns the trees that a restore would replace or create.
 ///
@@ -20,7 +22,8 @@ use crate::engine::{self, Volume};
 pub fn host_trees(facts: &ArchiveFacts, stack: Option<&StackPlan>) -> Result<Vec<HostTree>> {
     let dir = directory(facts, stack)?;
     let volumes = HostVolumes::find(facts)?;
-    let targets = targets(facts, &dir, &volumes.present)?;
+    let boundary = boundary(&volumes.present)?;
+    let targets = targets(facts, &dir, &volumes.present, &boundary)?;
     let replaced = targets.into_iter().map(|target| HostTree {
         prefix: target.prefix.into_bytes(),
         path: Some(target.path).filter(|path| path.exists()),
@@ -72,6 +75,57 @@ impl HostVolumes {
         Ok(HostVolumes { present, missing })
     }
 
+    /// Returns the volumes whose paths are known: those that exist, and those that
+    /// will be bound to a directory.
+    pub(super) fn located(&self) -> Vec<Volume> {
+        let bound = self
+            .missing
+            .iter()
+            .filter(|volume| volume.bound().is_some());
+        self.present.iter().chain(bound).cloned().collect()
+    }
+
+    /// Refuses volumes that exist and were made for another project. Their names in
+    /// the archive are the choice of whoever wrote the compose file.
+    pub(super) fn check_ownership(
+        &self,
+        manifest: &Manifest,
+        stack: Option<&StackPlan>,
+    ) -> Result<()> {
+        let included = stack.map_or(&[][..], |stack| &stack.include_volumes);
+        for volume in &self.present {
+            let Some(other) = volume.project().filter(|other| *other != manifest.project) else {
+                continue;
+            };
+            let keys = manifest.compose.get("volumes").and_then(Value::as_object);
+            let is_asked_for = included.iter().any(|name| {
+                let config = keys.and_then(|keys| keys.get(name));
+                let real = config.and_then(|config| config.get("name")?.as_str());
+                *name == volume.name || real == Some(&volume.name)
+            });
+            ensure!(
+                is_asked_for,
+                "volume {} is one of the project {other}, and nothing was done: add it to \
+                 `includeVolumes` of the stack to have it replaced, or unpack with --to",
+                volume.name
+            );
+        }
+        Ok(())
+    }
+
+    /// Refuses missing volumes with a driver or options.
+    pub(super) fn check_plain(&self) -> Result<()> {
+        let mut unusual = self.missing.iter().filter(|volume| !volume.is_usual());
+        match unusual.next() {
+            None => Ok(()),
+            Some(volume) => bail!(
+                "the archive is not from the store, and asks for the volume {}: give \
+                 --allow-volume-options if you trust it, or create the volume first",
+                volume.described()
+            ),
+        }
+    }
+
     pub(super) fn check_exchangeable(&self) -> Result<()> {
         let mut volumes = self.present.iter().chain(&self.missing);
         volumes.try_for_each(check_exchangeable)
@@ -104,10 +158,23 @@ fn volume_names(manifest: &Manifest) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
+/// Returns what containers write to. Symlinks in there are not followed.
+///
+/// # Errors
+/// When the Engine cannot be asked.
+pub(super) fn boundary(present: &[Volume]) -> Result<Boundary> {
+    Ok(coverage::boundary(&engine::containers()?, present))
+}
+
 /// Returns the path that each tree of the archive goes to. A tree within another
 /// one, or with the same path as another one, is left out: the other one
 /// contains its data. So are volumes that do not exist yet.
-pub(super) fn targets(facts: &ArchiveFacts, dir: &Path, present: &[Volume]) -> Result<Vec<Target>> {
+pub(super) fn targets(
+    facts: &ArchiveFacts,
+    dir: &Path,
+    present: &[Volume],
+    boundary: &Boundary,
+) -> Result<Vec<Target>> {
     let trees = match facts {
         ArchiveFacts::Described(manifest) => described_trees(manifest, dir, present),
         ArchiveFacts::Guessed(guessed) => vec![(&*guessed.root, dir.to_owned())],
@@ -119,8 +186,9 @@ pub(super) fn targets(facts: &ArchiveFacts, dir: &Path, present: &[Volume]) -> R
             "{} cannot be replaced",
             path.display()
         );
-        // An administrator may have replaced the directory by a symlink to it.
-        let path = fs::canonicalize(&path).unwrap_or(path);
+        // An administrator may have replaced the directory by a symlink to it. So may
+        // a container, to have a directory of the host replaced.
+        let path = boundary.resolve(&path)?.path;
         targets.push(Target::new(prefix, &path));
     }
     let paths: Vec<PathBuf> = targets.iter().map(|target| target.path.clone()).collect();
@@ -182,7 +250,7 @@ mod tests {
         ]
         .map(|(tree, path)| (tree.to_owned(), path.to_owned()))
         .into();
-        let volume = |name: &str, options: serde_json::Value| -> Volume {
+        let volume = |name: &str, options: Value| -> Volume {
             serde_json::from_value(serde_json::json!({
                 "Name": name, "Driver": "local", "Mountpoint": format!("/data/{name}/_data"),
                 "Labels": null, "Options": options,
@@ -193,11 +261,11 @@ mod tests {
             |device: &str| serde_json::json!({"o": "bind", "type": "none", "device": device});
         let present = [
             volume("moved", bound("/mnt/new")),
-            volume("plain", serde_json::Value::Null),
+            volume("plain", Value::Null),
             volume("repos", bound("/mnt/a/repos")),
         ];
         let facts = ArchiveFacts::Described(Box::new(manifest));
-        let targets = targets(&facts, dir, &present).unwrap();
+        let targets = targets(&facts, dir, &present, &Boundary::default()).unwrap();
         let targets: Vec<(&str, &str)> = targets
             .iter()
             .map(|target| (&*target.prefix, target.path.to_str().unwrap()))

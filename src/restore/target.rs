@@ -4,17 +4,18 @@
 //! (`RENAME_EXCHANGE`, `renameat2(2)`) then swaps the two. The inode of the
 //! tree's root tells at any time which of the two is in place.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{AtFlags, CWD, RenameFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags, StatxAttributes, StatxFlags,
+};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::mounts;
-use crate::sys::durable::sync_dir;
 use crate::sys::remove_tree::remove_tree;
 use crate::sys::time::OffsetTime;
 
@@ -62,7 +63,7 @@ impl Target {
     /// When it is a mount point or contains one, or the staging path exists.
     pub fn check(&self) -> Result<()> {
         let staging = self.staging();
-        if exists(&staging)? {
+        if self.inode(&staging)?.is_some() {
             bail!(
                 "{} already exists: check what it is (an earlier restore may not have been able to \
                  remove the data that it replaced), and move it away",
@@ -76,7 +77,7 @@ impl Target {
                 self.path.display()
             ),
             Ok(_) => self.check_mounts(),
-            Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(Errno::NOENT) => Ok(()),
             Err(error) => {
                 Err(error).with_context(|| format!("cannot stat {}", self.path.display()))
             }
@@ -103,7 +104,7 @@ impl Target {
     /// When nothing was unpacked: the archive does not hold the tree.
     pub fn record_inode(&mut self) -> Result<()> {
         let staging = self.staging();
-        self.new_inode = inode(&staging)?;
+        self.new_inode = self.inode(&staging)?;
         match self.new_inode {
             Some(_) => Ok(()),
             None => bail!("the archive holds no data of {}", self.prefix),
@@ -111,7 +112,7 @@ impl Target {
     }
 
     fn is_exchanged(&self) -> Result<bool> {
-        Ok(self.new_inode.is_some() && inode(&self.path)? == self.new_inode)
+        Ok(self.new_inode.is_some() && self.inode(&self.path)? == self.new_inode)
     }
 
     /// Puts the unpacked tree in place.
@@ -131,27 +132,26 @@ impl Target {
 
     /// Moves `from` to `to`, and what is at `to`, if anything, to `from`.
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        let flags = match exists(to)? {
-            true => RenameFlags::EXCHANGE,
-            false => RenameFlags::NOREPLACE,
+        let parent = self.open_parent()?;
+        let flags = match inode_at(&parent, to)? {
+            Some(_) => RenameFlags::EXCHANGE,
+            None => RenameFlags::NOREPLACE,
         };
-        rustix::fs::renameat_with(CWD, from, CWD, to, flags)
-            .with_context(|| format!("cannot exchange {} with {}", to.display(), from.display()))?;
-        sync_dir(self.parent())
+        rename_in(&parent, from, to, flags)
+            .with_context(|| format!("cannot exchange {} with {}", to.display(), from.display()))
     }
 
     /// Renames the old data so that its name tells when it was replaced.
     /// Returns its path, or `None` if there was no old data.
     pub(super) fn keep_old(&self, since: &OffsetTime) -> Result<Option<PathBuf>> {
         let old = self.staging();
-        if !exists(&old)? {
+        if self.inode(&old)?.is_none() {
             return Ok(None);
         }
         let to = self.sibling(&format!("before-{}", since.strftime("%Y%m%d_%H%M%S")));
         let context = || format!("cannot rename {} to {}", old.display(), to.display());
-        rustix::fs::renameat_with(CWD, &old, CWD, &to, RenameFlags::NOREPLACE)
-            .with_context(context)?;
-        sync_dir(self.parent())?;
+        let parent = self.open_parent()?;
+        rename_in(&parent, &old, &to, RenameFlags::NOREPLACE).with_context(context)?;
         Ok(Some(to))
     }
 
@@ -161,7 +161,7 @@ impl Target {
     /// When something else is there. Somebody has moved directories by hand
     /// then, and it may be the only copy of the old data.
     pub(super) fn remove_unpacked(&self) -> Result<()> {
-        let staged = inode(&self.staging())?;
+        let staged = self.inode(&self.staging())?;
         if staged.is_some() && self.new_inode.is_some() && staged != self.new_inode {
             bail!(
                 "neither {} nor {} is the unpacked tree: keep the right one by hand, move the other \
@@ -186,22 +186,102 @@ impl Target {
                 mounted.display()
             );
         }
-        remove_tree(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-        match exists(self.parent())? {
-            true => sync_dir(self.parent()),
-            false => Ok(()),
+        let Some(parent) = self.existing_parent()? else {
+            return Ok(());
+        };
+        let context = || format!("cannot remove {}", path.display());
+        let name = path.file_name().with_context(context)?;
+        // The magic link leads to exactly that directory.
+        let itself = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd()));
+        remove_tree(&itself.join(name)).with_context(context)?;
+        parent.sync_all().with_context(context)
+    }
+
+    /// Opens the directory that the target is in. Its path was resolved when the
+    /// restore was planned. If there is a symlink in it now, it is refused.
+    ///
+    /// # Errors
+    /// When it does not exist or cannot be opened.
+    pub fn open_parent(&self) -> Result<File> {
+        let parent = self.existing_parent()?;
+        parent.with_context(|| format!("{} does not exist", self.parent().display()))
+    }
+
+    fn existing_parent(&self) -> Result<Option<File>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(CWD, self.parent(), flags, Mode::empty(), resolve) {
+            Ok(parent) => Ok(Some(parent.into())),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot open {}", self.parent().display()))
+            }
+        }
+    }
+
+    /// Returns the inode of the target itself or of something beside it.
+    fn inode(&self, path: &Path) -> Result<Option<u64>> {
+        match self.existing_parent()? {
+            Some(parent) => inode_at(&parent, path),
+            None => Ok(None),
         }
     }
 }
 
-fn inode(path: &Path) -> Result<Option<u64>> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(Some(metadata.ino())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+/// Returns the inode of what has the name of `path` in `parent`, if there is any.
+fn inode_at(parent: &File, path: &Path) -> Result<Option<u64>> {
+    let name = path.file_name().unwrap_or_default();
+    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat.st_ino)),
+        Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot stat {}", path.display())),
     }
 }
 
-fn exists(path: &Path) -> Result<bool> {
-    Ok(inode(path)?.is_some())
+/// Renames something in `parent`, by the names of two paths, and syncs that.
+fn rename_in(parent: &File, from: &Path, to: &Path, flags: RenameFlags) -> Result<()> {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_owned();
+    rustix::fs::renameat_with(parent, name(from), parent, name(to), flags)?;
+    parent.sync_all().context("cannot sync the directory")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_above_that_became_a_symlink_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = fs::canonicalize(dir.path()).unwrap();
+        let tree = |path: &str, text: &str| {
+            fs::create_dir_all(dir.join(path)).unwrap();
+            fs::write(dir.join(path).join("file"), text).unwrap();
+        };
+        let read = |path: &str| fs::read_to_string(dir.join(path).join("file")).unwrap();
+        tree("stack/data", "old");
+        tree("stack/.data.restore", "new");
+        let mut target = Target::new("stack", &dir.join("stack/data"));
+        target.record_inode().unwrap();
+        // What a container would have exchanged and removed.
+        tree("host/data", "host");
+        tree("host/.data.restore", "prepared");
+        fs::rename(dir.join("stack"), dir.join("moved")).unwrap();
+        symlink("host", dir.join("stack")).unwrap();
+        target.exchange().unwrap_err();
+        target.exchange_back().unwrap_err();
+        target.keep_old(&OffsetTime::now()).unwrap_err();
+        target.remove_staging().unwrap_err();
+        assert_eq!(read("host/data"), "host");
+        assert_eq!(read("host/.data.restore"), "prepared");
+        // The control: in its place, it is exchanged and removed.
+        fs::remove_file(dir.join("stack")).unwrap();
+        fs::rename(dir.join("moved"), dir.join("stack")).unwrap();
+        target.exchange().unwrap();
+        assert_eq!(read("stack/data"), "new");
+        target.remove_staging().unwrap();
+        assert!(!dir.join("stack/.data.restore").exists());
+    }
 }

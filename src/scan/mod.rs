@@ -3,6 +3,7 @@
 
 mod assemble;
 mod attributes;
+mod boundary;
 mod change_tracking;
 mod directory;
 mod exclude;
@@ -18,6 +19,7 @@ mod state;
 mod tests;
 mod walk;
 
+pub use boundary::Boundary;
 pub use change_tracking::{TrackedDevices, sync};
 pub(crate) use change_tracking::{await_write, tracks_changes};
 pub use exclude::Exclude;

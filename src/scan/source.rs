@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{
@@ -11,6 +11,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::boundary::Boundary;
 use crate::sys::format::display_path;
 
 /// Longest relative path that is passed to the kernel in one call, in bytes. The
@@ -42,20 +43,37 @@ impl Source {
     /// # Errors
     /// When `path` cannot be opened, or `prefix` is not a relative path.
     pub fn open(prefix: impl Into<Vec<u8>>, path: impl Into<PathBuf>) -> Result<Source> {
-        let (prefix, path) = (prefix.into(), path.into());
+        let path = path.into();
+        let root = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let root = root.with_context(|| cannot_open(&path))?;
+        Source::at(prefix.into(), path, root)
+    }
+
+    /// Opens the tree at `path`, as [`open`](Self::open) does, but follows no symlink
+    /// that a container may have made.
+    ///
+    /// # Errors
+    /// When there is such a symlink, or one of those of [`open`](Self::open).
+    pub fn open_within(
+        boundary: &Boundary,
+        prefix: impl Into<Vec<u8>>,
+        path: impl Into<PathBuf>,
+    ) -> Result<Source> {
+        let path = path.into();
+        let root = boundary.resolve(&path)?.handle;
+        let root = root
+            .ok_or(Errno::NOENT)
+            .with_context(|| cannot_open(&path))?;
+        Source::at(prefix.into(), path, root)
+    }
+
+    fn at(prefix: Vec<u8>, path: PathBuf, root: OwnedFd) -> Result<Source> {
         ensure!(
             is_plain_relative(&prefix) && prefix.len() <= usize::from(u16::MAX),
             "member path {:?} is not a plain relative path",
             display_path(&prefix)
         );
-        let open = || {
-            let root = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-            let stat = stat_handle(&root)?;
-            Ok::<_, Errno>((root, stat))
-        };
-        let (root, stat) = open().with_context(|| {
-            format!("cannot open {}", display_path(path.as_os_str().as_bytes()))
-        })?;
+        let stat = stat_handle(&root).with_context(|| cannot_open(&path))?;
         let kind = FileType::from_raw_mode(stat.stx_mode.into());
         let dev = makedev(stat.stx_dev_major, stat.stx_dev_minor);
         Ok(Source {
@@ -71,6 +89,11 @@ impl Source {
     /// Whether both are the same directory or file.
     pub fn is_same(&self, other: &Source) -> bool {
         self.identity == other.identity
+    }
+
+    /// Device and inode of the root.
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
     }
 
     pub fn is_directory(&self) -> bool {
@@ -221,6 +244,10 @@ pub(crate) fn is_gone(error: Errno) -> bool {
         error,
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NXIO | Errno::STALE
     )
+}
+
+fn cannot_open(path: &Path) -> String {
+    format!("cannot open {}", display_path(path.as_os_str().as_bytes()))
 }
 
 fn is_plain_relative(path: &[u8]) -> bool {

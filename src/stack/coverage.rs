@@ -5,18 +5,75 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, makedev};
 
 use crate::config::plan::StackPlan;
 use crate::engine::{ComposeConfig, ComposeProject, Container, Volume};
 use crate::outcome::{MountCoverage, MountKind};
+use crate::scan::{Boundary, Source};
+use crate::stack::quiet::{WriterFilter, container_writers};
 use crate::sys::paths::without_symlinks;
+
+/// Files in a stack's directory that Compose reads, if they are there.
+const PROJECT_FILES: [&str; 9] = [
+    ".env",
+    "compose.override.yaml",
+    "compose.override.yml",
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.yaml",
+    "docker-compose.yml",
+];
 
 /// A tree to be archived: its path in the archive, and its path on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
     pub prefix: String,
     pub path: PathBuf,
+    /// Device and inode of what the Engine has mounted from this path, if it can be
+    /// seen.
+    mounted: Option<(u64, u64)>,
+}
+
+impl Tree {
+    fn new(prefix: String, path: &Path) -> Tree {
+        Tree {
+            prefix,
+            path: path.to_owned(),
+            mounted: None,
+        }
+    }
+
+    /// Opens the tree.
+    ///
+    /// # Errors
+    /// When it cannot be opened, a container may have put a symlink in its place, or
+    /// the Engine has mounted another directory from this path.
+    pub fn open(&self, boundary: &Boundary) -> Result<Source> {
+        let source = Source::open_within(boundary, self.prefix.as_str(), &self.path)?;
+        let is_mounted = self
+            .mounted
+            .is_none_or(|mounted| mounted == source.identity());
+        ensure!(
+            is_mounted,
+            "{} is not the directory that the Engine has mounted from there: something replaced \
+             it; put the right one back, or start the stack anew with this one",
+            self.path.display()
+        );
+        Ok(source)
+    }
+}
+
+/// Returns what containers write to, so that symlinks in there are not followed.
+/// `volumes` may be bound to directories.
+pub fn boundary(containers: &[Container], volumes: &[Volume]) -> Boundary {
+    let mounts = containers.iter().flat_map(|container| &container.mounts);
+    let written = mounts.filter(|mount| mount.writable && mount.source.is_absolute());
+    let bound = volumes.iter().filter_map(Volume::bound);
+    Boundary::new(written.map(|mount| mount.source.as_path()).chain(bound))
 }
 
 /// A stack's mounts, each with its users in the form `service:/path/in/container`.
@@ -100,10 +157,7 @@ pub fn decide(
             stack.dir().display()
         )
     })?;
-    let mut trees = vec![Tree {
-        prefix: stack.name.clone(),
-        path: stack.dir().to_owned(),
-    }];
+    let mut trees = vec![Tree::new(stack.name.clone(), stack.dir())];
     let mut coverage = vec![MountCoverage {
         kind: MountKind::Directory,
         name: stack.dir().display().to_string(),
@@ -118,18 +172,15 @@ pub fn decide(
         if let Ok(path) = &decision {
             let prefix = format!("{}.volumes/{name}", stack.name);
             trees.push(Tree {
-                prefix,
-                path: path.clone(),
+                mounted: volume.and_then(mounted),
+                ..Tree::new(prefix, path)
             });
         }
         coverage.push(entry(MountKind::Volume, name, users, decision));
     }
     for path in outermost(&stack.include_binds) {
         let member = path.strip_prefix("/").unwrap_or(path).display();
-        trees.push(Tree {
-            prefix: format!("{}.binds/{member}", stack.name),
-            path: path.clone(),
-        });
+        trees.push(Tree::new(format!("{}.binds/{member}", stack.name), path));
     }
     let mut unused: BTreeSet<&PathBuf> = stack.include_binds.iter().collect();
     for (source, users) in &mounts.binds {
@@ -167,6 +218,27 @@ pub fn files_outside(compose: &ComposeProject, trees: &[Tree]) -> Vec<String> {
                 "{} is not in the archive, but a restored stack needs it to start: add it to \
                  `includeBinds`",
                 file.display()
+            )
+        })
+        .collect()
+}
+
+/// Warns of each running container, of any project, that can write to a compose
+/// file or an environment file of the stack. What is in there is done as root when
+/// the stack is next started by `docker compose up`.
+pub fn project_writers(compose: &ComposeProject, containers: &[Container]) -> Vec<String> {
+    let configured = compose.files.iter().chain(&compose.env_files);
+    let named = configured.map(|file| compose.dir.join(file));
+    let usual = PROJECT_FILES.iter().map(|name| compose.dir.join(name));
+    let files: Vec<PathBuf> = named.chain(usual).collect();
+    let writers = container_writers(containers, &files, WriterFilter::RunningExcept(&[]));
+    let found = writers.busy.into_iter().chain(writers.possible);
+    found
+        .map(|found| {
+            format!(
+                "{found}, and can change the compose file or `.env` of the stack: whoever \
+                 controls that container is root when an administrator starts the stack the next \
+                 time"
             )
         })
         .collect()
@@ -222,11 +294,9 @@ fn decide_volume(
         return Ok(Err("does not exist yet".to_owned()));
     };
     let is_asked_for = is_listed(&stack.include_volumes);
-    let is_of_project = volume
-        .labels
-        .get("com.docker.compose.project")
-        .is_some_and(|p| p == project);
-    let is_external = mounts.external.contains(name) || (key.is_none() && !is_of_project);
+    let owner = volume.project();
+    let other = owner.filter(|owner| *owner != project);
+    let is_external = mounts.external.contains(name) || (key.is_none() && owner.is_none());
     let refusal = if volume.is_anonymous() {
         Some("anonymous volume: name it in the compose file to have it archived".to_owned())
     } else if !volume.is_plain_local() {
@@ -237,6 +307,12 @@ fn decide_volume(
         );
         Some(format!(
             "{what}: add it to includeVolumes to have it archived"
+        ))
+    } else if let Some(other) = other {
+        // The compose file may call it this stack's own; Compose itself labels each
+        // volume that it makes.
+        Some(format!(
+            "a volume of the project {other}: add it to includeVolumes to have it archived"
         ))
     } else if is_external {
         Some("external volume: add it to includeVolumes to have it archived".to_owned())
@@ -270,6 +346,16 @@ fn volume_path(volume: &Volume) -> Result<PathBuf> {
         }
     }
     Ok(path.clone())
+}
+
+/// Returns device and inode of what the Engine has mounted at a volume's mount point,
+/// if the volume is mounted and this process sees that.
+fn mounted(volume: &Volume) -> Option<(u64, u64)> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    let stat = rustix::fs::statx(CWD, &volume.mountpoint, flags, StatxFlags::BASIC_STATS).ok()?;
+    let is_mount = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    let device = makedev(stat.stx_dev_major, stat.stx_dev_minor);
+    is_mount.then_some((device, stat.stx_ino))
 }
 
 /// Returns `None` for a bind that needs no mention, because it is archived as a

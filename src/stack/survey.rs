@@ -12,7 +12,7 @@ use crate::engine::{
     self, ComposeConfig, ComposeProject, Container, Image, Network, Status, Volume,
 };
 use crate::outcome::MountCoverage;
-use crate::scan::Source;
+use crate::scan::{Boundary, Source};
 use crate::stack::coverage::{self, Mounts, Tree};
 use crate::stack::running::{self, StateBefore, WasRunning};
 use crate::sys::paths::without_symlinks;
@@ -40,6 +40,8 @@ pub struct Survey {
     pub volumes: Vec<Volume>,
     pub images: Vec<Image>,
     pub coverage: Vec<MountCoverage>,
+    /// What containers write to.
+    boundary: Boundary,
     pub warnings: Vec<String>,
 }
 
@@ -52,9 +54,7 @@ impl Survey {
     /// Opens the trees that are to be archived.
     pub fn open_sources(&self) -> Result<Vec<Source>> {
         let trees = self.trees.iter();
-        trees
-            .map(|tree| Source::open(tree.prefix.as_str(), &tree.path))
-            .collect()
+        trees.map(|tree| tree.open(&self.boundary)).collect()
     }
 
     /// Looks at a stack.
@@ -137,6 +137,8 @@ impl Survey {
         let (trees, coverage) = coverage::decide(stack, &project, &mounts, &volumes)?;
         warnings.extend(coverage::files_outside(&stack.compose, &trees));
         let images = engine::images(&containers.iter().map(|c| c.image_id.clone()).collect())?;
+        let boundary = coverage::boundary(&all_containers, &volumes);
+        warnings.extend(coverage::project_writers(&stack.compose, &all_containers));
         Ok(Survey {
             compose: ComposeProject {
                 name: Some(project.clone()),
@@ -152,6 +154,7 @@ impl Survey {
             volumes,
             images,
             coverage,
+            boundary,
             warnings,
         })
     }

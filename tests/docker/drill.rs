@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -520,7 +521,7 @@ fn a_drilled_container_is_isolated_from_the_host_and_other_projects() {
             "    labels: {{traefik.enable: 'true'}}\n    volumes_from: ['container:{}']\n    \
              privileged: true\n    network_mode: host\n    pid: host\n    \
              logging: {{driver: gelf, options: {{gelf-address: 'udp://127.0.0.1:9'}}}}\n    \
-             cap_add: [SYS_TIME, NET_ADMIN]\n    oom_score_adj: 500\n",
+             cap_add: [SYS_TIME, IPC_LOCK]\n    oom_score_adj: 500\n",
             other.container("cache")
         ),
     );
@@ -585,6 +586,93 @@ fn a_drilled_container_is_isolated_from_the_host_and_other_projects() {
             told.contains(&format!("service app: without its {what}")),
             "{told}"
         );
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_drilled_container_reaches_no_service_and_no_secret_of_the_host() {
+    let place = Place::new();
+    let stack = place.stack("paused");
+    let secrets = place.path("secrets");
+    fs::create_dir(&secrets).unwrap();
+    for name in ["listed", "other"] {
+        fs::write(secrets.join(name), name).unwrap();
+    }
+    let _socket = UnixListener::bind(secrets.join("socket")).unwrap();
+    let file = |name: &str| secrets.join(name).display().to_string();
+    write_app(
+        &stack,
+        &format!(
+            "    secrets: [listed, other, socket]\n    sysctls: \
+             {{net.ipv6.conf.eth0.disable_ipv6: 0}}\nsecrets:\n  listed: {{file: '{}'}}\n  \
+             other: {{file: '{}'}}\n  socket: {{file: '{}'}}\n",
+            file("listed"),
+            file("other"),
+            file("socket")
+        ),
+    );
+    // The Engine's host, as containers see it.
+    let service = format!("{}-service", stack.name);
+    let serve = "while :; do echo served | nc -l -p 18472; done";
+    let image = "docker-stack-backup/busybox:1";
+    let run = [
+        "run",
+        "--detach",
+        "--rm",
+        "--init",
+        "--network",
+        "host",
+        "--name",
+        &service,
+    ];
+    docker([&run[..], &[image, "sh", "-c", serve]].concat());
+    let _removed = Removed(service);
+    stack.up();
+    let options = json!({"name": stack.name, "drillSecrets": [secrets.join("listed")]});
+    place.config(json!([options]), json!({}));
+    place.run().expect_status(0);
+    let reach = "net=$(ip -4 addr show eth0 | sed -n 's/.*inet \\([0-9.]*\\)\\.[0-9]*\\/.*/\\1/p'); \
+                 nc -w 3 $net.1 18472 </dev/null";
+    // The control: the real container reaches the host, and has the secrets.
+    wait_until("the service of the host answers", || {
+        let reached = output(&mut stack.compose(&["exec", "-T", "app", "sh", "-c", reach]));
+        reached.stdout == "served\n"
+    });
+    let has_all = "cat /run/secrets/listed /run/secrets/other; test -S /run/secrets/socket";
+    assert_eq!(stack.exec("app", &["sh", "-c", has_all]), "listedother");
+    let check = format!(
+        "test -n \"$(ip -4 addr show eth0)\" && test -z \"$({reach})\" && \
+         test -z \"$(ip -6 addr show eth0)\" && test \"$(ls /run/secrets)\" = listed && \
+         test \"$(cat /run/secrets/listed)\" = listed"
+    );
+    let json = drill_of(&place, &stack, &["app", "sh", "-c", &check])
+        .expect_status(0)
+        .json();
+    assert_eq!(json[0]["problems"], json!([]), "{json}");
+    let notes = |json: &Value| json[0]["notes"].to_string();
+    for note in [
+        "secrets: listed is a copy of the one of this machine",
+        "secrets: without other, the archive does not hold",
+        "secrets: without socket, the archive does not hold",
+    ] {
+        assert!(notes(&json).contains(note), "{json}");
+    }
+    // An archive that is not from the store gets none.
+    let copied = place.path("copied.tar");
+    fs::copy(place.archive(&stack.name), &copied).unwrap();
+    let args = ["drill", "--json", copied.to_str().unwrap()];
+    let json = output(&mut place.program(&args)).expect_status(0).json();
+    assert!(notes(&json).contains("secrets: without listed"), "{json}");
+    assert_eq!(traces(&place, &stack), [""; 0]);
+}
+
+/// Removes a container when it is dropped.
+struct Removed(String);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rm", "-f", &self.0]).output();
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests that need root and a Docker Engine.
 
 mod archives;
+mod boundary;
 mod by_hand;
 mod comes_back;
 mod cycle;
@@ -14,6 +15,7 @@ mod progress;
 mod quiet;
 mod restore;
 mod restore_foreign;
+mod restore_race;
 mod run;
 mod second_look;
 mod share;

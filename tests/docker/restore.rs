@@ -151,7 +151,7 @@ fn volumes_and_binds_are_restored_after_changes_after_removal_and_from_a_pipe() 
     let archive = mixed.place.archive(&mixed.stack.name);
     let restore_from = |writer: &str| {
         let mut shell = Command::new("bash");
-        let reader = "\"$PROGRAM\" -c \"$CONFIG\" restore - --yes";
+        let reader = "\"$PROGRAM\" -c \"$CONFIG\" restore - --yes --allow-volume-options";
         shell.args(["-c", &format!("set -o pipefail; {writer} | {reader}")]);
         shell.env("ARCHIVE", &archive).env("PROGRAM", PROGRAM);
         shell.env("CONFIG", mixed.place.path("config.json"));

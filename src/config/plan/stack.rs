@@ -42,6 +42,9 @@ pub struct StackPlan {
     /// Whether a drill of all stacks drills this one.
     pub drill: bool,
     pub drill_check: Vec<String>,
+    /// Files of the machine that a drill may copy as secrets, or directories of
+    /// them.
+    pub drill_secrets: Vec<PathBuf>,
 }
 
 impl StackPlan {
@@ -69,6 +72,9 @@ impl StackPlan {
         check_path(&dir).context("`path`")?;
         for bind in &own.include_binds {
             check_path(bind).context("`includeBinds`")?;
+        }
+        for secret in &own.drill_secrets {
+            check_path(secret).context("`drillSecrets`")?;
         }
         if own.drill_check.len() == 1 {
             bail!("`drillCheck`: a service needs a command after it");
@@ -109,6 +115,7 @@ impl StackPlan {
             verify: own.verify.or(defaults.verify).unwrap_or_default(),
             drill: own.drill.or(defaults.drill).unwrap_or(DEFAULT_DRILL),
             drill_check: own.drill_check,
+            drill_secrets: own.drill_secrets,
         })
     }
 
@@ -152,6 +159,7 @@ pub(super) fn single_stack_fields(defaults: &StackOptions) -> impl Iterator<Item
         ("envFiles", !defaults.env_files.is_empty()),
         ("includeBinds", !defaults.include_binds.is_empty()),
         ("drillCheck", !defaults.drill_check.is_empty()),
+        ("drillSecrets", !defaults.drill_secrets.is_empty()),
     ];
     let set = fields.into_iter().filter(|(_, is_set)| *is_set);
     set.map(|(field, _)| field)

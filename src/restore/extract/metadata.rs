@@ -2,11 +2,13 @@
 //! a change of owner drops set-user-id and capabilities, and a change of mode
 //! changes the mask of the ACL.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result};
-use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, makedev,
+};
 use rustix::io::Errno;
 
 use crate::archive::{Kind, Member};
@@ -88,7 +90,11 @@ pub fn apply(
 }
 
 /// Sets the metadata of `name` in the directory `at`. It is a symlink, which is
-/// not followed, or a special file.
+/// not followed, or a special file. It is opened once, and its type is checked,
+/// because a container may write to the directory and put something else there.
+///
+/// # Errors
+/// When something else is there.
 pub fn apply_at(
     at: BorrowedFd<'_>,
     name: &[u8],
@@ -96,26 +102,42 @@ pub fn apply_at(
     privilege: Privilege,
     unrestored: &Unrestored,
 ) -> Result<()> {
-    let is_symlink = member.kind == Kind::Symlink;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = rustix::fs::openat(at, name, flags, Mode::empty()).context("cannot open it")?;
+    let stat = rustix::fs::fstat(&handle).context("cannot stat it")?;
+    ensure!(
+        is_of_kind(&stat, member),
+        "something else was put in its place while it was unpacked"
+    );
+    // A magic link leads to exactly that inode, even if it is a symlink. The calls
+    // that take a handle refuse one by `O_PATH`.
+    let itself = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    let follow = AtFlags::empty();
     if privilege == Privilege::Root {
         let (uid, gid) = owner(member);
-        rustix::fs::chownat(at, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-            .context("cannot set its owner")?;
+        rustix::fs::chownat(CWD, &itself, uid, gid, follow).context("cannot set its owner")?;
     }
-    if !is_symlink {
-        // No symlink can have replaced it: only this program writes to the
-        // directory.
+    if member.kind != Kind::Symlink {
         let mode = Mode::from_raw_mode(member.mode);
-        rustix::fs::chmodat(at, name, mode, AtFlags::empty()).context("cannot set its mode")?;
+        rustix::fs::chmodat(CWD, &itself, mode, follow).context("cannot set its mode")?;
     }
-    let mut path = format!("/proc/self/fd/{}/", at.as_fd().as_raw_fd()).into_bytes();
-    path.extend_from_slice(name);
     for (attribute, value) in &member.attributes {
-        let set = rustix::fs::lsetxattr(&path[..], &attribute[..], value, XattrFlags::empty());
+        let set = rustix::fs::setxattr(&itself, &attribute[..], value, XattrFlags::empty());
         attribute_result(set, attribute, member, privilege, unrestored)?;
     }
-    rustix::fs::utimensat(at, name, &times(member), AtFlags::SYMLINK_NOFOLLOW)
-        .context("cannot set its time")
+    rustix::fs::utimensat(CWD, &itself, &times(member), follow).context("cannot set its time")
+}
+
+/// Whether an inode is of the kind that a member describes.
+fn is_of_kind(stat: &Stat, member: &Member) -> bool {
+    let is_device = || stat.st_rdev == makedev(member.device.0, member.device.1);
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Symlink => member.kind == Kind::Symlink,
+        FileType::Fifo => member.kind == Kind::Fifo,
+        FileType::CharacterDevice => member.kind == Kind::CharDevice && is_device(),
+        FileType::BlockDevice => member.kind == Kind::BlockDevice && is_device(),
+        _ => false,
+    }
 }
 
 fn owner(member: &Member) -> (Option<Uid>, Option<Gid>) {
@@ -177,5 +199,84 @@ fn capability(name: &str) -> &'static str {
     match name {
         "security.capability" => "CAP_SETFCAP",
         _ => "CAP_SYS_ADMIN",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::path::Path;
+
+    use super::*;
+
+    fn member(kind: Kind) -> Member {
+        Member {
+            path: b"p".to_vec(),
+            kind,
+            mode: 0o666,
+            uid: nix::unistd::getuid().as_raw(),
+            gid: nix::unistd::getgid().as_raw(),
+            mtime_s: 1_000_000_000,
+            mtime_ns: 5,
+            link: Vec::new(),
+            device: (1, 3),
+            attributes: Vec::new(),
+            file_bytes: 0,
+            stored_bytes: 0,
+            extents: None,
+            start: 0,
+            data: 0,
+        }
+    }
+
+    #[test]
+    fn what_was_put_in_the_place_of_a_member_is_not_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let at = File::open(dir).unwrap();
+        let apply = |name: &str, kind: Kind| {
+            let privilege = Privilege::of_this_process();
+            let unrestored = Unrestored::default();
+            apply_at(
+                at.as_fd(),
+                name.as_bytes(),
+                &member(kind),
+                privilege,
+                &unrestored,
+            )
+        };
+        let seen = |path: &Path| {
+            let metadata = fs::symlink_metadata(path).unwrap();
+            (metadata.mode() & 0o7777, metadata.mtime())
+        };
+        let (victim, fifo, link) = (dir.join("victim"), dir.join("fifo"), dir.join("link"));
+        fs::write(&victim, "secret").unwrap();
+        rustix::fs::chmod(&victim, Mode::from_raw_mode(0o600)).unwrap();
+        symlink(&victim, &link).unwrap();
+        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let before = [&victim, &fifo, &link].map(|path| seen(path));
+        for (name, kinds) in [
+            ("link", [Kind::Fifo, Kind::CharDevice]),
+            ("victim", [Kind::Fifo, Kind::Symlink]),
+            ("fifo", [Kind::Symlink, Kind::CharDevice]),
+        ] {
+            for kind in kinds {
+                let error = format!("{:#}", apply(name, kind).unwrap_err());
+                assert!(
+                    error.contains("something else was put in its place"),
+                    "{error}"
+                );
+            }
+        }
+        assert_eq!([&victim, &fifo, &link].map(|path| seen(path)), before);
+        // The controls: what a member describes gets its metadata, and a symlink gets
+        // its own.
+        apply("fifo", Kind::Fifo).unwrap();
+        assert_eq!(seen(&fifo), (0o666, 1_000_000_000));
+        apply("link", Kind::Symlink).unwrap();
+        assert_eq!(seen(&link).1, 1_000_000_000);
+        assert_eq!(seen(&victim), before[0]);
     }
 }

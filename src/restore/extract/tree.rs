@@ -33,6 +33,8 @@ struct Directory {
     path: Vec<u8>,
     /// `None` if the archive has no member for it, but for something in it.
     member: Option<Member>,
+    /// Device and inode of what was created; `None` for the target itself.
+    identity: Option<(u64, u64)>,
 }
 
 struct Link {
@@ -184,8 +186,8 @@ impl<'a> TreeBuilder<'a> {
             "it is in {depth} directories, one in the other, that the archive does not have"
         );
         let (parent, name) = self.parent(destination, path)?;
-        create_directory(&parent, &name)?;
-        self.record_directory(destination, path.to_vec(), None);
+        let identity = create_directory(&parent, &name)?;
+        self.record_directory(destination, path.to_vec(), None, Some(identity));
         Ok(())
     }
 
@@ -196,21 +198,29 @@ impl<'a> TreeBuilder<'a> {
             self.directories[*index].member = Some(member);
             return Ok(());
         }
+        let mut identity = None;
         if !key.1.is_empty() {
             let (parent, name) = self.parent(destination, &key.1)?;
-            create_directory(&parent, &name)?;
+            identity = Some(create_directory(&parent, &name)?);
         }
-        self.record_directory(destination, key.1, Some(member));
+        self.record_directory(destination, key.1, Some(member), identity);
         Ok(())
     }
 
-    fn record_directory(&mut self, destination: usize, path: Vec<u8>, member: Option<Member>) {
+    fn record_directory(
+        &mut self,
+        destination: usize,
+        path: Vec<u8>,
+        member: Option<Member>,
+        identity: Option<(u64, u64)>,
+    ) {
         self.by_path
             .insert((destination, path.clone()), self.directories.len());
         self.directories.push(Directory {
             destination,
             path,
             member,
+            identity,
         });
     }
 
@@ -353,6 +363,12 @@ impl<'a> TreeBuilder<'a> {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
             let finish = || {
                 let fd = open_beneath(self.base(directory.destination), &directory.path, flags)?;
+                let stat = rustix::fs::fstat(&fd)?;
+                let found = Some((stat.st_dev, stat.st_ino));
+                ensure!(
+                    directory.identity.is_none() || directory.identity == found,
+                    "another directory was put in its place while it was unpacked"
+                );
                 match &directory.member {
                     Some(member) => metadata::apply(
                         fd.as_fd(),
@@ -374,6 +390,10 @@ impl<'a> TreeBuilder<'a> {
     }
 }
 
-fn create_directory(parent: &OwnedFd, name: &[u8]) -> Result<()> {
-    rustix::fs::mkdirat(parent, name, Mode::RWXU).map_err(duplicate)
+/// Creates a directory. Returns its device and inode.
+fn create_directory(parent: &OwnedFd, name: &[u8]) -> Result<(u64, u64)> {
+    rustix::fs::mkdirat(parent, name, Mode::RWXU).map_err(duplicate)?;
+    let created = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+    let created = created.context("cannot stat the new directory")?;
+    Ok((created.st_dev, created.st_ino))
 }

@@ -1,13 +1,11 @@
 //! Executes the plan of a restore, and undoes it if a step fails.
 
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
 use super::guessed;
@@ -217,7 +215,9 @@ impl Execution<'_, '_> {
                 missing.name
             );
         }
-        plan.entry.targets = host::targets(plan.facts, &plan.entry.compose.dir, &volumes.present)?;
+        let boundary = host::boundary(&volumes.present)?;
+        let dir = &plan.entry.compose.dir;
+        plan.entry.targets = host::targets(plan.facts, dir, &volumes.present, &boundary)?;
         for target in &plan.entry.targets {
             target.check()?;
         }
@@ -234,7 +234,7 @@ impl Execution<'_, '_> {
                 .with_context(|| format!("cannot create {}", parent.display()))?;
             destinations.push(Destination {
                 prefix: target.prefix.clone().into_bytes(),
-                parent: open_dir(parent)?,
+                parent: target.open_parent()?.into(),
                 name: target
                     .staging()
                     .file_name()
@@ -331,11 +331,4 @@ impl Execution<'_, '_> {
         }
         self.journal.remove(stack)
     }
-}
-
-fn open_dir(path: &Path) -> Result<OwnedFd> {
-    // Not with O_PATH: the file system is synced through this handle.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty())
-        .with_context(|| format!("cannot open {}", path.display()))
 }

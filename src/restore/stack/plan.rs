@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::images::{self, missing_images, with_dependencies};
 use crate::archive::{Manifest, ServiceImage, Sums};
@@ -26,10 +26,16 @@ use crate::sys::time::{OffsetTime, zone_name};
 pub struct RestoreOptions<'a> {
     pub state_dir: &'a Path,
     pub allow_devices: bool,
+    /// Whether missing volumes may have a driver and options. They can make a volume
+    /// of any directory of the host.
+    pub allow_volume_options: bool,
     /// Whether an archive with damaged data is restored. Otherwise nothing is
     /// replaced by it.
     pub allow_damaged: bool,
     pub keep_old: bool,
+    /// Whether a running container may be able to write to a directory above what is
+    /// replaced, and so to what is unpacked beside it.
+    pub allow_reachable: bool,
     /// Whether the restored services are started.
     pub starts: bool,
 }
@@ -49,6 +55,8 @@ pub struct RestorePlan<'a> {
     pub(super) idle: BTreeSet<String>,
     pub(super) missing_volumes: Vec<Volume>,
     pub(super) warnings: Vec<String>,
+    /// Running containers that can write to a directory above a target.
+    pub(super) reaching: Vec<String>,
     pub(super) entry: RestoreEntry,
 }
 
@@ -71,7 +79,15 @@ impl<'a> RestorePlan<'a> {
         };
         let volumes = HostVolumes::find(facts)?;
         volumes.check_exchangeable()?;
-        let targets = host::targets(facts, &compose.dir, &volumes.present)?;
+        if let ArchiveFacts::Described(manifest) = facts {
+            volumes.check_ownership(manifest, stack)?;
+        }
+        if !options.allow_volume_options {
+            volumes.check_plain()?;
+        }
+        let located = volumes.located();
+        let boundary = host::boundary(&located)?;
+        let targets = host::targets(facts, &compose.dir, &located, &boundary)?;
         let mut warnings = match facts {
             ArchiveFacts::Described(manifest) => described_warnings(manifest, options.starts)?,
             ArchiveFacts::Guessed(guessed) => guessed_warnings(guessed, archive),
@@ -91,7 +107,7 @@ impl<'a> RestorePlan<'a> {
         entry.add_containers(&containers);
         let (running, idle) = by_state(&containers);
         let networks = engine::networks(&network_names(&running))?;
-        let plan = RestorePlan {
+        let mut plan = RestorePlan {
             archive,
             facts,
             options: *options,
@@ -102,6 +118,7 @@ impl<'a> RestorePlan<'a> {
             idle,
             missing_volumes: volumes.missing,
             warnings,
+            reaching: Vec::new(),
             entry,
         };
         for target in &plan.entry.targets {
@@ -109,7 +126,25 @@ impl<'a> RestorePlan<'a> {
         }
         let own: Vec<&str> = plan.running.iter().map(|was| was.id.as_str()).collect();
         plan.check_unused(&own)?;
+        let filter = quiet::WriterFilter::RunningExcept(&[]);
+        plan.reaching = plan.users(filter)?.possible;
         Ok(plan)
+    }
+
+    /// Refuses a restore that nobody confirms after having seen that a container can
+    /// reach what is unpacked.
+    ///
+    /// # Errors
+    /// Names the first such container.
+    pub fn check_reachable(&self) -> Result<()> {
+        match self.reaching.first() {
+            Some(found) if !self.options.allow_reachable => bail!(
+                "{found}, a directory above what is to be replaced, so it could change what is \
+                 unpacked there: stop it, or give --allow-reachable if you trust it; nothing was \
+                 done"
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// Describes the plan, for the user to confirm.
@@ -145,7 +180,7 @@ impl<'a> RestorePlan<'a> {
             line(verb, &target.path.display());
         }
         for volume in &self.missing_volumes {
-            line("creates", &format!("volume {}", volume.name));
+            line("creates", &format!("volume {}", volume.described()));
         }
         match self.options.starts {
             true => line("starts", &starts),
@@ -153,6 +188,10 @@ impl<'a> RestorePlan<'a> {
         }
         for warning in &self.warnings {
             line("warning", warning);
+        }
+        for found in &self.reaching {
+            let reach = "a directory above what is replaced: it can change what is unpacked there";
+            line("warning", &format!("{found}, {reach}"));
         }
         text
     }
@@ -172,20 +211,21 @@ impl<'a> RestorePlan<'a> {
     /// the ids `own`. Such a container would go on with the old data, which the
     /// restore removes.
     pub(super) fn check_unused(&self, own: &[&str]) -> Result<()> {
-        let paths: Vec<PathBuf> = self
-            .entry
-            .targets
-            .iter()
-            .map(|target| target.path.clone())
-            .collect();
-        let filter = quiet::WriterFilter::HoldingExcept(own);
-        let users = quiet::container_writers(&engine::containers()?, &paths, filter);
+        let users = self.users(quiet::WriterFilter::HoldingExcept(own))?;
         ensure!(
             users.busy.is_empty(),
             "the data to be replaced is in use, stop that first ({})",
             users.busy.join("; ")
         );
         Ok(())
+    }
+
+    /// Finds containers that have mounted a target, or a directory above one.
+    fn users(&self, filter: quiet::WriterFilter<'_>) -> Result<quiet::Writers> {
+        let targets = self.entry.targets.iter();
+        let paths: Vec<PathBuf> = targets.map(|target| target.path.clone()).collect();
+        let containers = engine::containers()?;
+        Ok(quiet::container_writers(&containers, &paths, filter))
     }
 
     /// The entry of the ordinary journal for these containers of the stack.

@@ -1,5 +1,6 @@
 //! Containers that mount a stack's data.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -69,6 +70,8 @@ pub fn container_writers(
     // A volume whose driver binds a directory has another path than that
     // directory, but the same inode.
     let identities: Vec<_> = captured.iter().filter_map(|path| identity(path)).collect();
+    let above = captured.iter().flat_map(|path| path.ancestors().skip(1));
+    let above: BTreeSet<_> = above.filter_map(identity).collect();
     let mut writers = Writers::default();
     let counted = containers.iter().filter_map(|c| Some((c, filter.verb(c)?)));
     for (container, verb) in counted {
@@ -88,10 +91,12 @@ pub fn container_writers(
                 mount.source.display(),
                 if mount.writable { " writable" } else { "" }
             );
-            let is_same = identity(&source).is_some_and(|source| identities.contains(&source));
+            let mounted = identity(&source);
+            let is_same = mounted.is_some_and(|mounted| identities.contains(&mounted));
+            let is_above = mounted.is_some_and(|mounted| above.contains(&mounted));
             if is_same || captured.iter().any(|path| source.starts_with(path)) {
                 writers.busy.push(found);
-            } else if captured.iter().any(|path| path.starts_with(&source)) {
+            } else if is_above || captured.iter().any(|path| path.starts_with(&source)) {
                 writers.possible.push(found);
             }
         }

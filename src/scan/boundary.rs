@@ -1,0 +1,201 @@
+//! Resolves the path of a tree without following a symlink that a container may
+//! have made. The paths come from the configuration and from the Engine, but what
+//! is at a path below a directory that a container writes to is its choice: it can
+//! replace a directory by a symlink to any directory of the host.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+/// The number of symlinks that Linux follows in a path (path_resolution(7)).
+const LINKS_MAX: usize = 40;
+
+/// The directories that containers write to, by device and inode.
+#[derive(Clone, Debug, Default)]
+pub struct Boundary {
+    written: BTreeSet<(u64, u64)>,
+}
+
+/// What is at a path.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The path without symlinks.
+    pub path: PathBuf,
+    /// A handle by `O_PATH`; `None` if nothing is there.
+    pub handle: Option<OwnedFd>,
+}
+
+impl Boundary {
+    /// `written` are the directories that containers mount writable. The root
+    /// directory does not count: a container that may write to it is root of the
+    /// host anyway. Neither does what does not exist.
+    pub fn new<'p>(written: impl Iterator<Item = &'p Path>) -> Boundary {
+        let written = written.filter(|path| *path != Path::new("/"));
+        let identity = |path: &Path| {
+            let metadata = fs::metadata(path).ok()?;
+            Some((metadata.dev(), metadata.ino()))
+        };
+        Boundary {
+            written: written.filter_map(identity).collect(),
+        }
+    }
+
+    /// Resolves an absolute path. Symlinks are followed, except those that are in,
+    /// or below, a directory that containers write to. Each component is opened
+    /// once, so nothing that is renamed meanwhile leads elsewhere.
+    ///
+    /// # Errors
+    /// When such a symlink is on the way or at the end, or the path cannot be
+    /// resolved for another reason than that nothing is there.
+    pub fn resolve(&self, path: &Path) -> Result<Resolved> {
+        self.walk(path)
+            .with_context(|| format!("cannot resolve {}", path.display()))
+    }
+
+    fn walk(&self, path: &Path) -> Result<Resolved> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // The handles of the real path, and whether containers write there.
+        let root = rustix::fs::openat(CWD, "/", flags, Mode::empty())?;
+        let mut handles = vec![(root, false)];
+        let mut real = PathBuf::from("/");
+        let mut to_go = parts(path);
+        let mut link_count = 0;
+        while let Some(part) = to_go.pop() {
+            if part == "/" {
+                handles.truncate(1);
+                real = PathBuf::from("/");
+                continue;
+            }
+            if part == ".." {
+                if handles.len() > 1 {
+                    handles.pop();
+                    real.pop();
+                }
+                continue;
+            }
+            let (at, is_written) = handles.last().context("the root stays")?;
+            let is_written = *is_written;
+            let opened = rustix::fs::openat(at, &part, flags, Mode::empty());
+            real.push(&part);
+            let opened = match opened {
+                Err(Errno::NOENT) => {
+                    ensure!(
+                        to_go.iter().all(|part| part != ".."),
+                        "{} does not exist",
+                        real.display()
+                    );
+                    real.extend(to_go.iter().rev());
+                    return Ok(Resolved {
+                        path: real,
+                        handle: None,
+                    });
+                }
+                opened => opened.with_context(|| real.display().to_string())?,
+            };
+            let stat = rustix::fs::fstat(&opened)?;
+            if FileType::from_raw_mode(stat.st_mode).is_symlink() {
+                let target = rustix::fs::readlinkat(&opened, "", Vec::new())?;
+                let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+                if is_written {
+                    bail!(
+                        "{} is a symlink to {}, and a container that can write there may have \
+                         made it: replace it by what it leads to, or configure that path",
+                        real.display(),
+                        target.display()
+                    );
+                }
+                link_count += 1;
+                ensure!(
+                    link_count <= LINKS_MAX,
+                    "it leads through too many symlinks"
+                );
+                real.pop();
+                to_go.extend(parts(&target));
+                continue;
+            }
+            let is_written = is_written || self.written.contains(&(stat.st_dev, stat.st_ino));
+            handles.push((opened, is_written));
+        }
+        Ok(Resolved {
+            path: real,
+            handle: handles.pop().map(|(handle, _)| handle),
+        })
+    }
+}
+
+/// Returns the components of a path, the last one first.
+fn parts(path: &Path) -> Vec<OsString> {
+    let parts = path.components().rev();
+    let parts = parts.filter(|part| *part != Component::CurDir);
+    parts.map(|part| part.as_os_str().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn symlinks_below_what_containers_write_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = fs::canonicalize(dir.path()).unwrap();
+        let at = |name: &str| dir.join(name);
+        for made in [
+            "host/secret",
+            "disk/web/data/sub",
+            "written/data",
+            "written/deep/er",
+        ] {
+            fs::create_dir_all(at(made)).unwrap();
+        }
+        // Those of the administrator.
+        symlink("disk/web", at("web")).unwrap();
+        symlink(at("written"), at("linked")).unwrap();
+        // Those that a container may have made.
+        symlink(at("host"), at("written/absolute")).unwrap();
+        symlink("../host", at("written/relative")).unwrap();
+        symlink("er", at("written/deep/within")).unwrap();
+        let boundary = Boundary::new([at("written").as_path(), Path::new("/")].into_iter());
+        let followed = [
+            ("web", "disk/web"),
+            ("web/data/sub", "disk/web/data/sub"),
+            ("written/data", "written/data"),
+            ("linked/data", "written/data"),
+            ("web/../../host", "host"),
+            ("written/../host/secret", "host/secret"),
+        ];
+        for (path, real) in followed {
+            let resolved = boundary.resolve(&at(path)).unwrap();
+            assert_eq!(resolved.path, at(real), "{path}");
+            let stat = rustix::fs::fstat(resolved.handle.unwrap()).unwrap();
+            assert_eq!(stat.st_ino, fs::metadata(at(real)).unwrap().ino());
+        }
+        let missing = boundary.resolve(&at("linked/none/below")).unwrap();
+        assert_eq!(missing.path, at("written/none/below"));
+        assert!(missing.handle.is_none());
+        for path in [
+            "written/absolute",
+            "written/absolute/secret",
+            "written/relative",
+            "linked/absolute/none",
+            "written/deep/within",
+        ] {
+            let error = format!("{:#}", boundary.resolve(&at(path)).unwrap_err());
+            assert!(
+                error.contains("a container that can write there"),
+                "{path}: {error}"
+            );
+            // The control: without a container there, it is followed.
+            Boundary::default().resolve(&at(path)).unwrap();
+        }
+    }
+}
