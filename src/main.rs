@@ -42,7 +42,8 @@ fn serve() -> ExitCode {
     match worker::serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            let text = format!("error: {error:#}");
+            eprintln!("{}", sys::format::without_commands(&text));
             ExitCode::from(ExitStatus::CouldNotRun as u8)
         }
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::archive::tar::{BLOCK_BYTES, Input, Kind, Reader};
+use crate::archive::tar::{BLOCK_BYTES, Input, Kind, Reader, is_manifest_path};
 use crate::config::{Capture, StopMethod};
 use crate::engine::Volume;
 use crate::outcome::MountCoverage;
@@ -18,9 +18,6 @@ use crate::sys::time::OffsetTime;
 
 /// Version of the archive format, see `docs/archive-format.md`.
 pub const FORMAT_VERSION: u32 = 1;
-
-/// End of a manifest's name, after the name of the stack.
-const MANIFEST_SUFFIX: &[u8] = b".manifest.json";
 
 /// A longer manifest is not read.
 const MANIFEST_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -157,11 +154,20 @@ fn manifest_of(input: Input<'_>) -> Result<Option<Vec<u8>>> {
             .context("cannot read the manifest")?;
     }
     json.truncate(json.trim_ascii_end().len());
-    Ok(Some(json))
+    Ok(Some(json).filter(|json| !is_of_another_program(json)))
 }
 
-fn is_manifest_path(path: &[u8]) -> bool {
-    path.ends_with(MANIFEST_SUFFIX) && !path.contains(&b'/')
+/// Whether a member that is called like a manifest is sound JSON, but no manifest:
+/// it has fields, and none that tells whose the archive is or how long.
+fn is_of_another_program(json: &[u8]) -> bool {
+    let known = ["formatVersion", "stack", "archiveBytes", "memberCount"];
+    match serde_json::from_slice(json) {
+        Ok(Value::Object(fields)) => {
+            !fields.is_empty() && !known.iter().any(|known| fields.contains_key(*known))
+        }
+        Ok(_) => true,
+        Err(_) => false,
+    }
 }
 
 /// Whose an archive is, of when, and whether it is whole.

@@ -5,6 +5,8 @@
 pub mod draft;
 mod hash;
 mod manifest;
+pub mod member_path;
+mod soundness;
 mod sums;
 pub mod tar;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use rustix::fs::Advice;
 use serde::Serialize;
 
 use crate::archive::manifest::{RecordedTotals, read_manifest};
+use crate::archive::soundness::Soundness;
 use crate::archive::sums::Sums;
 use crate::archive::tar::{Input, Member, Reader};
 use crate::archive::write::hashes::RenderedHashes;
@@ -37,6 +38,10 @@ pub struct Verified {
     pub missing_sums: Option<Sums>,
 }
 
+/// Said of an archive of another program that just stops.
+pub const LACKS_END: &str =
+    "it has no end of its own, as some programs write it: it may have been cut";
+
 /// Reads all of an archive. `sums` is the text of its sidecar.
 ///
 /// # Errors
@@ -58,14 +63,23 @@ pub fn verify(
     };
     let mut computed = Sums::empty(file)?;
     let is_kept = sums.is_none();
+    let mut soundness = Soundness::default();
     let structure = check_structure(file, |member| {
+        soundness.add(member)?;
         verified.member_count += 1;
         if is_kept {
             computed.add(member);
         }
+        Ok(())
     });
-    if let Err(error) = structure {
-        verified.problems.push(format!("{error:#}"));
+    let structure = structure.and_then(|lacks_end| {
+        soundness.check_links()?;
+        Ok(lacks_end)
+    });
+    match structure {
+        Ok(false) => {}
+        Ok(true) => verified.notes.push(LACKS_END.to_owned()),
+        Err(error) => verified.problems.push(format!("{error:#}")),
     }
     let parsed = sums.map(|sums| {
         let text = std::str::from_utf8(sums).context("it is damaged")?;
@@ -133,21 +147,21 @@ fn compare(sums: &Sums, file: &File, verified: &mut Verified, cancel: &AtomicBoo
 
 /// Reads all headers and the end of the archive, and compares its length and the
 /// number of its members with the manifest. Calls `each` for each member that was
-/// read.
-fn check_structure(file: &File, mut each: impl FnMut(&Member)) -> Result<()> {
+/// read. Returns whether the archive, of another program, lacks its end.
+fn check_structure(file: &File, mut each: impl FnMut(&Member) -> Result<()>) -> Result<bool> {
     let mut member_count = 0_u64;
     let mut reader = Reader::new(Input::File(file))?;
     while let Some(member) = reader.next_member()? {
         progress::step();
         member_count += 1;
-        each(&member);
+        each(&member).with_context(|| format!("{} cannot be unpacked", member.name()))?;
     }
     ensure!(
         reader.ends_with_zeros()?,
         "data follows the end of the archive"
     );
     let Some(json) = read_manifest(file)? else {
-        return Ok(());
+        return Ok(reader.lacks_end());
     };
     let recorded: RecordedTotals =
         serde_json::from_slice(&json).context("cannot parse its manifest")?;
@@ -166,7 +180,7 @@ fn check_structure(file: &File, mut each: impl FnMut(&Member)) -> Result<()> {
             "it has {members} members; its manifest says {recorded}"
         );
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Reads back an archive that was just written, as far as configured; `rendered`
@@ -194,6 +208,7 @@ pub fn read_back(
         if verify.is_hashed() {
             sums.add(member);
         }
+        Ok(())
     })?;
     let hashed = match verify {
         Verify::None | Verify::Structure => return Ok(None),

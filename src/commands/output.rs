@@ -9,15 +9,27 @@ use crate::cli::Global;
 use crate::config::plan::Plan;
 use crate::outcome::{ExitStatus, RunOutcome};
 use crate::report;
+use crate::sys::format::{json_without_commands, without_commands};
 use crate::sys::logging::Log;
 
 pub fn print_json(value: &impl Serialize) -> Result<()> {
-    print(&(serde_json::to_string_pretty(value)? + "\n"))
+    let json = serde_json::to_string_pretty(value)? + "\n";
+    write(&json_without_commands(&json))
 }
 
-/// Prints text to stdout. A reader that has closed the pipe (`... | head`) is
-/// no error.
+/// Prints text to stdout, without what would command a terminal. A reader that has
+/// closed the pipe (`... | head`) is no error.
 pub fn print(text: &str) -> Result<()> {
+    write(&without_commands(text))
+}
+
+/// Shows text on stderr, beside a question or an error. It is no error if nobody
+/// reads it.
+pub fn show(text: &str) {
+    let _ = std::io::stderr().write_all(without_commands(text).as_bytes());
+}
+
+fn write(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("cannot write to stdout"),

@@ -1,13 +1,13 @@
 //! `restore`: replaces a stack, unpacks into a directory, or shows differences.
 
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::find_archive::{PassedOver, is_stack, open_archive, read_manifest};
 use super::load::load_or_default;
-use super::output::{print, print_json};
+use super::output::{print, print_json, show};
 use crate::archive::Manifest;
 use crate::cli::{Global, RestoreArgs};
 use crate::config::plan::Plan;
@@ -115,7 +115,7 @@ fn restore_stack(
         return print(&preview).map(|()| ExitStatus::Ok);
     }
     if let Err(error) = passed_over.check(args.pass_over) {
-        let _ = write!(std::io::stderr(), "{preview}");
+        show(&preview);
         return Err(error);
     }
     looked.check_reachable()?;
@@ -155,15 +155,14 @@ fn restore_stack(
 /// # Errors
 /// When the answer is not yes, or there is no terminal to ask on.
 fn confirm(args: &RestoreArgs, text: &str) -> Result<()> {
-    let mut out = std::io::stderr();
-    let _ = write!(out, "{text}");
+    show(text);
     if args.yes {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
         bail!("cannot ask for confirmation without a terminal: give --yes to replace the stack");
     }
-    let _ = write!(out, "Go on? [y/N] ");
+    show("Go on? [y/N] ");
     let mut answer = String::new();
     std::io::stdin()
         .read_line(&mut answer)

@@ -1,22 +1,90 @@
 //! The docker command, and what all that is run through it has in common.
 
+use std::env;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::unistd::{User, getuid};
 use serde::de::DeserializeOwned;
 
+use super::address::{EngineAddress, config_dir};
 use super::error::{Refused, is_unreachable};
-use crate::sys::process::{Exit, Output, Program};
+use crate::sys::process::{Exit, Output, Program, directory_of};
 
 const DOCKER: &str = "docker";
+/// A `PATH` that leads to no program.
+const NO_PATH: &str = "/nonexistent";
+/// Memory that a docker command may use, besides its program file.
+const MEMORY_LIMIT: u64 = 1 << 30;
+
+/// What Compose may not load from elsewhere. Compose takes variables of `.env` for
+/// its own environment, unless they are set there; so these are set.
+const NO_REMOTE_FILES: [(&str, &str); 2] = [
+    ("COMPOSE_EXPERIMENTAL_GIT_REMOTE", "false"),
+    ("COMPOSE_EXPERIMENTAL_OCI_REMOTE", "false"),
+];
+/// What the docker command needs to reach an Engine elsewhere.
+const OF_REMOTE_ENGINE: [&str; 5] = [
+    "DOCKER_TLS",
+    "DOCKER_TLS_VERIFY",
+    "DOCKER_CERT_PATH",
+    "DOCKER_API_VERSION",
+    "SSH_AUTH_SOCK",
+];
+/// What no `.env` may set for an `ssh` that the docker command runs.
+const NOT_FOR_SSH: [&str; 5] = [
+    "LD_AUDIT",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "SSH_ASKPASS",
+    "SSH_ASKPASS_REQUIRE",
+];
 
 /// Time that the Engine may need to act on a request, on top of a grace period
 /// that the request itself contains.
 pub(super) const ENGINE_SLACK: Duration = Duration::from_secs(60);
 
-/// Prepares a docker command.
+/// Prepares a docker command. It gets nothing of the environment in which this
+/// program was started: Compose would put it into the files that it resolves. The
+/// Engine is named by options, because variables can be overridden by a stack's
+/// `.env`, and would be seen by its compose file.
 pub(super) fn docker<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Program {
-    Program::new(DOCKER, args.into_iter().map(|arg| arg.as_ref().to_owned()))
+    let address = EngineAddress::configured();
+    let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let mut options = match &address {
+        EngineAddress::Host(host) => vec!["--host".to_owned(), host.clone()],
+        EngineAddress::Context(context) => vec!["--context".to_owned(), context.clone()],
+    };
+    if let Some(dir) = config_dir(set) {
+        options.extend(["--config".to_owned(), dir]);
+    }
+    let options = options.into_iter().map(OsString::from);
+    let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
+    Program::with_options(DOCKER, options, args)
+        .only_env(environment(&address))
+        .memory_limit(MEMORY_LIMIT)
+}
+
+/// Returns the environment of a docker command. Nothing is found on its `PATH`, so
+/// that no version of Compose finds Git; only for an Engine elsewhere is it where
+/// `ssh` is.
+fn environment(address: &EngineAddress) -> Vec<(&'static str, OsString)> {
+    let home = User::from_uid(getuid()).ok().flatten();
+    let home = home.map(|user| user.dir.into_os_string());
+    let home = home.or_else(|| env::var_os("HOME"));
+    let mut variables: Vec<(&'static str, OsString)> = Vec::from([
+        ("HOME", home.unwrap_or_else(|| "/".into())),
+        ("PATH", NO_PATH.into()),
+    ]);
+    variables.extend(NO_REMOTE_FILES.map(|(name, value)| (name, value.into())));
+    if address.socket().is_none() {
+        variables[1].1 = directory_of("ssh").unwrap_or_else(|| NO_PATH.into());
+        variables
+            .extend(OF_REMOTE_ENGINE.map(|name| (name, env::var_os(name).unwrap_or_default())));
+        variables.extend(NOT_FOR_SSH.map(|name| (name, OsString::new())));
+    }
+    variables
 }
 
 /// Returns the versions of the Engine and of Compose.

@@ -2,29 +2,40 @@
 //! removing its containers.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::command::{ENGINE_SLACK, docker, output_lines};
 use super::compose_config::ComposeConfig;
+use super::compose_error::OwnWords;
 use super::control::remove_containers;
 use super::volume::remove_volume;
-use crate::sys::process::Program;
+use crate::sys::process::{Exit, Output, Program};
 use crate::sys::signals::Signals;
 
-/// Variables that make Compose take another stack than the one that is meant.
-/// They are for the shell of an admin, not for a job over many stacks.
-const COMPOSE_SELECTORS: [&str; 6] = [
-    "COMPOSE_FILE",
-    "COMPOSE_PROJECT_NAME",
-    "COMPOSE_PROFILES",
-    "COMPOSE_ENV_FILES",
-    "COMPOSE_PATH_SEPARATOR",
-    "COMPOSE_DISABLE_ENV_FILE",
+/// Time and memory for reading a stack's files. They are usually read within a
+/// second, with 60 MB.
+const READING_LIMIT: Duration = Duration::from_secs(30);
+const READING_MEMORY: u64 = 384 << 20;
+/// The largest of a stack's own files that is given to Compose.
+const LARGEST_FILE: u64 = 16 << 20;
+
+/// Files that Compose reads if it is told no others.
+const COMPOSE_FILES: [&str; 8] = [
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.yml",
+    "docker-compose.yaml",
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
 ];
+const ENV_FILE: &str = ".env";
 
 /// What `up` does with containers that exist already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,30 +95,85 @@ impl ComposeProject {
         // started under any of them.
         option("--profile", "*");
         all.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
-        let program = docker(all).current_dir(&self.dir);
-        COMPOSE_SELECTORS
-            .iter()
-            .fold(program, |program, name| program.without_env(name.as_ref()))
+        docker(all).current_dir(&self.dir)
+    }
+
+    /// The files that Compose reads first. They may not exist.
+    fn own_files(&self) -> impl Iterator<Item = &Path> {
+        let default = |given: &[PathBuf], names: &'static [&'static str]| {
+            let names = if given.is_empty() { names } else { &[] };
+            names.iter().map(Path::new)
+        };
+        let files = default(&self.files, &COMPOSE_FILES);
+        let env = default(&self.env_files, &[ENV_FILE]);
+        let given = self.files.iter().chain(&self.env_files);
+        given.map(PathBuf::as_path).chain(files).chain(env)
+    }
+
+    /// Refuses what would be read without end. Nothing is opened for that, since
+    /// opening a FIFO waits. Compose passes over a directory by itself.
+    fn check_files(&self) -> Result<()> {
+        for file in self.own_files() {
+            let path = self.dir.join(file);
+            let Ok(metadata) = fs::metadata(&path) else {
+                continue;
+            };
+            let path = path.display();
+            if !metadata.is_file() && !metadata.is_dir() {
+                bail!("{path} leads to a device, FIFO or socket; it must be a regular file");
+            }
+            if metadata.len() > LARGEST_FILE && metadata.is_file() {
+                let (size, most) = (metadata.len() >> 20, LARGEST_FILE >> 20);
+                bail!("{path} has {size} MiB; it may have at most {most} MiB");
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a command that reads the stack's files and changes nothing.
+    fn read<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Result<Output> {
+        self.check_files()?;
+        self.command(args)
+            .memory_limit(READING_MEMORY)
+            .limit(READING_LIMIT)
+            .output()
+    }
+
+    fn own_words(&self) -> OwnWords {
+        OwnWords::of(&self.dir, self.own_files())
     }
 
     /// Resolves the compose file, its overrides and `.env`.
     ///
     /// # Errors
-    /// When there is no compose file, or it does not parse. The message is
-    /// Compose's own.
+    /// When there is no compose file, or it does not parse. Of Compose's message,
+    /// only what does not quote files of the host is in the error.
     pub fn config(&self) -> Result<ComposeConfig> {
+        let context = || format!("cannot read the compose file in {}", self.dir.display());
         let output = self
-            .command(["config", "--format", "json"])
-            .output()?
-            .check()
-            .with_context(|| format!("cannot read the compose file in {}", self.dir.display()))?;
+            .read(["config", "--format", "json"])
+            .with_context(context)?;
+        if let Some((exit, stderr)) = output.failure() {
+            let error = self.own_words().error(&self.dir, &exit, &stderr);
+            return Err(error).with_context(context);
+        }
         let warnings = String::from_utf8_lossy(&output.stderr);
-        for line in warnings.lines() {
-            tracing::debug!(line, "compose config");
+        if !warnings.trim().is_empty() {
+            let warnings = self.own_words().shown(&warnings);
+            tracing::debug!(warnings, "compose config");
         }
         let resolved: serde_json::Value = serde_json::from_slice(&output.stdout)
             .context("cannot parse the output of `docker compose config`")?;
         ComposeConfig::from_json(resolved)
+    }
+
+    /// Checks a command that reads the stack's files before it acts. If they cannot
+    /// be read, the error is that of [`config`](Self::config), which quotes no file.
+    fn check(&self, output: Output) -> Result<Output> {
+        if matches!(output.exit, Exit::Failure(_)) {
+            self.config()?;
+        }
+        output.check()
     }
 
     /// Runs `compose down`: containers and networks are removed, volumes stay.
@@ -118,11 +184,11 @@ impl ComposeProject {
         if let Some(grace) = grace {
             args.extend(["--timeout".to_owned(), grace.as_secs().to_string()]);
         }
-        self.command(args)
+        let output = self
+            .command(args)
             .limit(longest_stop + ENGINE_SLACK)
-            .output()?
-            .check()
-            .map(drop)
+            .output()?;
+        self.check(output).map(drop)
     }
 
     /// Creates and starts the containers of one service, and of no other.
@@ -141,11 +207,9 @@ impl ComposeProject {
             .into_iter()
             .chain(existing.option())
             .chain(["--scale", &scale, service]);
-        self.command(args)
-            .limit(ENGINE_SLACK * 3)
-            .output()?
-            .check()
-            .map(drop)
+        self.check_files()?;
+        let output = self.command(args).limit(ENGINE_SLACK * 3).output()?;
+        self.check(output).map(drop)
     }
 
     /// Creates the containers of these services and of their dependencies. Nothing
@@ -160,11 +224,12 @@ impl ComposeProject {
         replicas: &BTreeMap<String, usize>,
         existing: Existing,
     ) -> Result<()> {
-        self.command(create_args(services, replicas, existing))
+        self.check_files()?;
+        let output = self
+            .command(create_args(services, replicas, existing))
             .limit(ENGINE_SLACK * 3)
-            .output()?
-            .check()
-            .map(drop)
+            .output()?;
+        self.check(output).map(drop)
     }
 
     /// Returns the names of the existing containers of these services, and of their
@@ -179,10 +244,8 @@ impl ComposeProject {
         replicas: &BTreeMap<String, usize>,
     ) -> Result<Vec<String>> {
         let create = create_args(services, replicas, Existing::Update);
-        let output = self
-            .command(["--dry-run".to_owned()].into_iter().chain(create))
-            .output()?
-            .check()?;
+        let output = self.read(["--dry-run".to_owned()].into_iter().chain(create))?;
+        let output = self.check(output)?;
         let told = [output.stdout, output.stderr].concat();
         let told = String::from_utf8_lossy(&told).into_owned();
         Ok(told.lines().filter_map(outdated_container).collect())
@@ -191,12 +254,12 @@ impl ComposeProject {
     /// Starts all services from local images, each when those it depends on are
     /// as it needs them. A signal ends it.
     pub fn up_all(&self, limit: Duration, signals: &Signals) -> Result<()> {
-        self.command(["up", "--detach", "--no-build", "--pull", "never"])
+        let output = self
+            .command(["up", "--detach", "--no-build", "--pull", "never"])
             .limit(limit + ENGINE_SLACK * 2)
             .interruptible_by(signals)
-            .output()?
-            .check()
-            .map(drop)
+            .output()?;
+        self.check(output).map(drop)
     }
 
     /// Runs a command in the container of a service.
@@ -207,12 +270,12 @@ impl ComposeProject {
         let args = ["exec", "-T", service]
             .into_iter()
             .chain(argv.iter().map(String::as_str));
-        self.command(args)
+        let output = self
+            .command(args)
             .limit(ENGINE_SLACK * 10)
             .interruptible_by(signals)
-            .output()?
-            .check()
-            .map(drop)
+            .output()?;
+        self.check(output).map(drop)
     }
 }
 

@@ -33,6 +33,14 @@ pub struct ConfigService {
     pub post_start: Vec<Value>,
     #[serde(default)]
     pub pre_stop: Vec<Value>,
+    /// A program of the host that `up` runs in the place of a container.
+    pub provider: Option<Value>,
+    #[serde(default)]
+    pub privileged: bool,
+    #[serde(default, deserialize_with = "null_as_empty")]
+    pub cap_add: Vec<String>,
+    pub pid: Option<String>,
+    pub user: Option<String>,
     /// `up` starts the service only if this is empty.
     #[serde(default)]
     pub profiles: Vec<String>,

@@ -7,10 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use serde::Deserialize;
 
 use super::command::{ENGINE_SLACK, check_request, docker, inspect, output_lines};
 use super::container::Container;
 use super::error::{combine_errors, is_unreachable};
+use super::json::null_as_empty;
 use super::parallel::in_parallel;
 use super::socket::engine;
 
@@ -155,26 +157,59 @@ pub fn needs_missing_container(error: &str) -> bool {
     error.contains("No such container")
 }
 
+/// How much of a line of a container's log is shown.
+const LOG_LINE_CHARS: usize = 300;
+
 /// Returns the last lines that a container logged, for the report of a failed
-/// start; none when they cannot be read.
+/// start; none when they cannot be read. A long line is cut.
 pub fn last_log_lines(id: &str, count: usize) -> Vec<String> {
     let Ok(output) = docker(["logs", "--tail", &count.to_string(), id]).output() else {
         return Vec::new();
     };
     let both = [output.stdout, output.stderr].concat();
-    String::from_utf8_lossy(&both)
-        .lines()
-        .map(str::to_owned)
-        .collect()
+    let text = String::from_utf8_lossy(&both);
+    text.lines().map(cut_log_line).collect()
 }
 
-/// Returns the environment of a container, in the form `NAME=value`.
-pub fn environment(id: &str) -> Result<Vec<String>> {
-    let format = "{{json .Config.Env}}";
-    let output = docker(["container", "inspect", "--format", format, id]).output()?;
-    let env: Option<Vec<String>> = serde_json::from_slice(&output.check()?.stdout)
-        .with_context(|| format!("cannot read the environment of container {id}"))?;
-    Ok(env.unwrap_or_default())
+fn cut_log_line(line: &str) -> String {
+    match line.char_indices().nth(LOG_LINE_CHARS) {
+        Some((end, _)) => format!("{} [cut]", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
+/// How a container was made, as far as it is compared with a compose file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct MadeWith {
+    pub config: MadeWithConfig,
+    pub host_config: MadeWithHost,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct MadeWithConfig {
+    /// In the form `NAME=value`.
+    #[serde(deserialize_with = "null_as_empty")]
+    pub env: Vec<String>,
+    pub image: String,
+    pub user: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct MadeWithHost {
+    pub privileged: bool,
+    #[serde(deserialize_with = "null_as_empty")]
+    pub cap_add: Vec<String>,
+    pub pid_mode: String,
+}
+
+/// Returns how a container was made.
+pub fn made_with(id: &str) -> Result<MadeWith> {
+    let output = docker(["container", "inspect", "--format", "{{json .}}", id]).output()?;
+    serde_json::from_slice(&output.check()?.stdout)
+        .with_context(|| format!("cannot read how container {id} was made"))
 }
 
 /// Removes containers, running or not, with their anonymous volumes.
@@ -191,4 +226,16 @@ pub fn remove_containers(ids: &[String]) -> Result<()> {
         .output()?
         .check()
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_of_a_log_is_cut() {
+        let line = "é".repeat(LOG_LINE_CHARS);
+        assert_eq!(cut_log_line(&line), line);
+        assert_eq!(cut_log_line(&format!("{line}x")), format!("{line} [cut]"));
+    }
 }

@@ -5,10 +5,12 @@
 //! What a backup asks of containers, volumes and images goes through the Engine's
 //! socket where there is one. Everything else is done by the docker command.
 
+mod address;
 mod api;
 mod command;
 mod compose;
 mod compose_config;
+mod compose_error;
 mod container;
 mod control;
 mod error;
@@ -26,10 +28,10 @@ mod volume;
 
 pub use command::versions;
 pub use compose::{ComposeProject, Existing, remove_project};
-pub use compose_config::ComposeConfig;
+pub use compose_config::{ComposeConfig, ConfigService};
 pub use container::{Container, Dependency, Health, Mount, Status};
 pub use control::{
-    compose_containers, containers, containers_of, environment, last_log_lines,
+    MadeWith, compose_containers, containers, containers_of, last_log_lines, made_with,
     needs_missing_container, needs_missing_network, needs_taken_address, pause, remove_containers,
     retry_while_unreachable, start, stop, unpause,
 };

@@ -3,16 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
-use std::{env, fs};
 
 use anyhow::Result;
-use serde::Deserialize;
 
+use super::address::EngineAddress;
 use super::api::Engine;
 use super::http::{Connection, Response};
 use super::podman;
-
-const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
 /// Time limit of the first request to a socket. If it passes, the docker command
 /// is used instead.
@@ -63,35 +60,7 @@ fn ping(socket: &Path) -> Option<Response> {
 }
 
 fn configured_socket() -> Option<PathBuf> {
-    socket(|name| env::var(name).ok(), current_context)
-}
-
-/// Decides like the docker command: `DOCKER_HOST`, then `DOCKER_CONTEXT`, then
-/// `currentContext` of the command's configuration.
-fn socket(
-    variable: impl Fn(&str) -> Option<String>,
-    current_context: impl Fn(Option<String>) -> Option<String>,
-) -> Option<PathBuf> {
-    let set = |name| variable(name).filter(|value| !value.is_empty());
-    if let Some(host) = set("DOCKER_HOST") {
-        return host.strip_prefix("unix://").map(PathBuf::from);
-    }
-    let config_dir = set("DOCKER_CONFIG").or_else(|| Some(set("HOME")? + "/.docker"));
-    match set("DOCKER_CONTEXT").or_else(|| current_context(config_dir)) {
-        Some(context) if context != "default" => None,
-        _ => Some(DEFAULT_SOCKET.into()),
-    }
-}
-
-fn current_context(config_dir: Option<String>) -> Option<String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Config {
-        current_context: Option<String>,
-    }
-    let json = fs::read(Path::new(&config_dir?).join("config.json")).ok()?;
-    let config: Config = serde_json::from_slice(&json).ok()?;
-    config.current_context.filter(|context| !context.is_empty())
+    EngineAddress::configured().socket()
 }
 
 #[cfg(test)]
@@ -101,60 +70,6 @@ mod tests {
     use std::thread;
 
     use super::*;
-
-    #[test]
-    fn the_socket_is_the_one_that_the_docker_command_would_use() {
-        let default = Some(PathBuf::from(DEFAULT_SOCKET));
-        type Variables = &'static [(&'static str, &'static str)];
-        let cases: [(Variables, Option<&str>, Option<PathBuf>); 10] = [
-            (&[], None, default.clone()),
-            (&[("DOCKER_HOST", "")], None, default.clone()),
-            (
-                &[("DOCKER_HOST", "unix:///x.sock")],
-                None,
-                Some("/x.sock".into()),
-            ),
-            (&[("DOCKER_HOST", "ssh://host")], None, None),
-            (&[("DOCKER_HOST", "tcp://host:2376")], None, None),
-            (&[("DOCKER_CONTEXT", "far")], None, None),
-            (
-                &[("DOCKER_CONTEXT", "default")],
-                Some("far"),
-                default.clone(),
-            ),
-            (&[], Some("far"), None),
-            (&[], Some("default"), default),
-            (
-                &[("DOCKER_HOST", "unix:///x.sock"), ("DOCKER_CONTEXT", "far")],
-                Some("far"),
-                Some("/x.sock".into()),
-            ),
-        ];
-        for (variables, context, expected) in cases {
-            let variable = |name: &str| {
-                let found = variables.iter().find(|(known, _)| *known == name);
-                found.map(|(_, value)| (*value).to_owned())
-            };
-            let found = socket(variable, |_| context.map(str::to_owned));
-            assert_eq!(found, expected, "{variables:?} {context:?}");
-        }
-    }
-
-    #[test]
-    fn the_current_context_is_read_from_the_docker_configuration() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = || Some(dir.path().display().to_string());
-        assert_eq!(current_context(path()), None);
-        let cases = [
-            (r#"{"currentContext": "far"}"#, Some("far")),
-            (r#"{"currentContext": ""}"#, None),
-            (r#"{"auths": {}}"#, None),
-        ];
-        for (json, expected) in cases {
-            fs::write(dir.path().join("config.json"), json).unwrap();
-            assert_eq!(current_context(path()).as_deref(), expected);
-        }
-    }
 
     #[test]
     fn podman_is_not_taken_for_a_docker_engine() {

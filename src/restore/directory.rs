@@ -11,9 +11,10 @@ use rustix::fs::{Mode, OFlags};
 
 use super::archive::Archive;
 use super::extract::{Destination, ExtractOptions, ExtractSummary, extract};
-use super::member_path::normalise;
 use super::selection::Selection;
 use crate::archive::Kind;
+use crate::archive::member_path::normalise;
+use crate::archive::verify::LACKS_END;
 
 /// Unpacks the selected members into `dir`, which must be empty. A directory
 /// that does not exist is created with mode 0700.
@@ -47,6 +48,9 @@ pub fn to_directory(
     selection.check_all_found()?;
     if !archive.is_at_end(&mut reader)? {
         tracing::warn!("data follows the end of {}; it is ignored", archive.name());
+    }
+    if reader.lacks_end() {
+        tracing::warn!("{}: {LACKS_END}", archive.name());
     }
     Ok(summary)
 }

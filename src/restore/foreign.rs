@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::archive::Archive;
 use super::facts::GuessedFacts;
-use super::member_path::{normalise, split, within};
 use crate::archive::Kind;
+use crate::archive::member_path::{normalise, split, within};
 use crate::config::plan::StackPlan;
 use crate::engine::{self, ComposeProject};
 use crate::outcome::{MountCoverage, MountKind};

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use super::member_path::{normalise, within};
 use super::trees::tree_of;
 use crate::archive::Manifest;
+use crate::archive::member_path::{normalise, within};
 use crate::sys::format::display_path;
 
 /// Selects members by name, each with everything beneath it, and volumes by

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::member_path::normalise;
 use crate::archive::Manifest;
+use crate::archive::member_path::normalise;
 
 /// Returns the member path of the file that had the path `path` on the host.
 pub fn tree_of(manifest: &Manifest, path: &str) -> Option<String> {

@@ -6,12 +6,18 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
+use anyhow::{Result, bail, ensure};
 use nix::sched::{CloneFlags, unshare};
 use rustix::io::Errno;
+
+use super::ATTRIBUTE_BYTES_MAX;
 
 /// Bytes of the longest list of names, and of the longest value, that the kernel
 /// returns: `xattr(7)`.
 const XATTR_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of all distinct sets of attributes that are kept in memory.
+const SETS_BYTES_MAX: usize = 256 << 20;
 
 /// Names under which XFS lists POSIX ACLs a second time: those of its own format
 /// (`fs/xfs/libxfs/xfs_da_format.h`). On other file systems they would be
@@ -23,19 +29,32 @@ const XFS_ACLS: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT
 /// little endian), sorted by name.
 #[derive(Debug, Default)]
 pub(crate) struct AttributeSets {
-    known: Mutex<HashMap<Box<[u8]>, u32>>,
+    known: Mutex<KnownSets>,
+}
+
+#[derive(Debug, Default)]
+struct KnownSets {
+    by_set: HashMap<Box<[u8]>, u32>,
+    bytes: usize,
 }
 
 impl AttributeSets {
     /// The index of a set, which is added if it is new.
-    fn intern(&self, set: &[u8]) -> u32 {
+    fn intern(&self, set: &[u8]) -> Result<u32> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = known.get(set) {
-            return *index;
+        if let Some(index) = known.by_set.get(set) {
+            return Ok(*index);
         }
-        let index = known.len() as u32;
-        known.insert(set.into(), index);
-        index
+        known.bytes += set.len();
+        ensure!(
+            known.bytes <= SETS_BYTES_MAX,
+            "with it, the extended attributes of all files have more than {} MiB: leave some out \
+             by `exclude`",
+            SETS_BYTES_MAX >> 20
+        );
+        let index = known.by_set.len() as u32;
+        known.by_set.insert(set.into(), index);
+        Ok(index)
     }
 
     pub(crate) fn into_sets(self) -> Vec<Box<[u8]>> {
@@ -43,8 +62,8 @@ impl AttributeSets {
             .known
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut sets = vec![Box::default(); known.len()];
-        for (set, index) in known {
+        let mut sets = vec![Box::default(); known.by_set.len()];
+        for (set, index) in known.by_set {
             sets[index as usize] = set;
         }
         sets
@@ -61,6 +80,9 @@ pub(crate) fn decode(mut set: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     };
     std::iter::from_fn(move || Some((field()?, field()?)))
 }
+
+const TOO_MANY: &str = "it has more than 15 MiB of extended attributes, or more than 64 KiB of \
+                        their names: an archive cannot hold them";
 
 /// Enough for most files. A larger buffer would cost time, because for each call
 /// the kernel allocates as much memory as the buffer has.
@@ -114,24 +136,27 @@ impl<'a> AttributeReader<'a> {
 
     /// Returns the set of attributes of `name` in the directory that was entered;
     /// a symlink is not followed. `None` if there are none.
-    pub(crate) fn read(&mut self, name: &[u8]) -> rustix::io::Result<Option<u32>> {
+    ///
+    /// # Errors
+    /// When they cannot be read, or are more than an archive can hold.
+    pub(crate) fn read(&mut self, name: &[u8]) -> Result<Option<u32>> {
         self.path.truncate(self.prefix_bytes);
         self.path.extend_from_slice(name);
         self.read_path(Follow::No)
     }
 
     /// Returns the set of attributes of the file behind an open handle.
-    pub(crate) fn read_handle(
-        &mut self,
-        handle: BorrowedFd<'_>,
-    ) -> rustix::io::Result<Option<u32>> {
+    ///
+    /// # Errors
+    /// As of [`read`](AttributeReader::read).
+    pub(crate) fn read_handle(&mut self, handle: BorrowedFd<'_>) -> Result<Option<u32>> {
         self.path.clear();
         let _ = write!(self.path, "/proc/self/fd/{}", handle.as_raw_fd());
         self.prefix_bytes = 0;
         self.read_path(Follow::Yes)
     }
 
-    fn read_path(&mut self, follow: Follow) -> rustix::io::Result<Option<u32>> {
+    fn read_path(&mut self, follow: Follow) -> Result<Option<u32>> {
         self.path.push(0);
         let path = CStr::from_bytes_with_nul(&self.path).map_err(|_| Errno::INVAL)?;
         let listed = read_into(&mut self.names, |names| match follow {
@@ -141,7 +166,9 @@ impl<'a> AttributeReader<'a> {
         let listed = match listed {
             Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(None),
             Ok(listed) => listed,
-            Err(error) => return Err(error),
+            // The kernel can return no longer list of names (xattr(7)).
+            Err(Errno::TOOBIG) => bail!(TOO_MANY),
+            Err(error) => return Err(error.into()),
         };
         let mut names: Vec<&[u8]> = self.names[..listed]
             .split(|byte| *byte == 0)
@@ -158,13 +185,17 @@ impl<'a> AttributeReader<'a> {
                 Ok(got) => {
                     push(&mut set, name);
                     push(&mut set, &self.value[..got]);
+                    ensure!(set.len() <= ATTRIBUTE_BYTES_MAX, TOO_MANY);
                 }
                 // It was removed since it was listed, or is listed but not readable.
                 Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
-        Ok((!set.is_empty()).then(|| self.sets.intern(&set)))
+        match set.is_empty() {
+            true => Ok(None),
+            false => self.sets.intern(&set).map(Some),
+        }
     }
 }
 
@@ -194,4 +225,24 @@ fn push(set: &mut Vec<u8>, field: &[u8]) {
     // A field has at most XATTR_BYTES_MAX bytes.
     set.extend_from_slice(&(field.len() as u32).to_le_bytes());
     set.extend_from_slice(field);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sets_of_all_files_are_bounded() {
+        let sets = AttributeSets::default();
+        let mut set = vec![0; 64 << 20];
+        for at in 0..4 {
+            set[at] = 1;
+            sets.intern(&set).unwrap();
+            // The control: one that is known takes no room.
+            sets.intern(&set).unwrap();
+        }
+        set[4] = 1;
+        let error = sets.intern(&set).unwrap_err();
+        assert!(error.to_string().contains("more than 256 MiB"), "{error}");
+    }
 }

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
@@ -14,10 +14,11 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, OFlags, RawDir, Statx, StatxFlags, makedev};
 use rustix::io::Errno;
 
+use super::PATH_BYTES_MAX;
 use super::attributes::AttributeReader;
 use super::exclude::{CACHEDIR_SIGNATURE, CACHEDIR_TAG};
 use super::inventory::{Entry, NONE, Node};
-use super::source::{Source, is_gone, open_regular_at, stat_handle};
+use super::source::{Source, is_gone, open_beneath, open_regular_at, stat_handle};
 use super::sparse::{Extent, extents};
 use super::state::ScanState;
 use crate::sys::progress;
@@ -54,6 +55,9 @@ pub(crate) struct DirectoryReader<'a> {
     cancel: &'a AtomicBool,
     attributes: AttributeReader<'a>,
     dirents: Box<[MaybeUninit<u8>]>,
+    /// The directory that was listed last. The next one is often in it, and a deep one
+    /// is found from here in a time that does not grow with its depth.
+    last: Option<(PathBuf, Vec<u8>, OwnedFd)>,
     /// The device that was met last, and its index.
     device: Option<(u64, u16)>,
     began: SystemTime,
@@ -66,6 +70,7 @@ impl<'a> DirectoryReader<'a> {
             cancel,
             attributes: AttributeReader::new(&state.attributes),
             dirents: Box::new_uninit_slice(DIRENT_BUFFER_BYTES),
+            last: None,
             device: None,
             began: SystemTime::now(),
         }
@@ -101,8 +106,15 @@ impl<'a> DirectoryReader<'a> {
     pub(crate) fn list(&mut self, source: &Source, rel: &[u8]) -> Result<DirectoryListing> {
         let mut listing = DirectoryListing::default();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
-        let opened = match source.open_beneath(rel, flags | OFlags::NOATIME) {
-            Err(Errno::PERM) => source.open_beneath(rel, flags),
+        let open = |flags| match &self.last {
+            Some((of, path, last)) if *of == source.path => match within(rel, path) {
+                Some(rest) => open_beneath(last.as_fd(), rest, flags),
+                None => source.open_beneath(rel, flags),
+            },
+            _ => source.open_beneath(rel, flags),
+        };
+        let opened = match open(flags | OFlags::NOATIME) {
+            Err(Errno::PERM) => open(flags),
             opened => opened,
         };
         let directory = match opened {
@@ -132,9 +144,19 @@ impl<'a> DirectoryReader<'a> {
                 listing.excluded_count += 1;
                 continue;
             }
+            let bytes = source.prefix.len() + rel.len() + name.len() + 2;
+            if bytes > PATH_BYTES_MAX {
+                let start = String::from_utf8_lossy(&rel[..rel.len().min(100)]).into_owned();
+                bail!(
+                    "a path that begins with {} is longer than the {PATH_BYTES_MAX} bytes that an \
+                     archive can hold: leave it out by `exclude`",
+                    source.display(start.as_bytes())
+                );
+            }
             self.entry(&mut listing, &directory, span, &name, rel)
                 .with_context(|| cannot_read(source, &joined(rel, &name)))?;
         }
+        self.last = Some((source.path.clone(), rel.to_vec(), directory));
         Ok(listing)
     }
 
@@ -293,6 +315,14 @@ fn has_cache_tag(directory: &OwnedFd, listing: &DirectoryListing, names: &[(u32,
         Some(start == *CACHEDIR_SIGNATURE)
     };
     has_tag && is_signed() == Some(true)
+}
+
+/// Returns the rest of `rel` below the directory `path`; `None` if it is not in there.
+fn within<'a>(rel: &'a [u8], path: &[u8]) -> Option<&'a [u8]> {
+    match path {
+        [] => None,
+        path => rel.strip_prefix(path)?.strip_prefix(b"/"),
+    }
 }
 
 pub(crate) fn joined(rel: &[u8], name: &[u8]) -> Vec<u8> {

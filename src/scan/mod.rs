@@ -19,6 +19,11 @@ mod state;
 mod tests;
 mod walk;
 
+/// An archive has no longer paths, prefix included.
+pub const PATH_BYTES_MAX: usize = 64 << 10;
+/// An archive has no more bytes of extended attributes of one file, names included.
+pub const ATTRIBUTE_BYTES_MAX: usize = 15 << 20;
+
 pub use boundary::Boundary;
 pub use change_tracking::{TrackedDevices, sync};
 pub(crate) use change_tracking::{await_write, tracks_changes};

@@ -5,5 +5,6 @@ pub mod coverage;
 pub mod driver;
 pub mod journal;
 pub mod quiet;
+mod remade;
 pub mod running;
 pub mod survey;

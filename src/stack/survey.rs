@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::config::StopMethod;
 use crate::config::plan::StackPlan;
@@ -14,6 +14,7 @@ use crate::engine::{
 use crate::outcome::MountCoverage;
 use crate::scan::{Boundary, Source};
 use crate::stack::coverage::{self, Mounts, Tree};
+use crate::stack::remade;
 use crate::stack::running::{self, StateBefore, WasRunning};
 use crate::sys::paths::without_symlinks;
 use crate::sys::threads::spawn_or_run;
@@ -119,7 +120,11 @@ impl Survey {
         if stop_method == StopMethod::Down {
             // `stop_method` has seen to it that there is a configuration.
             if let Some(config) = &config {
-                refuse_differences(&stack.compose, &project, config, &running)?;
+                let named = ComposeProject {
+                    name: Some(project.clone()),
+                    ..stack.compose.clone()
+                };
+                remade::refuse_differences(&named, config, &running)?;
             }
             number_from_one(&mut running);
         }
@@ -268,59 +273,6 @@ fn obstacle_to_down(
             container.name, absent.service
         ))
     })
-}
-
-/// Refuses `down` if `up` would make other containers than those that run: they
-/// would come back changed, for example without variables that only the shell had
-/// from which they were started.
-fn refuse_differences(
-    compose: &ComposeProject,
-    project: &str,
-    config: &ComposeConfig,
-    running: &[WasRunning],
-) -> Result<()> {
-    let named = ComposeProject {
-        name: Some(project.to_owned()),
-        ..compose.clone()
-    };
-    let outdated = named
-        .outdated(&running::services(running), &running::replicas(running))
-        .context("`stopMethod` is `down`, but `up` could not make the containers again")?;
-    let mut differences = Vec::new();
-    for was in running.iter().filter(|was| outdated.contains(&was.name)) {
-        let wanted = &config.services[&was.service].environment;
-        let differing = differing_variables(wanted, &engine::environment(&was.id)?);
-        differences.push(match differing.is_empty() {
-            true => format!("{} differs from its compose file or image", was.name),
-            false => format!("{} has other values of {}", was.name, differing.join(", ")),
-        });
-    }
-    if differences.is_empty() {
-        return Ok(());
-    }
-    bail!(
-        "`stopMethod` is `down`, but `up` would not make the same containers again: {}; nothing \
-         was stopped; put the values into `.env` or the compose file and run `docker compose up \
-         -d`, or use another `stopMethod`",
-        differences.join("; ")
-    )
-}
-
-/// Returns the names of variables whose values are not those that are wanted.
-/// The values are nobody's business.
-fn differing_variables(
-    wanted: &BTreeMap<String, Option<String>>,
-    environment: &[String],
-) -> Vec<String> {
-    let differs = |(name, value): &(&String, &Option<String>)| {
-        let mut set = environment.iter().filter_map(|set| set.split_once('='));
-        let now = set.find(|(set, _)| set == name).map(|(_, value)| value);
-        // Compose prints `$` twice.
-        let value = value.as_ref().map(|value| value.replace("$$", "$"));
-        now != value.as_deref()
-    };
-    let differing = wanted.iter().filter(differs);
-    differing.map(|(name, _)| name.clone()).collect()
 }
 
 /// Containers of other projects, or of none, that share a namespace or volumes

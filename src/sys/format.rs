@@ -1,6 +1,7 @@
 //! Text for people: sizes, durations, counts, and names and paths without
 //! control characters.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -27,6 +28,47 @@ pub fn ascii_path(path: &Path) -> String {
         }
     }
     escaped
+}
+
+/// Escapes what commands a terminal or shows text as other text than it is: control
+/// characters but newlines and tabs, and marks that change the direction of text.
+/// Everything that is written to a terminal, a log or the journal goes through here,
+/// because it may have names and lines that containers or archives chose.
+pub fn without_commands(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_command) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match is_command(character) {
+            true => escaped.extend(character.escape_unicode()),
+            false => escaped.push(character),
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Does the same for JSON, whose strings alone can have such characters.
+pub fn json_without_commands(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for character in json.chars() {
+        match is_command(character) {
+            // All of them have four digits at most.
+            true => escaped.push_str(&format!("\\u{:04x}", u32::from(character))),
+            false => escaped.push(character),
+        }
+    }
+    escaped
+}
+
+fn is_command(character: char) -> bool {
+    let is_direction = || {
+        matches!(
+            character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+    };
+    (character.is_control() && !matches!(character, '\n' | '\t')) || is_direction()
 }
 
 /// Formats a path for messages, always as one line: escapes control characters
@@ -98,6 +140,27 @@ pub fn list_names<S: AsRef<str>>(names: &[S], max_count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_commands_a_terminal_is_escaped_and_text_is_not() {
+        let text = "é ü 漢\tx\n";
+        assert_eq!(without_commands(text), text);
+        assert_eq!(json_without_commands(text), text);
+        for (command, escaped, json) in [
+            (
+                "\x1b]52;c;eA==\x07",
+                "\\u{1b}]52;c;eA==\\u{7}",
+                r"\u001b]52;c;eA==\u0007",
+            ),
+            ("a\rb\x08", "a\\u{d}b\\u{8}", r"a\u000db\u0008"),
+            ("\u{9b}2J\x7f", "\\u{9b}2J\\u{7f}", r"\u009b2J\u007f"),
+            ("\u{202e}txt.exe", "\\u{202e}txt.exe", r"\u202etxt.exe"),
+        ] {
+            assert_eq!(without_commands(command), escaped);
+            assert_eq!(without_commands(escaped), escaped);
+            assert_eq!(json_without_commands(command), json);
+        }
+    }
 
     #[test]
     fn sizes_have_one_decimal_and_a_binary_unit() {

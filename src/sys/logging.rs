@@ -19,6 +19,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::format::without_commands;
 use super::time::OffsetTime;
 use crate::sys::progress;
 
@@ -94,7 +95,7 @@ impl Log {
     pub fn repeat(&self, line: &ForwardedLine) {
         let level = line.level.parse().unwrap_or(Level::INFO);
         if let Some(stderr) = self.0.stderr.get() {
-            stderr.log(self, level, &line.text);
+            stderr.log(self, level, &without_commands(&line.text));
         }
     }
 
@@ -306,7 +307,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
             None => format!("{}{}", text.message, text.fields),
         };
         let line = line.replace(['\n', '\r'], " ");
-        (self.print)(level, &line);
+        (self.print)(level, &without_commands(&line));
     }
 
     fn enabled(&self, metadata: &tracing::Metadata<'_>, _: Context<'_, S>) -> bool {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::format::{human_bytes, human_duration};
+use crate::sys::format::{human_bytes, human_duration, without_commands};
 
 const DRAW_INTERVAL: Duration = Duration::from_millis(250);
 /// No rate is shown earlier, because it would still vary too much.
@@ -245,7 +245,7 @@ fn draw(position: &Option<Position>) {
         Instant::now(),
     );
     // The last column stays empty: some terminals wrap once it is filled.
-    let text: String = text.chars().take(width - 1).collect();
+    let text: String = without_commands(&text).chars().take(width - 1).collect();
     let _ = io::stderr().write_all(format!("{CLEAR_LINE}{text}").as_bytes());
 }
 

@@ -28,7 +28,9 @@ impl Place {
         let real = succeed("sh", ["-c", "command -v docker"]);
         let log = dir.join("log");
         let script = format!(
-            "#!/bin/bash\nPARENT=${{SPY_PARENT:-$PPID}}\nexport DOCKER_HOST=$SPY_HOST\n\
+            "#!/bin/bash\n[ -n \"$SPY_PARENT\" ] || . '{envs}'\n\
+             while [[ $1 = --host || $1 = --context || $1 = --config ]]; do shift 2; done\n\
+             PARENT=${{SPY_PARENT:-$PPID}}\nexport DOCKER_HOST=$SPY_HOST\n\
              mapfile -d '' WORDS 2>/dev/null </proc/$PARENT/cmdline\n\
              if [ \"${{WORDS[1]}}\" = worker ]; then\n\
              read -r _ _ _ WATCH _ </proc/$PARENT/stat; PARENT=\"$WATCH $PARENT\"; fi\n\
@@ -37,6 +39,7 @@ impl Place {
              docker() {{ '{real}' \"$@\"; }}\n{hook}\nexec 9>&-\n\
              [ -z \"$SPY_PARENT\" ] || exit {PASS}\nexec '{real}' \"$@\"\n",
             lock = dir.join("lock").display(),
+            envs = dir.join("envs").display(),
             log = log.display(),
         );
         let program = dir.join("docker");
@@ -94,15 +97,21 @@ impl Spy {
             let relay = Relay {
                 hook: self.dir.join("docker"),
                 engine: engine.into(),
-                envs,
+                envs: envs.clone(),
             };
             // The thread runs until the tests end.
             thread::spawn(move || relay.serve(&listener));
             command.env("DOCKER_HOST", format!("unix://{}", socket.display()));
         }
-        command
-            .env("SPY_HOST", host)
-            .env("PATH", format!("{}:{path}", self.dir.display()))
+        // The program hands no variables on.
+        let exports: String = envs
+            .iter()
+            .map(|(name, value)| (name.to_str().unwrap(), value.to_str().unwrap()))
+            .chain([("SPY_HOST", host.as_str()), ("PATH", path.as_str())])
+            .map(|(name, value)| format!("export {name}='{value}'\n"))
+            .collect();
+        fs::write(self.dir.join("envs"), exports).unwrap();
+        command.env("PATH", format!("{}:{path}", self.dir.display()))
     }
 
     /// The calls so far, their arguments joined by spaces.

@@ -7,11 +7,13 @@ use crate::archive::tar::header::Header;
 use crate::archive::tar::input::BufferedInput;
 use crate::archive::tar::records::PaxRecords;
 use crate::archive::tar::sparse::read_sparse;
-use crate::scan::Extent;
+use crate::scan::{Extent, PATH_BYTES_MAX};
 use crate::sys::format::display_path;
 
-/// Longer paths and link targets are refused.
-const NAME_BYTES_MAX: usize = 1 << 20;
+/// Longer paths and link targets are refused. An inventory has none.
+const NAME_BYTES_MAX: usize = PATH_BYTES_MAX;
+/// GNU tar's type of a directory in an incremental archive.
+const DUMP_DIRECTORY: u8 = b'D';
 
 /// What a member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,18 +111,27 @@ impl Member {
             path.len() <= NAME_BYTES_MAX && link.len() <= NAME_BYTES_MAX,
             "its path or its link target is longer than {NAME_BYTES_MAX} bytes"
         );
+        let has_data = kind == Kind::File || header.kind() == DUMP_DIRECTORY;
         let size = match records.number(b"size")? {
+            // All readers agree that nothing follows, whatever the size.
+            _ if !has_data => 0,
             Some(size) => size,
             None => header.size()?,
         };
         ensure!(
-            kind == Kind::File || size == 0,
-            "it has {size} bytes of data, but it is not a regular file"
-        );
-        ensure!(
             size <= i64::MAX as u64 / 2,
             "its size {size} is out of range"
         );
+        if header.kind() == DUMP_DIRECTORY {
+            // The names that the directory had. Directories have no data here.
+            let end = input.position() + size.next_multiple_of(BLOCK_BYTES);
+            ensure!(
+                !input.is_beyond_end(end),
+                "the archive ends within its data"
+            );
+            input.skip_to(end)?;
+        }
+        let size = if kind == Kind::File { size } else { 0 };
         let (mtime_s, mtime_ns) = match records.mtime()? {
             Some(time) => time,
             None => (header.mtime()?, 0),
@@ -163,9 +174,13 @@ fn kind(header: &Header, ends_with_slash: bool) -> Result<Kind> {
         b'2' => Kind::Symlink,
         b'3' => Kind::CharDevice,
         b'4' => Kind::BlockDevice,
-        b'5' => Kind::Directory,
+        b'5' | DUMP_DIRECTORY => Kind::Directory,
         b'6' => Kind::Fifo,
-        other => bail!("its type {:?} is unknown", char::from(other)),
+        b'M' => bail!("it continues a file that begins in another volume"),
+        b'N' => bail!("it is a list of long names, of an old GNU tar"),
+        // A type that a reader does not know is a regular file (POSIX.1-2017 `pax`,
+        // "ustar Interchange Format").
+        _ => Kind::File,
     })
 }
 

@@ -16,6 +16,7 @@ mod ustar;
 pub use input::Input;
 pub use member::{Kind, Member};
 pub use reader::Reader;
+pub(crate) use reader::is_manifest_path;
 
 /// The unit of a tar file: POSIX.1-2017 `pax`, "ustar Interchange Format".
 pub const BLOCK_BYTES: u64 = 512;

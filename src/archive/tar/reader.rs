@@ -5,20 +5,22 @@
 //! This is our own code because the `tar` crate splits pax records at newlines
 //! and does not know sparse format 1.0.
 
-use anyhow::{Context, Result, ensure};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::archive::tar::BLOCK_BYTES;
 use crate::archive::tar::header::{Header, TarBlock};
 use crate::archive::tar::input::{BufferedInput, Input};
 use crate::archive::tar::member::{Headers, Member};
-use crate::archive::tar::records::PaxRecords;
+use crate::archive::tar::records::{PaxRecords, RECORD_BYTES_MAX, Records};
 
-/// A longer extended header, or GNU long name, is refused. The kernel allows
-/// 64 KiB for the value of one attribute and for the names of all attributes of
-/// a file; ext4 and XFS allow less.
-const EXTENDED_BYTES_MAX: u64 = 16 << 20;
+/// A longer extended header, or GNU long name, is refused.
+const EXTENDED_BYTES_MAX: u64 = RECORD_BYTES_MAX + (1 << 20);
 /// More extended headers before one member are refused.
 const EXTENDED_COUNT_MAX: usize = 16;
+/// How the name of a manifest ends.
+const MANIFEST_SUFFIX: &[u8] = b".manifest.json";
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// Reads an archive from its first member to its last.
@@ -28,10 +30,13 @@ pub struct Reader<'a> {
     data_end: u64,
     /// Offset of the end of the last member, padding included.
     member_end: u64,
-    globals: PaxRecords,
+    globals: Arc<Records>,
     /// Name of the last member, for messages about the next one.
     last_name: String,
     has_ended: bool,
+    /// Whether it is an archive of this program.
+    needs_end: bool,
+    lacks_end: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -50,9 +55,11 @@ impl<'a> Reader<'a> {
             input: BufferedInput::new(input, buffer_bytes)?,
             data_end: 0,
             member_end: 0,
-            globals: PaxRecords::default(),
+            globals: Arc::default(),
             last_name: String::new(),
             has_ended: false,
+            needs_end: false,
+            lacks_end: false,
         })
     }
 
@@ -138,6 +145,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// After the last member: whether the archive has no end of its own, so that it
+    /// may have been cut.
+    pub fn lacks_end(&self) -> bool {
+        self.lacks_end
+    }
+
     /// The context of an error in the header at `start`.
     fn place(&self, start: u64) -> String {
         match self.last_name.as_str() {
@@ -147,34 +160,49 @@ impl<'a> Reader<'a> {
     }
 
     fn read_headers(&mut self, start: u64) -> Result<Option<Headers>> {
-        let mut records = self.globals.clone();
+        let mut own = Records::default();
         let (mut long_path, mut long_link) = (None, None);
+        let mut may_end = true;
         for count in 0.. {
             ensure!(
                 count < EXTENDED_COUNT_MAX,
                 "a member has more than {EXTENDED_COUNT_MAX} extended headers"
             );
-            let Some(block) = self.header_block(count == 0)? else {
+            let Some(block) = self.header_block(may_end)? else {
                 return Ok(None);
             };
-            let header = Header::new(block)?;
+            let header = Header::new(block).map_err(|error| match compression(start, &block) {
+                Some(program) => anyhow!(
+                    "the archive is compressed: unpack it by `{program} -dc ARCHIVE | \
+                     docker-stack-backup restore - --to DIR`"
+                ),
+                None => error,
+            })?;
+            let has_begun = !matches!(header.kind(), b'V' | b'g');
+            may_end &= !has_begun;
             match header.kind() {
-                b'x' | b'X' => records.update(&self.extended(&header)?)?,
+                b'x' | b'X' => own.update(&self.extended(&header)?)?,
                 b'g' => {
                     let body = self.extended(&header)?;
-                    self.globals.update(&body)?;
-                    records.update(&body)?;
+                    Arc::make_mut(&mut self.globals).update(&body)?;
                 }
                 b'L' => long_path = Some(c_string(self.extended(&header)?)),
                 b'K' => long_link = Some(c_string(self.extended(&header)?)),
-                // A volume label is not a member.
-                b'V' => {}
+                // The label of a volume is no member.
+                b'V' => {
+                    self.extended(&header)?;
+                }
                 _ => {
                     let path = long_path.unwrap_or_else(|| header.path());
                     let link = long_link.unwrap_or_else(|| header.link());
+                    let records = PaxRecords::new(&self.globals, own);
+                    let path = records.path().map_or(path, <[u8]>::to_vec);
+                    if start == 0 {
+                        self.needs_end = is_manifest_path(&path);
+                    }
                     return Ok(Some(Headers {
                         start,
-                        path: records.path().map_or(path, <[u8]>::to_vec),
+                        path,
                         link: records.get(b"linkpath").map_or(link, <[u8]>::to_vec),
                         header,
                         records,
@@ -185,15 +213,27 @@ impl<'a> Reader<'a> {
         Ok(None)
     }
 
-    /// Reads a header; `None` if it is the two blocks of zeros that end an
-    /// archive.
+    /// Reads a header; `None` at the end of the archive. That is two blocks of zeros.
+    /// Other programs may write only one, or none; an archive of this program has
+    /// both, unless it was cut.
     fn header_block(&mut self, may_end: bool) -> Result<Option<TarBlock>> {
         let mut block = [0; BLOCK_BYTES as usize];
+        let start = self.input.position();
+        let may_lack_end =
+            may_end && !self.needs_end && start > 0 && !self.input.is_beyond_end(start);
+        if may_lack_end && self.input.is_at_end()? {
+            self.lacks_end = true;
+            return Ok(None);
+        }
         self.input.read_exact(&mut block)?;
         if block.iter().any(|byte| *byte != 0) {
             return Ok(Some(block));
         }
         ensure!(may_end, "an extended header is not followed by a member");
+        if may_lack_end && self.input.is_at_end()? {
+            self.lacks_end = true;
+            return Ok(None);
+        }
         self.input.read_exact(&mut block)?;
         ensure!(
             block.iter().all(|byte| *byte == 0),
@@ -214,6 +254,24 @@ impl<'a> Reader<'a> {
         body.truncate(bytes as usize);
         Ok(body)
     }
+}
+
+/// Whether this is the path of a manifest of this program.
+pub(crate) fn is_manifest_path(path: &[u8]) -> bool {
+    path.ends_with(MANIFEST_SUFFIX) && !path.contains(&b'/')
+}
+
+/// The program that decompresses what begins with `block`.
+fn compression(start: u64, block: &TarBlock) -> Option<&'static str> {
+    let signatures: [(&[u8], &str); 4] = [
+        (b"\x1f\x8b", "gzip"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"BZh", "bzip2"),
+    ];
+    let mut signatures = signatures.into_iter();
+    let (_, program) = signatures.find(|(signature, _)| block.starts_with(signature))?;
+    (start == 0).then_some(program)
 }
 
 /// Cuts `bytes` at the first NUL.

@@ -13,6 +13,7 @@ use crate::scan::{Exclude, Inventory, Source, scan};
 mod damage;
 mod differs;
 mod facts;
+mod foreign;
 mod forge;
 mod hostile;
 mod layout;

@@ -9,8 +9,8 @@ use super::content;
 use super::metadata;
 use super::present::{PresentFiles, shown};
 use super::report::{Aspect, Change, Diff, Difference};
+use crate::archive::member_path::{normalise, split};
 use crate::archive::{Kind, Member, Reader};
-use crate::restore::member_path::{normalise, split};
 use crate::restore::selection::Selection;
 use crate::sys::format::display_path;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 
-use crate::restore::member_path::within;
+use crate::archive::member_path::within;
 use crate::scan::{Exclude, Inventory, Node, Source, scan};
 use crate::sys::format::display_path;
 

@@ -15,8 +15,8 @@ use super::content::copy_from_reader;
 use super::files::{Batch, FileWriter, NewFile, duplicate};
 use super::metadata::{self, Privilege};
 use super::options::{Destination, ExtractOptions, ExtractSummary};
+use crate::archive::member_path::{normalise, split, within};
 use crate::archive::{Kind, Member, Reader};
-use crate::restore::member_path::{normalise, split, within};
 use crate::scan::open_beneath;
 use crate::sys::format::display_path;
 

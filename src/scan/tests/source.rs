@@ -3,9 +3,12 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
+
+use rustix::fs::{Mode, OFlags};
 
 use super::{paths, scan_paths, scan_with, tree};
-use crate::scan::Source;
+use crate::scan::{Exclude, Source, scan};
 
 #[test]
 fn a_source_may_be_a_symlink_a_single_file_or_a_socket() {
@@ -85,4 +88,30 @@ fn mount_points_are_crossed() {
     let scanned = scan_paths(&dir.path().join("tree"), &[], false);
     run("umount", &[&at]);
     assert_eq!(scanned.0, ["s/", "s/a", "s/mounted/", "s/mounted/inside"]);
+}
+
+/// Makes directories, each within the one before.
+fn nest(dir: &Path, depth: usize, name: &str) {
+    let mut at = std::os::fd::OwnedFd::from(fs::File::open(dir).unwrap());
+    for _ in 0..depth {
+        rustix::fs::mkdirat(&at, name, Mode::RWXU).unwrap();
+        at = rustix::fs::openat(&at, name, OFlags::PATH, Mode::empty()).unwrap();
+    }
+}
+
+#[test]
+fn deep_trees_are_scanned_and_a_path_that_no_archive_can_hold_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    nest(dir.path(), 3000, "d");
+    let scanned = || {
+        let source = Source::open("s", dir.path()).unwrap();
+        let go_on = AtomicBool::new(false);
+        scan(&[source], &Exclude::new(&[]).unwrap(), false, &go_on)
+    };
+    assert_eq!(scanned().unwrap().member_count(), 3001);
+    nest(dir.path(), 300, &"n".repeat(250));
+    let error = format!("{:#}", scanned().unwrap_err());
+    assert!(error.contains("longer than the 65536 bytes"), "{error}");
+    assert!(error.len() < 1000, "{error}");
+    crate::sys::remove_tree::remove_tree(dir.path()).unwrap();
 }

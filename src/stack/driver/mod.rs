@@ -24,6 +24,7 @@ use crate::config::StopMethod;
 pub use crate::engine::was_refused;
 use crate::engine::{self, Container};
 use crate::stack::journal::JournalEntry;
+use crate::stack::remade;
 use crate::stack::survey::Survey;
 use crate::sys::signals::Signals;
 pub use second_look::{confirm, stays_up};
@@ -41,6 +42,13 @@ pub fn stop(survey: &Survey, grace: Option<Duration>, signals: &Signals) -> Resu
         StopMethod::Stop => stop_in_order(&survey.running, grace, signals),
         StopMethod::Pause => stop::pause(&survey.running),
         StopMethod::Down => {
+            stop_in_order(&survey.running, grace, signals)?;
+            if signals.received().is_some() {
+                return Ok(());
+            }
+            // What runs no more cannot change the compose file again.
+            let config = survey.compose.config()?;
+            remade::refuse_differences(&survey.compose, &config, &survey.running)?;
             // Compose stops a chain of dependencies one after the other, so the
             // stop timeouts add up.
             let containers = survey.containers.iter();

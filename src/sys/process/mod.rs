@@ -1,7 +1,7 @@
 //! The only module that runs other programs. Each gets no stdin, a process group
-//! of its own (so that Ctrl-C reaches this program and not its children) and a
-//! time limit. Its command line is logged, and the end of its stderr is part of
-//! the error.
+//! of its own (so that Ctrl-C reaches this program and not its children), and
+//! limits of time, memory and output. Its command line is logged, and the end of
+//! its stderr is part of the error.
 
 mod pipe;
 #[cfg(test)]
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use rustix::fs::{Access, access};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use thiserror::Error;
 
 use crate::sys::signals::Signals;
@@ -31,8 +33,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 const OUTPUT_WAIT: Duration = Duration::from_secs(5);
 /// Time from SIGTERM to SIGKILL for a program that is interrupted.
 const SIGTERM_GRACE: Duration = Duration::from_secs(10);
-/// How many lines of stderr are part of an error.
+/// How many lines of stderr are part of an error, and how much of each.
 const ERROR_LINES: usize = 5;
+const ERROR_LINE_CHARS: usize = 1000;
+/// How much a program may print, to stdout and to stderr.
+const OUTPUT_LIMIT: usize = 64 << 20;
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub enum Exit {
     Killed(i32),
     /// It was still running at its time limit, and was killed.
     TimedOut(Duration),
+    /// It printed more than it may, and was killed.
+    TooMuchOutput,
     /// It was asked to end early. Its exit status does not matter: some docker
     /// commands exit with 0 then.
     Interrupted,
@@ -56,6 +63,9 @@ impl fmt::Display for Exit {
             Exit::Failure(code) => write!(f, "exit status {code}"),
             Exit::Killed(signal) => write!(f, "killed by signal {signal}"),
             Exit::Interrupted => write!(f, "interrupted"),
+            Exit::TooMuchOutput => {
+                write!(f, "printed more than {} MiB, killed", OUTPUT_LIMIT >> 20)
+            }
             Exit::TimedOut(limit) => {
                 write!(f, "still running after {} s, killed", limit.as_secs())
             }
@@ -87,11 +97,21 @@ fn last_lines(stderr: &[u8]) -> String {
     let lines: Vec<&str> = stderr.lines().filter(|l| !l.trim().is_empty()).collect();
     match &lines[lines.len().saturating_sub(ERROR_LINES)..] {
         [] => String::new(),
-        last => format!(": {}", last.join("; ")),
+        last => {
+            let cut = |line: &&str| line.chars().take(ERROR_LINE_CHARS).collect::<String>();
+            format!(": {}", last.iter().map(cut).collect::<Vec<_>>().join("; "))
+        }
     }
 }
 
 impl Output {
+    /// Returns how the program ended, and the end of its stderr, apart from each
+    /// other.
+    pub fn failure(&self) -> Option<(String, String)> {
+        let stderr = String::from_utf8_lossy(&self.stderr).into_owned();
+        (self.exit != Exit::Success).then(|| (self.exit.to_string(), stderr))
+    }
+
     /// # Errors
     /// [`ProgramFailed`], unless the program succeeded.
     pub fn check(self) -> Result<Output> {
@@ -110,6 +130,7 @@ impl Output {
 /// A command line that is not running yet.
 pub struct Program {
     command: Command,
+    command_line: String,
     limit: Duration,
     /// Without [`Program::interruptible_by`] these never arrive.
     signals: Signals,
@@ -117,8 +138,21 @@ pub struct Program {
 
 impl Program {
     pub fn new<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Program {
-        let mut command = Command::new(program);
+        Program::with_options::<S>(program, [], args)
+    }
+
+    /// Prepares a program with options that stand before the others and need not be
+    /// shown in logs and errors.
+    pub fn with_options<S: AsRef<OsStr>>(
+        program: &str,
+        options: impl IntoIterator<Item = OsString>,
+        args: impl IntoIterator<Item = S>,
+    ) -> Program {
+        let args: Vec<OsString> = args.into_iter().map(|a| a.as_ref().to_owned()).collect();
+        let words = [&[OsString::from(program)], &args[..]].concat();
+        let mut command = Command::new(find(program).as_deref().unwrap_or(program.as_ref()));
         command
+            .args(options)
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -126,6 +160,7 @@ impl Program {
             .process_group(0);
         Program {
             command,
+            command_line: words.join(OsStr::new(" ")).to_string_lossy().into_owned(),
             limit: DEFAULT_LIMIT,
             signals: Signals::default(),
         }
@@ -139,8 +174,34 @@ impl Program {
         self
     }
 
-    pub fn without_env(mut self, name: &OsStr) -> Program {
-        self.command.env_remove(name);
+    /// Gives the program these environment variables and no other.
+    pub fn only_env(
+        mut self,
+        variables: impl IntoIterator<Item = (&'static str, OsString)>,
+    ) -> Program {
+        self.command.env_clear().envs(variables);
+        self
+    }
+
+    /// Limits the memory of the program and of each program that it starts. No core
+    /// is dumped when it ends because of that.
+    #[allow(unsafe_code)]
+    pub fn memory_limit(mut self, bytes: u64) -> Program {
+        let limit = |resource, most| {
+            let limits = Rlimit {
+                current: Some(most),
+                maximum: Some(most),
+            };
+            setrlimit(resource, limits)
+        };
+        // SAFETY: between fork and exec, the closure makes two system calls. It
+        // allocates nothing and takes no lock.
+        unsafe {
+            self.command.pre_exec(move || {
+                limit(Resource::Data, bytes)?;
+                Ok(limit(Resource::Core, 0)?)
+            });
+        }
         self
     }
 
@@ -164,14 +225,14 @@ impl Program {
     /// When the program cannot be started or waited for. How it ended is in the
     /// [`Output`].
     pub fn output(mut self) -> Result<Output> {
-        let command_line = self.command_line();
+        let command_line = std::mem::take(&mut self.command_line);
         let began = Instant::now();
         let mut child = self.command.spawn().with_context(|| {
-            let program = self.command.get_program().to_string_lossy().into_owned();
+            let program = command_line.split(' ').next().unwrap_or_default();
             format!("cannot start `{program}` (is it installed, and on PATH?)")
         })?;
-        let stdout = PipeReader::start(child.stdout.take());
-        let stderr = PipeReader::start(child.stderr.take());
+        let stdout = PipeReader::start(child.stdout.take(), OUTPUT_LIMIT);
+        let stderr = PipeReader::start(child.stderr.take(), OUTPUT_LIMIT);
         let (stdout, stderr) = match (stdout, stderr) {
             (Ok(stdout), Ok(stderr)) => (stdout, stderr),
             (Err(error), _) | (_, Err(error)) => {
@@ -181,7 +242,7 @@ impl Program {
             }
         };
         let exit = self
-            .wait(&mut child)
+            .wait(&mut child, &|| stdout.is_over() || stderr.is_over())
             .with_context(|| format!("cannot wait for `{command_line}`"))?;
         let deadline = Instant::now() + OUTPUT_WAIT;
         let output = Output {
@@ -195,7 +256,7 @@ impl Program {
         Ok(output)
     }
 
-    fn wait(&self, child: &mut Child) -> io::Result<Exit> {
+    fn wait(&self, child: &mut Child, prints_too_much: &dyn Fn() -> bool) -> io::Result<Exit> {
         // Signals go to the whole group: children of the program hold its pipes
         // open, too.
         let group = Pid::from_raw(child.id() as i32);
@@ -207,6 +268,7 @@ impl Program {
                     return Ok(Exit::Interrupted);
                 }
                 return Ok(match (status.code(), status.signal()) {
+                    _ if prints_too_much() => Exit::TooMuchOutput,
                     (Some(0), _) => Exit::Success,
                     (Some(code), _) => Exit::Failure(code),
                     (None, signal) => Exit::Killed(signal.unwrap_or(0)),
@@ -216,6 +278,11 @@ impl Program {
                 let _ = killpg(group, Signal::SIGKILL);
                 child.wait()?;
                 return Ok(Exit::TimedOut(self.limit));
+            }
+            if prints_too_much() {
+                let _ = killpg(group, Signal::SIGKILL);
+                child.wait()?;
+                return Ok(Exit::TooMuchOutput);
             }
             match terminated {
                 None if self.signals.received().is_some() => {
@@ -230,12 +297,28 @@ impl Program {
             thread::sleep(POLL_INTERVAL);
         }
     }
+}
 
-    fn command_line(&self) -> String {
-        let words: Vec<OsString> = std::iter::once(self.command.get_program())
-            .chain(self.command.get_args())
-            .map(OsStr::to_owned)
-            .collect();
-        words.join(OsStr::new(" ")).to_string_lossy().into_owned()
+/// Finds a program on this program's `PATH`, so that the other program needs none.
+fn find(program: &str) -> Option<OsString> {
+    if program.contains('/') {
+        return None;
     }
+    let path = std::env::var_os("PATH")?;
+    let found = std::env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|candidate| candidate.is_absolute() && is_executable(candidate));
+    found.map(Into::into)
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.is_file() && access(path, Access::EXEC_OK).is_ok()
+}
+
+/// Returns the directory in which a program is found.
+pub fn directory_of(program: &str) -> Option<OsString> {
+    let found = find(program)?;
+    Path::new(&found)
+        .parent()
+        .map(|dir| dir.as_os_str().to_owned())
 }

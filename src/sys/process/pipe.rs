@@ -2,6 +2,7 @@
 //! stops it.
 
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -11,15 +12,19 @@ const POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// A thread that reads a pipe to its end.
 pub struct PipeReader {
     bytes: Arc<Mutex<Vec<u8>>>,
+    is_over: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
 impl PipeReader {
+    /// Reads until the pipe ends or has given `limit` bytes.
+    ///
     /// # Errors
     /// When there is no room for a thread.
-    pub fn start(pipe: Option<impl Read + Send + 'static>) -> io::Result<PipeReader> {
+    pub fn start(pipe: Option<impl Read + Send + 'static>, limit: usize) -> io::Result<PipeReader> {
         let bytes = Arc::new(Mutex::new(Vec::new()));
-        let shared = bytes.clone();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (shared, over) = (bytes.clone(), is_over.clone());
         let thread = thread::Builder::new().spawn(move || {
             let Some(mut pipe) = pipe else { return };
             let mut buffer = [0; 8 << 10];
@@ -31,10 +36,23 @@ impl PipeReader {
                     Ok(count) => count,
                 };
                 let mut bytes = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                if bytes.len() + count > limit {
+                    over.store(true, Ordering::Relaxed);
+                    return;
+                }
                 bytes.extend_from_slice(&buffer[..count]);
             }
         })?;
-        Ok(PipeReader { bytes, thread })
+        Ok(PipeReader {
+            bytes,
+            is_over,
+            thread,
+        })
+    }
+
+    /// Whether there was more output than the limit.
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
     }
 
     /// Returns all output, or after the deadline what has arrived by then. In

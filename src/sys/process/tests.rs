@@ -94,3 +94,35 @@ fn a_missing_program_is_named_in_the_error() {
         "cannot start `no-such-program` (is it installed, and on PATH?): No such file or directory"
     ));
 }
+
+#[test]
+fn a_program_gets_only_the_environment_that_it_is_given() {
+    let printed = Program::new("env", [""; 0]).only_env([("A", "b".into())]);
+    assert_eq!(printed.output().unwrap().stdout, b"A=b\n");
+    // The control.
+    let inherited = Program::new("env", [""; 0]).output().unwrap().stdout;
+    assert!(String::from_utf8_lossy(&inherited).contains("PATH="));
+}
+
+#[test]
+fn a_program_that_needs_too_much_memory_or_prints_too_much_ends() {
+    let script = "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo ${#x}";
+    let output = sh(script).memory_limit(100 << 20).output().unwrap();
+    assert!(output.failure().is_some(), "{:?}", output.exit);
+    // The control.
+    assert_eq!(sh(script).output().unwrap().stdout, b"200000000\n");
+    let output = sh("yes").output().unwrap();
+    assert_eq!(output.exit, Exit::TooMuchOutput);
+    assert!(output.stdout.len() <= OUTPUT_LIMIT);
+}
+
+#[test]
+fn options_that_need_not_be_shown_are_given_but_not_shown() {
+    let output = Program::with_options("sh", ["-c".into(), "echo $0; exit 1".into()], ["x"]);
+    let output = output.output().unwrap();
+    assert_eq!(output.stdout, b"x\n");
+    assert_eq!(
+        output.check().unwrap_err().to_string(),
+        "`sh x`: exit status 1"
+    );
+}
