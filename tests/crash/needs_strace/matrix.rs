@@ -231,7 +231,7 @@ struct Subject {
 impl Subject {
     fn new() -> Subject {
         let scene = Scene::new("stop", 0);
-        let stack = json!({"name": scene.stack.name, "downLimit": 3, "stallLimit": 3});
+        let stack = json!({"name": scene.stack.name, "downLimit": 20, "stallLimit": 20});
         scene.place.config(json!([stack]), json!({}));
         scene.place.run().expect_status(0);
         let path = scene.place.archive(&scene.stack.name);

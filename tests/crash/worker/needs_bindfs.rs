@@ -56,14 +56,14 @@ impl Drop for Mount {
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_stack_whose_mount_hangs_while_it_is_down_is_started_and_the_run_ends() {
-    let (place, first, second) = two_stacks(json!({"capture": "offline", "downLimit": 3}));
+    let (place, first, second) = two_stacks(json!({"capture": "offline", "downLimit": 10}));
     let mount = Mount::in_stack(&place, &first);
     let spy = place.spy(&mount.hangs_at_stop());
     let ended = output(spy.watch(&mut place.program(&["run", "--json"])));
     // The mount does not answer yet, and the run has ended all the same.
     let outcome = ended.expect_status(2).json();
     let failures = assert_gone_on(&place, [&first, &second], &outcome);
-    assert!(failures.contains("nothing moved for 3 s"), "{failures}");
+    assert!(failures.contains("nothing moved for 10 s"), "{failures}");
     assert!(failures.contains(first.dir.to_str().unwrap()), "{failures}");
 }
 
@@ -86,13 +86,13 @@ fn a_signal_starts_a_stack_whose_mount_hangs_at_once() {
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_stack_whose_mount_hangs_before_the_stop_is_given_up_and_not_stopped() {
-    let (place, first, second) = two_stacks(json!({"stallLimit": 3}));
+    let (place, first, second) = two_stacks(json!({"stallLimit": 10}));
     let mount = Mount::in_stack(&place, &first);
     kill(Pid::from_raw(mount.pid()), Signal::SIGSTOP).unwrap();
     let started = start_times(&first);
     let outcome = place.run().expect_status(2).json();
     let failures = assert_gone_on(&place, [&first, &second], &outcome);
-    assert!(failures.contains("nothing moved for 3 s"), "{failures}");
+    assert!(failures.contains("nothing moved for 10 s"), "{failures}");
     assert_eq!(start_times(&first), started);
     assert_eq!(outcome["stacks"][0]["downtimeMs"], Value::Null);
 }
