@@ -5,14 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, makedev};
 use rustix::io::Errno;
 
 /// The number of symlinks that Linux follows in a path (path_resolution(7)).
@@ -39,12 +37,10 @@ impl Boundary {
     /// host anyway. Neither does what does not exist.
     pub fn new<'p>(written: impl Iterator<Item = &'p Path>) -> Boundary {
         let written = written.filter(|path| *path != Path::new("/"));
-        let identity = |path: &Path| {
-            let metadata = fs::metadata(path).ok()?;
-            Some((metadata.dev(), metadata.ino()))
-        };
+        let look = |path: &Path| look(CWD, path, AtFlags::empty()).ok();
+        let found = written.filter_map(look).map(|stat| identity(&stat));
         Boundary {
-            written: written.filter_map(identity).collect(),
+            written: found.collect(),
         }
     }
 
@@ -100,8 +96,8 @@ impl Boundary {
                 }
                 opened => opened.with_context(|| real.display().to_string())?,
             };
-            let stat = rustix::fs::fstat(&opened)?;
-            if FileType::from_raw_mode(stat.st_mode).is_symlink() {
+            let stat = look(&opened, Path::new(""), AtFlags::EMPTY_PATH)?;
+            if FileType::from_raw_mode(stat.stx_mode.into()).is_symlink() {
                 let target = rustix::fs::readlinkat(&opened, "", Vec::new())?;
                 let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
                 if is_written {
@@ -121,7 +117,7 @@ impl Boundary {
                 to_go.extend(parts(&target));
                 continue;
             }
-            let is_written = is_written || self.written.contains(&(stat.st_dev, stat.st_ino));
+            let is_written = is_written || self.written.contains(&identity(&stat));
             handles.push((opened, is_written));
         }
         Ok(Resolved {
@@ -129,6 +125,19 @@ impl Boundary {
             handle: handles.pop().map(|(handle, _)| handle),
         })
     }
+}
+
+/// Calls `statx(2)`, without asking the server of a network file system, which may not
+/// answer, and without mounting anything.
+fn look(at: impl AsFd, path: &Path, flags: AtFlags) -> rustix::io::Result<Statx> {
+    let flags = flags | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    rustix::fs::statx(at, path, flags, StatxFlags::TYPE | StatxFlags::INO)
+}
+
+/// Returns device and inode.
+fn identity(stat: &Statx) -> (u64, u64) {
+    let device = makedev(stat.stx_dev_major, stat.stx_dev_minor);
+    (device, stat.stx_ino)
 }
 
 /// Returns the components of a path, the last one first.
@@ -140,7 +149,8 @@ fn parts(path: &Path) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
 
     use super::*;
 

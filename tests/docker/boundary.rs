@@ -60,7 +60,7 @@ fn a_volume_of_another_project_is_neither_archived_nor_replaced() {
     let (_, is_archived) = run(included.clone());
     assert!(is_archived);
 
-    let file = victim.mountpoint(&volume).join("file");
+    let file = victim.mountpoint("data").join("file");
     fs::write(&file, "live").unwrap();
     place.config(json!([plain]), json!({}));
     let refused = restore(&place, &[&other.name, "--yes", "--no-start"]).expect_status(1);
