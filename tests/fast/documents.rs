@@ -18,12 +18,13 @@ use crate::common::{Ended, PROGRAM, output};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Documents that may name tests and source files.
-const FOR_CONTRIBUTORS: [&str; 5] = [
+const FOR_CONTRIBUTORS: [&str; 6] = [
     "CONTRIBUTING.md",
     "docs/architecture.md",
     "docs/archive-format.md",
     "docs/design.md",
     "docs/invariants.md",
+    "docs/reliability.md",
 ];
 
 struct Document {
