@@ -10,7 +10,6 @@ pub mod foreign;
 pub mod host;
 mod journal;
 mod member_path;
-mod mounts;
 pub mod selection;
 pub mod stack;
 mod target;

@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, CWD, RenameFlags, StatxAttributes, StatxFlags};
 use serde::{Deserialize, Serialize};
 
-use super::mounts;
 use crate::sys::durable::sync_dir;
+use crate::sys::mounts;
 use crate::sys::remove_tree::remove_tree;
 use crate::sys::time::OffsetTime;
 

@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::config::plan::StackPlan;
-use crate::engine::{ComposeConfig, ComposeProject, Container, Volume};
+use crate::engine::{ComposeConfig, Container, Volume};
 use crate::outcome::{MountCoverage, MountKind};
+use crate::stack::advice::Advisor;
+use crate::stack::known::{is_ignored, is_known};
+use crate::sys::mounts::MountPoint;
 use crate::sys::paths::without_symlinks;
 
 /// A tree to be archived: its path in the archive, and its path on the host.
@@ -93,6 +96,7 @@ pub fn decide(
     project: &str,
     mounts: &Mounts,
     volumes: &[Volume],
+    advisor: &Advisor<'_>,
 ) -> Result<(Vec<Tree>, Vec<MountCoverage>)> {
     let dir = fs::canonicalize(stack.dir()).with_context(|| {
         format!(
@@ -110,12 +114,14 @@ pub fn decide(
         used_by: Vec::new(),
         archived: true,
         reason: None,
+        ignored: false,
+        is_new: false,
     }];
     for (name, users) in &mounts.volumes {
         let volume = volumes.iter().find(|volume| volume.name == *name);
-        let decision = decide_volume(stack, project, mounts, name, volume)
+        let decision = decide_volume(stack, project, mounts, name, volume, advisor)
             .with_context(|| format!("cannot archive volume {name}"))?;
-        if let Ok(path) = &decision {
+        if let Decision::Archived(path) = &decision {
             let prefix = format!("{}.volumes/{name}", stack.name);
             trees.push(Tree {
                 prefix,
@@ -134,7 +140,7 @@ pub fn decide(
     let mut unused: BTreeSet<&PathBuf> = stack.include_binds.iter().collect();
     for (source, users) in &mounts.binds {
         unused.retain(|included| !source.starts_with(included));
-        if let Some(decision) = decide_bind(stack, &dir, source) {
+        if let Some(decision) = decide_bind(stack, &dir, source, users, advisor) {
             coverage.push(entry(
                 MountKind::Bind,
                 &source.display().to_string(),
@@ -146,30 +152,101 @@ pub fn decide(
     for included in unused {
         let none = BTreeSet::new();
         let name = included.display().to_string();
-        coverage.push(entry(MountKind::Bind, &name, &none, Ok(included.clone())));
+        let decision = Decision::Archived(included.clone());
+        coverage.push(entry(MountKind::Bind, &name, &none, decision));
     }
+    coverage.extend(crossed_mounts(stack, &trees, advisor.mounts));
     Ok((trees, coverage))
 }
 
-/// Warns of each file that Compose reads and that lies in none of the trees. A
-/// restored stack cannot be started without it.
-pub fn files_outside(compose: &ComposeProject, trees: &[Tree]) -> Vec<String> {
+/// Tells of each mount point within a tree: what is mounted there is archived with it.
+fn crossed_mounts(
+    stack: &StackPlan,
+    trees: &[Tree],
+    mounts: &[MountPoint],
+) -> BTreeSet<MountCoverage> {
+    let mut crossed = BTreeSet::new();
+    for tree in trees {
+        let root = without_symlinks(&tree.path);
+        let is_archived = |mount: &&MountPoint| {
+            mount.path.strip_prefix(&root).is_ok_and(|inside| {
+                !inside.as_os_str().is_empty() && !stack.leaves_out(&root, inside)
+            })
+        };
+        for mount in mounts.iter().filter(is_archived) {
+            if mount.is_of_itself(mounts) {
+                continue;
+            }
+            let reason = format!("a mount of {} within a tree", mount.file_system);
+            crossed.insert(MountCoverage {
+                reason: Some(reason),
+                ..entry(
+                    MountKind::Directory,
+                    &mount.path.display().to_string(),
+                    &BTreeSet::new(),
+                    Decision::Archived(mount.path.clone()),
+                )
+            });
+        }
+    }
+    crossed
+}
+
+/// Returns the holes among the files that Compose reads: those that lie in none of the
+/// trees. A restored stack cannot be started without them. Binds are told already;
+/// secrets and configs may be among them.
+pub fn files_outside(
+    files: &BTreeSet<PathBuf>,
+    trees: &[Tree],
+    mounts: &Mounts,
+    advisor: &Advisor<'_>,
+) -> Vec<MountCoverage> {
+    let stack = advisor.stack;
     let roots: Vec<PathBuf> = trees
         .iter()
         .map(|tree| without_symlinks(&tree.path))
         .collect();
-    let files = compose.files.iter().chain(&compose.env_files);
+    let is_archived = |file: &&PathBuf| {
+        let mut inside = roots.iter().filter_map(|root| {
+            let inside = file.strip_prefix(root).ok()?;
+            Some(!stack.leaves_out(root, inside))
+        });
+        inside.any(|is_archived| is_archived)
+    };
+    let binds: BTreeSet<PathBuf> = mounts
+        .binds
+        .keys()
+        .map(|bind| without_symlinks(bind))
+        .collect();
+    let none = BTreeSet::new();
     files
-        .map(|file| without_symlinks(&compose.dir.join(file)))
-        .filter(|file| !roots.iter().any(|root| file.starts_with(root)))
+        .iter()
+        .filter(|file| !is_archived(file) && !is_known(stack, file) && !binds.contains(*file))
         .map(|file| {
-            format!(
-                "{} is not in the archive, but a restored stack needs it to start: add it to \
-                 `includeBinds`",
-                file.display()
+            let decision = match is_ignored(stack, file, none.iter()) {
+                true => Decision::Ignored,
+                false => Decision::Hole(outside_file(file, advisor)),
+            };
+            entry(
+                MountKind::File,
+                &file.display().to_string(),
+                &none,
+                decision,
             )
         })
         .collect()
+}
+
+fn outside_file(file: &Path, advisor: &Advisor<'_>) -> String {
+    let reason = "Compose reads it, so a restored stack needs it to start";
+    // Its path is another one after each change, and nothing can be restored there.
+    if file.starts_with("/nix/store") {
+        return format!(
+            "{reason}: it comes with the configuration of the system; put a copy in the place of \
+             the symlink to have it archived"
+        );
+    }
+    advisor.complete(reason, file, "it", "includeBinds")
 }
 
 /// Warns of each volume of `includeVolumes` that does not exist. Its name may be
@@ -188,8 +265,21 @@ pub fn missing_volumes(stack: &StackPlan, mounts: &Mounts, volumes: &[Volume]) -
         .collect()
 }
 
-/// The directory to archive, or the reason why nothing is archived.
-type Decision = Result<PathBuf, String>;
+/// Whether something is archived.
+enum Decision {
+    /// The directory to archive.
+    Archived(PathBuf),
+    /// The reason why nothing is archived.
+    Hole(String),
+    /// The configuration says that nobody wants to be told.
+    Ignored,
+}
+
+impl Decision {
+    fn hole(reason: &str) -> Decision {
+        Decision::Hole(reason.to_owned())
+    }
+}
 
 fn entry(
     kind: MountKind,
@@ -201,8 +291,14 @@ fn entry(
         kind,
         name: name.to_owned(),
         used_by: users.iter().cloned().collect(),
-        archived: decision.is_ok(),
-        reason: decision.err(),
+        archived: matches!(decision, Decision::Archived(_)),
+        ignored: matches!(decision, Decision::Ignored),
+        reason: match decision {
+            Decision::Archived(_) => None,
+            Decision::Hole(reason) => Some(reason),
+            Decision::Ignored => Some("ignored (ignoreBinds)".to_owned()),
+        },
+        is_new: false,
     }
 }
 
@@ -212,14 +308,15 @@ fn decide_volume(
     mounts: &Mounts,
     name: &str,
     volume: Option<&Volume>,
+    advisor: &Advisor<'_>,
 ) -> Result<Decision> {
     let key = mounts.keys.get(name);
     let is_listed = |list: &[String]| list.iter().any(|n| n == name || Some(n) == key);
     if is_listed(&stack.exclude_volumes) {
-        return Ok(Err("excluded (excludeVolumes)".to_owned()));
+        return Ok(Decision::hole("excluded (excludeVolumes)"));
     }
     let Some(volume) = volume else {
-        return Ok(Err("does not exist yet".to_owned()));
+        return Ok(Decision::hole("does not exist yet"));
     };
     let is_asked_for = is_listed(&stack.include_volumes);
     let is_of_project = volume
@@ -228,27 +325,31 @@ fn decide_volume(
         .is_some_and(|p| p == project);
     let is_external = mounts.external.contains(name) || (key.is_none() && !is_of_project);
     let refusal = if volume.is_anonymous() {
-        Some("anonymous volume: name it in the compose file to have it archived".to_owned())
+        let advice = "anonymous volume: name it in the compose file to have it archived";
+        Some(Decision::hole(advice))
     } else if !volume.is_plain_local() {
         let kind = volume.options.get("type").unwrap_or(&volume.driver);
         let what = format!(
             "not a local directory (driver {}, type {kind})",
             volume.driver
         );
-        Some(format!(
-            "{what}: add it to includeVolumes to have it archived"
-        ))
+        Some(refused_volume(volume, &what, advisor))
     } else if is_external {
-        Some("external volume: add it to includeVolumes to have it archived".to_owned())
+        Some(refused_volume(volume, "external volume", advisor))
     } else {
         None
     };
-    if let Some(refusal) = refusal
-        && !is_asked_for
-    {
-        return Ok(Err(refusal));
+    match refusal {
+        Some(refusal) if !is_asked_for => Ok(refusal),
+        _ => volume_path(volume).map(Decision::Archived),
     }
-    volume_path(volume).map(Ok)
+}
+
+fn refused_volume(volume: &Volume, reason: &str, advisor: &Advisor<'_>) -> Decision {
+    Decision::Hole(match volume_path(volume) {
+        Ok(path) => advisor.complete(reason, &path, "it", "includeVolumes"),
+        Err(error) => format!("{reason}, and cannot be archived: {error:#}"),
+    })
 }
 
 /// Returns the path of a volume's data.
@@ -273,48 +374,44 @@ fn volume_path(volume: &Volume) -> Result<PathBuf> {
 }
 
 /// Returns `None` for a bind that needs no mention, because it is archived as a
-/// part of the stack's directory.
-fn decide_bind(stack: &StackPlan, dir: &Path, source: &Path) -> Option<Decision> {
-    let Ok(real) = fs::canonicalize(source) else {
-        return Some(Err("does not exist".to_owned()));
-    };
+/// part of the stack's directory or because everybody knows that it is not.
+fn decide_bind(
+    stack: &StackPlan,
+    dir: &Path,
+    source: &Path,
+    users: &BTreeSet<String>,
+    advisor: &Advisor<'_>,
+) -> Option<Decision> {
+    let real = without_symlinks(source);
     let included = stack.include_binds.iter();
     let included = included.filter_map(|path| fs::canonicalize(path).ok());
-    if let Some(inside) = included.filter_map(|root| inside(&real, &root)).next() {
-        return Some(match is_excluded(stack, &real, &inside) {
-            true => Err("excluded (exclude)".to_owned()),
-            false => Ok(source.to_owned()),
-        });
-    }
-    if let Some(inside) = inside(&real, dir) {
-        let is_excluded = is_excluded(stack, &real, &inside);
-        return is_excluded.then(|| Err("excluded (exclude)".to_owned()));
+    let is_archived = |root: &Path| {
+        let inside = real.strip_prefix(root).ok()?;
+        Some(!stack.leaves_out(root, inside))
+    };
+    let in_included = included.filter_map(|root| is_archived(&root)).max();
+    match (in_included, is_archived(dir)) {
+        (Some(true), _) if real.exists() => return Some(Decision::Archived(source.to_owned())),
+        (None, Some(true)) if real.exists() => return None,
+        _ if is_known(stack, source) => return None,
+        _ if is_ignored(stack, source, users.iter()) => return Some(Decision::Ignored),
+        (Some(false), _) | (None, Some(false)) => {
+            return Some(Decision::hole("excluded (exclude)"));
+        }
+        _ if !real.exists() => return Some(Decision::hole("does not exist")),
+        _ => {}
     }
     let through_symlink = source.starts_with(stack.dir()) || source.starts_with(dir);
-    Some(Err(if through_symlink {
-        format!(
-            "a symlink leads out of the stack's directory, to {0}: add {0} to includeBinds to \
-             have it archived",
-            real.display()
-        )
+    Some(Decision::Hole(if through_symlink {
+        let leads = real.display().to_string();
+        let reason = format!("a symlink leads out of the stack's directory, to {leads}");
+        advisor.complete(&reason, &real, &leads, "includeBinds")
     } else if real.is_dir() || real.is_file() {
-        "outside the stack's directory: add it to includeBinds to have it archived".to_owned()
+        let reason = "outside the stack's directory";
+        advisor.complete(reason, source, "it", "includeBinds")
     } else {
         "a socket or device outside the stack's directory".to_owned()
     }))
-}
-
-fn inside(path: &Path, root: &Path) -> Option<PathBuf> {
-    path.strip_prefix(root).ok().map(Path::to_owned)
-}
-
-/// Whether a pattern excludes the path or a directory above it.
-fn is_excluded(stack: &StackPlan, path: &Path, inside: &Path) -> bool {
-    let is_dir = path.is_dir();
-    let mut parts = inside
-        .ancestors()
-        .filter(|part| !part.as_os_str().is_empty());
-    parts.any(|part| stack.exclude.is_excluded(part, is_dir || part != inside))
 }
 
 /// Returns the paths that lie in no other path of the list, each once.

@@ -6,6 +6,7 @@ mod comes_back;
 mod cycle;
 mod databases;
 mod drill;
+mod holes;
 mod logs;
 mod mail;
 mod mounts;

@@ -179,7 +179,7 @@ impl<'a> RestorePlan<'a> {
             .map(|target| target.path.clone())
             .collect();
         let filter = quiet::WriterFilter::HoldingExcept(own);
-        let users = quiet::container_writers(&engine::containers()?, &paths, filter);
+        let users = quiet::container_writers(&engine::containers()?, &paths, filter, &|_, _| false);
         ensure!(
             users.busy.is_empty(),
             "the data to be replaced is in use, stop that first ({})",
