@@ -12,6 +12,7 @@ use super::target::Target;
 use crate::archive::Manifest;
 use crate::config::plan::StackPlan;
 use crate::engine::{self, Volume};
+use crate::stack::coverage;
 
 /// Returns the trees that a restore would replace or create.
 ///
@@ -112,6 +113,7 @@ pub(super) fn targets(facts: &ArchiveFacts, dir: &Path, present: &[Volume]) -> R
         ArchiveFacts::Described(manifest) => described_trees(manifest, dir, present),
         ArchiveFacts::Guessed(guessed) => vec![(&*guessed.root, dir.to_owned())],
     };
+    let files_prefix = coverage::files_prefix(facts.stack());
     let mut targets = Vec::new();
     for (prefix, path) in trees {
         ensure!(
@@ -119,8 +121,13 @@ pub(super) fn targets(facts: &ArchiveFacts, dir: &Path, present: &[Volume]) -> R
             "{} cannot be replaced",
             path.display()
         );
-        // An administrator may have replaced the directory by a symlink to it.
-        let path = fs::canonicalize(&path).unwrap_or(path);
+        // An administrator may have replaced the directory by a symlink to it. A file
+        // that the compose file named was recorded without symlinks; what leads
+        // elsewhere now is not followed.
+        let path = match prefix.starts_with(&files_prefix) {
+            true => path,
+            false => fs::canonicalize(&path).unwrap_or(path),
+        };
         targets.push(Target::new(prefix, &path));
     }
     let paths: Vec<PathBuf> = targets.iter().map(|target| target.path.clone()).collect();

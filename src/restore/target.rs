@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, CWD, RenameFlags, StatxAttributes, StatxFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::stack::coverage;
 use crate::sys::durable::sync_dir;
 use crate::sys::mounts;
 use crate::sys::remove_tree::remove_tree;
@@ -39,6 +40,18 @@ impl Target {
             path: path.to_owned(),
             new_inode: None,
         }
+    }
+
+    /// Whether it is a file that the compose file of the stack named.
+    pub fn is_file_of_compose(&self, stack: &str) -> bool {
+        self.prefix.starts_with(&coverage::files_prefix(stack))
+    }
+
+    /// Whether the path, or what exists of it, leads through a symlink.
+    pub fn is_led_elsewhere(&self) -> bool {
+        let is_there = |path: &&Path| fs::symlink_metadata(path).is_ok();
+        let existing = self.path.ancestors().find(is_there);
+        existing.is_some_and(|path| fs::canonicalize(path).map_or(true, |real| real != path))
     }
 
     /// Path that the tree is unpacked to. After the exchange, the old data is

@@ -55,11 +55,7 @@ impl Advisor<'_> {
         if let Some(obstacle) = self.obstacle(path) {
             return format!("{reason}, and cannot be archived: {obstacle}");
         }
-        let users = match self.stack.on_busy {
-            OnBusy::Fail => self.users(path),
-            OnBusy::Warn => Vec::new(),
-        };
-        match users.as_slice() {
+        match self.busy(path).as_slice() {
             [] => format!("{reason}: add {what} to {option} to have it archived"),
             users => format!(
                 "{reason}, and in use by others ({}): add {what} to {option} and set onBusy to \
@@ -67,6 +63,11 @@ impl Advisor<'_> {
                 users.join("; ")
             ),
         }
+    }
+
+    /// Whether every backup would fail if the data in `path` were archived.
+    pub fn would_fail(&self, path: &Path) -> bool {
+        self.obstacle(path).is_some() || !self.busy(path).is_empty()
     }
 
     /// Returns what would make every backup fail.
@@ -100,6 +101,14 @@ impl Advisor<'_> {
             false => File::open(&real).map(drop),
         };
         opened.err().map(|error| error.to_string())
+    }
+
+    /// Returns who would make a backup fail.
+    fn busy(&self, path: &Path) -> Vec<String> {
+        match self.stack.on_busy {
+            OnBusy::Fail => self.users(path),
+            OnBusy::Warn => Vec::new(),
+        }
     }
 
     /// Returns who writes there now and is not stopped for the backup.

@@ -86,8 +86,8 @@ impl Mounts {
     }
 }
 
-/// Decides what is archived: the stack's directory, its local named volumes, and
-/// those of its other mounts that the configuration names.
+/// Decides what is archived: the stack's directory, its local named volumes, those of
+/// its other mounts that the configuration names, and `files` that Compose reads.
 ///
 /// # Errors
 /// When something that must be archived cannot be read.
@@ -96,6 +96,7 @@ pub fn decide(
     project: &str,
     mounts: &Mounts,
     volumes: &[Volume],
+    files: &BTreeSet<PathBuf>,
     advisor: &Advisor<'_>,
 ) -> Result<(Vec<Tree>, Vec<MountCoverage>)> {
     let dir = fs::canonicalize(stack.dir()).with_context(|| {
@@ -131,15 +132,22 @@ pub fn decide(
         coverage.push(entry(MountKind::Volume, name, users, decision));
     }
     for path in outermost(&stack.include_binds) {
-        let member = path.strip_prefix("/").unwrap_or(path).display();
         trees.push(Tree {
-            prefix: format!("{}.binds/{member}", stack.name),
+            prefix: format!("{}.binds/{}", stack.name, without_slash(path)),
             path: path.clone(),
         });
     }
+    let of_compose = decide_files(files, &mut trees, mounts, advisor);
+    let is_file_of_compose = |source: &Path| {
+        let real = without_symlinks(source);
+        of_compose.iter().any(|file| Path::new(&file.name) == real)
+    };
     let mut unused: BTreeSet<&PathBuf> = stack.include_binds.iter().collect();
     for (source, users) in &mounts.binds {
         unused.retain(|included| !source.starts_with(included));
+        if is_file_of_compose(source) {
+            continue;
+        }
         if let Some(decision) = decide_bind(stack, &dir, source, users, advisor) {
             coverage.push(entry(
                 MountKind::Bind,
@@ -155,6 +163,7 @@ pub fn decide(
         let decision = Decision::Archived(included.clone());
         coverage.push(entry(MountKind::Bind, &name, &none, decision));
     }
+    coverage.extend(of_compose);
     coverage.extend(crossed_mounts(stack, &trees, advisor.mounts));
     Ok((trees, coverage))
 }
@@ -192,12 +201,16 @@ fn crossed_mounts(
     crossed
 }
 
-/// Returns the holes among the files that Compose reads: those that lie in none of the
-/// trees. A restored stack cannot be started without them. Binds are told already;
-/// secrets and configs may be among them.
-pub fn files_outside(
+/// Returns the prefix of the members that are files which Compose reads.
+pub fn files_prefix(stack: &str) -> String {
+    format!("{stack}.files/")
+}
+
+/// Decides about the files that Compose reads and that lie in none of the trees. A
+/// restored stack cannot be started without them.
+fn decide_files(
     files: &BTreeSet<PathBuf>,
-    trees: &[Tree],
+    trees: &mut Vec<Tree>,
     mounts: &Mounts,
     advisor: &Advisor<'_>,
 ) -> Vec<MountCoverage> {
@@ -206,47 +219,69 @@ pub fn files_outside(
         .iter()
         .map(|tree| without_symlinks(&tree.path))
         .collect();
-    let is_archived = |file: &&PathBuf| {
+    let is_archived = |file: &Path| {
         let mut inside = roots.iter().filter_map(|root| {
             let inside = file.strip_prefix(root).ok()?;
             Some(!stack.leaves_out(root, inside))
         });
         inside.any(|is_archived| is_archived)
     };
-    let binds: BTreeSet<PathBuf> = mounts
-        .binds
-        .keys()
-        .map(|bind| without_symlinks(bind))
-        .collect();
-    let none = BTreeSet::new();
-    files
-        .iter()
-        .filter(|file| !is_archived(file) && !is_known(stack, file) && !binds.contains(*file))
-        .map(|file| {
-            let decision = match is_ignored(stack, file, none.iter()) {
-                true => Decision::Ignored,
-                false => Decision::Hole(outside_file(file, advisor)),
-            };
-            entry(
-                MountKind::File,
-                &file.display().to_string(),
-                &none,
-                decision,
-            )
-        })
-        .collect()
+    let mut coverage = Vec::new();
+    let mut total_bytes = 0;
+    for file in files {
+        if is_archived(file) || is_known(stack, file) {
+            continue;
+        }
+        // Secrets and configs are mounted.
+        let binds = mounts.binds.iter();
+        let of_file = binds.filter(|(source, _)| without_symlinks(source) == *file);
+        let users: BTreeSet<String> = of_file.flat_map(|(_, users)| users.clone()).collect();
+        let decision = match is_ignored(stack, file, users.iter()) {
+            true => Decision::Ignored,
+            false => decide_file(file, &mut total_bytes, advisor),
+        };
+        if let Decision::Archived(path) = &decision {
+            trees.push(Tree {
+                prefix: files_prefix(&stack.name) + &without_slash(path),
+                path: path.clone(),
+            });
+        }
+        let name = file.display().to_string();
+        coverage.push(entry(MountKind::File, &name, &users, decision));
+    }
+    coverage
 }
 
-fn outside_file(file: &Path, advisor: &Advisor<'_>) -> String {
+/// Returns a path without its leading slash.
+fn without_slash(path: &Path) -> String {
+    let member = path.strip_prefix("/").unwrap_or(path);
+    member.display().to_string()
+}
+
+/// What is archived without being asked for is little.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+const FILES_BYTES_MAX: u64 = 16 << 20;
+/// What the system makes by itself, each time at another path. Nothing is restored there.
+const SYSTEM_MADE: [&str; 2] = ["/nix/store", "/run"];
+
+fn decide_file(file: &Path, total_bytes: &mut u64, advisor: &Advisor<'_>) -> Decision {
     let reason = "Compose reads it, so a restored stack needs it to start";
-    // Its path is another one after each change, and nothing can be restored there.
-    if file.starts_with("/nix/store") {
-        return format!(
-            "{reason}: it comes with the configuration of the system; put a copy in the place of \
-             the symlink to have it archived"
-        );
+    if SYSTEM_MADE.iter().any(|dir| file.starts_with(dir)) {
+        return Decision::Hole(format!(
+            "{reason}: it is made by the system and not archived; put a copy into the stack's \
+             directory, or add it to ignoreBinds if the system makes it again"
+        ));
     }
-    advisor.complete(reason, file, "it", "includeBinds")
+    let bytes = fs::metadata(file).map_or(0, |metadata| metadata.len());
+    if bytes > FILE_BYTES_MAX || *total_bytes + bytes > FILES_BYTES_MAX {
+        let reason = format!("{reason}, but it is too large to be archived without being named");
+        return Decision::Hole(advisor.complete(&reason, file, "it", "includeBinds"));
+    }
+    if file.to_str().is_none() || advisor.would_fail(file) {
+        return Decision::Hole(advisor.complete(reason, file, "it", "includeBinds"));
+    }
+    *total_bytes += bytes;
+    Decision::Archived(file.to_owned())
 }
 
 /// Warns of each volume of `includeVolumes` that does not exist. Its name may be

@@ -149,9 +149,9 @@ impl Survey {
             own: running.iter().map(|was| was.id.as_str()).collect(),
             mounts: &mounts::all()?,
         };
-        let (trees, mut coverage) = coverage::decide(stack, &project, &mounts, &volumes, &advisor)?;
         let files = compose_files::of(&stack.compose, config.as_ref());
-        coverage.extend(coverage::files_outside(&files, &trees, &mounts, &advisor));
+        let (trees, coverage) =
+            coverage::decide(stack, &project, &mounts, &volumes, &files, &advisor)?;
         let images = engine::images(&containers.iter().map(|c| c.image_id.clone()).collect())?;
         Ok(Survey {
             compose: ComposeProject {

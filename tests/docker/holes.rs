@@ -221,7 +221,7 @@ fn following_the_advice_about_a_mount_does_not_make_backups_fail() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
-fn files_that_compose_reads_from_elsewhere_are_holes_and_can_be_included() {
+fn files_that_compose_reads_from_elsewhere_are_archived_restored_and_drilled() {
     let place = Place::new();
     let outside = dir(&place, "outside");
     let file = |name: &str, text: &str| {
@@ -232,13 +232,17 @@ fn files_that_compose_reads_from_elsewhere_are_holes_and_can_be_included() {
     let idle = "image: docker-stack-backup/busybox:1, command: sleep infinity, init: true";
     let base = file("base.yaml", &format!("services: {{base: {{{idle}}}}}"));
     let common = file("common.env", "TOKEN=abc\n");
-    let secret = file("secret", "s");
+    let secret = file("secret", "the secret");
     let linked = file("linked.env", "X=1\n");
+    let more = file("more.env", "Z=1\n");
+    let large = file("large.env", &"# \n".repeat(400_000));
+    let busy = file("busy.env", "Y=1\n");
+    let writer = File::options().append(true).open(&busy).unwrap();
     let stack = place.stack("paused");
     let compose = json!({
         "services": {"app": {
             "extends": {"file": base, "service": "base"},
-            "env_file": ["../../outside/common.env"],
+            "env_file": ["../../outside/common.env", large, busy],
             "secrets": ["s"],
         }},
         "secrets": {"s": {"file": secret}},
@@ -246,26 +250,66 @@ fn files_that_compose_reads_from_elsewhere_are_holes_and_can_be_included() {
     fs::write(stack.dir.join("compose.yaml"), compose.to_string()).unwrap();
     symlink(&linked, stack.dir.join(".env")).unwrap();
     stack.up();
-    let run = |options: Value| {
-        place.config(json!([options]), json!({}));
-        let run = place.run().expect_status(0).json();
-        stack.outcome(&run)["coverage"].clone()
+    let check = json!(["app", "grep", "-q", "the secret", "/run/secrets/s"]);
+    place.config(
+        json!([{
+            "name": stack.name, "drillCheck": check, "envFiles": [".env", more],
+        }]),
+        json!({}),
+    );
+    let run = place.run().expect_status(0).json();
+    let coverage = &stack.outcome(&run)["coverage"];
+    let paths = |paths: &[&PathBuf]| -> Vec<String> {
+        paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect()
     };
-    let coverage = run(json!({"name": stack.name}));
-    let (_, mut told) = holes(&coverage);
-    let all = [&base, &common, &linked, &secret].map(|path| path.to_str().unwrap());
-    told.sort_unstable();
-    assert_eq!(told, all, "{coverage:#}");
-    assert!(reason(&coverage, &common).contains("a restored stack needs it to start: add it"));
+    assert_eq!(holes(coverage).1, paths(&[&busy, &large]), "{coverage:#}");
+    assert!(
+        reason(coverage, &large).contains("too large"),
+        "{coverage:#}"
+    );
+    assert!(
+        reason(coverage, &busy).contains("in use by others"),
+        "{coverage:#}"
+    );
+    drop(writer);
+    let extracted = place.extract(&place.archive(&stack.name));
+    for path in [&base, &common, &secret, &linked, &more] {
+        let member = format!("{}.files{}", stack.name, path.display());
+        let archived = fs::read_to_string(extracted.join(member)).unwrap();
+        assert_eq!(archived, fs::read_to_string(path).unwrap());
+    }
 
-    // The control, and what the advice leads to after a loss of everything.
-    let coverage = run(json!({"name": stack.name, "includeBinds": all}));
-    assert_eq!(holes(&coverage), (vec![], vec![]), "{coverage:#}");
+    // All is lost but the store, and another file is in the place of one.
     output(&mut stack.compose(&["down", "--timeout", "1"])).expect_status(0);
+    let [kept_large, kept_busy] = [&large, &busy].map(|path| fs::read(path).unwrap());
     fs::remove_dir_all(&outside).unwrap();
     fs::remove_dir_all(&stack.dir).unwrap();
     fs::create_dir(&outside).unwrap();
-    output(&mut place.program(&["restore", &stack.name, "--yes"])).expect_status(0);
+    fs::write(&large, kept_large).unwrap();
+    fs::write(&busy, kept_busy).unwrap();
+    let elsewhere = place.path("elsewhere");
+    fs::write(&elsewhere, "X=2\n").unwrap();
+    symlink(&elsewhere, &linked).unwrap();
+    let restored = output(&mut place.program(&["restore", &stack.name, "--yes"]));
+    let restored = restored.expect_status(0);
+    for path in [&base, &common, &secret, &more] {
+        let told = format!("creates   {}", path.display());
+        assert!(
+            restored.stderr.contains(&told) || restored.stdout.contains(&told),
+            "{told}"
+        );
+    }
+    let told = [restored.stdout, restored.stderr].concat();
+    let left = format!("{} stays as it is, because a symlink", linked.display());
+    assert!(told.contains(&left), "{told}");
     assert_eq!(fs::read_to_string(&common).unwrap(), "TOKEN=abc\n");
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "X=2\n");
     assert_eq!(stack.states(), ["app:running"]);
+
+    // A drill has the secret from the archive, not from the host.
+    fs::write(&secret, "another").unwrap();
+    output(&mut place.program(&["drill", &stack.name])).expect_status(0);
 }
