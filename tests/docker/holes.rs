@@ -140,6 +140,7 @@ fn known_holes_are_not_told_and_new_ones_come_first_everywhere() {
     let report = output(&mut place.program(&["report"]))
         .expect_status(0)
         .stdout;
+    let report = report.split("\nLOG\n").next().unwrap_or_default();
     let at = |text: &str| {
         report
             .find(text)
@@ -156,7 +157,7 @@ fn known_holes_are_not_told_and_new_ones_come_first_everywhere() {
         "/sys",
         "localtime",
     ] {
-        for text in [&plan, &checked, &report] {
+        for text in [&*plan, &*checked, report] {
             assert!(!text.contains(known), "{known}: {text}");
         }
     }
