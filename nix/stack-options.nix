@@ -69,6 +69,15 @@ rec {
       example = [ "shared-media" ];
     };
 
+    ignoreBinds = list {
+      description = ''
+        Binds outside the stack's directory that are not archived on purpose, so
+        that reports do not name them: paths on the host, or
+        `service:/path/in/container`.
+      '';
+      example = [ "/mnt/media" ];
+    };
+
     capture =
       optional
         (types.enum [

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::config::MailWhen;
 use crate::config::plan::Plan;
-use crate::outcome::{FORMAT_VERSION, RunOutcome, StackOutcome};
+use crate::outcome::{FORMAT_VERSION, RunOutcome, StackOutcome, ToldHoles};
 use crate::sys::logging::Log;
 use crate::sys::state_file::{self, State};
 use crate::sys::time::{OffsetTime, zone_name};
@@ -36,11 +36,20 @@ pub fn begin(plan: &Plan) -> RunOutcome {
             .iter()
             .map(|stack| StackOutcome::not_run(&stack.name))
             .collect(),
+        holes: ToldHoles::default(),
         pruned: Vec::new(),
         store: None,
         errors: Vec::new(),
         log: Vec::new(),
     }
+}
+
+/// Returns what was told about holes by the last run and those before it.
+///
+/// # Errors
+/// When the outcome of the last run cannot be read or parsed.
+pub fn told_holes(state_dir: &Path) -> Result<ToldHoles> {
+    Ok(read(state_dir)?.map(|last| last.holes).unwrap_or_default())
 }
 
 /// Logs an error that belongs to no single stack and does not end the run, and

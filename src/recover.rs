@@ -48,11 +48,12 @@ pub fn recover_locked(
 ) -> Option<RunOutcome> {
     let recovery = recover_stacks(&plan.state_dir, signals);
     let mut errors = recovery.errors;
-    let unfinished = last_run::read(&plan.state_dir).unwrap_or_else(|error| {
+    let last = last_run::read(&plan.state_dir).unwrap_or_else(|error| {
         errors.push(error);
         None
     });
-    let unfinished = unfinished.filter(last_run::is_unfinished);
+    let holes = last.as_ref().map(|last| last.holes.clone());
+    let unfinished = last.filter(last_run::is_unfinished);
     if recovery.stacks.is_empty() && unfinished.is_none() && errors.is_empty() {
         return None;
     }
@@ -63,6 +64,7 @@ pub fn recover_locked(
         },
         None => RunOutcome {
             stacks: Vec::new(),
+            holes: holes.unwrap_or_default(),
             ..last_run::begin(plan)
         },
     };

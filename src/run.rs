@@ -34,11 +34,14 @@ pub fn run(
     let _lock = Lock::wait(&plan.state_dir, Operation::Run, signals)?;
     let mut outcome = last_run::begin(plan);
     match last_run::read(&plan.state_dir) {
-        Ok(Some(last)) if last_run::is_unfinished(&last) => {
-            let started = last.started.strftime("%F %T").to_string();
-            tracing::warn!(started, "the previous run was killed");
+        Ok(Some(last)) => {
+            if last_run::is_unfinished(&last) {
+                let started = last.started.strftime("%F %T").to_string();
+                tracing::warn!(started, "the previous run was killed");
+            }
+            outcome.holes = last.holes;
         }
-        Ok(_) => {}
+        Ok(None) => {}
         Err(error) => last_run::add_error(&mut outcome, &error),
     }
     last_run::save(plan, &mut outcome);
@@ -77,6 +80,9 @@ fn attempt(watch: &Watch<'_>, adopts_store: bool, outcome: &mut RunOutcome) -> R
             Some(failed) => failed,
             None => watch.back_up(i, &outcome.host),
         };
+        let done = &mut outcome.stacks[i];
+        outcome.holes.mark_new(&stack.name, &mut done.coverage);
+        outcome.holes.remember(&stack.name, &done.coverage);
         last_run::save(plan, outcome);
     }
     let tidied = watch.tidy_store(outcome);

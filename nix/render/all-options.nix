@@ -20,6 +20,7 @@
       excludeVolumes = [ "all_cache" ];
       includeVolumes = [ "shared" ];
       includeBinds = [ "/srv/scans" ];
+      ignoreBinds = [ "/mnt/media" ];
       capture = "offline";
       share = false;
       unshared = [ "pgdata/" ];
@@ -43,6 +44,7 @@
       excludeCaches = false;
       excludeVolumes = [ "scratch" ];
       includeVolumes = [ "common" ];
+      ignoreBinds = [ "/mnt" ];
       capture = "precopy";
       share = true;
       unshared = [ "*.db" ];

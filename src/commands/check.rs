@@ -9,12 +9,12 @@ use anyhow::{Context, Result, anyhow};
 use super::left_down::left_down;
 use super::load::load;
 use super::output::print;
-use super::preview::StackPreview;
+use super::preview::{StackPreview, told_holes};
 use crate::cli::Global;
 use crate::config::plan::{Plan, StackPlan};
-use crate::outcome::ExitStatus;
+use crate::outcome::{ExitStatus, ToldHoles};
 use crate::store::{Store, identity};
-use crate::sys::format::human_bytes;
+use crate::sys::format::{count, human_bytes};
 use crate::{email, engine};
 
 pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
@@ -49,8 +49,9 @@ pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
     if let Some(path) = &plan.log_file {
         add("logFile", check_log_file(path));
     }
+    let told = told_holes(&plan);
     for stack in &plan.stacks {
-        add(&format!("stack {}", stack.name), check_stack(stack));
+        add(&format!("stack {}", stack.name), check_stack(stack, &told));
     }
     if let Some(email) = &plan.email {
         add(
@@ -100,21 +101,20 @@ fn check_log_file(path: &Path) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-fn check_stack(stack: &StackPlan) -> Result<String> {
-    let preview = StackPreview::of(stack)?;
-    let not_archived = preview
-        .coverage
-        .iter()
-        .filter(|coverage| !coverage.archived)
-        .count();
+/// Each mount that is not covered, and each warning, has a line of its own.
+fn check_stack(stack: &StackPlan, told: &ToldHoles) -> Result<String> {
+    let preview = StackPreview::of(stack, told)?;
+    let holes = preview.holes("        ");
+    let hole_count = holes.lines().count() as u64;
     let mut text = format!(
-        "project {}, {} running, {} to archive, {not_archived} mounts not covered",
+        "project {}, {} running, {} to archive, {} not covered\n{holes}",
         preview.project,
         preview.running.len(),
-        human_bytes(preview.content_bytes)
+        human_bytes(preview.content_bytes),
+        count(hole_count, "mount"),
     );
     for warning in &preview.warnings {
-        text.push_str(&format!("\nwarning stack {}: {warning}", stack.name));
+        text.push_str(&format!("warning stack {}: {warning}\n", stack.name));
     }
-    Ok(text)
+    Ok(text.trim_end().to_owned())
 }

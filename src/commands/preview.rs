@@ -6,12 +6,22 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::config::StopMethod;
-use crate::config::plan::StackPlan;
-use crate::outcome::MountCoverage;
+use crate::config::plan::{Plan, StackPlan};
+use crate::last_run;
+use crate::outcome::{MountCoverage, ToldHoles};
 use crate::scan;
 use crate::stack::survey::Survey;
 use crate::sys::format::human_bytes;
 use crate::sys::signals::Signals;
+
+/// Returns what was told about holes, or nothing if that cannot be read: a run would
+/// report the error.
+pub fn told_holes(plan: &Plan) -> ToldHoles {
+    last_run::told_holes(&plan.state_dir).unwrap_or_else(|error| {
+        tracing::warn!("cannot tell which mounts are new among those not archived: {error:#}");
+        ToldHoles::default()
+    })
+}
 
 /// What a run would do with a stack.
 #[derive(Serialize)]
@@ -30,13 +40,15 @@ pub struct StackPreview {
 }
 
 impl StackPreview {
-    /// Looks at a stack and scans its data; changes nothing.
+    /// Looks at a stack and scans its data; changes nothing. Holes that were not
+    /// `told` are marked as new, as a run would do.
     ///
     /// # Errors
     /// When a run would fail for the same reason: the stack cannot be found, or
     /// its data cannot be read.
-    pub fn of(stack: &StackPlan) -> Result<StackPreview> {
-        let survey = Survey::of(stack)?;
+    pub fn of(stack: &StackPlan, told: &ToldHoles) -> Result<StackPreview> {
+        let mut survey = Survey::of(stack)?;
+        told.mark_new(&stack.name, &mut survey.coverage);
         let sources = survey.open_sources()?;
         let signals = Signals::default();
         let inventory = scan::scan(
@@ -77,17 +89,25 @@ impl StackPreview {
             human_bytes(self.content_bytes),
             self.member_count,
         );
-        for coverage in &self.coverage {
-            let (mark, reason) = match &coverage.reason {
-                Some(reason) => ("NOT in", format!(": {reason}")),
-                None => ("in    ", String::new()),
+        for mount in self.coverage.iter().filter(|mount| mount.archived) {
+            let limit = match &mount.reason {
+                Some(reason) => format!(" ({reason})"),
+                None => String::new(),
             };
-            let kind = format!("{:?}", coverage.kind).to_lowercase();
-            text.push_str(&format!("  {mark}    {kind} {}{reason}\n", coverage.name));
+            text.push_str(&format!("  in        {}{limit}\n", mount.label()));
         }
+        text.push_str(&self.holes("  "));
         for warning in &self.warnings {
             text.push_str(&format!("  warning   {warning}\n"));
         }
         text
+    }
+
+    /// Returns a line for each hole, in the words of a run's report.
+    pub fn holes(&self, indent: &str) -> String {
+        let holes = self.coverage.iter().filter(|mount| mount.is_hole());
+        holes
+            .map(|mount| format!("{indent}NOT in    {}\n", mount.hole()))
+            .collect()
     }
 }

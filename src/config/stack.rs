@@ -49,6 +49,9 @@ pub struct StackOptions {
     pub include_volumes: Vec<String>,
     /// Directories outside the stack's own to archive.
     pub include_binds: Vec<PathBuf>,
+    /// Binds outside the stack's directory that are not archived on purpose: paths on the
+    /// host, or `service:/path/in/container`.
+    pub ignore_binds: Vec<String>,
     pub capture: Option<Capture>,
     /// Whether archives may share blocks with the stack's files.
     pub share: Option<bool>,

@@ -21,7 +21,7 @@ impl Cycle<'_> {
         let own: Vec<&str> = own.map(|was| was.id.as_str()).collect();
         let filter = WriterFilter::RunningExcept(&own);
         let containers = engine::containers()?;
-        let writers = quiet::container_writers(&containers, &self.tree_paths(), filter);
+        let writers = self.container_writers(&containers, filter);
         if self.stack.on_busy == OnBusy::Fail && !writers.busy.is_empty() {
             bail!("{}; nothing was stopped", in_use(&writers.busy));
         }
@@ -41,8 +41,7 @@ impl Cycle<'_> {
         self.check_stopped(outcome, &containers)?;
         // While the stack is down, its own containers are not exempt.
         let filter = WriterFilter::RunningExcept(&[]);
-        let Writers { mut busy, possible } =
-            quiet::container_writers(&containers, &self.tree_paths(), filter);
+        let Writers { mut busy, possible } = self.container_writers(&containers, filter);
         for found in possible {
             tracing::debug!(found, "could write");
         }
@@ -64,8 +63,15 @@ impl Cycle<'_> {
     ) -> Result<()> {
         let now = self.await_containers()?;
         let filter = WriterFilter::StartedSince(before);
-        let writers = quiet::container_writers(&now, &self.tree_paths(), filter);
+        let writers = self.container_writers(&now, filter);
         self.fail_or_warn(outcome, &writers.busy)
+    }
+
+    /// What is not archived may be written to.
+    fn container_writers(&self, containers: &[Container], filter: WriterFilter<'_>) -> Writers {
+        quiet::container_writers(containers, &self.tree_paths(), filter, &|root, inside| {
+            self.stack.leaves_out(root, inside)
+        })
     }
 
     fn check_stopped(&self, outcome: &mut StackOutcome, containers: &[Container]) -> Result<()> {

@@ -1,6 +1,7 @@
 //! What `docker compose config` prints, reduced to what is used here.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -14,6 +15,8 @@ pub struct ComposeConfig {
     pub name: String,
     pub services: BTreeMap<String, ConfigService>,
     pub volumes: BTreeMap<String, ConfigVolume>,
+    /// Files of the host that become secrets and configs.
+    pub host_files: Vec<PathBuf>,
     /// What Compose printed, for the manifest.
     pub json: Value,
 }
@@ -23,6 +26,7 @@ pub struct ComposeConfig {
 pub struct ConfigService {
     /// `None` for an image that is built and named after project and service.
     pub image: Option<String>,
+    pub container_name: Option<String>,
     scale: Option<usize>,
     deploy: Option<Deploy>,
     #[serde(default)]
@@ -70,6 +74,12 @@ pub struct ConfigMount {
     pub target: String,
 }
 
+/// A secret or config of a compose file.
+#[derive(Clone, Debug, Deserialize)]
+struct ConfigFile {
+    file: Option<PathBuf>,
+}
+
 /// A volume of a compose file.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ConfigVolume {
@@ -80,7 +90,8 @@ pub struct ConfigVolume {
 }
 
 impl ComposeConfig {
-    pub(super) fn from_json(json: Value) -> Result<ComposeConfig> {
+    /// Reads what `docker compose config --format json` prints.
+    pub fn from_json(json: Value) -> Result<ComposeConfig> {
         #[derive(Deserialize)]
         struct Known {
             name: String,
@@ -88,17 +99,28 @@ impl ComposeConfig {
             services: BTreeMap<String, ConfigService>,
             #[serde(default, deserialize_with = "null_as_empty")]
             volumes: BTreeMap<String, ConfigVolume>,
+            #[serde(default, deserialize_with = "null_as_empty")]
+            secrets: BTreeMap<String, ConfigFile>,
+            #[serde(default, deserialize_with = "null_as_empty")]
+            configs: BTreeMap<String, ConfigFile>,
         }
         let Known {
             name,
             services,
             volumes,
+            secrets,
+            configs,
         } = Known::deserialize(&json)
             .context("cannot parse the output of `docker compose config`")?;
         Ok(ComposeConfig {
             name,
             services,
             volumes,
+            host_files: secrets
+                .into_values()
+                .chain(configs.into_values())
+                .filter_map(|file| file.file)
+                .collect(),
             json,
         })
     }

@@ -29,6 +29,8 @@ pub struct Container {
     pub one_off: bool,
     /// Directory in which Compose was started, with symlinks as they were given.
     pub working_dir: PathBuf,
+    /// The compose files that it was made from, with symlinks as they were given.
+    pub config_files: Vec<PathBuf>,
     pub status: Status,
     /// Time of the last start, as the Engine writes it.
     pub started_at: String,
@@ -210,6 +212,11 @@ impl From<RawContainer> for Container {
             number: label("container-number").parse().unwrap_or(1),
             one_off: label("oneoff") == "True",
             working_dir: label("project.working_dir").into(),
+            config_files: label("project.config_files")
+                .split(',')
+                .filter(|file| !file.is_empty())
+                .map(PathBuf::from)
+                .collect(),
             status: match raw.state.status.as_str() {
                 "running" => Status::Running,
                 "paused" => Status::Paused,

@@ -41,6 +41,6 @@ pub use isolation::isolating_options;
 pub use lookup::{images, project_volumes, volumes};
 pub use network::{Endpoint, Network, connect, create_network, networks};
 pub use parallel::in_parallel;
-pub use socket::refuse_podman;
+pub use socket::{configured_socket, refuse_podman};
 pub use stand_in::StandIn;
 pub use volume::{Volume, create_volume, remove_volume};

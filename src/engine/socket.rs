@@ -59,7 +59,8 @@ fn ping(socket: &Path) -> Option<Response> {
     response.ok().filter(|response| response.status == 200)
 }
 
-fn configured_socket() -> Option<PathBuf> {
+/// Returns the path of the Engine's socket; `None` if it is reached otherwise.
+pub fn configured_socket() -> Option<PathBuf> {
     EngineAddress::configured().socket()
 }
 

@@ -4,6 +4,7 @@
 //! The names of fields and of enum variants are part of the program's JSON
 //! output.
 
+mod coverage;
 mod drill;
 mod stack;
 mod store;
@@ -14,10 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::time::OffsetTime;
 
+pub use coverage::{MountCoverage, MountKind, ToldHoles};
 pub use drill::{DrillOutcome, LastDrill};
 pub use stack::{
-    ArchiveOutcome, CaptureOutcome, DamagedArchive, Failure, MountCoverage, MountKind, Phase,
-    PhaseTime, StackOutcome, StackStatus,
+    ArchiveOutcome, CaptureOutcome, DamagedArchive, Failure, Phase, PhaseTime, StackOutcome,
+    StackStatus,
 };
 pub use store::{PrunedStack, RemovedArchive, StoreUsage};
 
@@ -44,6 +46,9 @@ pub struct RunOutcome {
     /// Stacks that an earlier, interrupted run had left stopped.
     pub recovered: Vec<RecoveredStack>,
     pub stacks: Vec<StackOutcome>,
+    /// What was told about holes up to now, by this run and those before it.
+    #[serde(default)]
+    pub holes: ToldHoles,
     pub pruned: Vec<PrunedStack>,
     pub store: Option<StoreUsage>,
     /// Failures that belong to no single stack: pruning, mail, the log file.
@@ -97,12 +102,13 @@ impl RunOutcome {
         }
     }
 
-    /// Whether nothing failed, there is no warning, and no stack had to be
-    /// recovered.
+    /// Whether nothing failed, there is no warning, no stack had to be recovered, and
+    /// no hole in the archives is new.
     pub fn is_all_well(&self) -> bool {
         self.exit_status() == ExitStatus::Ok
             && self.recovered.is_empty()
             && self.warnings().is_empty()
+            && !self.stacks.iter().any(StackOutcome::has_new_holes)
     }
 
     /// Returns the warnings about all stacks, each with the stack's name.
@@ -137,6 +143,7 @@ mod tests {
             interrupted: None,
             recovered: Vec::new(),
             stacks: vec![stack],
+            holes: ToldHoles::default(),
             pruned: Vec::new(),
             store: None,
             errors: Vec::new(),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::coverage::MountCoverage;
 use super::drill::LastDrill;
 use crate::config::Capture;
 use crate::sys::time::OffsetTime;
@@ -46,6 +47,11 @@ pub struct StackOutcome {
 }
 
 impl StackOutcome {
+    /// Whether something is not archived that was, or was not there, in the run before.
+    pub fn has_new_holes(&self) -> bool {
+        self.coverage.iter().any(|mount| mount.is_new)
+    }
+
     /// Returns the outcome of a stack whose turn has not come.
     pub fn not_run(stack: &str) -> StackOutcome {
         StackOutcome {
@@ -170,29 +176,6 @@ pub struct CaptureOutcome {
     /// Files that were copied because the file system refused to share their
     /// blocks.
     pub refused_count: u64,
-}
-
-/// A place where a stack keeps data, and whether the archive holds it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct MountCoverage {
-    pub kind: MountKind,
-    /// Name of a volume, or path on the host.
-    pub name: String,
-    /// Services that mount it, as `service:/path/in/container`.
-    pub used_by: Vec<String>,
-    pub archived: bool,
-    /// Why it is not archived, or what limits it.
-    pub reason: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum MountKind {
-    /// The stack's own directory.
-    Directory,
-    Volume,
-    Bind,
 }
 
 /// An archive that `verify` found damaged.

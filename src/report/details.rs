@@ -6,9 +6,9 @@ use std::path::Path;
 use super::page::Page;
 use crate::config::Capture;
 use crate::outcome::{
-    ArchiveOutcome, CaptureOutcome, MountCoverage, MountKind, PrunedStack, RunOutcome, StackOutcome,
+    ArchiveOutcome, CaptureOutcome, MountCoverage, PrunedStack, RunOutcome, StackOutcome,
 };
-use crate::sys::format::{ascii, ascii_path, count, human_bytes, human_duration, list_names};
+use crate::sys::format::{ascii, ascii_path, count, human_bytes, human_duration};
 
 /// A shorter wait for health is not worth a line.
 const HEALTH_WAIT_MS: u64 = 100;
@@ -61,22 +61,28 @@ fn in_store(run: &RunOutcome, path: &Path) -> String {
     ascii_path(path.strip_prefix(&run.backup_dir).unwrap_or(path))
 }
 
-/// Lists the mounts that no archive holds, with the reason.
+/// Lists the mounts that no archive holds and of which no report has told before,
+/// with the reason.
+pub fn new_holes(page: &mut Page, run: &RunOutcome) {
+    holes(page, run, "NEW: NOT IN THE ARCHIVES", |mount| mount.is_new);
+}
+
+/// Lists the other mounts that no archive holds, with the reason.
 pub fn not_covered(page: &mut Page, run: &RunOutcome) {
-    let missing = |stack: &StackOutcome| stack.coverage.iter().any(|mount| !mount.archived);
-    if run.stacks.iter().any(missing) {
-        page.section("NOT IN THE ARCHIVES");
-    }
+    holes(page, run, "NOT IN THE ARCHIVES", |mount| {
+        mount.is_hole() && !mount.is_new
+    });
+}
+
+fn holes(page: &mut Page, run: &RunOutcome, title: &str, counts: fn(&MountCoverage) -> bool) {
+    let mut titled = false;
     for stack in &run.stacks {
-        for mount in stack.coverage.iter().filter(|mount| !mount.archived) {
-            let reason = mount.reason.as_deref().unwrap_or("no reason recorded");
-            let used_by = match mount.used_by.as_slice() {
-                [] => String::new(),
-                used_by => format!(" (used by {})", list_names(used_by, 3)),
-            };
-            let mount = mount_name(mount);
-            let line = format!("{}: {mount}{used_by}: {reason}", stack.stack);
-            page.line("  ", &line);
+        for mount in stack.coverage.iter().filter(|mount| counts(mount)) {
+            if !titled {
+                page.section(title);
+                titled = true;
+            }
+            page.line("  ", &format!("{}: {}", stack.stack, mount.hole()));
         }
     }
 }
@@ -89,8 +95,8 @@ pub fn covered(page: &mut Page, run: &RunOutcome) {
         let mounts = stack.coverage.iter().filter(|mount| mount.archived);
         let mounts: Vec<String> = mounts
             .map(|mount| match &mount.reason {
-                Some(reason) => format!("{} ({reason})", mount_name(mount)),
-                None => mount_name(mount),
+                Some(reason) => format!("{} ({reason})", mount.label()),
+                None => mount.label(),
             })
             .collect();
         if mounts.is_empty() {
@@ -102,15 +108,6 @@ pub fn covered(page: &mut Page, run: &RunOutcome) {
         }
         page.line("  ", &format!("{}: {}", stack.stack, mounts.join(", ")));
     }
-}
-
-fn mount_name(mount: &MountCoverage) -> String {
-    let kind = match mount.kind {
-        MountKind::Directory => "directory",
-        MountKind::Volume => "volume",
-        MountKind::Bind => "bind mount",
-    };
-    format!("{kind} {}", mount.name)
 }
 
 /// Lists the last drill of each stack, if there was ever one of any.

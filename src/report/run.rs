@@ -14,6 +14,7 @@ pub fn run_text(run: &RunOutcome) -> String {
     page.line("", &when_and_where(run));
     failures(&mut page, run);
     warnings(&mut page, run);
+    details::new_holes(&mut page, run);
     recovered(&mut page, run);
     stacks(&mut page, run);
     details::archives(&mut page, run);

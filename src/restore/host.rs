@@ -179,6 +179,7 @@ pub(super) fn targets(
         ArchiveFacts::Described(manifest) => described_trees(manifest, dir, present),
         ArchiveFacts::Guessed(guessed) => vec![(&*guessed.root, dir.to_owned())],
     };
+    let files_prefix = coverage::files_prefix(facts.stack());
     let mut targets = Vec::new();
     for (prefix, path) in trees {
         ensure!(
@@ -187,8 +188,13 @@ pub(super) fn targets(
             path.display()
         );
         // An administrator may have replaced the directory by a symlink to it. So may
-        // a container, to have a directory of the host replaced.
-        let path = boundary.resolve(&path)?.path;
+        // a container, to have a directory of the host replaced. A file that the compose
+        // file named was recorded without symlinks; what leads elsewhere now is not
+        // followed.
+        let path = match prefix.starts_with(&files_prefix) {
+            true => path,
+            false => boundary.resolve(&path)?.path,
+        };
         targets.push(Target::new(prefix, &path));
     }
     let paths: Vec<PathBuf> = targets.iter().map(|target| target.path.clone()).collect();

@@ -9,7 +9,6 @@ mod facts;
 pub mod foreign;
 pub mod host;
 mod journal;
-mod mounts;
 pub mod selection;
 pub mod stack;
 mod target;

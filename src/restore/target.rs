@@ -4,6 +4,7 @@
 //! (`RENAME_EXCHANGE`, `renameat2(2)`) then swaps the two. The inode of the
 //! tree's root tells at any time which of the two is in place.
 
+use std::fs;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::mounts;
+use crate::stack::coverage;
+use crate::sys::mounts;
 use crate::sys::remove_tree::remove_tree;
 use crate::sys::time::OffsetTime;
 
@@ -40,6 +42,18 @@ impl Target {
             path: path.to_owned(),
             new_inode: None,
         }
+    }
+
+    /// Whether it is a file that the compose file of the stack named.
+    pub fn is_file_of_compose(&self, stack: &str) -> bool {
+        self.prefix.starts_with(&coverage::files_prefix(stack))
+    }
+
+    /// Whether the path, or what exists of it, leads through a symlink.
+    pub fn is_led_elsewhere(&self) -> bool {
+        let is_there = |path: &&Path| fs::symlink_metadata(path).is_ok();
+        let existing = self.path.ancestors().find(is_there);
+        existing.is_some_and(|path| fs::canonicalize(path).map_or(true, |real| real != path))
     }
 
     /// Path that the tree is unpacked to. After the exchange, the old data is

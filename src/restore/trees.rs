@@ -32,7 +32,8 @@ pub fn check_manifest(manifest: &Manifest) -> Result<()> {
     for tree in manifest.trees.keys().chain(manifest.real_trees.keys()) {
         let rest = tree.strip_prefix(stack.as_str());
         let is_of_stack = rest.is_some_and(|rest| {
-            rest.is_empty() || rest.starts_with(".volumes/") || rest.starts_with(".binds/")
+            let kinds = [".volumes/", ".binds/", ".files/"];
+            rest.is_empty() || kinds.iter().any(|kind| rest.starts_with(kind))
         });
         ensure!(
             is_of_stack && is_normalised(tree),

@@ -1,6 +1,8 @@
 //! Patterns for files that are left out of archives.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -14,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub struct Exclude {
     lines: Vec<String>,
     patterns: Gitignore,
+    /// Matches directories of which everything is excluded, but not themselves.
+    emptied: Gitignore,
 }
 
 impl TryFrom<Vec<String>> for Exclude {
@@ -34,17 +38,16 @@ impl Exclude {
     /// # Errors
     /// When a pattern does not parse; the message names it.
     pub fn new(lines: &[String]) -> Result<Exclude> {
-        let mut builder = GitignoreBuilder::new("");
-        builder.allow_unclosed_class(false);
-        for line in lines {
-            builder
-                .add_line(None, line)
-                .with_context(|| format!("pattern {line:?}"))?;
-        }
-        let patterns = builder.build().context("cannot combine the patterns")?;
+        let patterns = combine(lines)?;
+        // With a pattern like `!/data/keep`, something of the directory may stay.
+        let emptied: Vec<String> = match patterns.num_whitelists() {
+            0 => lines.iter().filter_map(|line| emptied(line)).collect(),
+            _ => Vec::new(),
+        };
         Ok(Exclude {
             lines: lines.to_vec(),
             patterns,
+            emptied: combine(&emptied)?,
         })
     }
 
@@ -53,6 +56,22 @@ impl Exclude {
     /// considered.
     pub fn is_excluded(&self, rel: &Path, is_dir: bool) -> bool {
         self.patterns.matched(rel, is_dir).is_ignore()
+    }
+
+    /// Whether nothing is archived of what is at `inside` in a tree with this root,
+    /// except possibly the directory itself. `with_caches` leaves out the content of
+    /// directories with a `CACHEDIR.TAG`, too.
+    pub fn leaves_out(&self, root: &Path, inside: &Path, with_caches: bool) -> bool {
+        let is_dir = root.join(inside).is_dir();
+        let mut parts = inside
+            .ancestors()
+            .filter(|part| !part.as_os_str().is_empty());
+        parts.any(|part| {
+            let is_dir = is_dir || part != inside;
+            self.is_excluded(part, is_dir)
+                || self.emptied.matched(part, is_dir).is_ignore()
+                || (with_caches && is_dir && is_cache(&root.join(part)))
+        })
     }
 
     /// Whether the patterns match the file `rel`, or a directory above it.
@@ -65,6 +84,39 @@ impl Exclude {
     pub(crate) fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }
+}
+
+fn combine(lines: &[String]) -> Result<Gitignore> {
+    let mut builder = GitignoreBuilder::new("");
+    builder.allow_unclosed_class(false);
+    for line in lines {
+        builder
+            .add_line(None, line)
+            .with_context(|| format!("pattern {line:?}"))?;
+    }
+    builder.build().context("cannot combine the patterns")
+}
+
+/// Returns a pattern for the directory of which `line` excludes everything.
+fn emptied(line: &str) -> Option<String> {
+    let line = line.trim_end_matches('/');
+    let dir = line.strip_suffix("/**").or(line.strip_suffix("/*"))?;
+    match dir.is_empty() || line.starts_with('#') {
+        true => None,
+        // A slash at its end anchors the whole pattern; that of the directory may
+        // have none left.
+        false if dir.starts_with('/') || dir.starts_with("**") => Some(format!("{dir}/")),
+        false => Some(format!("/{dir}/")),
+    }
+}
+
+/// Whether a directory holds a valid `CACHEDIR.TAG`.
+fn is_cache(dir: &Path) -> bool {
+    let tag = dir.join(OsStr::from_bytes(CACHEDIR_TAG));
+    let mut start = [0; CACHEDIR_SIGNATURE.len()];
+    let is_file = tag.symlink_metadata().is_ok_and(|tag| tag.is_file());
+    let read = is_file.then(|| File::open(&tag)?.read_exact(&mut start));
+    matches!(read, Some(Ok(()))) && start == *CACHEDIR_SIGNATURE
 }
 
 /// Name of the file that marks a directory as a cache.

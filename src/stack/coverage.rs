@@ -12,7 +12,10 @@ use crate::config::plan::StackPlan;
 use crate::engine::{ComposeConfig, ComposeProject, Container, Volume};
 use crate::outcome::{MountCoverage, MountKind};
 use crate::scan::{Boundary, Source};
+use crate::stack::advice::Advisor;
+use crate::stack::known::{is_ignored, is_known};
 use crate::stack::quiet::{WriterFilter, container_writers};
+use crate::sys::mounts::MountPoint;
 use crate::sys::paths::without_symlinks;
 
 /// Files in a stack's directory that Compose reads, if they are there.
@@ -140,8 +143,8 @@ impl Mounts {
     }
 }
 
-/// Decides what is archived: the stack's directory, its local named volumes, and
-/// those of its other mounts that the configuration names.
+/// Decides what is archived: the stack's directory, its local named volumes, those of
+/// its other mounts that the configuration names, and `files` that Compose reads.
 ///
 /// # Errors
 /// When something that must be archived cannot be read.
@@ -150,6 +153,8 @@ pub fn decide(
     project: &str,
     mounts: &Mounts,
     volumes: &[Volume],
+    files: &BTreeSet<PathBuf>,
+    advisor: &Advisor<'_>,
 ) -> Result<(Vec<Tree>, Vec<MountCoverage>)> {
     let dir = fs::canonicalize(stack.dir()).with_context(|| {
         format!(
@@ -164,12 +169,14 @@ pub fn decide(
         used_by: Vec::new(),
         archived: true,
         reason: None,
+        ignored: false,
+        is_new: false,
     }];
     for (name, users) in &mounts.volumes {
         let volume = volumes.iter().find(|volume| volume.name == *name);
-        let decision = decide_volume(stack, project, mounts, name, volume)
+        let decision = decide_volume(stack, project, mounts, name, volume, advisor)
             .with_context(|| format!("cannot archive volume {name}"))?;
-        if let Ok(path) = &decision {
+        if let Decision::Archived(path) = &decision {
             let prefix = format!("{}.volumes/{name}", stack.name);
             trees.push(Tree {
                 mounted: volume.and_then(mounted),
@@ -179,13 +186,21 @@ pub fn decide(
         coverage.push(entry(MountKind::Volume, name, users, decision));
     }
     for path in outermost(&stack.include_binds) {
-        let member = path.strip_prefix("/").unwrap_or(path).display();
+        let member = without_slash(path);
         trees.push(Tree::new(format!("{}.binds/{member}", stack.name), path));
     }
+    let of_compose = decide_files(files, &mut trees, mounts, advisor);
+    let is_file_of_compose = |source: &Path| {
+        let real = without_symlinks(source);
+        of_compose.iter().any(|file| Path::new(&file.name) == real)
+    };
     let mut unused: BTreeSet<&PathBuf> = stack.include_binds.iter().collect();
     for (source, users) in &mounts.binds {
         unused.retain(|included| !source.starts_with(included));
-        if let Some(decision) = decide_bind(stack, &dir, source) {
+        if is_file_of_compose(source) {
+            continue;
+        }
+        if let Some(decision) = decide_bind(stack, &dir, source, users, advisor) {
             coverage.push(entry(
                 MountKind::Bind,
                 &source.display().to_string(),
@@ -197,30 +212,133 @@ pub fn decide(
     for included in unused {
         let none = BTreeSet::new();
         let name = included.display().to_string();
-        coverage.push(entry(MountKind::Bind, &name, &none, Ok(included.clone())));
+        let decision = Decision::Archived(included.clone());
+        coverage.push(entry(MountKind::Bind, &name, &none, decision));
     }
+    coverage.extend(of_compose);
+    coverage.extend(crossed_mounts(stack, &trees, advisor.mounts));
     Ok((trees, coverage))
 }
 
-/// Warns of each file that Compose reads and that lies in none of the trees. A
-/// restored stack cannot be started without it.
-pub fn files_outside(compose: &ComposeProject, trees: &[Tree]) -> Vec<String> {
+/// Tells of each mount point within a tree: what is mounted there is archived with it.
+fn crossed_mounts(
+    stack: &StackPlan,
+    trees: &[Tree],
+    mounts: &[MountPoint],
+) -> BTreeSet<MountCoverage> {
+    let mut crossed = BTreeSet::new();
+    for tree in trees {
+        let root = without_symlinks(&tree.path);
+        let is_archived = |mount: &&MountPoint| {
+            mount.path.strip_prefix(&root).is_ok_and(|inside| {
+                !inside.as_os_str().is_empty() && !stack.leaves_out(&root, inside)
+            })
+        };
+        for mount in mounts.iter().filter(is_archived) {
+            if mount.is_of_itself(mounts) {
+                continue;
+            }
+            let reason = format!("a mount of {} within a tree", mount.file_system);
+            crossed.insert(MountCoverage {
+                reason: Some(reason),
+                ..entry(
+                    MountKind::Directory,
+                    &mount.path.display().to_string(),
+                    &BTreeSet::new(),
+                    Decision::Archived(mount.path.clone()),
+                )
+            });
+        }
+    }
+    crossed
+}
+
+/// Returns the prefix of the members that are files which Compose reads.
+pub fn files_prefix(stack: &str) -> String {
+    format!("{stack}.files/")
+}
+
+/// Decides about the files that Compose reads and that lie in none of the trees. A
+/// restored stack cannot be started without them.
+fn decide_files(
+    files: &BTreeSet<PathBuf>,
+    trees: &mut Vec<Tree>,
+    mounts: &Mounts,
+    advisor: &Advisor<'_>,
+) -> Vec<MountCoverage> {
+    let stack = advisor.stack;
     let roots: Vec<PathBuf> = trees
         .iter()
         .map(|tree| without_symlinks(&tree.path))
         .collect();
-    let files = compose.files.iter().chain(&compose.env_files);
-    files
-        .map(|file| without_symlinks(&compose.dir.join(file)))
-        .filter(|file| !roots.iter().any(|root| file.starts_with(root)))
-        .map(|file| {
-            format!(
-                "{} is not in the archive, but a restored stack needs it to start: add it to \
-                 `includeBinds`",
-                file.display()
-            )
-        })
-        .collect()
+    let is_archived = |file: &Path| {
+        let mut inside = roots.iter().filter_map(|root| {
+            let inside = file.strip_prefix(root).ok()?;
+            Some(!stack.leaves_out(root, inside))
+        });
+        inside.any(|is_archived| is_archived)
+    };
+    let mut coverage = Vec::new();
+    let mut total_bytes = 0;
+    for file in files {
+        if is_archived(file) || is_known(stack, file) {
+            continue;
+        }
+        // Secrets and configs are mounted.
+        let binds = mounts.binds.iter();
+        let of_file = binds.filter(|(source, _)| without_symlinks(source) == *file);
+        let users: BTreeSet<String> = of_file.flat_map(|(_, users)| users.clone()).collect();
+        let decision = match is_ignored(stack, file, users.iter()) {
+            true => Decision::Ignored,
+            false => decide_file(file, &mut total_bytes, advisor),
+        };
+        if let Decision::Archived(path) = &decision {
+            let prefix = files_prefix(&stack.name) + &without_slash(path);
+            trees.push(Tree::new(prefix, path));
+        }
+        let name = file.display().to_string();
+        coverage.push(entry(MountKind::File, &name, &users, decision));
+    }
+    coverage
+}
+
+/// Returns a path without its leading slash.
+fn without_slash(path: &Path) -> String {
+    let member = path.strip_prefix("/").unwrap_or(path);
+    member.display().to_string()
+}
+
+/// What is archived without being asked for is little.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+const FILES_BYTES_MAX: u64 = 16 << 20;
+/// What the system makes by itself, each time at another path. Nothing is restored there.
+const SYSTEM_MADE: [&str; 2] = ["/nix/store", "/run"];
+
+fn decide_file(file: &Path, total_bytes: &mut u64, advisor: &Advisor<'_>) -> Decision {
+    let reason = "Compose reads it, so a restored stack needs it to start";
+    if SYSTEM_MADE.iter().any(|dir| file.starts_with(dir)) {
+        return Decision::Hole(format!(
+            "{reason}: it is made by the system and not archived; put a copy into the stack's \
+             directory, or add it to ignoreBinds if the system makes it again"
+        ));
+    }
+    if !advisor.trusts_compose_file {
+        let reason = format!(
+            "{reason}, but a running container can write to the compose file, and so could have \
+             any file of the host copied"
+        );
+        return Decision::Hole(advisor.complete(&reason, file, "it", "includeBinds"));
+    }
+    let bytes = fs::metadata(file).map_or(0, |metadata| metadata.len());
+    if bytes > FILE_BYTES_MAX || *total_bytes + bytes > FILES_BYTES_MAX {
+        let reason = format!("{reason}, but it is too large to be archived without being named");
+        return Decision::Hole(advisor.complete(&reason, file, "it", "includeBinds"));
+    }
+    if file.to_str().is_none() || advisor.would_fail(file) {
+        return Decision::Hole(advisor.complete(reason, file, "it", "includeBinds"));
+    }
+    *total_bytes += bytes;
+    Decision::Archived(file.to_owned())
 }
 
 /// Warns of each running container, of any project, that can write to a compose
@@ -231,7 +349,12 @@ pub fn project_writers(compose: &ComposeProject, containers: &[Container]) -> Ve
     let named = configured.map(|file| compose.dir.join(file));
     let usual = PROJECT_FILES.iter().map(|name| compose.dir.join(name));
     let files: Vec<PathBuf> = named.chain(usual).collect();
-    let writers = container_writers(containers, &files, WriterFilter::RunningExcept(&[]));
+    let writers = container_writers(
+        containers,
+        &files,
+        WriterFilter::RunningExcept(&[]),
+        &|_, _| false,
+    );
     let found = writers.busy.into_iter().chain(writers.possible);
     found
         .map(|found| {
@@ -260,8 +383,21 @@ pub fn missing_volumes(stack: &StackPlan, mounts: &Mounts, volumes: &[Volume]) -
         .collect()
 }
 
-/// The directory to archive, or the reason why nothing is archived.
-type Decision = Result<PathBuf, String>;
+/// Whether something is archived.
+enum Decision {
+    /// The directory to archive.
+    Archived(PathBuf),
+    /// The reason why nothing is archived.
+    Hole(String),
+    /// The configuration says that nobody wants to be told.
+    Ignored,
+}
+
+impl Decision {
+    fn hole(reason: &str) -> Decision {
+        Decision::Hole(reason.to_owned())
+    }
+}
 
 fn entry(
     kind: MountKind,
@@ -273,8 +409,14 @@ fn entry(
         kind,
         name: name.to_owned(),
         used_by: users.iter().cloned().collect(),
-        archived: decision.is_ok(),
-        reason: decision.err(),
+        archived: matches!(decision, Decision::Archived(_)),
+        ignored: matches!(decision, Decision::Ignored),
+        reason: match decision {
+            Decision::Archived(_) => None,
+            Decision::Hole(reason) => Some(reason),
+            Decision::Ignored => Some("ignored (ignoreBinds)".to_owned()),
+        },
+        is_new: false,
     }
 }
 
@@ -284,47 +426,51 @@ fn decide_volume(
     mounts: &Mounts,
     name: &str,
     volume: Option<&Volume>,
+    advisor: &Advisor<'_>,
 ) -> Result<Decision> {
     let key = mounts.keys.get(name);
     let is_listed = |list: &[String]| list.iter().any(|n| n == name || Some(n) == key);
     if is_listed(&stack.exclude_volumes) {
-        return Ok(Err("excluded (excludeVolumes)".to_owned()));
+        return Ok(Decision::hole("excluded (excludeVolumes)"));
     }
     let Some(volume) = volume else {
-        return Ok(Err("does not exist yet".to_owned()));
+        return Ok(Decision::hole("does not exist yet"));
     };
     let is_asked_for = is_listed(&stack.include_volumes);
     let owner = volume.project();
     let other = owner.filter(|owner| *owner != project);
     let is_external = mounts.external.contains(name) || (key.is_none() && owner.is_none());
     let refusal = if volume.is_anonymous() {
-        Some("anonymous volume: name it in the compose file to have it archived".to_owned())
+        let advice = "anonymous volume: name it in the compose file to have it archived";
+        Some(Decision::hole(advice))
     } else if !volume.is_plain_local() {
         let kind = volume.options.get("type").unwrap_or(&volume.driver);
         let what = format!(
             "not a local directory (driver {}, type {kind})",
             volume.driver
         );
-        Some(format!(
-            "{what}: add it to includeVolumes to have it archived"
-        ))
+        Some(refused_volume(volume, &what, advisor))
     } else if let Some(other) = other {
         // The compose file may call it this stack's own; Compose itself labels each
         // volume that it makes.
-        Some(format!(
-            "a volume of the project {other}: add it to includeVolumes to have it archived"
-        ))
+        let what = format!("a volume of the project {other}");
+        Some(refused_volume(volume, &what, advisor))
     } else if is_external {
-        Some("external volume: add it to includeVolumes to have it archived".to_owned())
+        Some(refused_volume(volume, "external volume", advisor))
     } else {
         None
     };
-    if let Some(refusal) = refusal
-        && !is_asked_for
-    {
-        return Ok(Err(refusal));
+    match refusal {
+        Some(refusal) if !is_asked_for => Ok(refusal),
+        _ => volume_path(volume).map(Decision::Archived),
     }
-    volume_path(volume).map(Ok)
+}
+
+fn refused_volume(volume: &Volume, reason: &str, advisor: &Advisor<'_>) -> Decision {
+    Decision::Hole(match volume_path(volume) {
+        Ok(path) => advisor.complete(reason, &path, "it", "includeVolumes"),
+        Err(error) => format!("{reason}, and cannot be archived: {error:#}"),
+    })
 }
 
 /// Returns the path of a volume's data.
@@ -359,48 +505,44 @@ fn mounted(volume: &Volume) -> Option<(u64, u64)> {
 }
 
 /// Returns `None` for a bind that needs no mention, because it is archived as a
-/// part of the stack's directory.
-fn decide_bind(stack: &StackPlan, dir: &Path, source: &Path) -> Option<Decision> {
-    let Ok(real) = fs::canonicalize(source) else {
-        return Some(Err("does not exist".to_owned()));
-    };
+/// part of the stack's directory or because everybody knows that it is not.
+fn decide_bind(
+    stack: &StackPlan,
+    dir: &Path,
+    source: &Path,
+    users: &BTreeSet<String>,
+    advisor: &Advisor<'_>,
+) -> Option<Decision> {
+    let real = without_symlinks(source);
     let included = stack.include_binds.iter();
     let included = included.filter_map(|path| fs::canonicalize(path).ok());
-    if let Some(inside) = included.filter_map(|root| inside(&real, &root)).next() {
-        return Some(match is_excluded(stack, &real, &inside) {
-            true => Err("excluded (exclude)".to_owned()),
-            false => Ok(source.to_owned()),
-        });
-    }
-    if let Some(inside) = inside(&real, dir) {
-        let is_excluded = is_excluded(stack, &real, &inside);
-        return is_excluded.then(|| Err("excluded (exclude)".to_owned()));
+    let is_archived = |root: &Path| {
+        let inside = real.strip_prefix(root).ok()?;
+        Some(!stack.leaves_out(root, inside))
+    };
+    let in_included = included.filter_map(|root| is_archived(&root)).max();
+    match (in_included, is_archived(dir)) {
+        (Some(true), _) if real.exists() => return Some(Decision::Archived(source.to_owned())),
+        (None, Some(true)) if real.exists() => return None,
+        _ if is_known(stack, source) => return None,
+        _ if is_ignored(stack, source, users.iter()) => return Some(Decision::Ignored),
+        (Some(false), _) | (None, Some(false)) => {
+            return Some(Decision::hole("excluded (exclude)"));
+        }
+        _ if !real.exists() => return Some(Decision::hole("does not exist")),
+        _ => {}
     }
     let through_symlink = source.starts_with(stack.dir()) || source.starts_with(dir);
-    Some(Err(if through_symlink {
-        format!(
-            "a symlink leads out of the stack's directory, to {0}: add {0} to includeBinds to \
-             have it archived",
-            real.display()
-        )
+    Some(Decision::Hole(if through_symlink {
+        let leads = real.display().to_string();
+        let reason = format!("a symlink leads out of the stack's directory, to {leads}");
+        advisor.complete(&reason, &real, &leads, "includeBinds")
     } else if real.is_dir() || real.is_file() {
-        "outside the stack's directory: add it to includeBinds to have it archived".to_owned()
+        let reason = "outside the stack's directory";
+        advisor.complete(reason, source, "it", "includeBinds")
     } else {
         "a socket or device outside the stack's directory".to_owned()
     }))
-}
-
-fn inside(path: &Path, root: &Path) -> Option<PathBuf> {
-    path.strip_prefix(root).ok().map(Path::to_owned)
-}
-
-/// Whether a pattern excludes the path or a directory above it.
-fn is_excluded(stack: &StackPlan, path: &Path, inside: &Path) -> bool {
-    let is_dir = path.is_dir();
-    let mut parts = inside
-        .ancestors()
-        .filter(|part| !part.as_os_str().is_empty());
-    parts.any(|part| stack.exclude.is_excluded(part, is_dir || part != inside))
 }
 
 /// Returns the paths that lie in no other path of the list, each once.

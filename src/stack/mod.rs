@@ -1,9 +1,13 @@
 //! A stack on this host: what runs, what an archive of it covers, what else writes
 //! to its data, and how it is stopped and started.
 
+mod advice;
+mod compose_files;
 pub mod coverage;
 pub mod driver;
+mod elsewhere;
 pub mod journal;
+mod known;
 pub mod quiet;
 mod remade;
 pub mod running;

@@ -147,6 +147,7 @@ mod tests {
         let config = ComposeConfig {
             name: "web".to_owned(),
             services: BTreeMap::from([("ai".to_owned(), serde_json::from_value(service).unwrap())]),
+            host_files: Default::default(),
             volumes: BTreeMap::new(),
             json: Value::Null,
         };

@@ -2,6 +2,7 @@
 //! and what is to be archived.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::thread;
 
 use anyhow::{Result, bail};
@@ -13,9 +14,13 @@ use crate::engine::{
 };
 use crate::outcome::MountCoverage;
 use crate::scan::{Boundary, Source};
+use crate::stack::advice::Advisor;
+use crate::stack::compose_files;
 use crate::stack::coverage::{self, Mounts, Tree};
+use crate::stack::elsewhere;
 use crate::stack::remade;
 use crate::stack::running::{self, StateBefore, WasRunning};
+use crate::sys::mounts;
 use crate::sys::paths::without_symlinks;
 use crate::sys::threads::spawn_or_run;
 
@@ -103,6 +108,10 @@ impl Survey {
         };
         let is_own = |c: &&Container| c.project == project;
         let containers: Vec<Container> = all_containers.iter().filter(is_own).cloned().collect();
+        if let Some(config) = &config {
+            let found = elsewhere::find(&project, config, &all_containers)?;
+            warnings.extend(found);
+        }
         let mut running = WasRunning::all(&containers);
         let sharers = Sharers::of(&running, &all_containers);
         warnings.extend(running.iter().filter_map(state_warning));
@@ -139,11 +148,20 @@ impl Survey {
         }
         let volumes = engine::volumes(&mounts.volumes.keys().cloned().collect())?;
         warnings.extend(coverage::missing_volumes(stack, &mounts, &volumes));
-        let (trees, coverage) = coverage::decide(stack, &project, &mounts, &volumes)?;
-        warnings.extend(coverage::files_outside(&stack.compose, &trees));
+        let writers = coverage::project_writers(&stack.compose, &all_containers);
+        let advisor = Advisor {
+            stack,
+            trusts_compose_file: writers.is_empty(),
+            containers: &all_containers,
+            own: running.iter().map(|was| was.id.as_str()).collect(),
+            mounts: &mounts::all()?,
+        };
+        let files = compose_files::of(&stack.compose, config.as_ref());
+        let (trees, coverage) =
+            coverage::decide(stack, &project, &mounts, &volumes, &files, &advisor)?;
         let images = engine::images(&containers.iter().map(|c| c.image_id.clone()).collect())?;
         let boundary = coverage::boundary(&all_containers, &volumes);
-        warnings.extend(coverage::project_writers(&stack.compose, &all_containers));
+        warnings.extend(writers);
         Ok(Survey {
             compose: ComposeProject {
                 name: Some(project.clone()),
@@ -182,13 +200,25 @@ pub fn find_project(
         return Ok(Some(name.clone()));
     }
     let dir = without_symlinks(&compose.dir);
-    let from_here = |c: &&Container| without_symlinks(&c.working_dir) == dir && !c.one_off;
+    let files: Vec<PathBuf> = compose
+        .files
+        .iter()
+        .map(|file| without_symlinks(&compose.dir.join(file)))
+        .collect();
+    // Two stacks may have one directory, and files of their own in it.
+    let is_of_files = |c: &Container| {
+        let mut used = c.config_files.iter().map(|file| without_symlinks(file));
+        files.is_empty() || c.config_files.is_empty() || used.any(|file| files.contains(&file))
+    };
+    let from_here =
+        |c: &&Container| !c.one_off && without_symlinks(&c.working_dir) == dir && is_of_files(c);
     let names = |containers: &mut dyn Iterator<Item = &Container>| -> BTreeSet<String> {
         containers.map(|c| c.project.clone()).collect()
     };
     let runs = |c: &&Container| c.status != Status::Stopped;
     let running_here = names(&mut all_containers.iter().filter(from_here).filter(runs));
     let project = match (running_here.len(), named) {
+        (_, Some(name)) if running_here.contains(name) => name.to_owned(),
         (0, Some(name)) => name.to_owned(),
         (0, None) => {
             // Nothing runs, but stopped containers have the project's name, too.
@@ -367,5 +397,60 @@ fn number_from_one(containers: &mut [WasRunning]) {
         let count = counts.entry(container.service.clone()).or_default();
         *count += 1;
         container.number = *count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn two_projects_in_one_directory_are_told_apart_by_name_or_file() {
+        let container = |name: &str| {
+            let label = |key: &str| format!("com.docker.compose.{key}");
+            Container::from_json(json!({
+                "Id": name, "Name": format!("/{name}"), "Image": "i",
+                "State": {"Status": "running", "StartedAt": "", "ExitCode": 0},
+                "Config": {"Labels": {
+                    label("project"): name,
+                    label("project.working_dir"): "/no-such",
+                    label("project.config_files"): format!("/no-such/{name}.yml"),
+                }},
+                "HostConfig": {},
+            }))
+        };
+        let find = |files: &[&str], named: Option<&str>, containers: &[Container]| {
+            let compose = ComposeProject {
+                dir: "/no-such".into(),
+                name: None,
+                files: files.iter().map(PathBuf::from).collect(),
+                env_files: Vec::new(),
+            };
+            let found = find_project(&compose, named, containers);
+            found.map_err(|error| error.to_string())
+        };
+        let both = [container("one"), container("two")];
+        let two = Ok(Some("two".to_owned()));
+        assert_eq!(
+            find(&[], Some("two"), &both),
+            two,
+            "by the name in the file"
+        );
+        assert_eq!(find(&["two.yml"], None, &both), two, "by the file");
+        assert_eq!(
+            find(&["two.yml"], Some("two"), &both[..1]),
+            two,
+            "it is down"
+        );
+        // The controls.
+        let started_with_p = find(&["one.yml"], Some("other"), &both[..1]);
+        assert_eq!(started_with_p, Ok(Some("one".to_owned())));
+        assert!(
+            find(&[], None, &both)
+                .unwrap_err()
+                .contains("several projects")
+        );
     }
 }

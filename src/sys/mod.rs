@@ -6,6 +6,7 @@ pub mod format;
 pub mod limits;
 pub mod lock;
 pub mod logging;
+pub mod mounts;
 pub mod paths;
 pub mod priority;
 pub mod process;

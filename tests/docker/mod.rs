@@ -7,6 +7,7 @@ mod comes_back;
 mod cycle;
 mod databases;
 mod drill;
+mod holes;
 mod hostile_stack;
 mod logs;
 mod mail;

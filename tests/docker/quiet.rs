@@ -123,6 +123,31 @@ fn containers_that_only_read_the_data_or_mount_a_parent_directory_are_accepted()
     }
 }
 
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn what_is_excluded_may_be_in_use_by_others() {
+    let place = Place::new();
+    let stack = place.stack("paused");
+    stack.up();
+    let theirs = stack.dir.join("theirs");
+    fs::create_dir_all(theirs.join("data")).unwrap();
+    fs::write(theirs.join("data/log"), "").unwrap();
+    let _other = other_project(&place, theirs.join("data").to_str().unwrap(), "rw");
+    let _writer = open(&theirs.join("data/log"), true);
+    for patterns in [&["/theirs/"][..], &["/theirs/data/*"]] {
+        let options = json!({"name": stack.name, "exclude": patterns});
+        place.config(json!([options]), json!({}));
+        let json = place.run().expect_status(0).json();
+        assert_eq!(stack.outcome(&json)["warnings"], json!([]), "{patterns:?}");
+    }
+    // The control: something of it is archived.
+    let options = json!({"name": stack.name, "exclude": ["/theirs/data/*", "!/theirs/data/log"]});
+    place.config(json!([options]), json!({}));
+    let json = place.run().expect_status(2).json();
+    let failures = failures(stack.outcome(&json));
+    assert!(failures.contains("theirs/data writable"), "{failures}");
+}
+
 fn open(file: &Path, writable: bool) -> File {
     let mut options = OpenOptions::new();
     options.read(true).write(writable).open(file).unwrap()

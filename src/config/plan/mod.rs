@@ -37,7 +37,7 @@ impl Plan {
     /// The error lists all problems of the configuration, one a line.
     pub fn new(config: Config) -> Result<Plan> {
         let mut problems = relative_paths(&config);
-        let (stacks, stack_problems) =
+        let (mut stacks, stack_problems) =
             plan_stacks(config.stacks, config.defaults.0, &config.base_dir);
         problems.extend(stack_problems);
         problems.extend(conflicts(&stacks, &config.backup_dir, &config.state_dir));
@@ -56,6 +56,13 @@ impl Plan {
         }
         if !problems.is_empty() {
             bail!(problems.join("\n"));
+        }
+        let trees: Vec<Vec<PathBuf>> = stacks.iter().map(StackPlan::directories).collect();
+        for (i, stack) in stacks.iter_mut().enumerate() {
+            let others = trees.iter().enumerate().filter(|(other, _)| *other != i);
+            stack.other_stacks = others.flat_map(|(_, dirs)| dirs.clone()).collect();
+            stack.other_stacks.retain(|dir| !trees[i].contains(dir));
+            stack.own_dirs = vec![config.backup_dir.clone(), config.state_dir.clone()];
         }
         Ok(Plan {
             backup_dir: config.backup_dir,

@@ -24,6 +24,12 @@ pub struct StackPlan {
     pub exclude_volumes: Vec<String>,
     pub include_volumes: Vec<String>,
     pub include_binds: Vec<PathBuf>,
+    /// Binds that are known not to be archived, by path or `service:/path`.
+    pub ignore_binds: Vec<String>,
+    /// Directories that the other stacks archive.
+    pub other_stacks: Vec<PathBuf>,
+    /// `backupDir` and `stateDir`, which no archive may hold.
+    pub own_dirs: Vec<PathBuf>,
     pub capture: Capture,
     pub share: bool,
     pub unshared: Exclude,
@@ -99,6 +105,9 @@ impl StackPlan {
             exclude_volumes: [defaults.exclude_volumes.clone(), own.exclude_volumes].concat(),
             include_volumes: [defaults.include_volumes.clone(), own.include_volumes].concat(),
             include_binds: own.include_binds,
+            ignore_binds: [defaults.ignore_binds.clone(), own.ignore_binds].concat(),
+            other_stacks: Vec::new(),
+            own_dirs: Vec::new(),
             share: own.share.or(defaults.share).unwrap_or(DEFAULT_SHARE),
             unshared: Exclude::new(&[defaults.unshared.clone(), own.unshared].concat())
                 .context("`unshared`")?,
@@ -119,6 +128,17 @@ impl StackPlan {
         })
     }
 
+    /// Whether an archive leaves out all that is at `inside` in a tree with this root.
+    pub fn leaves_out(&self, root: &Path, inside: &Path) -> bool {
+        self.exclude.leaves_out(root, inside, self.exclude_caches)
+    }
+
+    /// Returns the stack's directory, and those of `includeBinds`.
+    pub(super) fn directories(&self) -> Vec<PathBuf> {
+        let dir = std::iter::once(self.compose.dir.clone());
+        dir.chain(self.include_binds.iter().cloned()).collect()
+    }
+
     /// Directory of the stack's compose file.
     pub fn dir(&self) -> &Path {
         &self.compose.dir
@@ -129,6 +149,9 @@ impl StackPlan {
 pub(super) fn check_options(options: &StackOptions) -> Result<()> {
     Exclude::new(&options.exclude).context("`exclude`")?;
     Exclude::new(&options.unshared).context("`unshared`")?;
+    for bind in &options.ignore_binds {
+        check_bind(bind).context("`ignoreBinds`")?;
+    }
     ensure!(
         options.start_timeout != Some(0),
         "`startTimeout`: 0 leaves no time to start; set a number of seconds, or omit it for {}",
@@ -189,6 +212,15 @@ fn check_project(project: &str) -> Result<()> {
          letter or a digit (`docker compose ls` lists the projects)"
     );
     Ok(())
+}
+
+/// Checks the name of a bind: its path on the host, or its user.
+fn check_bind(bind: &str) -> Result<()> {
+    match bind.split_once(':') {
+        Some((service, path)) if !service.contains('/') && path.starts_with('/') => Ok(()),
+        _ => check_path(Path::new(bind))
+            .context("a bind is named by its path on the host, or as `service:/path/in/container`"),
+    }
 }
 
 fn check_path(path: &Path) -> Result<()> {

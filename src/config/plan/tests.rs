@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
@@ -153,5 +153,30 @@ fn a_store_that_overlaps_a_stack_is_refused() {
     }
     for store in ["/srv/backups", "/srv/website", "/backups"] {
         assert!(overlap(store).is_ok(), "{store}");
+    }
+}
+
+#[test]
+fn binds_to_ignore_are_paths_or_users_and_a_stack_adds_to_the_defaults() {
+    let configured = |bind: &str| {
+        format!(
+            r#"{{"baseDir": "/srv", "defaults": {{"ignoreBinds": ["/mnt"]}},
+                "stacks": [{{"name": "a", "ignoreBinds": ["{bind}"]}},
+                           {{"name": "b", "includeBinds": ["/data"]}}]}}"#
+        )
+    };
+    for bind in ["/srv/media", "app:/media"] {
+        let stacks = plan(&configured(bind)).unwrap().stacks;
+        assert_eq!(stacks[0].ignore_binds, ["/mnt", bind]);
+        let others = ["/srv/b", "/data"].map(PathBuf::from);
+        assert_eq!(stacks[0].other_stacks, others);
+        assert_eq!(stacks[1].other_stacks, [Path::new("/srv/a")]);
+    }
+    for bind in ["media", "app:media", "/srv/../media"] {
+        let problems = problems(&configured(bind));
+        assert!(
+            problems.contains("`stacks[0]` (a): `ignoreBinds`: a bind is named"),
+            "{problems}"
+        );
     }
 }

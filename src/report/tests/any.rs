@@ -75,6 +75,8 @@ fn any_stack() -> impl Strategy<Value = StackOutcome> {
                             name,
                             archived,
                             reason,
+                            ignored: false,
+                            is_new: !archived,
                         })
                         .collect(),
                     drilled,

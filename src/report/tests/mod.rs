@@ -3,7 +3,7 @@
 use super::*;
 use crate::outcome::{
     ArchiveOutcome, FORMAT_VERSION, Failure, LastDrill, MountCoverage, MountKind, Phase, PhaseTime,
-    PrunedStack, RemovedArchive, RunOutcome, StackOutcome, StackStatus, StoreUsage,
+    PrunedStack, RemovedArchive, RunOutcome, StackOutcome, StackStatus, StoreUsage, ToldHoles,
 };
 use crate::sys::time::OffsetTime;
 
@@ -31,6 +31,7 @@ fn run(stacks: Vec<StackOutcome>) -> RunOutcome {
         interrupted: None,
         recovered: Vec::new(),
         stacks,
+        holes: ToldHoles::default(),
         pruned: Vec::new(),
         store: Some(StoreUsage {
             archive_count: 84,
@@ -129,6 +130,8 @@ fn mount(kind: MountKind, name: &str, reason: Option<&str>) -> MountCoverage {
         used_by: vec!["server:/data".to_owned()],
         archived: reason.is_none(),
         reason: reason.map(str::to_owned),
+        ignored: false,
+        is_new: false,
     }
 }
 

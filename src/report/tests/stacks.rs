@@ -240,3 +240,36 @@ fn a_stack_that_is_down_is_the_first_failure() {
     docker-stack-backup 0.1.0
     ");
 }
+
+#[test]
+fn new_holes_come_before_everything_that_went_well_and_ignored_ones_are_not_told() {
+    let mut run = run(vec![ok("immich", GIB)]);
+    let hole = |name: &str| mount(MountKind::Bind, name, Some("outside the stack's directory"));
+    run.stacks[0].coverage.extend([
+        MountCoverage {
+            is_new: true,
+            ..hole("/mnt/new")
+        },
+        hole("/mnt/old"),
+        MountCoverage {
+            ignored: true,
+            ..hole("/mnt/ignored")
+        },
+    ]);
+    assert!(!run.is_all_well(), "it is mailed even if only failures are");
+    let text = run_text(&run);
+    let at = |what: &str| {
+        text.find(what)
+            .unwrap_or_else(|| panic!("no {what}:\n{text}"))
+    };
+    let new = "NEW: NOT IN THE ARCHIVES\n  immich: NEW: bind mount /mnt/new (used by";
+    assert!(at(new) < at("STACKS"), "{text}");
+    assert!(
+        at("STACKS") < at("\nNOT IN THE ARCHIVES\n  immich: bind mount /mnt/old"),
+        "{text}"
+    );
+    assert!(!text.contains("/mnt/ignored"), "{text}");
+    // The control.
+    run.stacks[0].coverage.retain(|mount| !mount.is_new);
+    assert!(run.is_all_well());
+}

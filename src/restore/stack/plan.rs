@@ -16,6 +16,8 @@ use crate::restore::archive::Archive;
 use crate::restore::facts::{ArchiveFacts, GuessedFacts};
 use crate::restore::host::{self, HostVolumes};
 use crate::restore::journal::RestoreEntry;
+use crate::restore::target::Target;
+use crate::restore::trees::tree_of;
 use crate::stack::journal;
 use crate::stack::quiet;
 use crate::stack::running::{WasRunning, network_names};
@@ -88,6 +90,10 @@ impl<'a> RestorePlan<'a> {
         let located = volumes.located();
         let boundary = host::boundary(&located)?;
         let targets = host::targets(facts, &compose.dir, &located, &boundary)?;
+        let (led_elsewhere, targets): (Vec<Target>, Vec<Target>) =
+            targets.into_iter().partition(|target| {
+                target.is_file_of_compose(facts.stack()) && target.is_led_elsewhere()
+            });
         let mut warnings = match facts {
             ArchiveFacts::Described(manifest) => described_warnings(manifest, options.starts)?,
             ArchiveFacts::Guessed(guessed) => guessed_warnings(guessed, archive),
@@ -97,6 +103,13 @@ impl<'a> RestorePlan<'a> {
                 .not_archived()
                 .map(|mount| format!("{} is not in the archive and stays as it is", mount.name)),
         );
+        warnings.extend(led_elsewhere.iter().map(|target| {
+            format!(
+                "{} stays as it is, because a symlink leads elsewhere from there: unpack it with \
+                 --to",
+                target.path.display()
+            )
+        }));
         let mut entry = RestoreEntry::new(facts.stack(), compose, targets);
         entry.keep_old = options.keep_old;
         entry.new_volumes = volumes
@@ -127,7 +140,7 @@ impl<'a> RestorePlan<'a> {
         let own: Vec<&str> = plan.running.iter().map(|was| was.id.as_str()).collect();
         plan.check_unused(&own)?;
         let filter = quiet::WriterFilter::RunningExcept(&[]);
-        plan.reaching = plan.users(filter)?.possible;
+        plan.reaching = plan.users(filter, |_| true)?.possible;
         Ok(plan)
     }
 
@@ -209,9 +222,13 @@ impl<'a> RestorePlan<'a> {
 
     /// Refuses targets that are mounted into containers other than those with
     /// the ids `own`. Such a container would go on with the old data, which the
-    /// restore removes.
+    /// restore removes. Files that Compose reads do not count: other stacks that have
+    /// the same secret would otherwise be in the way.
     pub(super) fn check_unused(&self, own: &[&str]) -> Result<()> {
-        let users = self.users(quiet::WriterFilter::HoldingExcept(own))?;
+        let filter = quiet::WriterFilter::HoldingExcept(own);
+        let users = self.users(filter, |target| {
+            !target.is_file_of_compose(self.facts.stack())
+        })?;
         ensure!(
             users.busy.is_empty(),
             "the data to be replaced is in use, stop that first ({})",
@@ -220,12 +237,22 @@ impl<'a> RestorePlan<'a> {
         Ok(())
     }
 
-    /// Finds containers that have mounted a target, or a directory above one.
-    fn users(&self, filter: quiet::WriterFilter<'_>) -> Result<quiet::Writers> {
-        let targets = self.entry.targets.iter();
+    /// Finds containers that have mounted one of the targets that count, or a directory
+    /// above one.
+    fn users(
+        &self,
+        filter: quiet::WriterFilter<'_>,
+        counts: impl Fn(&Target) -> bool,
+    ) -> Result<quiet::Writers> {
+        let targets = self.entry.targets.iter().filter(|target| counts(target));
         let paths: Vec<PathBuf> = targets.map(|target| target.path.clone()).collect();
         let containers = engine::containers()?;
-        Ok(quiet::container_writers(&containers, &paths, filter))
+        Ok(quiet::container_writers(
+            &containers,
+            &paths,
+            filter,
+            &|_, _| false,
+        ))
     }
 
     /// The entry of the ordinary journal for these containers of the stack.
@@ -326,10 +353,16 @@ fn compose_project(facts: &ArchiveFacts, stack: Option<&StackPlan>) -> Result<Co
             dir,
         },
     };
+    let holds = |path: &Path| match facts {
+        ArchiveFacts::Described(manifest) => path
+            .to_str()
+            .is_some_and(|path| tree_of(manifest, path).is_some()),
+        ArchiveFacts::Guessed(_) => false,
+    };
     for file in compose.files.iter().chain(&compose.env_files) {
         let path = compose.dir.join(file);
         ensure!(
-            path.starts_with(&compose.dir) || path.exists(),
+            path.starts_with(&compose.dir) || path.exists() || holds(&path),
             "{} does not exist, and is not in the archive: put it there first, or unpack with --to",
             path.display()
         );

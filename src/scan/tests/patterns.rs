@@ -1,4 +1,5 @@
 use std::fs;
+use std::path::Path;
 
 use super::{paths, scan_paths, scan_with, tree};
 use crate::scan::exclude::CACHEDIR_SIGNATURE;
@@ -98,4 +99,41 @@ fn only_the_tag_of_a_tagged_cache_is_archived_if_configured() {
     );
     let (paths, excluded_count) = scan_paths(dir.path(), &[], false);
     assert_eq!((paths.len(), excluded_count), (kept.len() + 3, 0));
+}
+
+#[test]
+fn a_directory_of_which_nothing_is_archived_is_left_out() {
+    let dir = tree(&["data/one/x", "cache/y", "cache/CACHEDIR.TAG"]);
+    fs::write(dir.path().join("cache/CACHEDIR.TAG"), CACHEDIR_SIGNATURE).unwrap();
+    let leaves_out = |pattern: &str, inside: &str, with_caches: bool| {
+        let lines: Vec<String> = pattern.split(' ').map(str::to_owned).collect();
+        let exclude = Exclude::new(&lines).unwrap();
+        exclude.leaves_out(dir.path(), Path::new(inside), with_caches)
+    };
+    for (pattern, inside) in [
+        ("/data", "data"),
+        ("data/", "data/one"),
+        ("one", "data/one"),
+        ("/data/*", "data"),
+        ("/data/**", "data"),
+        ("data/one/*", "data/one"),
+        ("**/one/*", "data/one"),
+        ("x", "data/one/x"),
+    ] {
+        assert!(leaves_out(pattern, inside, false), "{pattern} {inside}");
+    }
+    for (pattern, inside) in [
+        ("/one", "data/one"),
+        ("*", ""),
+        ("/data/one/*", "data"),
+        ("one/*", "data/one"),
+        ("/data/*.log", "data"),
+        ("/data/* !/data/keep", "data"),
+        ("x/", "data/one/x"),
+    ] {
+        assert!(!leaves_out(pattern, inside, false), "{pattern} {inside}");
+    }
+    assert!(leaves_out("none", "cache", true));
+    assert!(!leaves_out("none", "cache", false));
+    assert!(!leaves_out("none", "data", true));
 }

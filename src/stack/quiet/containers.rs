@@ -60,11 +60,13 @@ impl WriterFilter<'_> {
 }
 
 /// Finds the containers, of any project, that mount one of `paths` or something
-/// in it, as far as they count by `filter`.
+/// in it, as far as they count by `filter`. A mount of something that `is_left_out`
+/// does not count; it is called with one of `paths` and a path in it.
 pub fn container_writers(
     containers: &[Container],
     paths: &[PathBuf],
     filter: WriterFilter<'_>,
+    is_left_out: &dyn Fn(&Path, &Path) -> bool,
 ) -> Writers {
     let captured: Vec<PathBuf> = paths.iter().map(|path| without_symlinks(path)).collect();
     // A volume whose driver binds a directory has another path than that
@@ -94,7 +96,11 @@ pub fn container_writers(
             let mounted = identity(&source);
             let is_same = mounted.is_some_and(|mounted| identities.contains(&mounted));
             let is_above = mounted.is_some_and(|mounted| above.contains(&mounted));
-            if is_same || captured.iter().any(|path| source.starts_with(path)) {
+            let is_inside = |path: &PathBuf| {
+                let inside = source.strip_prefix(path);
+                inside.is_ok_and(|inside| !is_left_out(path, inside))
+            };
+            if is_same || captured.iter().any(is_inside) {
                 writers.busy.push(found);
             } else if is_above || captured.iter().any(|path| path.starts_with(&source)) {
                 writers.possible.push(found);
@@ -127,9 +133,11 @@ mod tests {
         };
         let found = |status: &str, writable: bool, filter: WriterFilter| {
             let paths = [dir.path().to_owned()];
-            !container_writers(&[container(status, writable)], &paths, filter)
-                .busy
-                .is_empty()
+            !container_writers(&[container(status, writable)], &paths, filter, &|_, _| {
+                false
+            })
+            .busy
+            .is_empty()
         };
         for status in ["running", "restarting", "paused"] {
             assert!(
@@ -165,7 +173,9 @@ mod tests {
         let count = |now: Container, before: &[Container]| {
             let paths = [dir.path().to_owned()];
             let filter = WriterFilter::StartedSince(before);
-            container_writers(&[now], &paths, filter).busy.len()
+            container_writers(&[now], &paths, filter, &|_, _| false)
+                .busy
+                .len()
         };
         assert_eq!(count(container("exited", late), &before), 1);
         assert_eq!(count(container("exited", late), &[]), 1, "it is new");

@@ -5,4 +5,4 @@ mod containers;
 mod processes;
 
 pub use containers::{WriterFilter, Writers, container_writers};
-pub use processes::process_writers;
+pub use processes::{commands_writing_beneath, process_writers};

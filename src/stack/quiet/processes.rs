@@ -1,6 +1,6 @@
 //! Processes that have a file of a stack's data open for writing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
@@ -11,13 +11,55 @@ use crate::scan::Inventory;
 
 /// Finds the processes that have a file of the inventory open for writing.
 /// Processes of the containers whose ids are in `paused` do not count, because
-/// they cannot write. A process belongs to the container in whose cgroup it is;
-/// pausing a container freezes its cgroup.
+/// they cannot write.
 ///
 /// Open files are compared by device and inode, because the same path may lead
 /// elsewhere in another mount namespace.
 pub fn process_writers(inventory: &Inventory, paused: &[&str]) -> Result<Vec<String>> {
     let mut open: HashMap<(u64, u64), Vec<u32>> = HashMap::new();
+    each_open_file(paused, |pid, file, info| {
+        if is_writable(info)
+            && let Some(id) = identity(file)
+        {
+            open.entry(id).or_default().push(pid);
+        }
+    })?;
+    let wanted: HashSet<(u64, u64)> = open.keys().copied().collect();
+    let mut found: Vec<String> = Vec::new();
+    for (dev, ino, path) in inventory.find_files(&wanted) {
+        for pid in &open[&(dev, ino)] {
+            let line = format!(
+                "process {pid} ({}) has {path} open for writing",
+                command_of(*pid)
+            );
+            if !found.contains(&line) {
+                found.push(line);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the commands of the processes that have a file at or beneath `path` open for
+/// writing, each once. Processes of the containers whose ids are in `except` do not
+/// count. Nothing beneath `path` is looked at, so a process in another mount namespace
+/// is not always found.
+pub fn commands_writing_beneath(path: &Path, except: &[&str]) -> Result<BTreeSet<String>> {
+    let mut commands = BTreeSet::new();
+    each_open_file(except, |pid, file, info| {
+        let is_beneath = fs::read_link(file).is_ok_and(|target| target.starts_with(path));
+        if is_beneath && is_writable(info) && identity(file).is_some() {
+            commands.insert(command_of(pid));
+        }
+    })?;
+    Ok(commands)
+}
+
+/// Calls `see` with each open file of each process that may be looked at: the process,
+/// the link to the file, and the path of what is known of it. Leaves out the processes of
+/// the containers with the ids `except`. A process belongs to the container in whose
+/// cgroup it is; pausing a container freezes its cgroup.
+fn each_open_file(except: &[&str], mut see: impl FnMut(u32, &Path, &Path)) -> Result<()> {
     for process in fs::read_dir("/proc")
         .context("cannot list /proc")?
         .flatten()
@@ -29,11 +71,11 @@ pub fn process_writers(inventory: &Inventory, paused: &[&str]) -> Result<Vec<Str
         else {
             continue;
         };
-        let is_paused = || {
+        let is_exempt = || {
             let cgroup = fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
-            paused.iter().any(|id| cgroup.contains(id))
+            except.iter().any(|id| cgroup.contains(id))
         };
-        if !paused.is_empty() && is_paused() {
+        if !except.is_empty() && is_exempt() {
             continue;
         }
         // The process is gone, or this program may not look at it.
@@ -42,28 +84,15 @@ pub fn process_writers(inventory: &Inventory, paused: &[&str]) -> Result<Vec<Str
         };
         for file in files.flatten() {
             let info = process.path().join("fdinfo").join(file.file_name());
-            if is_writable(&info)
-                && let Some(id) = identity(&file.path())
-            {
-                open.entry(id).or_default().push(pid);
-            }
+            see(pid, &file.path(), &info);
         }
     }
-    let wanted: HashSet<(u64, u64)> = open.keys().copied().collect();
-    let mut found: Vec<String> = Vec::new();
-    for (dev, ino, path) in inventory.find_files(&wanted) {
-        for pid in &open[&(dev, ino)] {
-            let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            let line = format!(
-                "process {pid} ({}) has {path} open for writing",
-                command.trim_end()
-            );
-            if !found.contains(&line) {
-                found.push(line);
-            }
-        }
-    }
-    Ok(found)
+    Ok(())
+}
+
+fn command_of(pid: u32) -> String {
+    let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    command.trim_end().to_owned()
 }
 
 /// Whether an open file is writable, by the octal `flags:` of
