@@ -360,7 +360,7 @@ fn files_that_are_no_archive_of_the_stack_are_refused_and_nothing_is_touched() {
     // The file ends where the final zero blocks should begin.
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 512 * 512 + 512;
     fs::write(&cut, &bytes[..end]).unwrap();
-    refuses(cut.to_str().unwrap(), "read the header");
+    refuses(cut.to_str().unwrap(), "it may have been cut");
     // The stack must be named, and it must be configured.
     let restore = |args: &[&str]| {
         let mut program = old.place.program(&[&["restore", "--yes"], args].concat());

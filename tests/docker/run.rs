@@ -98,7 +98,7 @@ fn odd_directories_are_archived_or_refused_with_a_reason() {
     fs::create_dir(place.path("stacks/empty")).unwrap();
     fs::write(place.path("stacks/file"), "").unwrap();
     for (dir, expected) in [
-        ("empty", "stacks/empty: `docker compose"),
+        ("empty", "stacks/empty: exit status"),
         ("empty", "no configuration file provided"),
         ("none", "stacks/none does not exist"),
         ("file", "stacks/file does not exist"),

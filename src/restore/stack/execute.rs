@@ -260,6 +260,13 @@ impl Execution<'_, '_> {
              the path of one file)",
             plan.archive.name()
         );
+        // What was cut off would be missing in the place of the old data.
+        ensure!(
+            !reader.lacks_end() || plan.options.allow_damaged,
+            "{} has no end of its own, so it may have been cut: restore it with `--to` and look, or \
+             give `--allow-damaged`",
+            plan.archive.name()
+        );
         for (target, destination) in plan.entry.targets.iter_mut().zip(&destinations) {
             target.record_inode()?;
             rustix::fs::syncfs(&destination.parent).context("cannot sync the unpacked data")?;
