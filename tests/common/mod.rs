@@ -151,7 +151,8 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
             began.elapsed() < PATIENCE,
             "not within {PATIENCE:?}: {what}"
         );
-        std::thread::sleep(Duration::from_millis(20));
+        // Most of these look by a docker command, which takes as long.
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -119,7 +119,7 @@ impl Scene {
         let times = start_times(&self.stack);
         while began.elapsed() < duration {
             assert_eq!(self.running(), self.states, "{point}");
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(250));
         }
         assert_eq!(start_times(&self.stack), times, "{point}: started again");
     }

@@ -178,7 +178,9 @@ impl<'a> RestorePlan<'a> {
             self.archive.name()
         );
         let mut line = |label: &str, value: &dyn std::fmt::Display| {
-            // Writing to a `String` cannot fail.
+            // A name from the archive must not look like a line of its own. Writing to a
+            // `String` cannot fail.
+            let value = value.to_string().replace('\n', "\\n");
             let _ = writeln!(text, "  {label:8}  {value}");
         };
         line(
