@@ -175,7 +175,9 @@ fn a_cut_archive_is_refused_unless_it_is_cut_between_members() {
     // Other programs write archives without an end, so a cut between two members is
     // not seen.
     let between = [1536, 2048, 3072, 3584];
-    for cut in 0..whole.len() {
+    // All cuts near the edges of blocks, where a reader decides, and some of the others.
+    let is_tried = |cut: &usize| (cut + 4) % 512 < 9 || cut.is_multiple_of(41);
+    for cut in (0..whole.len()).filter(is_tried) {
         let restored = trap.restore(&whole[..cut]);
         assert_eq!(restored.is_ok(), between.contains(&cut), "cut at {cut}");
     }

@@ -28,7 +28,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 /// Rounds of each kind that a run of all tests can afford.
-const ROUNDS: u64 = 12;
+const ROUNDS: u64 = 8;
 
 /// Runs rounds in `place`, a directory on the file system under test.
 fn assert_rounds(place: &Path, count: u64, terms: Terms) -> Tally {
