@@ -512,6 +512,7 @@ impl Background {
         let began = Instant::now();
         while written() == 0 {
             assert!(began.elapsed() < PATIENCE, "no archive is written");
+            assert!(!self.has_ended(), "the run has ended");
             std::thread::sleep(Duration::from_micros(100));
         }
         self.signal_all(Signal::SIGSTOP);
@@ -533,6 +534,12 @@ impl Background {
 
     pub fn pid(&self) -> i32 {
         self.0.id() as i32
+    }
+
+    /// Whether it has ended; it is not waited for.
+    pub fn has_ended(&self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        status.is_ok_and(|status| status.contains(") Z "))
     }
 
     /// The pid of the run's worker, if it has one now.

@@ -192,9 +192,7 @@ impl Calls {
             let log = fs::read_to_string(log_of_strace(scene)).unwrap_or_default();
             log.contains("stopped by SIGSTOP")
         };
-        wait_until("the run stops or ends", || {
-            is_stopped() || has_ended(run.pid())
-        });
+        wait_until("the run stops or ends", || is_stopped() || run.has_ended());
         let children = format!("/proc/{0}/task/{0}/children", run.pid());
         for child in fs::read_to_string(children)
             .unwrap_or_default()
@@ -208,18 +206,13 @@ impl Calls {
 /// Waits until a run has ended that has given its worker up. strace 6.1 keeps a thread
 /// that it delays from ending, and with it the run's output open.
 fn end_after_a_hang(scene: &Scene, run: &Background) {
-    wait_until("the run ends", || has_ended(run.pid()));
+    wait_until("the run ends", || run.has_ended());
     let pid = fs::read_to_string(scene.place.path("trace.pid")).unwrap();
     let _ = kill(Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGKILL);
 }
 
 fn log_of_strace(scene: &Scene) -> PathBuf {
     scene.place.path("trace")
-}
-
-fn has_ended(pid: i32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    status.is_empty() || status.contains(") Z ")
 }
 
 /// A stack with one archive, which no fault may harm.

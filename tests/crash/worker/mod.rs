@@ -90,7 +90,7 @@ fn a_worker_ends_with_the_run_that_watches_it() {
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn the_capture_limit_ends_a_copy_that_makes_progress() {
-    let (place, first, second) = two_stacks(json!({"capture": "offline", "captureLimit": 1}));
+    let (place, first, second) = two_stacks(json!({"capture": "offline", "captureLimit": 8}));
     fs::write(first.dir.join("big"), vec![1; 64 << 20]).unwrap();
     let mut command = place.program(&["run", "--json"]);
     let run = Background::spawn(&mut command);
