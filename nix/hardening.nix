@@ -117,7 +117,7 @@ in
   UMask = "0077";
   # A core dump would hold what was read: passwords, databases.
   LimitCORE = 0;
-  # A measured run needs a tenth of this. What grows beyond it, such as Compose with
-  # an endless file, must not take the memory of the services that are backed up.
+  # A stack of a million files takes 161 MiB (docs/performance.md). What grows beyond
+  # this, such as a reader with a fault, must not take the memory of the services.
   MemoryMax = "2G";
 }
