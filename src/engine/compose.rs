@@ -69,6 +69,14 @@ pub struct ComposeProject {
 }
 
 impl ComposeProject {
+    /// Returns the same files as those of the project `name`.
+    pub fn named(&self, name: &str) -> ComposeProject {
+        ComposeProject {
+            name: Some(name.to_owned()),
+            ..self.clone()
+        }
+    }
+
     /// Returns paths relative to the stack's directory, where they are within
     /// it.
     pub fn relative(&self, paths: &[PathBuf]) -> Vec<String> {

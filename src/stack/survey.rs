@@ -90,11 +90,8 @@ impl Survey {
             (Some(project), Ok(config)) if config.name == project => (project, Some(config)),
             // The project that runs has another name than the one in the file.
             (Some(project), Ok(_)) => {
-                let named = ComposeProject {
-                    name: Some(project.clone()),
-                    ..stack.compose.clone()
-                };
-                (project, Some(named.config()?))
+                let config = stack.compose.named(&project).config()?;
+                (project, Some(config))
             }
             (Some(project), Err(error)) => {
                 warnings.push(format!(
@@ -106,6 +103,7 @@ impl Survey {
             (None, Ok(config)) => (config.name.clone(), Some(config)),
             (None, Err(error)) => return Err(error),
         };
+        let compose = stack.compose.named(&project);
         let is_own = |c: &&Container| c.project == project;
         let containers: Vec<Container> = all_containers.iter().filter(is_own).cloned().collect();
         if let Some(config) = &config {
@@ -129,11 +127,7 @@ impl Survey {
         if stop_method == StopMethod::Down {
             // `stop_method` has seen to it that there is a configuration.
             if let Some(config) = &config {
-                let named = ComposeProject {
-                    name: Some(project.clone()),
-                    ..stack.compose.clone()
-                };
-                remade::refuse_differences(&named, config, &running)?;
+                remade::refuse_differences(&compose, config, &running)?;
             }
             number_from_one(&mut running);
         }
@@ -163,10 +157,7 @@ impl Survey {
         let boundary = coverage::boundary(&all_containers, &volumes);
         warnings.extend(writers);
         Ok(Survey {
-            compose: ComposeProject {
-                name: Some(project.clone()),
-                ..stack.compose.clone()
-            },
+            compose,
             project,
             config,
             containers,
