@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import resource
-import shutil
 import statistics
 import subprocess
 import tempfile
@@ -61,8 +60,7 @@ class Bench:
         return call("docker", "compose", "--progress", "quiet", *args, cwd=self.stack)
 
     def prepare(self, cold):
-        shutil.rmtree(self.store, ignore_errors=True)
-        self.store.mkdir()
+        datasets.empty_store(self.place)
         datasets.set_cache(self.data, cold)
 
     def measure(self, steps, cold):

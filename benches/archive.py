@@ -15,7 +15,6 @@ Blocks are shared on XFS and Btrfs. "Extra" is how much less is free afterwards.
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import time
@@ -47,8 +46,7 @@ class Bench:
         }))  # fmt: skip
 
     def prepare(self, is_cold):
-        shutil.rmtree(self.store, ignore_errors=True)
-        self.store.mkdir()
+        datasets.empty_store(self.place)
         datasets.set_cache(self.data, is_cold)
         self.free_before = free_bytes(self.place)
 

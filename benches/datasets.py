@@ -3,6 +3,7 @@
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 
 MIB = 1 << 20
@@ -39,6 +40,14 @@ def add_options(parser):
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--mib", type=int, default=4096)
     parser.add_argument("--files", type=int, default=100_000)
+
+
+def empty_store(place):
+    """An empty store and state directory beneath `place`: a store that was emptied
+    alone is refused, because its file system could be missing."""
+    for name in ("store", "state"):
+        shutil.rmtree(place / name, ignore_errors=True)
+        (place / name).mkdir()
 
 
 def set_cache(directory, is_cold):

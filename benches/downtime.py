@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import pathlib
-import shutil
 import statistics
 import subprocess
 import threading
@@ -112,8 +111,7 @@ class Bench:
 
     def measure(self, way):
         """Seconds of downtime."""
-        shutil.rmtree(self.store, ignore_errors=True)
-        self.store.mkdir()
+        datasets.empty_store(self.place)
         self.compose("up", "--detach", "--wait")
         os.sync()
         load = Load(self.container)

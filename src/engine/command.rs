@@ -2,10 +2,13 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::iter::once;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::unistd::{User, getuid};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::address::{EngineAddress, config_dir};
@@ -13,6 +16,10 @@ use super::error::{Refused, is_unreachable};
 use crate::sys::process::{Exit, Output, Program, directory_of};
 
 const DOCKER: &str = "docker";
+/// The docker command sets this variable for the plugins that it starts.
+const STARTED_BY_DOCKER: &str = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND";
+/// Time for the docker command to list its plugins. An old one asks the Engine, too.
+const PLUGIN_LIMIT: Duration = Duration::from_secs(10);
 /// A `PATH` that leads to no program.
 const NO_PATH: &str = "/nonexistent";
 /// Memory that a docker command may use, besides its program file.
@@ -50,6 +57,48 @@ pub(super) const ENGINE_SLACK: Duration = Duration::from_secs(60);
 /// Engine is named by options, because variables can be overridden by a stack's
 /// `.env`, and would be seen by its compose file.
 pub(super) fn docker<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Program {
+    command(DOCKER, [], args)
+}
+
+/// Prepares a `docker compose` command. Compose is a plugin, which the docker command
+/// would start after it has asked the plugin to describe itself; that takes more time
+/// than most of these commands do. So the plugin is started directly, as the docker
+/// command would start it.
+pub(super) fn compose<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Program {
+    static PLUGIN: OnceLock<Option<String>> = OnceLock::new();
+    let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
+    let args = once("compose".to_owned()).chain(args);
+    match PLUGIN.get_or_init(compose_plugin) {
+        Some(file) => command(file, [(STARTED_BY_DOCKER, DOCKER.into())], args).shown_as(DOCKER),
+        None => docker(args),
+    }
+}
+
+/// Returns the program file of the plugin that `docker compose` would start, if the
+/// docker command tells.
+fn compose_plugin() -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Plugin {
+        name: String,
+        path: String,
+        /// Why the docker command does not start it.
+        err: Option<serde_json::Value>,
+    }
+    let output = docker(["info", "--format", "{{json .ClientInfo.Plugins}}"])
+        .limit(PLUGIN_LIMIT)
+        .output()
+        .ok()?;
+    let plugins: Vec<Plugin> = serde_json::from_slice(&output.stdout).ok()?;
+    let usable = |plugin: &Plugin| plugin.name == "compose" && plugin.err.is_none();
+    Some(plugins.into_iter().find(usable)?.path)
+}
+
+fn command<S: AsRef<str>>(
+    program: &str,
+    variables: impl IntoIterator<Item = (&'static str, OsString)>,
+    args: impl IntoIterator<Item = S>,
+) -> Program {
     let address = EngineAddress::configured();
     let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let mut options = match &address {
@@ -61,8 +110,8 @@ pub(super) fn docker<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Progra
     }
     let options = options.into_iter().map(OsString::from);
     let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
-    Program::with_options(DOCKER, options, args)
-        .only_env(environment(&address))
+    Program::with_options(program, options, args)
+        .only_env(environment(&address).into_iter().chain(variables))
         .memory_limit(MEMORY_LIMIT)
 }
 
@@ -98,7 +147,7 @@ pub fn versions() -> Result<(String, String)> {
         .context(
             "cannot reach the Docker Engine (does it run, and may this user use its socket?)",
         )?;
-    let compose = docker(["compose", "version", "--short"])
+    let compose = compose(["version", "--short"])
         .output()?
         .check()
         .context("cannot run Docker Compose (version 2 is needed, as a plugin of docker)")?;

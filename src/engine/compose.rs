@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::command::{ENGINE_SLACK, docker, output_lines};
+use super::command::{ENGINE_SLACK, compose, docker, output_lines};
 use super::compose_config::ComposeConfig;
 use super::compose_error::OwnWords;
 use super::control::remove_containers;
@@ -88,7 +88,7 @@ impl ComposeProject {
     }
 
     fn command<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Program {
-        let mut all = vec!["compose".to_owned()];
+        let mut all = Vec::new();
         let mut option = |name: &str, value: &str| all.extend([name.to_owned(), value.to_owned()]);
         if let Some(name) = &self.name {
             option("--project-name", name);
@@ -103,7 +103,7 @@ impl ComposeProject {
         // started under any of them.
         option("--profile", "*");
         all.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
-        docker(all).current_dir(&self.dir)
+        compose(all).current_dir(&self.dir)
     }
 
     /// The files that Compose reads first. They may not exist.

@@ -311,15 +311,22 @@ fn without_slash(path: &Path) -> String {
 /// What is archived without being asked for is little.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const FILES_BYTES_MAX: u64 = 16 << 20;
-/// What the system makes by itself, each time at another path. Nothing is restored there.
-const SYSTEM_MADE: [&str; 2] = ["/nix/store", "/run"];
+/// The system makes what is there when it starts, often from secrets.
+const MADE_AT_BOOT: &str = "/run";
+/// The system makes what is there when it is built. Nothing else can write there.
+const MADE_BY_NIX: &str = "/nix/store";
+
+/// Whether nothing can be restored to this path, because the system alone writes there.
+pub fn is_made_by_system(path: &Path) -> bool {
+    path.starts_with(MADE_AT_BOOT) || path.starts_with(MADE_BY_NIX)
+}
 
 fn decide_file(file: &Path, total_bytes: &mut u64, advisor: &Advisor<'_>) -> Decision {
     let reason = "Compose reads it, so a restored stack needs it to start";
-    if SYSTEM_MADE.iter().any(|dir| file.starts_with(dir)) {
+    if file.starts_with(MADE_AT_BOOT) {
         return Decision::Hole(format!(
-            "{reason}: it is made by the system and not archived; put a copy into the stack's \
-             directory, or add it to ignoreBinds if the system makes it again"
+            "{reason}: it is made by the system when it starts and not archived; put a copy into \
+             the stack's directory, or add it to ignoreBinds if the system makes it again"
         ));
     }
     if !advisor.trusts_compose_file {

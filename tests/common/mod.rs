@@ -18,6 +18,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,17 @@ pub fn succeed<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>
 
 pub fn docker<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
     succeed("docker", args)
+}
+
+/// `docker compose`, without the docker command in between, which takes longer to start
+/// the plugin than the plugin then takes.
+fn compose_plugin() -> Command {
+    static PLUGIN: OnceLock<String> = OnceLock::new();
+    let path = "{{range .ClientInfo.Plugins}}{{if eq .Name \"compose\"}}{{.Path}}{{end}}{{end}}";
+    let mut command = Command::new(PLUGIN.get_or_init(|| docker(["info", "--format", path])));
+    command.env("DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND", "docker");
+    command.arg("compose");
+    command
 }
 
 /// `strace OPTIONS` of a command. Without `-f` it traces the first thread alone, so a
@@ -328,20 +340,17 @@ pub struct Stack {
 
 impl Stack {
     pub fn docker(&self) -> Command {
-        let mut command = Command::new("docker");
+        self.on_its_engine(Command::new("docker"))
+    }
+
+    fn on_its_engine(&self, mut command: Command) -> Command {
         command.envs(self.host.iter().map(|host| ("DOCKER_HOST", host)));
         command
     }
 
     pub fn compose(&self, args: &[&str]) -> Command {
-        let mut command = self.docker();
-        command.args([
-            "compose",
-            "--project-name",
-            &self.project,
-            "--progress",
-            "quiet",
-        ]);
+        let mut command = self.on_its_engine(compose_plugin());
+        command.args(["--project-name", &self.project, "--progress", "quiet"]);
         command.args(args).current_dir(&self.dir);
         command
     }

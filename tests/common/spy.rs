@@ -27,9 +27,12 @@ impl Place {
         fs::create_dir_all(&dir).unwrap();
         let real = succeed("sh", ["-c", "command -v docker"]);
         let log = dir.join("log");
+        let plugin = dir.join("docker-compose");
         let script = format!(
             "#!/bin/bash\n[ -n \"$SPY_PARENT\" ] || . '{envs}'\n\
              while [[ $1 = --host || $1 = --context || $1 = --config ]]; do shift 2; done\n\
+             if [ \"$1\" = info ]; then\n\
+             echo '[{{\"Name\":\"compose\",\"Path\":\"{plugin}\"}}]'; exit 0; fi\n\
              PARENT=${{SPY_PARENT:-$PPID}}\nexport DOCKER_HOST=$SPY_HOST\n\
              mapfile -d '' WORDS 2>/dev/null </proc/$PARENT/cmdline\n\
              if [ \"${{WORDS[1]}}\" = worker ]; then\n\
@@ -41,10 +44,13 @@ impl Place {
             lock = dir.join("lock").display(),
             envs = dir.join("envs").display(),
             log = log.display(),
+            plugin = plugin.display(),
         );
         let program = dir.join("docker");
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        // The program starts the plugin as it starts docker.
+        let _ = fs::hard_link(&program, &plugin);
         Spy {
             dir,
             log,

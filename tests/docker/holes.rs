@@ -220,6 +220,31 @@ fn following_the_advice_about_a_mount_does_not_make_backups_fail() {
     run(json!({"includeBinds": [shared]}), 2);
 }
 
+/// A directory in the Nix store, whether the machine has Nix or not.
+struct Store(PathBuf);
+
+impl Store {
+    fn new() -> Store {
+        let dir = PathBuf::from(format!("/nix/store/dsbtest-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        Store(dir)
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+        // Only if nothing else is there.
+        let _ = fs::remove_dir("/nix/store").and_then(|()| fs::remove_dir("/nix"));
+    }
+}
+
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn files_that_compose_reads_from_elsewhere_are_archived_restored_and_drilled() {
@@ -239,11 +264,14 @@ fn files_that_compose_reads_from_elsewhere_are_archived_restored_and_drilled() {
     let large = file("large.env", &"# \n".repeat(400_000));
     let busy = file("busy.env", "Y=1\n");
     let writer = File::options().append(true).open(&busy).unwrap();
+    let store = Store::new();
+    let made = store.file("settings.env", "MADE=1\n");
     let stack = place.stack("paused");
+    symlink(&made, stack.dir.join("settings.env")).unwrap();
     let compose = json!({
         "services": {"app": {
             "extends": {"file": base, "service": "base"},
-            "env_file": ["../../outside/common.env", large, busy],
+            "env_file": ["../../outside/common.env", large, busy, "settings.env"],
             "secrets": ["s"],
         }},
         "secrets": {"s": {"file": secret}},
@@ -277,7 +305,7 @@ fn files_that_compose_reads_from_elsewhere_are_archived_restored_and_drilled() {
     );
     drop(writer);
     let extracted = place.extract(&place.archive(&stack.name));
-    for path in [&base, &common, &secret, &linked, &more] {
+    for path in [&base, &common, &secret, &linked, &more, &made] {
         let member = format!("{}.files{}", stack.name, path.display());
         let archived = fs::read_to_string(extracted.join(member)).unwrap();
         assert_eq!(archived, fs::read_to_string(path).unwrap());
@@ -294,6 +322,18 @@ fn files_that_compose_reads_from_elsewhere_are_archived_restored_and_drilled() {
     let elsewhere = place.path("elsewhere");
     fs::write(&elsewhere, "X=2\n").unwrap();
     symlink(&elsewhere, &linked).unwrap();
+    // What the system makes is not written by a restore, but by the system.
+    fs::remove_file(&made).unwrap();
+    let shown = output(&mut place.program(&["restore", &stack.name]));
+    let missing = format!(
+        "{} does not exist, and is made by the system",
+        made.display()
+    );
+    assert!(
+        (shown.stdout + &shown.stderr).contains(&missing),
+        "{missing}"
+    );
+    store.file("settings.env", "MADE=2\n");
     let restored = output(&mut place.program(&["restore", &stack.name, "--yes"]));
     let restored = restored.expect_status(0);
     for path in [&base, &common, &secret, &more] {
@@ -308,6 +348,8 @@ fn files_that_compose_reads_from_elsewhere_are_archived_restored_and_drilled() {
     assert!(told.contains(&left), "{told}");
     assert_eq!(fs::read_to_string(&common).unwrap(), "TOKEN=abc\n");
     assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "X=2\n");
+    assert_eq!(fs::read_to_string(&made).unwrap(), "MADE=2\n");
+    assert!(!told.contains(made.to_str().unwrap()), "{told}");
     assert_eq!(stack.states(), ["app:running"]);
 
     // A drill has the secret from the archive, not from the host.

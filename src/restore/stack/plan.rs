@@ -18,6 +18,7 @@ use crate::restore::host::{self, HostVolumes};
 use crate::restore::journal::RestoreEntry;
 use crate::restore::target::Target;
 use crate::restore::trees::tree_of;
+use crate::stack::coverage;
 use crate::stack::journal;
 use crate::stack::quiet;
 use crate::stack::running::{WasRunning, network_names};
@@ -90,10 +91,16 @@ impl<'a> RestorePlan<'a> {
         let located = volumes.located();
         let boundary = host::boundary(&located)?;
         let targets = host::targets(facts, &compose.dir, &located, &boundary)?;
-        let (led_elsewhere, targets): (Vec<Target>, Vec<Target>) =
-            targets.into_iter().partition(|target| {
-                target.is_file_of_compose(facts.stack()) && target.is_led_elsewhere()
-            });
+        let (files, mut targets): (Vec<Target>, Vec<Target>) = targets
+            .into_iter()
+            .partition(|target| target.is_file_of_compose(facts.stack()));
+        let mut left_alone = Vec::new();
+        for file in files {
+            match reason_to_leave(&file) {
+                Some(warning) => left_alone.extend(warning),
+                None => targets.push(file),
+            }
+        }
         let mut warnings = match facts {
             ArchiveFacts::Described(manifest) => described_warnings(manifest, options.starts)?,
             ArchiveFacts::Guessed(guessed) => guessed_warnings(guessed, archive),
@@ -103,13 +110,7 @@ impl<'a> RestorePlan<'a> {
                 .not_archived()
                 .map(|mount| format!("{} is not in the archive and stays as it is", mount.name)),
         );
-        warnings.extend(led_elsewhere.iter().map(|target| {
-            format!(
-                "{} stays as it is, because a symlink leads elsewhere from there: unpack it with \
-                 --to",
-                target.path.display()
-            )
-        }));
+        warnings.extend(left_alone);
         let mut entry = RestoreEntry::new(facts.stack(), compose, targets);
         entry.keep_old = options.keep_old;
         entry.new_volumes = volumes
@@ -333,6 +334,26 @@ fn guessed_warnings(guessed: &GuessedFacts, archive: &Archive) -> Vec<String> {
         warnings.push("there is no sums file beside the archive: damage goes unnoticed".to_owned());
     }
     warnings
+}
+
+/// Returns whether a file that the compose file named is left as it is on this host, and
+/// a warning if that needs one.
+fn reason_to_leave(file: &Target) -> Option<Option<String>> {
+    let path = file.path.display();
+    if coverage::is_made_by_system(&file.path) {
+        let missing = format!(
+            "{path} does not exist, and is made by the system: build the system first, or put the \
+             file into the stack's directory after unpacking it with --to; the stack may not \
+             start without it"
+        );
+        return Some((!file.path.exists()).then_some(missing));
+    }
+    file.is_led_elsewhere().then(|| {
+        Some(format!(
+            "{path} stays as it is, because a symlink leads elsewhere from there: unpack it with \
+             --to"
+        ))
+    })
 }
 
 /// The Compose project as it is configured, or, if the stack is not configured,

@@ -130,7 +130,9 @@ impl Output {
 /// A command line that is not running yet.
 pub struct Program {
     command: Command,
-    command_line: String,
+    /// The program and its arguments, as logs and errors show them.
+    name: String,
+    args: String,
     limit: Duration,
     /// Without [`Program::interruptible_by`] these never arrive.
     signals: Signals,
@@ -149,7 +151,7 @@ impl Program {
         args: impl IntoIterator<Item = S>,
     ) -> Program {
         let args: Vec<OsString> = args.into_iter().map(|a| a.as_ref().to_owned()).collect();
-        let words = [&[OsString::from(program)], &args[..]].concat();
+        let shown_args = args.join(OsStr::new(" "));
         let mut command = Command::new(find(program).as_deref().unwrap_or(program.as_ref()));
         command
             .args(options)
@@ -160,10 +162,17 @@ impl Program {
             .process_group(0);
         Program {
             command,
-            command_line: words.join(OsStr::new(" ")).to_string_lossy().into_owned(),
+            name: program.to_owned(),
+            args: shown_args.to_string_lossy().into_owned(),
             limit: DEFAULT_LIMIT,
             signals: Signals::default(),
         }
+    }
+
+    /// Shows another name of the program in logs and errors.
+    pub fn shown_as(mut self, name: &str) -> Program {
+        name.clone_into(&mut self.name);
+        self
     }
 
     /// Runs the program in `dir`, and sets `PWD` as a shell does. Programs
@@ -225,11 +234,13 @@ impl Program {
     /// When the program cannot be started or waited for. How it ended is in the
     /// [`Output`].
     pub fn output(mut self) -> Result<Output> {
-        let command_line = std::mem::take(&mut self.command_line);
+        let command_line = format!("{} {}", self.name, self.args).trim_end().to_owned();
         let began = Instant::now();
         let mut child = self.command.spawn().with_context(|| {
-            let program = command_line.split(' ').next().unwrap_or_default();
-            format!("cannot start `{program}` (is it installed, and on PATH?)")
+            format!(
+                "cannot start `{}` (is it installed, and on PATH?)",
+                self.name
+            )
         })?;
         let stdout = PipeReader::start(child.stdout.take(), OUTPUT_LIMIT);
         let stderr = PipeReader::start(child.stderr.take(), OUTPUT_LIMIT);
