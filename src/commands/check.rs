@@ -4,15 +4,15 @@
 use std::fs::File;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::left_down::left_down;
 use super::load::load;
 use super::output::print;
-use super::preview::{StackPreview, told_holes};
+use super::preview::Previewer;
 use crate::cli::Global;
 use crate::config::plan::{Plan, StackPlan};
-use crate::outcome::{ExitStatus, ToldHoles};
+use crate::outcome::ExitStatus;
 use crate::store::{Store, identity};
 use crate::sys::format::{count, human_bytes};
 use crate::{email, engine};
@@ -49,9 +49,12 @@ pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
     if let Some(path) = &plan.log_file {
         add("logFile", check_log_file(path));
     }
-    let told = told_holes(&plan);
+    let previewer = Previewer::new(&plan);
     for stack in &plan.stacks {
-        add(&format!("stack {}", stack.name), check_stack(stack, &told));
+        add(
+            &format!("stack {}", stack.name),
+            check_stack(stack, &previewer),
+        );
     }
     if let Some(email) = &plan.email {
         add(
@@ -102,8 +105,8 @@ fn check_log_file(path: &Path) -> Result<String> {
 }
 
 /// Each mount that is not covered, and each warning, has a line of its own.
-fn check_stack(stack: &StackPlan, told: &ToldHoles) -> Result<String> {
-    let preview = StackPreview::of(stack, told)?;
+fn check_stack(stack: &StackPlan, previewer: &Previewer) -> Result<String> {
+    let preview = previewer.preview(stack)?;
     let holes = preview.holes("        ");
     let hole_count = holes.lines().count() as u64;
     let mut text = format!(
@@ -116,5 +119,9 @@ fn check_stack(stack: &StackPlan, told: &ToldHoles) -> Result<String> {
     for warning in &preview.warnings {
         text.push_str(&format!("warning stack {}: {warning}\n", stack.name));
     }
-    Ok(text.trim_end().to_owned())
+    let text = text.trim_end();
+    match preview.refusal {
+        None => Ok(text.to_owned()),
+        Some(refusal) => bail!("{refusal}\n        {text}"),
+    }
 }

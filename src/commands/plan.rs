@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::left_down::print_left_down;
 use super::load::load;
 use super::output::{print, print_json};
-use super::preview::{StackPreview, told_holes};
+use super::preview::{Previewer, StackPreview};
 use crate::cli::Global;
 use crate::outcome::ExitStatus;
 
@@ -13,12 +13,17 @@ pub fn plan(global: &Global, stacks: &[String]) -> Result<ExitStatus> {
     let mut plan = load(global)?;
     plan.select(stacks)?;
     print_left_down(global, &plan)?;
-    let told = told_holes(&plan);
+    let previewer = Previewer::new(&plan);
     let mut previews = Vec::new();
     let mut status = ExitStatus::Ok;
     for stack in &plan.stacks {
-        match StackPreview::of(stack, &told) {
-            Ok(preview) => previews.push(preview),
+        match previewer.preview(stack) {
+            Ok(preview) => {
+                if preview.refusal.is_some() {
+                    status = ExitStatus::Incomplete;
+                }
+                previews.push(preview);
+            }
             Err(error) => {
                 tracing::error!(stack = stack.name, "{error:#}");
                 status = ExitStatus::Incomplete;

@@ -7,20 +7,81 @@ use serde::Serialize;
 
 use crate::config::StopMethod;
 use crate::config::plan::{Plan, StackPlan};
+use crate::cycle::{self, RunContext, Unobserved};
 use crate::last_run;
 use crate::outcome::{MountCoverage, ToldHoles};
 use crate::scan;
+use crate::stack::journal::Journal;
 use crate::stack::survey::Survey;
+use crate::store::Store;
 use crate::sys::format::human_bytes;
 use crate::sys::signals::Signals;
 
-/// Returns what was told about holes, or nothing if that cannot be read: a run would
-/// report the error.
-pub fn told_holes(plan: &Plan) -> ToldHoles {
-    last_run::told_holes(&plan.state_dir).unwrap_or_else(|error| {
-        tracing::warn!("cannot tell which mounts are new among those not archived: {error:#}");
-        ToldHoles::default()
-    })
+/// Looks at stacks as a run would.
+pub struct Previewer {
+    /// `None` if there is no store yet.
+    store: Option<Store>,
+    journal: Journal,
+    told: ToldHoles,
+}
+
+impl Previewer {
+    /// What was told about holes is nothing if it cannot be read: a run would report the
+    /// error. So would it for the store.
+    pub fn new(plan: &Plan) -> Previewer {
+        let told = last_run::told_holes(&plan.state_dir).unwrap_or_else(|error| {
+            tracing::warn!("cannot tell which mounts are new among those not archived: {error:#}");
+            ToldHoles::default()
+        });
+        Previewer {
+            store: Store::open(&plan.backup_dir).ok(),
+            journal: Journal::of(&plan.state_dir),
+            told,
+        }
+    }
+
+    /// Looks at a stack and scans its data; changes nothing. Holes that were not told are
+    /// marked as new, as a run would do.
+    ///
+    /// # Errors
+    /// When a run would fail for the same reason: the stack cannot be found, or its data
+    /// cannot be read.
+    pub fn preview(&self, stack: &StackPlan) -> Result<StackPreview> {
+        let mut survey = Survey::of(stack)?;
+        self.told.mark_new(&stack.name, &mut survey.coverage);
+        let sources = survey.open_sources()?;
+        let signals = Signals::default();
+        let inventory = scan::scan(
+            &sources,
+            &stack.exclude,
+            stack.exclude_caches,
+            signals.flag(),
+        )?;
+        let mut preview = StackPreview {
+            stack: stack.name.clone(),
+            path: stack.dir().to_owned(),
+            project: survey.project.clone(),
+            stop_method: survey.stop_method,
+            running: survey.running.iter().map(|was| was.name.clone()).collect(),
+            content_bytes: inventory.content_bytes(),
+            member_count: inventory.member_count(),
+            coverage: survey.coverage.clone(),
+            warnings: survey.warnings.clone(),
+            refusal: None,
+        };
+        if let Some(store) = &self.store {
+            let context = RunContext {
+                store,
+                journal: &self.journal,
+                signals: &signals,
+                host: "",
+                observer: &Unobserved,
+            };
+            let rehearsed = cycle::rehearse(&context, stack, survey, sources, &inventory);
+            preview.refusal = rehearsed.err().map(|error| format!("{error:#}"));
+        }
+        Ok(preview)
+    }
 }
 
 /// What a run would do with a stack.
@@ -37,39 +98,11 @@ pub struct StackPreview {
     pub member_count: u64,
     pub coverage: Vec<MountCoverage>,
     pub warnings: Vec<String>,
+    /// Why a run would not stop the stack, if it would not.
+    pub refusal: Option<String>,
 }
 
 impl StackPreview {
-    /// Looks at a stack and scans its data; changes nothing. Holes that were not
-    /// `told` are marked as new, as a run would do.
-    ///
-    /// # Errors
-    /// When a run would fail for the same reason: the stack cannot be found, or
-    /// its data cannot be read.
-    pub fn of(stack: &StackPlan, told: &ToldHoles) -> Result<StackPreview> {
-        let mut survey = Survey::of(stack)?;
-        told.mark_new(&stack.name, &mut survey.coverage);
-        let sources = survey.open_sources()?;
-        let signals = Signals::default();
-        let inventory = scan::scan(
-            &sources,
-            &stack.exclude,
-            stack.exclude_caches,
-            signals.flag(),
-        )?;
-        Ok(StackPreview {
-            stack: stack.name.clone(),
-            path: stack.dir().to_owned(),
-            project: survey.project,
-            stop_method: survey.stop_method,
-            running: survey.running.into_iter().map(|was| was.name).collect(),
-            content_bytes: inventory.content_bytes(),
-            member_count: inventory.member_count(),
-            coverage: survey.coverage,
-            warnings: survey.warnings,
-        })
-    }
-
     /// Returns the preview as several lines of text.
     pub fn text(&self) -> String {
         let mut text = format!(
@@ -99,6 +132,9 @@ impl StackPreview {
         text.push_str(&self.holes("  "));
         for warning in &self.warnings {
             text.push_str(&format!("  warning   {warning}\n"));
+        }
+        if let Some(refusal) = &self.refusal {
+            text.push_str(&format!("  REFUSED   {refusal}\n"));
         }
         text
     }

@@ -12,6 +12,7 @@ mod quiet_proof;
 mod recorder;
 mod state;
 
+pub use self::planning::rehearse;
 use self::recorder::OutcomeRecorder;
 use self::state::Cycle;
 pub use self::state::{Observer, RunContext, Unobserved};

@@ -43,15 +43,51 @@ impl<'a> Cycle<'a> {
     }
 }
 
+/// Fails for the reason for which a run would fail before it stops the stack, of which
+/// this was found. Changes nothing.
+///
+/// # Errors
+/// When there is such a reason, or it cannot be found out.
+pub fn rehearse(
+    context: &RunContext<'_>,
+    stack: &StackPlan,
+    survey: Survey,
+    sources: Vec<Source>,
+    inventory: &Inventory,
+) -> Result<()> {
+    refuse_own_store(context.store, &survey)?;
+    let cycle = Cycle {
+        context,
+        stack,
+        survey,
+        sources,
+        manifest_bytes: OnceLock::new(),
+    };
+    cycle.refuse(inventory).map(drop)
+}
+
 impl Cycle<'_> {
     /// Scans the trees, and checks that the archive has room and nothing else
     /// writes to them.
     pub(super) fn measure(&self) -> Result<Inventory> {
         self.context.signals.check()?;
-        self.context.store.check_stack_dir(&self.stack.name)?;
         let inventory = self.scan()?;
+        let available = self.refuse(&inventory)?;
+        tracing::info!(
+            content = human_bytes(inventory.content_bytes()),
+            members = inventory.member_count(),
+            available = human_bytes(available),
+            "measured"
+        );
+        Ok(inventory)
+    }
+
+    /// Fails if an archive of what was found cannot be made. Returns the free bytes of the
+    /// store.
+    fn refuse(&self, inventory: &Inventory) -> Result<u64> {
+        self.context.store.check_stack_dir(&self.stack.name)?;
         let manifest = self.manifest();
-        let layout = self.layout(&inventory, &manifest)?;
+        let layout = self.layout(inventory, &manifest)?;
         let needed = layout.archive_bytes() + SPARE_BYTES;
         let available = self.context.store.available_bytes()?;
         if needed > available {
@@ -64,13 +100,7 @@ impl Cycle<'_> {
             );
         }
         self.refuse_writers()?;
-        tracing::info!(
-            content = human_bytes(inventory.content_bytes()),
-            members = inventory.member_count(),
-            available = human_bytes(available),
-            "measured"
-        );
-        Ok(inventory)
+        Ok(available)
     }
 
     /// Surveys the stack again right before the stop, because the copy may have

@@ -58,8 +58,15 @@ fn assert_busy(place: &Place, stack: &Stack, other: &Stack, mount: &str) {
     assert_eq!(outcome["downtimeMs"], Value::Null);
     assert_eq!(stops(&spy), 0);
     assert!(place.stored(&stack.name).is_empty());
+    for (command, status) in [(&["plan"][..], 2), (&["check", "--live"], 1)] {
+        let told = output(&mut place.program(command)).expect_status(status);
+        assert!(told.stdout.contains(&found), "{}", told.stdout);
+    }
 
     place.config(json!([{"name": stack.name, "onBusy": "warn"}]), json!({}));
+    for command in [&["plan"][..], &["check", "--live"]] {
+        output(&mut place.program(command)).expect_status(0);
+    }
     let json = run(place, &spy).expect_status(0).json();
     let warnings = stack.outcome(&json)["warnings"].to_string();
     let in_use = format!("the data is in use ({found}");
