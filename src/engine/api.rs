@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::container::RawContainer;
 use super::error::{Refused, Unreachable};
-use super::http::{Connection, Response};
+use super::http::{Connection, Received, Request, Response};
 use super::image::Image;
 use super::json::null_as_empty;
 use super::volume::Volume;
@@ -89,7 +89,12 @@ impl Engine {
         let mut found = Vec::new();
         let mut connection = self.connect()?;
         for target in targets {
-            let response = self.send(&mut connection, "GET", &target, LIMIT)?;
+            let request = Request {
+                method: "GET",
+                target: &target,
+                body: None,
+            };
+            let response = self.send(&mut connection, request, LIMIT)?;
             if response.status != 404 {
                 found.push(parse(&check("GET", &target, response)?)?);
             }
@@ -111,8 +116,56 @@ impl Engine {
         self.call("POST", &target, LIMIT).map(drop)
     }
 
+    /// Prepares a process in a container, and returns its id. `options` is the body of the
+    /// request.
+    pub fn create_exec(&self, container: &str, options: &Value) -> Result<String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Created {
+            id: String,
+        }
+        let target = format!("/containers/{container}/exec");
+        let body = options.to_string();
+        let response = self.send(
+            &mut self.connect()?,
+            Request {
+                method: "POST",
+                target: &target,
+                body: Some(&body),
+            },
+            LIMIT,
+        )?;
+        Ok(parse::<Created>(&check("POST", &target, response)?)?.id)
+    }
+
+    /// Starts a process that was prepared. Its output comes as a multiplexed stream.
+    pub fn start_exec(&self, id: &str) -> Result<OutputStream> {
+        let target = format!("/exec/{id}/start");
+        let request = Request {
+            method: "POST",
+            target: &target,
+            body: Some(r#"{"Detach":false,"Tty":false}"#),
+        };
+        let mut connection = self.connect()?;
+        let response =
+            self.exchange(request, |request| connection.request_stream(request, LIMIT))?;
+        check("POST", &target, response)?;
+        Ok(OutputStream(connection))
+    }
+
+    /// Describes a process in a container; `None` if the Engine does not know it any more.
+    pub fn inspect_exec(&self, id: &str) -> Result<Option<RawExec>> {
+        let found = self.describe(std::iter::once(format!("/exec/{id}/json")))?;
+        Ok(found.into_iter().next())
+    }
+
     fn call(&self, method: &str, target: &str, limit: Duration) -> Result<Response> {
-        let response = self.send(&mut self.connect()?, method, target, limit)?;
+        let request = Request {
+            method,
+            target,
+            body: None,
+        };
+        let response = self.send(&mut self.connect()?, request, limit)?;
         check(method, target, response)
     }
 
@@ -123,20 +176,32 @@ impl Engine {
     fn send(
         &self,
         connection: &mut Connection,
-        method: &str,
-        target: &str,
+        request: Request<'_>,
         limit: Duration,
     ) -> Result<Response> {
+        self.exchange(request, |request| connection.request(request, limit))
+    }
+
+    /// Logs what `send` does with a request to this version of the API.
+    fn exchange(
+        &self,
+        request: Request<'_>,
+        send: impl FnOnce(Request<'_>) -> io::Result<Response>,
+    ) -> Result<Response> {
+        let Request { method, target, .. } = request;
         let versioned = format!("/v{}{target}", self.api_version);
         let began = Instant::now();
-        let response = connection.request(method, &versioned, limit);
+        let response = send(Request {
+            target: &versioned,
+            ..request
+        });
         let status = response.as_ref().map_or(0, |response| response.status);
         let duration_ms = began.elapsed().as_millis() as u64;
         tracing::debug!(method, target, status, duration_ms, "request to the Engine");
         response.map_err(|error| match error.kind() {
             ErrorKind::TimedOut => anyhow!(
                 "{method} {target}: no answer from the Docker Engine after {} s",
-                limit.as_secs()
+                began.elapsed().as_secs()
             ),
             ErrorKind::InvalidData => anyhow!(error).context(format!(
                 "{method} {target}: cannot read the Engine's answer"
@@ -150,6 +215,30 @@ impl Engine {
             socket: self.socket.clone(),
             error,
         }
+    }
+}
+
+/// A process in a container, in the Engine's own JSON.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct RawExec {
+    pub running: bool,
+    /// `None` before the process has ended, or begun.
+    pub exit_code: Option<i64>,
+    /// In the namespace of the Engine's host; 0 before it has begun.
+    #[serde(default)]
+    pub pid: i32,
+    #[serde(rename = "ContainerID")]
+    pub container_id: String,
+}
+
+/// What a process in a container prints, as a multiplexed stream.
+pub(super) struct OutputStream(Connection);
+
+impl OutputStream {
+    /// Receives what comes within `wait`.
+    pub fn receive(&mut self, wait: Duration) -> io::Result<Received> {
+        self.0.receive(wait)
     }
 }
 

@@ -1,5 +1,6 @@
 //! HTTP/1.1 (RFC 9112) over a Unix socket, as far as the Engine's API needs it:
-//! requests without a body, responses of a known length or in chunks.
+//! responses of a known length or in chunks, and those whose body is a stream that ends
+//! with the connection.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -33,6 +34,24 @@ impl Response {
         let found = self.headers.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
     }
+}
+
+/// A request.
+#[derive(Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub method: &'a str,
+    pub target: &'a str,
+    /// JSON, or nothing.
+    pub body: Option<&'a str>,
+}
+
+/// What was received of a stream within a time.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Received {
+    Bytes(Vec<u8>),
+    Nothing,
+    /// The peer has closed the connection.
+    End,
 }
 
 /// A connection that serves any number of requests, one after another.
@@ -74,19 +93,70 @@ impl Connection {
     /// `TimedOut` when the response is not complete after `limit`,
     /// `UnexpectedEof` when the peer went away, `InvalidData` when the response
     /// is not HTTP.
-    pub fn request(&mut self, method: &str, target: &str, limit: Duration) -> io::Result<Response> {
+    pub fn request(&mut self, request: Request<'_>, limit: Duration) -> io::Result<Response> {
         let deadline = Instant::now() + limit;
-        let request = format!("{method} {target} HTTP/1.1\r\nHost: docker\r\n\r\n");
-        self.stream.set_write_timeout(Some(limit))?;
+        let mut response = self.exchange_heads(request, deadline)?;
+        response.body = self.read_body(&response, deadline)?;
+        Ok(response)
+    }
+
+    /// Sends a request whose answer is a stream, for [`receive`](Connection::receive). Any
+    /// other answer is read to its end.
+    ///
+    /// # Errors
+    /// Those of [`request`](Connection::request).
+    pub fn request_stream(
+        &mut self,
+        request: Request<'_>,
+        limit: Duration,
+    ) -> io::Result<Response> {
+        let deadline = Instant::now() + limit;
+        let mut response = self.exchange_heads(request, deadline)?;
+        if response.status != 200 {
+            response.body = self.read_body(&response, deadline)?;
+        }
+        Ok(response)
+    }
+
+    /// Receives what comes of a stream within `wait`.
+    pub fn receive(&mut self, wait: Duration) -> io::Result<Received> {
+        if self.buffer.is_empty() {
+            match self.fill_buffer(Instant::now() + wait) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(Received::Nothing),
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                    return Ok(Received::End);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Received::Bytes(std::mem::take(&mut self.buffer)))
+    }
+
+    /// Sends a request, and reads the answer up to its body.
+    fn exchange_heads(&mut self, request: Request<'_>, deadline: Instant) -> io::Result<Response> {
+        let Request {
+            method,
+            target,
+            body,
+        } = request;
+        let headers = body.map_or_else(String::new, |body| {
+            let length = body.len();
+            format!("Content-Type: application/json\r\nContent-Length: {length}\r\n")
+        });
+        let body = body.unwrap_or_default();
+        let request = format!("{method} {target} HTTP/1.1\r\nHost: docker\r\n{headers}\r\n{body}");
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.stream
+            .set_write_timeout(Some(left.max(Duration::from_millis(1))))?;
         self.stream.write_all(request.as_bytes())?;
-        let (head_bytes, mut response) = loop {
+        let (head_bytes, response) = loop {
             if let Some(parsed) = parse_head(&self.buffer)? {
                 break parsed;
             }
             self.fill_buffer(deadline)?;
         };
         self.buffer.drain(..head_bytes);
-        response.body = self.read_body(&response, deadline)?;
         Ok(response)
     }
 
@@ -233,7 +303,12 @@ mod tests {
                 // An unread byte would make the close a reset.
                 let _ = peer.read(&mut [0; 4096]);
             });
-            let request = |_| connection.request("GET", "/x", limit);
+            let request = Request {
+                method: "GET",
+                target: "/x",
+                body: None,
+            };
+            let request = |_| connection.request(request, limit);
             (0..requests).map(request).collect()
         })
     }
@@ -308,6 +383,45 @@ mod tests {
         assert_eq!(body(&["SSH-2.0-x\r\n\r\n"]), Err(ErrorKind::InvalidData));
         let huge = "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n";
         assert_eq!(body(&[huge]), Err(ErrorKind::InvalidData));
+    }
+
+    #[test]
+    fn a_stream_is_received_piece_by_piece_to_its_end() {
+        let (stream, mut peer) = UnixStream::pair().unwrap();
+        let mut connection = Connection {
+            stream,
+            buffer: Vec::new(),
+        };
+        thread::scope(|scope| {
+            let asked = scope.spawn(move || {
+                let mut request = [0; 4096];
+                let count = peer.read(&mut request).unwrap();
+                peer.write_all(b"HTTP/1.1 200 OK\r\n\r\none").unwrap();
+                thread::sleep(Duration::from_millis(100));
+                peer.write_all(b"two").unwrap();
+                String::from_utf8_lossy(&request[..count]).into_owned()
+            });
+            let request = Request {
+                method: "POST",
+                target: "/x",
+                body: Some("{}"),
+            };
+            let response = connection.request_stream(request, LIMIT).unwrap();
+            assert_eq!(response.status, 200);
+            let mut seen = Vec::new();
+            loop {
+                match connection.receive(Duration::from_millis(10)).unwrap() {
+                    Received::End => break,
+                    received => seen.push(received),
+                }
+            }
+            seen.dedup();
+            let bytes = |text: &str| Received::Bytes(text.into());
+            assert_eq!(seen, [bytes("one"), Received::Nothing, bytes("two")]);
+            let asked = asked.join().unwrap();
+            let length = "Content-Length: 2\r\n\r\n{}";
+            assert!(asked.ends_with(length), "{asked}");
+        });
     }
 
     #[test]

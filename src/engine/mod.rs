@@ -14,6 +14,7 @@ mod compose_error;
 mod container;
 mod control;
 mod error;
+mod exec;
 mod http;
 mod image;
 mod isolation;
@@ -36,6 +37,7 @@ pub use control::{
     retry_while_unreachable, start, stop, unpause,
 };
 pub use error::{combine_errors, is_unreachable, was_refused};
+pub use exec::{Exec, ExecOptions};
 pub use image::Image;
 pub use isolation::isolating_options;
 pub use lookup::{images, project_volumes, volumes};

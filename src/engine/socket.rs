@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::address::EngineAddress;
 use super::api::Engine;
-use super::http::{Connection, Response};
+use super::http::{Connection, Request, Response};
 use super::podman;
 
 /// Time limit of the first request to a socket. If it passes, the docker command
@@ -54,8 +54,12 @@ fn is_podman(socket: &Path) -> bool {
 }
 
 fn ping(socket: &Path) -> Option<Response> {
-    let response =
-        Connection::open(socket).and_then(|mut c| c.request("GET", "/_ping", PING_LIMIT));
+    let request = Request {
+        method: "GET",
+        target: "/_ping",
+        body: None,
+    };
+    let response = Connection::open(socket).and_then(|mut c| c.request(request, PING_LIMIT));
     response.ok().filter(|response| response.status == 200)
 }
 

@@ -214,7 +214,6 @@ impl Relay {
     }
 }
 
-/// The program's requests have no body.
 fn read_request(mut client: &UnixStream) -> Option<String> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
@@ -224,7 +223,14 @@ fn read_request(mut client: &UnixStream) -> Option<String> {
             _ => return None,
         }
     }
-    String::from_utf8(request).ok()
+    let mut request = String::from_utf8(request).ok()?;
+    let length = request
+        .split_once("Content-Length: ")
+        .map_or(0, |(_, rest)| rest.lines().next().unwrap().parse().unwrap());
+    let mut body = vec![0; length];
+    client.read_exact(&mut body).ok()?;
+    request.push_str(&String::from_utf8(body).ok()?);
+    Some(request)
 }
 
 /// The equivalent docker command.
@@ -234,7 +240,9 @@ fn as_command(request: &str) -> Option<String> {
     let parts: Vec<&str> = path.split('/').collect();
     match parts[..] {
         ["", _, "containers", "json"] => Some("ps --all".to_owned()),
-        ["", _, "containers", _, "json"] | ["", "_ping"] => None,
+        ["", _, "containers", _, "json"] | ["", _, "exec", _, "json"] | ["", "_ping"] => None,
+        ["", _, "containers", id, "exec"] => Some(format!("exec --detach {id}")),
+        ["", _, "exec", id, "start"] => Some(format!("exec start {id}")),
         ["", _, "volumes"] => Some("volume ls".to_owned()),
         ["", _, "volumes", name] => Some(format!("volume inspect {name}")),
         ["", _, "images", .., "json"] => Some("image inspect".to_owned()),

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, User};
 use rustix::fs::{Access, access};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, set_parent_process_death_signal, setrlimit};
 use thiserror::Error;
 
 use crate::sys::signals::Signals;
@@ -31,13 +31,16 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How long output is waited for after a program has ended. A daemon that the
 /// program started may hold its pipes open for ever.
 const OUTPUT_WAIT: Duration = Duration::from_secs(5);
+/// How long a program that was killed is waited for. It ends later if it waits for what
+/// cannot be interrupted, such as a mount that does not answer.
+const KILL_WAIT: Duration = Duration::from_secs(5);
 /// Time from SIGTERM to SIGKILL for a program that is interrupted.
 const SIGTERM_GRACE: Duration = Duration::from_secs(10);
 /// How many lines of stderr are part of an error, and how much of each.
 const ERROR_LINES: usize = 5;
 const ERROR_LINE_CHARS: usize = 1000;
 /// How much a program may print, to stdout and to stderr.
-const OUTPUT_LIMIT: usize = 64 << 20;
+pub const OUTPUT_LIMIT: usize = 64 << 20;
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +139,8 @@ pub struct Program {
     limit: Duration,
     /// Without [`Program::interruptible_by`] these never arrive.
     signals: Signals,
+    /// Called again and again until the program has ended.
+    while_waiting: fn(),
 }
 
 impl Program {
@@ -166,6 +171,7 @@ impl Program {
             args: shown_args.to_string_lossy().into_owned(),
             limit: DEFAULT_LIMIT,
             signals: Signals::default(),
+            while_waiting: || {},
         }
     }
 
@@ -186,9 +192,36 @@ impl Program {
     /// Gives the program these environment variables and no other.
     pub fn only_env(
         mut self,
-        variables: impl IntoIterator<Item = (&'static str, OsString)>,
+        variables: impl IntoIterator<Item = (impl AsRef<OsStr>, OsString)>,
     ) -> Program {
         self.command.env_clear().envs(variables);
+        self
+    }
+
+    /// Runs the program as a user, with the user's primary group and no other.
+    pub fn user(mut self, user: &User) -> Program {
+        self.command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        self
+    }
+
+    /// Has the kernel kill the program when the thread that runs it ends, so that it does
+    /// not outlive a process that is killed. The programs that it has started go on.
+    #[allow(unsafe_code)]
+    pub fn killed_with_this_thread(mut self) -> Program {
+        // SAFETY: between fork and exec, the closure makes one system call. It allocates
+        // nothing and takes no lock.
+        unsafe {
+            self.command.pre_exec(|| {
+                set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+                Ok(())
+            });
+        }
+        self
+    }
+
+    /// Calls `step` again and again until the program has ended, or its limit has passed.
+    pub fn while_waiting(mut self, step: fn()) -> Program {
+        self.while_waiting = step;
         self
     }
 
@@ -285,29 +318,36 @@ impl Program {
                     (None, signal) => Exit::Killed(signal.unwrap_or(0)),
                 });
             }
-            if began.elapsed() > self.limit {
-                let _ = killpg(group, Signal::SIGKILL);
-                child.wait()?;
-                return Ok(Exit::TimedOut(self.limit));
-            }
-            if prints_too_much() {
-                let _ = killpg(group, Signal::SIGKILL);
-                child.wait()?;
-                return Ok(Exit::TooMuchOutput);
-            }
-            match terminated {
-                None if self.signals.received().is_some() => {
-                    let _ = killpg(group, Signal::SIGTERM);
-                    terminated = Some(Instant::now());
+            let reason = match () {
+                () if began.elapsed() > self.limit => Some(Exit::TimedOut(self.limit)),
+                () if prints_too_much() => Some(Exit::TooMuchOutput),
+                () if terminated.is_some_and(|at| at.elapsed() > SIGTERM_GRACE) => {
+                    Some(Exit::Interrupted)
                 }
-                Some(terminated) if terminated.elapsed() > SIGTERM_GRACE => {
-                    let _ = killpg(group, Signal::SIGKILL);
-                }
-                _ => {}
+                () => None,
+            };
+            if let Some(reason) = reason {
+                let _ = killpg(group, Signal::SIGKILL);
+                reap(child)?;
+                return Ok(reason);
+            }
+            (self.while_waiting)();
+            if terminated.is_none() && self.signals.received().is_some() {
+                let _ = killpg(group, Signal::SIGTERM);
+                terminated = Some(Instant::now());
             }
             thread::sleep(POLL_INTERVAL);
         }
     }
+}
+
+/// Waits for a program that was killed, unless it does not end.
+fn reap(child: &mut Child) -> io::Result<()> {
+    let deadline = Instant::now() + KILL_WAIT;
+    while child.try_wait()?.is_none() && Instant::now() < deadline {
+        thread::sleep(POLL_INTERVAL);
+    }
+    Ok(())
 }
 
 /// Finds a program on this program's `PATH`, so that the other program needs none.
