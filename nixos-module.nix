@@ -87,16 +87,29 @@ let
   hasTimer = options: isSet options.schedule && options.enable;
 
   stackPaths = lib.concatMap (stack: [ stack.path ] ++ stack.includeBinds) stacks;
+  # A recovery takes back the effect of hooks, so every unit needs what they need.
+  allHooks = cfg.defaults.hooks ++ lib.concatMap (stack: stack.hooks) stacks;
+  hookNeeds = {
+    hooks = allHooks != [ ];
+    hostHooks = lib.any (hook: hook.host or false) allHooks;
+  };
+  secretFiles = lib.filter (lib.hasPrefix "/") (
+    lib.concatMap (hook: lib.attrValues (hook.secrets or { })) allHooks
+  );
   # Volumes are read as directories. The socket may be below /run/user.
   readPaths =
     stackPaths
     ++ [ dataRoot ]
+    ++ secretFiles
     ++ lib.optional (cfg.docker.host != null) (lib.removePrefix "unix://" cfg.docker.host);
   ownPaths = [
     cfg.backupDir
     cfg.stateDir
   ];
-  writePaths = ownPaths ++ lib.optional (cfg.logFile != null) (dirOf cfg.logFile);
+  writePaths =
+    ownPaths
+    ++ lib.optional (cfg.logFile != null) (dirOf cfg.logFile)
+    ++ lib.optionals hookNeeds.hostHooks stackPaths;
   dockerUnits = lib.optional (cfg.docker.host == null) "docker.service";
   dataRoot =
     let
@@ -151,6 +164,7 @@ let
           {
             inherit readPaths writePaths needsNetwork;
           }
+          // hookNeeds
           // needs
         )
         // {
@@ -296,8 +310,8 @@ in
       default = { };
       description = ''
         Options for all stacks that do not set them. The lists `exclude`,
-        `excludeVolumes`, `includeVolumes` and `unshared` are added to those of each
-        stack.
+        `excludeVolumes`, `includeVolumes`, `ignoreBinds`, `unshared` and `hooks` are
+        added to those of each stack.
       '';
       example = {
         exclude = [ "*.tmp" ];
@@ -762,7 +776,7 @@ in
       startLimitIntervalSec = 3600;
       startLimitBurst = 10;
       serviceConfig =
-        hardening {
+        hardening (hookNeeds // {
           inherit readPaths;
           # An interrupted restore is undone beside the directories that it replaces.
           writePaths = writePaths ++ map dirOf stackPaths ++ [ dataRoot ];
@@ -770,7 +784,7 @@ in
           # missing file would keep this unit, and so the stacks, from starting;
           # without it only the mail is not sent.
           inherit needsNetwork;
-        }
+        })
         // {
           Type = "oneshot";
           ExecStart = "${lib.getExe cfg.package} recover";

@@ -11,7 +11,11 @@
 # - RestrictSUIDSGID=: it forbids openat2(2), by which the program avoids
 #   following a symlink out of a tree.
 # - IPAddressAllow=: a mail server is given by name. Where none is configured, there
-#   is no network at all.
+#   is no network at all, unless there are hooks on the host.
+#
+# Hooks on the host run in here, too. For them the sandbox is wider: there is a network,
+# the stacks can be written, users and owners can be changed, and memory may be writable
+# and executable, which the compilers of scripting languages need.
 { lib }:
 let
   paths = import ./paths.nix { inherit lib; };
@@ -27,6 +31,10 @@ in
   archives ? false,
   # Whether it unpacks archives, and so makes files of every owner and kind.
   unpacks ? false,
+  # Whether there are hooks, which are killed when they take too long.
+  hooks ? false,
+  # Whether any of them runs on the host.
+  hostHooks ? false,
 }:
 let
   anyBelow =
@@ -61,7 +69,7 @@ in
     "char-* m"
     "block-* m"
   ];
-  PrivateNetwork = !needsNetwork;
+  PrivateNetwork = !(needsNetwork || hostHooks);
   # Neither System V IPC nor POSIX message queues are used.
   PrivateIPC = true;
   ProtectClock = true;
@@ -86,8 +94,13 @@ in
     # It lowers its priority while a stack is up, and raises it while one is down.
     "CAP_SYS_NICE"
   ]
+  ++ lib.optional hooks "CAP_KILL"
+  ++ lib.optionals hostHooks [
+    "CAP_SETUID"
+    "CAP_SETGID"
+  ]
+  ++ lib.optional (unpacks || hostHooks) "CAP_CHOWN"
   ++ lib.optionals unpacks [
-    "CAP_CHOWN"
     # A change of mode must not lose the set-group-id bit.
     "CAP_FSETID"
     "CAP_SETFCAP"
@@ -97,14 +110,14 @@ in
   RestrictAddressFamilies = [
     "AF_UNIX"
   ]
-  ++ lib.optionals needsNetwork [
+  ++ lib.optionals (needsNetwork || hostHooks) [
     "AF_INET"
     "AF_INET6"
   ];
   RestrictNamespaces = true;
   RestrictRealtime = true;
   LockPersonality = true;
-  MemoryDenyWriteExecute = true;
+  MemoryDenyWriteExecute = !hostHooks;
   SystemCallArchitectures = "native";
   SystemCallErrorNumber = "EPERM";
   SystemCallFilter = [
@@ -113,7 +126,8 @@ in
   ]
   # See CAP_SYS_NICE.
   ++ lib.optional archives "setpriority ioprio_set"
-  ++ lib.optional unpacks "@chown";
+  ++ lib.optional (unpacks || hostHooks) "@chown"
+  ++ lib.optional hostHooks "@setuid";
   UMask = "0077";
   # A core dump would hold what was read: passwords, databases.
   LimitCORE = 0;

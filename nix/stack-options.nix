@@ -31,11 +31,147 @@ let
       }
       // attrs
     );
+
+  # A command that runs at a point of the backup. What is not set is left out.
+  hook = types.submodule {
+    options = {
+      when = mkOption {
+        type = types.enum [
+          "beforeCopy"
+          "beforeStop"
+          "whileDown"
+          "afterStart"
+          "afterArchive"
+          "finally"
+        ];
+        description = ''
+          When it runs: before any data is read, right before the stop, while all
+          containers are stopped, when the stack is up again and healthy, when the
+          archive is finished, or at the end whatever happened.
+        '';
+        example = "beforeCopy";
+      };
+
+      service = optional types.str {
+        description = "Service in whose container it runs. Set this or {option}`host`.";
+        example = "db";
+      };
+
+      host = mkOption {
+        type = types.bool;
+        default = false;
+        description = "Whether it runs on the host, in the sandbox of the unit.";
+        example = true;
+      };
+
+      user = optional types.str {
+        description = ''
+          User that runs it. `null` means the container's own user, or root on the
+          host.
+        '';
+        example = "postgres";
+      };
+
+      command = mkOption {
+        type = types.nonEmptyListOf types.str;
+        description = "Program and arguments. There is no shell.";
+        example = [
+          "pg_dump"
+          "--format=custom"
+          "--file=/dumps/app.dump"
+          "app"
+        ];
+      };
+
+      timeout = optional types.ints.positive {
+        description = ''
+          Seconds that the command may take, and {option}`undo` as well. `null` means
+          300, or `downLimit` while the stack is down.
+        '';
+        example = 3600;
+      };
+
+      onError = mkOption {
+        type = types.enum [
+          "fail"
+          "warn"
+        ];
+        default = "fail";
+        description = ''
+          What a failure does: `fail` fails the backup of the stack, which is then not
+          stopped if it is still up; `warn` adds a warning to the report.
+        '';
+        example = "warn";
+      };
+
+      undo = list {
+        description = ''
+          Command that takes back the effect of the first one. It runs when the stack
+          is up again, after every error, and after a crash or power cut by the
+          recovery.
+        '';
+        example = [
+          "php"
+          "occ"
+          "maintenance:mode"
+          "--off"
+        ];
+      };
+
+      environment = mkOption {
+        type = types.attrsOf types.str;
+        default = { };
+        description = "Variables for both commands. Everybody can read them in the Nix store.";
+        example = {
+          PGDATABASE = "app";
+        };
+      };
+
+      secrets = mkOption {
+        type = types.attrsOf types.str;
+        default = { };
+        description = ''
+          Variables for both commands whose values are read when the commands run:
+          from a file (an absolute path) or from a systemd credential (its name).
+        '';
+        example = {
+          PGPASSWORD = "/run/secrets/postgres";
+        };
+      };
+    };
+  };
+
+  hooks = mkOption {
+    type = types.listOf hook;
+    default = [ ];
+    apply = map (
+      lib.filterAttrs (_: value: value != null && value != false && value != [ ] && value != { })
+    );
+    description = ''
+      Commands to run at certain points of the backup, in this order. Those of
+      {option}`services.docker-stack-backup.defaults` come first.
+    '';
+    example = [
+      {
+        when = "beforeCopy";
+        service = "db";
+        user = "postgres";
+        command = [
+          "pg_dump"
+          "--format=custom"
+          "--file=/dumps/app.dump"
+          "app"
+        ];
+      }
+    ];
+  };
 in
 rec {
   inherit absolutePath asString optional;
 
   sharedOptions = {
+    inherit hooks;
+
     exclude = list {
       description = ''
         Files to leave out of the archive, as patterns like those of `.gitignore`.

@@ -1,5 +1,6 @@
 //! Recovering from runs, restores and drills that were killed: starts what they
-//! left stopped (I3), and concludes the outcome of the run.
+//! left stopped (I3), takes back the effect of hooks, and concludes the outcome of the
+//! run.
 //!
 //! The start needs the journal and the Engine, and nothing else. All the rest may
 //! be missing, unreadable or hang, so it comes after the start; its errors are
@@ -12,7 +13,8 @@ use anyhow::{Context as _, Error, Result, anyhow, bail};
 use crate::config::plan::Plan;
 use crate::outcome::{RecoveredStack, RunOutcome, StackStatus};
 use crate::stack::driver::{self, Started};
-use crate::stack::journal::{FoundEntry, Journal, JournalEntry};
+use crate::stack::hooks;
+use crate::stack::journal::{FoundEntry, Journal, JournalEntry, StopProgress};
 use crate::sys::lock::{Lock, LockHeld, Operation};
 use crate::sys::logging::Log;
 use crate::sys::signals::Signals;
@@ -93,6 +95,10 @@ fn add_recovered(outcome: &mut RunOutcome, recovered: Vec<RecoveredStack>) {
         if stack.status == StackStatus::Down && recovered.iter().any(is_up) {
             stack.status = StackStatus::Failed;
         }
+        // What is not undone now is told of the recovered stack.
+        if recovered.iter().any(|found| found.stack == stack.stack) {
+            stack.not_undone.clear();
+        }
     }
     outcome.recovered = recovered;
 }
@@ -119,7 +125,7 @@ pub fn recover_stacks(state_dir: &Path, signals: &Signals) -> Recovery {
         .note(journal.found())
         .into_iter()
         .partition(is_half_restored);
-    recovery.start(&journal, stopped, signals);
+    let mut entries = recovery.start(&journal, stopped, signals);
     let undone = recovery.note(restore::stack::recover(state_dir, &journal));
     for (stack, result) in undone {
         if let Err(error) = result {
@@ -133,11 +139,15 @@ pub fn recover_stacks(state_dir: &Path, signals: &Signals) -> Recovery {
         (!is_failed && journal.has(stack)).then(|| refuse_half_restored(state_dir, found))
     });
     let undone = undone.collect();
-    recovery.start(&journal, undone, signals);
+    entries.extend(recovery.start(&journal, undone, signals));
     for (stack, result) in recovery.note(drill::recover(state_dir)) {
         let context = || format!("cannot take down a drill of {stack} that was killed");
         let result = result.with_context(context);
         recovery.note(result);
+    }
+    // These come last: commands of the administrator may hang.
+    for entry in entries {
+        recovery.undo_hooks(&journal, entry);
     }
     recovery
 }
@@ -166,6 +176,38 @@ impl Recovery {
         })
     }
 
+    /// Returns what is told of a stack.
+    fn told(&mut self, stack: &str) -> &mut RecoveredStack {
+        let known = self.stacks.iter().position(|found| found.stack == stack);
+        let place = known.unwrap_or_else(|| {
+            self.stacks.push(RecoveredStack {
+                stack: stack.to_owned(),
+                ..RecoveredStack::default()
+            });
+            self.stacks.len() - 1
+        });
+        &mut self.stacks[place]
+    }
+
+    /// Takes back the effect of a stack's hooks, and removes what is done from the journal.
+    fn undo_hooks(&mut self, journal: &Journal, mut entry: JournalEntry) {
+        let span = tracing::info_span!("recover", stack = entry.stack);
+        let _entered = span.enter();
+        let mut outcomes = Vec::new();
+        let done = hooks::undo_all(&mut entry, journal, &mut |outcome| outcomes.push(outcome));
+        for outcome in outcomes {
+            let told = self.told(&entry.stack);
+            match outcome.error {
+                None => told.undone.push(outcome.command),
+                Some(error) => {
+                    tracing::error!("{error}");
+                    told.not_undone.push(error);
+                }
+            }
+        }
+        self.note(done.and_then(|()| journal.settle(&entry)));
+    }
+
     fn add(&mut self, stack: String, services: Vec<String>, warnings: Result<Vec<String>>) {
         let (warnings, error) = match warnings {
             Ok(warnings) => (warnings, None),
@@ -177,45 +219,57 @@ impl Recovery {
         for warning in &warnings {
             tracing::warn!(stack, "{warning}");
         }
-        self.stacks.push(RecoveredStack {
-            stack,
-            services,
-            error,
-            warnings,
-        });
+        let told = self.told(&stack);
+        told.services = services;
+        told.error = error;
+        told.warnings = warnings;
     }
 
     /// Starts all stacks before it looks at any of them a second time, so that
-    /// none has to wait for another one's second look.
-    fn start(&mut self, journal: &Journal, found: Vec<FoundEntry>, signals: &Signals) {
-        let start = |found: FoundEntry| {
-            let services = found.entry.as_ref().map(JournalEntry::services);
-            let services = services.unwrap_or_default();
-            let started = found.entry.and_then(|entry| start_one(entry, signals));
-            (found.stack, services, started)
-        };
-        let started: Vec<_> = found.into_iter().map(start).collect();
-        for (stack, services, started) in started {
-            let confirmed =
-                started.and_then(|(entry, started)| driver::confirm(&entry, &started, signals));
-            let removed = match confirmed {
-                Ok(_) => journal.remove(&stack),
+    /// none has to wait for another one's second look. Returns the entries with hooks whose
+    /// effect is to be taken back, also those of stacks that did not start: what such a hook
+    /// concerns may be up.
+    fn start(
+        &mut self,
+        journal: &Journal,
+        found: Vec<FoundEntry>,
+        signals: &Signals,
+    ) -> Vec<JournalEntry> {
+        let mut started = Vec::new();
+        let mut with_undos = Vec::new();
+        for FoundEntry { stack, entry } in found {
+            match entry {
+                Ok(entry) if entry.is_down() => started.push((start_one(&entry, signals), entry)),
+                Ok(entry) => with_undos.push(entry),
+                Err(error) => self.add(stack, Vec::new(), Err(error)),
+            }
+        }
+        for (started, mut entry) in started {
+            let confirmed = started.and_then(|started| driver::confirm(&entry, &started, signals));
+            let settled = match confirmed {
+                Ok(_) => {
+                    entry.step = StopProgress::Up;
+                    journal.settle(&entry)
+                }
                 Err(_) => Ok(()),
             };
-            self.add(stack, services, confirmed);
+            self.add(entry.stack.clone(), entry.services(), confirmed);
             // The stack is up, whether its entry could be removed or not.
-            self.note(removed);
+            self.note(settled);
+            if !entry.undos.is_empty() {
+                with_undos.push(entry);
+            }
         }
+        with_undos
     }
 }
 
-fn start_one(entry: JournalEntry, signals: &Signals) -> Result<(JournalEntry, Started)> {
+fn start_one(entry: &JournalEntry, signals: &Signals) -> Result<Started> {
     let span = tracing::info_span!("recover", stack = entry.stack);
     let _entered = span.enter();
     let services = entry.services().join(" ");
     tracing::warn!(services, "left stopped, starting it");
-    let started = driver::start(&entry, signals)?;
-    Ok((entry, started))
+    driver::start(entry, signals)
 }
 
 /// Removes the journal entry of a stack that was started or removed by hand.

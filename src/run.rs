@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::config::plan::{Plan, StackPlan};
 use crate::last_run;
-use crate::outcome::{Failure, Phase, RecoveredStack, RunOutcome, StackOutcome, StackStatus};
+use crate::outcome::{Phase, RecoveredStack, RunOutcome, StackOutcome, StackStatus};
 use crate::recover::recover_stacks;
 use crate::store::{drill_results, health};
 use crate::sys::lock::{Lock, Operation};
@@ -76,7 +76,7 @@ fn attempt(watch: &Watch<'_>, adopts_store: bool, outcome: &mut RunOutcome) -> R
         let span = tracing::info_span!("stack", stack = stack.name);
         let _entered = span.enter();
         progress::begin_stack(i + 1, plan.stacks.len(), &stack.name);
-        outcome.stacks[i] = match still_down(&outcome.recovered, stack) {
+        outcome.stacks[i] = match not_recovered(&outcome.recovered, stack) {
             Some(failed) => failed,
             None => watch.back_up(i, &outcome.host),
         };
@@ -107,19 +107,26 @@ fn add_health(plan: &Plan, outcome: &mut RunOutcome) {
     }
 }
 
-/// Returns the outcome of a stack that an earlier run left stopped and that
-/// could not be started. Such a stack is not backed up: a new journal entry
-/// would replace the old one, which names the containers that ran.
-fn still_down(recovered: &[RecoveredStack], stack: &StackPlan) -> Option<StackOutcome> {
+/// Returns the outcome of a stack that an earlier run left stopped, or with the effect of
+/// a hook, and that could not be recovered. Such a stack is not backed up: a new journal
+/// entry would replace the old one, which names the containers that ran and the hooks.
+fn not_recovered(recovered: &[RecoveredStack], stack: &StackPlan) -> Option<StackOutcome> {
     let found = recovered
         .iter()
         .find(|recovered| recovered.stack == stack.name)?;
-    let error = found.error.as_ref()?;
+    let (status, message) = match (&found.error, found.not_undone.first()) {
+        (Some(error), _) => (
+            StackStatus::Down,
+            format!("left stopped by an earlier run, and cannot be started: {error}"),
+        ),
+        (None, Some(error)) => (
+            StackStatus::Failed,
+            format!("not backed up, because the hook of an earlier run is in effect: {error}"),
+        ),
+        (None, None) => return None,
+    };
     let mut outcome = StackOutcome::not_run(&stack.name);
-    outcome.status = StackStatus::Down;
-    outcome.failures.push(Failure {
-        phase: Phase::Plan,
-        message: format!("left stopped by an earlier run, and cannot be started: {error}"),
-    });
+    outcome.status = status;
+    outcome.add_failure(Phase::Plan, message);
     Some(outcome)
 }

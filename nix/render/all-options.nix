@@ -38,6 +38,25 @@
         "true"
       ];
       drillSecrets = [ "/run/secrets/web" ];
+      hooks = [
+        {
+          when = "beforeStop";
+          service = "db";
+          user = "postgres";
+          command = [
+            "touch"
+            "/flag"
+          ];
+          timeout = 60;
+          onError = "warn";
+          undo = [
+            "rm"
+            "/flag"
+          ];
+          environment.MODE = "fast";
+          secrets.KEY = "/run/secrets/key";
+        }
+      ];
     };
     defaults = {
       exclude = [ "*.tmp" ];
@@ -57,6 +76,13 @@
       onBusy = "fail";
       verify = "full";
       drill = true;
+      hooks = [
+        {
+          when = "finally";
+          host = true;
+          command = [ "/run/current-system/sw/bin/true" ];
+        }
+      ];
     };
     retention = {
       keepDays = 1;

@@ -59,6 +59,9 @@ pub struct Manifest {
     /// How many containers of each of these services were running.
     #[serde(default)]
     pub replicas: BTreeMap<String, usize>,
+    /// What takes back the effect of hooks that the data was captured under.
+    #[serde(default)]
+    pub undos: Vec<String>,
     pub images: Vec<ServiceImage>,
     pub volumes: Vec<Volume>,
     pub coverage: Vec<MountCoverage>,

@@ -1,5 +1,5 @@
-//! Says which stacks a killed command has left stopped. The commands that only
-//! look begin with that.
+//! Says which stacks a killed command has left stopped, or with a hook that is not undone.
+//! The commands that only look begin with that.
 
 use anyhow::Result;
 
@@ -37,6 +37,14 @@ pub fn left_down(plan: &Plan) -> Vec<String> {
 fn line(found: &FoundEntry) -> String {
     let stack = &found.stack;
     match &found.entry {
+        Ok(entry) if !entry.is_down() => {
+            let undos = entry.undos.iter().map(|undo| undo.command.to_string());
+            format!(
+                "{stack}: the effect of a hook is not taken back ({}); \
+                 `docker-stack-backup recover` does that",
+                undos.collect::<Vec<_>>().join("; ")
+            )
+        }
         Ok(entry) => {
             format!(
                 "{stack} IS DOWN ({}): stopped at {}, and not started again; start it with \

@@ -11,6 +11,7 @@ use crate::cycle::{self, RunContext, Unobserved};
 use crate::last_run;
 use crate::outcome::{MountCoverage, ToldHoles};
 use crate::scan;
+use crate::stack::hooks::check_services;
 use crate::stack::journal::Journal;
 use crate::stack::survey::Survey;
 use crate::store::Store;
@@ -48,6 +49,7 @@ impl Previewer {
     /// cannot be read.
     pub fn preview(&self, stack: &StackPlan) -> Result<StackPreview> {
         let mut survey = Survey::of(stack)?;
+        check_services(&stack.hooks, &survey)?;
         self.told.mark_new(&stack.name, &mut survey.coverage);
         let sources = survey.open_sources()?;
         let signals = Signals::default();
@@ -66,6 +68,7 @@ impl Previewer {
             content_bytes: inventory.content_bytes(),
             member_count: inventory.member_count(),
             coverage: survey.coverage.clone(),
+            hooks: stack.hooks.iter().map(ToString::to_string).collect(),
             warnings: survey.warnings.clone(),
             refusal: None,
         };
@@ -97,6 +100,8 @@ pub struct StackPreview {
     pub content_bytes: u64,
     pub member_count: u64,
     pub coverage: Vec<MountCoverage>,
+    /// The hooks that a run runs, in the order of the configuration.
+    pub hooks: Vec<String>,
     pub warnings: Vec<String>,
     /// Why a run would not stop the stack, if it would not.
     pub refusal: Option<String>,
@@ -130,6 +135,9 @@ impl StackPreview {
             text.push_str(&format!("  in        {}{limit}\n", mount.label()));
         }
         text.push_str(&self.holes("  "));
+        for hook in &self.hooks {
+            text.push_str(&format!("  hook      {hook}\n"));
+        }
         for warning in &self.warnings {
             text.push_str(&format!("  warning   {warning}\n"));
         }

@@ -2,6 +2,7 @@
 //! refused. `plan` decides what the values mean together.
 
 pub mod email;
+mod hook;
 mod json;
 pub mod plan;
 mod retention;
@@ -18,6 +19,10 @@ use serde::de::{self, Unexpected};
 use serde::{Deserialize, Deserializer};
 
 pub use email::{Email, Encryption, MailWhen};
+pub use hook::{
+    DEFAULT_HOOK_TIMEOUT_SECS, Hook, HookCommand, HookOptions, HookPlace, HookTarget, OnError,
+    VARIABLE_PREFIX, shell_words,
+};
 pub use retention::Retention;
 pub use stack::{
     Capture, DEFAULT_STALL_LIMIT, DEFAULT_START_TIMEOUT, OnBusy, Stack, StackOptions, StopMethod,

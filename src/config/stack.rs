@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::hook::{self, HookOptions};
+
 /// `startTimeout` of a stack that does not set it.
 pub const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(180);
 /// `downLimit` of a stack that does not set it.
@@ -70,6 +72,9 @@ pub struct StackOptions {
     /// Seconds without any progress after which a stack that is up is given up.
     pub stall_limit: Option<u32>,
     pub on_busy: Option<OnBusy>,
+    /// Commands to run at certain points of the backup, in this order.
+    #[serde(deserialize_with = "hook::list")]
+    pub hooks: Vec<HookOptions>,
     pub verify: Option<Verify>,
     /// Whether a drill of all stacks drills this one.
     pub drill: Option<bool>,

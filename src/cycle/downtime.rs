@@ -2,25 +2,19 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::capture::{Captured, Leftover};
 use super::prepare::Prepared;
 use super::recorder::OutcomeRecorder;
 use super::state::Cycle;
+use crate::config::HookPlace;
 use crate::outcome::{Phase, StackOutcome, StackStatus};
 use crate::stack::driver::{self, Started};
 use crate::stack::journal::{self, JournalEntry, StopProgress};
 use crate::sys::priority;
 use crate::sys::progress;
 use crate::sys::time::{OffsetTime, zone_name};
-
-/// A stack whose start was confirmed once. Its journal entry stays until the
-/// second look.
-pub(super) struct UpAgain {
-    pub(super) entry: JournalEntry,
-    pub(super) started: Started,
-}
 
 impl Cycle<'_> {
     /// Stops the stack, captures its data and starts it again. Whatever happens
@@ -29,18 +23,16 @@ impl Cycle<'_> {
         &self,
         recorder: &mut OutcomeRecorder,
         prepared: Prepared,
-    ) -> (Option<Captured>, Option<UpAgain>) {
+    ) -> (Option<Captured>, Option<Started>) {
         if self.survey.running.is_empty() {
             tracing::info!("nothing runs, archiving as it is");
-            let captured = self.capture(recorder, prepared);
+            let captured = self.run_hooks_and_capture(recorder, prepared);
             return (captured.map_err(Leftover::remove).ok(), None);
         }
-        let mut entry = self.journal_entry();
         let begun = recorder.phase(Phase::Stop, |_| {
             self.context.signals.check()?;
-            self.context.journal.begin(&entry)?;
-            self.context.observer.journalled(&entry);
-            Ok(())
+            let stopping = self.journal_entry(StopProgress::Stopping);
+            self.entry.begin_stop(self.context, stopping)
         });
         if begun.is_none() {
             return (None, None);
@@ -48,34 +40,36 @@ impl Cycle<'_> {
         let _urgent = priority::raise();
         let began = Instant::now();
         progress::set_down(true);
-        let captured = match recorder.phase(Phase::Stop, |_| self.stop(&mut entry)) {
-            Some(()) => self.capture(recorder, prepared),
+        let captured = match recorder.phase(Phase::Stop, |_| self.stop()) {
+            Some(()) => self.run_hooks_and_capture(recorder, prepared),
             None => Err(prepared.into()),
         };
         let captured = captured.map_err(|leftover| self.make_room_for_start(leftover));
-        let started = recorder.phase(Phase::Start, |_| self.start(&entry));
+        let started = recorder.phase(Phase::Start, |_| self.start());
         record_downtime(&mut recorder.outcome, began, started.as_ref());
-        (
-            captured.map_err(Leftover::remove).ok(),
-            started.map(|started| UpAgain { entry, started }),
-        )
+        (captured.map_err(Leftover::remove).ok(), started)
     }
 
-    fn stop(&self, entry: &mut JournalEntry) -> Result<()> {
-        tracing::info!(services = entry.services().join(" "), "stopping");
-        let stopped = driver::stop(&self.survey, self.stack.stop_timeout, self.context.signals);
-        if stopped.as_ref().err().is_none_or(driver::was_refused) {
-            // No stop is in progress, so the start must not repeat the stop.
-            entry.step = StopProgress::Stopped;
+    fn run_hooks_and_capture(
+        &self,
+        recorder: &mut OutcomeRecorder,
+        prepared: Prepared,
+    ) -> Result<Captured, Leftover> {
+        match self.run_hooks(recorder, HookPlace::WhileDown) {
+            Some(()) => self.capture(recorder, prepared),
+            None => Err(prepared.into()),
         }
-        stopped?;
-        self.write_journal(entry)
     }
 
-    fn write_journal(&self, entry: &JournalEntry) -> Result<()> {
-        self.context.journal.write(entry)?;
-        self.context.observer.journalled(entry);
-        Ok(())
+    fn stop(&self) -> Result<()> {
+        tracing::info!(services = self.survey.services().join(" "), "stopping");
+        let stopped = driver::stop(&self.survey, self.stack.stop_timeout, self.context.signals);
+        let written = match stopped.as_ref().err().is_none_or(driver::was_refused) {
+            // No stop is in progress, so the start must not repeat the stop.
+            true => self.entry.set_step(self.context, StopProgress::Stopped),
+            false => Ok(()),
+        };
+        stopped.and(written)
     }
 
     /// Removes the leftover at once if the disk is full: the start might fail.
@@ -89,12 +83,17 @@ impl Cycle<'_> {
         }
     }
 
-    fn start(&self, entry: &JournalEntry) -> Result<Started> {
-        tracing::info!(services = entry.services().join(" "), "starting");
-        driver::start(entry, self.context.signals)
+    fn start(&self) -> Result<Started> {
+        tracing::info!(services = self.survey.services().join(" "), "starting");
+        let entry = self
+            .entry
+            .entry()
+            .context("the stack has no journal entry")?;
+        driver::start(&entry, self.context.signals)
     }
 
-    fn journal_entry(&self) -> JournalEntry {
+    /// Makes an entry with what runs now.
+    pub(super) fn journal_entry(&self, step: StopProgress) -> JournalEntry {
         JournalEntry {
             format_version: journal::FORMAT_VERSION,
             stack: self.stack.name.clone(),
@@ -105,10 +104,11 @@ impl Cycle<'_> {
             start_timeout_secs: self.stack.start_timeout.as_secs(),
             since: OffsetTime::now(),
             time_zone: zone_name(),
-            step: StopProgress::Stopping,
+            step,
             for_restore: false,
             containers: self.survey.running.clone(),
             networks: self.survey.networks.clone(),
+            undos: Vec::new(),
         }
     }
 }

@@ -7,40 +7,50 @@ use std::thread;
 use anyhow::{Context as _, Result};
 
 use super::capture::{Captured, CapturedFiles};
-use super::downtime::UpAgain;
 use super::manifest::write_manifest;
 use super::recorder::{OutcomeRecorder, add_warning};
 use super::state::Cycle;
 use crate::archive::{Sums, verify};
+use crate::config::HookPlace;
 use crate::outcome::{ArchiveOutcome, Phase, StackOutcome, StackStatus};
-use crate::stack::driver;
+use crate::stack::driver::{self, Started};
+use crate::stack::journal::StopProgress;
 use crate::store::{ArchiveName, Sidecar};
 use crate::sys::format::human_bytes;
 use crate::sys::threads::spawn_or_run;
 
 impl Cycle<'_> {
-    /// Finishes the archive and, in parallel, closes the journal entry. Finishing
-    /// may take an hour; a container that is stopped during that time was stopped
-    /// by someone on purpose and must not be restarted.
+    /// Takes back the effect of hooks, finishes the archive and, in parallel, closes the
+    /// journal entry. Finishing may take an hour; a container that is stopped during that
+    /// time was stopped by someone on purpose and must not be restarted.
     pub(super) fn finish(
         &self,
         recorder: &mut OutcomeRecorder,
         captured: Option<Captured>,
-        up_again: Option<UpAgain>,
+        started: Option<Started>,
     ) {
+        // Even if not all has started: what it concerns may be up.
+        self.undo_hooks(recorder);
         let span = tracing::Span::current();
         thread::scope(|scope| {
-            let closing = up_again.map(|up_again| {
+            let is_up = started.is_some();
+            let closing = started.map(|started| {
                 let span = span.clone();
                 spawn_or_run(scope, move || {
                     let _entered = span.enter();
-                    self.close_journal(up_again)
+                    self.close_journal(&started)
                 })
             });
+            if is_up {
+                self.run_hooks(recorder, HookPlace::AfterStart);
+            }
             if let Some(captured) = captured {
                 recorder.phase(Phase::Finish, |outcome| {
                     self.finish_archive(outcome, captured)
                 });
+            }
+            if recorder.outcome.archive.is_some() {
+                self.run_hooks(recorder, HookPlace::AfterArchive);
             }
             let Some(closing) = closing else { return };
             // The stack is up: this is no longer the time of its start.
@@ -57,19 +67,21 @@ impl Cycle<'_> {
         });
     }
 
-    /// Removes the journal entry, once the containers are seen to be up still.
-    /// Returns warnings, and whether the entry could be removed.
+    /// Removes the journal entry, once the containers are seen to be up still; what is to be
+    /// taken back stays in it. Returns warnings, and whether the journal could be written.
     ///
     /// # Errors
     /// When the stack is not as it was: it counts as down.
-    fn close_journal(&self, up_again: UpAgain) -> Result<(Vec<String>, Result<()>)> {
-        let UpAgain { entry, started } = up_again;
-        let warnings = driver::confirm(&entry, &started, self.context.signals)?;
-        let removed = self.context.journal.remove(&entry.stack);
-        if removed.is_ok() {
-            self.context.observer.journal_closed();
-        }
-        Ok((warnings, removed))
+    fn close_journal(&self, started: &Started) -> Result<(Vec<String>, Result<()>)> {
+        let entry = self
+            .entry
+            .entry()
+            .context("the stack has no journal entry")?;
+        let warnings = driver::confirm(&entry, started, self.context.signals)?;
+        Ok((
+            warnings,
+            self.entry.set_step(self.context, StopProgress::Up),
+        ))
     }
 
     /// Gives the archive its manifest, verifies it, and gives it its name.

@@ -19,7 +19,15 @@ const MANIFEST_SLACK_BYTES: usize = 8 << 10;
 
 impl Cycle<'_> {
     pub(super) fn layout(&self, inventory: &Inventory, manifest: &Manifest) -> Result<Layout> {
-        let reserve = serde_json::to_vec_pretty(manifest)?.len() + MANIFEST_SLACK_BYTES;
+        // Hooks that run later add their undos.
+        let undos = self
+            .stack
+            .hooks
+            .iter()
+            .filter_map(|hook| hook.undo.as_ref());
+        let undos = serde_json::to_vec_pretty(&undos.map(ToString::to_string).collect::<Vec<_>>())?;
+        let reserve =
+            serde_json::to_vec_pretty(manifest)?.len() + 2 * undos.len() + MANIFEST_SLACK_BYTES;
         let reserved_bytes = *self.manifest_bytes.get_or_init(|| reserve as u64);
         let slot = ManifestSlot {
             name: format!("{}.manifest.json", self.stack.name),
@@ -95,6 +103,7 @@ impl Cycle<'_> {
             downtime_ms: None,
             running: survey.services(),
             replicas: running::replicas(&survey.running),
+            undos: self.entry.pending(),
             images,
             volumes: survey.volumes.clone(),
             coverage: survey.coverage.clone(),

@@ -1,9 +1,12 @@
 //! The backup of one stack. [`back_up`] shows its steps; they are in `planning`,
-//! `prepare`, `downtime`, `capture` and `finish`.
+//! `prepare`, `downtime`, `capture`, `finish` and `hooks`.
 
 mod capture;
+mod context;
 mod downtime;
 mod finish;
+mod hooks;
+mod journalled;
 mod manifest;
 mod planning;
 pub mod precopy;
@@ -12,25 +15,41 @@ mod quiet_proof;
 mod recorder;
 mod state;
 
+pub use self::context::{Observer, RunContext, Unobserved};
+pub use self::hooks::run_finally;
 pub use self::planning::rehearse;
+use self::prepare::Prepared;
 use self::recorder::OutcomeRecorder;
 use self::state::Cycle;
-pub use self::state::{Observer, RunContext, Unobserved};
+use crate::config::HookPlace;
 use crate::config::plan::StackPlan;
 use crate::outcome::{Phase, StackOutcome};
 
 /// Takes one stack through its backup. Whatever happens between stop and start,
-/// the start is attempted.
+/// the start is attempted, and whatever happens after a hook, its effect is taken back.
 pub fn back_up(context: &RunContext<'_>, stack: &StackPlan) -> StackOutcome {
     let mut recorder = OutcomeRecorder::new(stack, context.observer);
-    if let Some(mut cycle) =
-        recorder.phase(Phase::Plan, |outcome| Cycle::plan(outcome, context, stack))
-        && let Some(inventory) = recorder.phase(Phase::Measure, |_| cycle.measure())
-        && let Some(prepared) = cycle.prepare(&mut recorder, inventory)
-        && let Some(()) = recorder.phase(Phase::Plan, |outcome| cycle.plan_again(outcome))
-    {
-        let (captured, up_again) = cycle.capture_while_down(&mut recorder, prepared);
-        cycle.finish(&mut recorder, captured, up_again);
+    let cycle = recorder.phase(Phase::Plan, |outcome| Cycle::plan(outcome, context, stack));
+    if let Some(mut cycle) = cycle {
+        if let Some(prepared) = cycle.get_ready(&mut recorder) {
+            let (captured, started) = cycle.capture_while_down(&mut recorder, prepared);
+            cycle.finish(&mut recorder, captured, started);
+        }
+        cycle.undo_hooks(&mut recorder);
     }
     recorder.outcome
+}
+
+impl Cycle<'_> {
+    /// Does all that is done while the stack is up. `None` if it must not be stopped.
+    fn get_ready(&mut self, recorder: &mut OutcomeRecorder) -> Option<Prepared> {
+        self.run_hooks(recorder, HookPlace::BeforeCopy)?;
+        let inventory = recorder.phase(Phase::Measure, |_| self.measure())?;
+        let prepared = self.prepare(recorder, inventory)?;
+        if !self.survey.running.is_empty() {
+            self.run_hooks(recorder, HookPlace::BeforeStop)?;
+        }
+        recorder.phase(Phase::Plan, |outcome| self.plan_again(outcome))?;
+        Some(prepared)
+    }
 }

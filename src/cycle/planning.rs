@@ -7,11 +7,14 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::context::RunContext;
+use super::journalled::Journalled;
 use super::recorder::add_warning;
-use super::state::{Cycle, RunContext};
+use super::state::Cycle;
 use crate::config::plan::StackPlan;
 use crate::outcome::StackOutcome;
 use crate::scan::{Inventory, Source};
+use crate::stack::hooks;
 use crate::stack::survey::Survey;
 use crate::store::Store;
 use crate::sys::format::human_bytes;
@@ -30,6 +33,7 @@ impl<'a> Cycle<'a> {
         let survey = Survey::of(stack)?;
         copy_survey(outcome, &survey);
         refuse_own_store(context.store, &survey)?;
+        hooks::check_services(&stack.hooks, &survey)?;
         // The handles stay open from now on: through them, a volume that its
         // driver unmounts with the last container stays readable.
         let sources = survey.open_sources()?;
@@ -39,6 +43,7 @@ impl<'a> Cycle<'a> {
             survey,
             sources,
             manifest_bytes: OnceLock::new(),
+            entry: Journalled::default(),
         })
     }
 }
@@ -62,6 +67,7 @@ pub fn rehearse(
         survey,
         sources,
         manifest_bytes: OnceLock::new(),
+        entry: Journalled::default(),
     };
     cycle.refuse(inventory).map(drop)
 }

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 
-use super::state::Observer;
+use super::context::Observer;
 use crate::config::plan::StackPlan;
-use crate::outcome::{Failure, Phase, PhaseTime, StackOutcome, StackStatus};
+use crate::outcome::{Phase, PhaseTime, StackOutcome, StackStatus};
 use crate::sys::progress;
 
 /// Collects a stack's outcome, phase by phase.
@@ -62,10 +62,7 @@ impl<'a> OutcomeRecorder<'a> {
 
 pub(super) fn add_failure(outcome: &mut StackOutcome, phase: Phase, message: String) {
     tracing::error!(?phase, "{message}");
-    outcome.failures.push(Failure { phase, message });
-    if outcome.status == StackStatus::Ok {
-        outcome.status = StackStatus::Failed;
-    }
+    outcome.add_failure(phase, message);
 }
 
 /// Adds a warning, unless the outcome has it already: both plans may find it.

@@ -5,45 +5,14 @@ use std::sync::OnceLock;
 
 use anyhow::{Result, bail};
 
+use super::context::RunContext;
+use super::journalled::Journalled;
 use crate::config::StopMethod;
 use crate::config::plan::StackPlan;
 use crate::engine::Container;
-use crate::outcome::{Phase, StackOutcome};
 use crate::scan::{self, Inventory, Source};
 use crate::stack::driver;
-use crate::stack::journal::{Journal, JournalEntry};
 use crate::stack::survey::Survey;
-use crate::store::Store;
-use crate::sys::signals::Signals;
-
-/// What the cycles of all stacks of a run share.
-pub struct RunContext<'a> {
-    pub store: &'a Store,
-    pub journal: &'a Journal,
-    pub signals: &'a Signals,
-    pub host: &'a str,
-    pub observer: &'a dyn Observer,
-}
-
-/// Sees the steps of a stack's backup. What it has seen is enough to start the stack in
-/// another process.
-pub trait Observer: Sync {
-    /// A phase begins.
-    fn phase(&self, phase: Phase, so_far: &StackOutcome);
-    /// The journal has this entry now.
-    fn journalled(&self, entry: &JournalEntry);
-    /// The journal has no entry any more: the stack is as it was before.
-    fn journal_closed(&self);
-}
-
-/// Where nobody looks.
-pub struct Unobserved;
-
-impl Observer for Unobserved {
-    fn phase(&self, _: Phase, _: &StackOutcome) {}
-    fn journalled(&self, _: &JournalEntry) {}
-    fn journal_closed(&self) {}
-}
 
 /// A planned stack. Its `impl` blocks are in the files of the steps.
 pub(super) struct Cycle<'a> {
@@ -53,6 +22,8 @@ pub(super) struct Cycle<'a> {
     pub(super) sources: Vec<Source>,
     /// Bytes reserved for the manifest: a draft and its archive must agree.
     pub(super) manifest_bytes: OnceLock<u64>,
+    /// What the journal has of this stack.
+    pub(super) entry: Journalled,
 }
 
 impl Cycle<'_> {

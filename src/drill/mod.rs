@@ -278,6 +278,7 @@ fn look_again(
         for_restore: false,
         containers: WasRunning::expected(&containers),
         networks: Vec::new(),
+        undos: Vec::new(),
     };
     driver::stays_up(&entry, options.signals)
 }

@@ -6,6 +6,7 @@
 
 mod coverage;
 mod drill;
+mod hook;
 mod stack;
 mod store;
 
@@ -17,6 +18,7 @@ use crate::sys::time::OffsetTime;
 
 pub use coverage::{MountCoverage, MountKind, ToldHoles};
 pub use drill::{DrillOutcome, LastDrill};
+pub use hook::HookOutcome;
 pub use stack::{
     ArchiveOutcome, CaptureOutcome, DamagedArchive, Failure, Phase, PhaseTime, StackOutcome,
     StackStatus,
@@ -58,7 +60,7 @@ pub struct RunOutcome {
 }
 
 /// A stack that an interrupted run had left stopped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoveredStack {
     pub stack: String,
@@ -67,6 +69,12 @@ pub struct RecoveredStack {
     pub error: Option<String>,
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Hooks whose effect was taken back.
+    #[serde(default)]
+    pub undone: Vec<String>,
+    /// Why the effect of others could not be taken back, and what to do.
+    #[serde(default)]
+    pub not_undone: Vec<String>,
 }
 
 /// Exit status of the program, as in the README's table.
@@ -79,17 +87,19 @@ pub enum ExitStatus {
     CouldNotRun = 1,
     /// Less was done than was asked for. Every stack is up again.
     Incomplete = 2,
-    /// A stack that ran before is still down.
+    /// A stack that ran before is still down, or the effect of a hook is not taken back.
     StackDown = 3,
 }
 
 impl RunOutcome {
     pub fn exit_status(&self) -> ExitStatus {
-        let is_down = |stack: &StackOutcome| stack.status == StackStatus::Down;
+        let is_down = |stack: &StackOutcome| {
+            stack.status == StackStatus::Down || !stack.not_undone.is_empty()
+        };
+        let needs_recovery =
+            |stack: &RecoveredStack| stack.error.is_some() || !stack.not_undone.is_empty();
         let is_ok = |stack: &StackOutcome| stack.status == StackStatus::Ok;
-        if self.stacks.iter().any(is_down)
-            || self.recovered.iter().any(|stack| stack.error.is_some())
-        {
+        if self.stacks.iter().any(is_down) || self.recovered.iter().any(needs_recovery) {
             ExitStatus::StackDown
         } else if self.interrupted.is_some()
             || !self.errors.is_empty()
@@ -155,10 +165,16 @@ mod tests {
         let mut recovered = run.clone();
         recovered.recovered.push(RecoveredStack {
             stack: "web".to_owned(),
-            services: Vec::new(),
-            error: None,
-            warnings: Vec::new(),
+            ..RecoveredStack::default()
         });
+        for not_undone in [true, false] {
+            let mut pending = recovered.clone();
+            match not_undone {
+                true => pending.recovered[0].not_undone.push("x".to_owned()),
+                false => pending.stacks[0].not_undone.push("x".to_owned()),
+            }
+            assert_eq!(pending.exit_status(), ExitStatus::StackDown);
+        }
         for run in [warned, recovered] {
             assert_eq!(run.exit_status(), ExitStatus::Ok);
             assert!(!run.is_all_well());

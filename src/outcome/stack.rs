@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::coverage::MountCoverage;
 use super::drill::LastDrill;
+use super::hook::HookOutcome;
 use crate::config::Capture;
 use crate::sys::time::OffsetTime;
 
@@ -37,6 +38,12 @@ pub struct StackOutcome {
     #[serde(default)]
     pub capture: Option<CaptureOutcome>,
     pub phases: Vec<PhaseTime>,
+    /// The hooks that ran, in their order.
+    #[serde(default)]
+    pub hooks: Vec<HookOutcome>,
+    /// Hooks whose effect is not taken back.
+    #[serde(default)]
+    pub not_undone: Vec<String>,
     pub coverage: Vec<MountCoverage>,
     /// The last drill of any archive of the stack, before the run.
     #[serde(default)]
@@ -50,6 +57,19 @@ impl StackOutcome {
     /// Whether something is not archived that was, or was not there, in the run before.
     pub fn has_new_holes(&self) -> bool {
         self.coverage.iter().any(|mount| mount.is_new)
+    }
+
+    /// Adds a failure; a stack that was all right has failed now. Returns whether it is new.
+    pub fn add_failure(&mut self, phase: Phase, message: String) -> bool {
+        if self.status == StackStatus::Ok {
+            self.status = StackStatus::Failed;
+        }
+        let failure = Failure { phase, message };
+        let is_new = !self.failures.contains(&failure);
+        if is_new {
+            self.failures.push(failure);
+        }
+        is_new
     }
 
     /// Returns the outcome of a stack whose turn has not come.
@@ -66,6 +86,8 @@ impl StackOutcome {
             healthy_ms: None,
             capture: None,
             phases: Vec::new(),
+            hooks: Vec::new(),
+            not_undone: Vec::new(),
             coverage: Vec::new(),
             drilled: None,
             damaged: Vec::new(),
@@ -112,6 +134,8 @@ pub enum Phase {
     Archive,
     Start,
     Finish,
+    /// Commands of the administrator, wherever they run.
+    Hooks,
 }
 
 impl Phase {
@@ -126,6 +150,7 @@ impl Phase {
             Phase::Archive => "archive",
             Phase::Start => "start",
             Phase::Finish => "finish",
+            Phase::Hooks => "hooks",
         }
     }
 }

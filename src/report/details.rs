@@ -32,6 +32,30 @@ pub fn archives(page: &mut Page, run: &RunOutcome) {
     sized(page, total, "in total");
 }
 
+/// Lists the hooks that ran, each with the end of its output.
+pub fn hooks(page: &mut Page, run: &RunOutcome) {
+    let stacks = run.stacks.iter();
+    let hooks = stacks.flat_map(|stack| stack.hooks.iter().map(move |hook| (stack, hook)));
+    for (i, (stack, hook)) in hooks.enumerate() {
+        if i == 0 {
+            page.section("HOOKS");
+        }
+        let result = match hook.error {
+            Some(_) => "FAILED",
+            None => "ok",
+        };
+        let duration = human_duration(hook.duration_ms);
+        let label = hook.label();
+        page.line(
+            "  ",
+            &format!("{}: {label}: {result}, {duration}", stack.stack),
+        );
+        for line in &hook.output {
+            page.line("      ", line);
+        }
+    }
+}
+
 /// Adds a line `   12.3 GiB  <what>`.
 fn sized(page: &mut Page, bytes: u64, what: &str) {
     let size = format!("  {:>10}  ", human_bytes(bytes));

@@ -3,7 +3,9 @@
 use super::details::{self, sum};
 use super::page::{Page, WIDTH};
 use super::subject::headline;
-use crate::outcome::{ArchiveOutcome, Failure, RunOutcome, StackOutcome, StackStatus};
+use crate::outcome::{
+    ArchiveOutcome, Failure, RecoveredStack, RunOutcome, StackOutcome, StackStatus,
+};
 use crate::sys::format::{ascii, human_bytes, human_duration};
 use crate::sys::time::OffsetTime;
 
@@ -18,6 +20,7 @@ pub fn run_text(run: &RunOutcome) -> String {
     recovered(&mut page, run);
     stacks(&mut page, run);
     details::archives(&mut page, run);
+    details::hooks(&mut page, run);
     details::not_covered(&mut page, run);
     details::covered(&mut page, run);
     details::drills(&mut page, run);
@@ -69,6 +72,8 @@ fn failure_lines(run: &RunOutcome) -> Vec<String> {
             lines.push(is_down_line(&stack.stack, &stack.services));
             lines.push(format!("{}: recover: {error}", stack.stack));
         }
+        let undos = stack.not_undone.iter();
+        lines.extend(undos.map(|error| format!("{}: recover: {error}", stack.stack)));
     }
     for stack in &others {
         lines.extend(stack_failure_lines(stack));
@@ -121,13 +126,25 @@ fn warnings(page: &mut Page, run: &RunOutcome) {
 }
 
 fn recovered(page: &mut Page, run: &RunOutcome) {
-    let up: Vec<_> = run.recovered.iter().filter(|s| s.error.is_none()).collect();
+    let had_hooks = |s: &RecoveredStack| !s.undone.is_empty() || !s.not_undone.is_empty();
+    let started =
+        |s: &&RecoveredStack| s.error.is_none() && (!s.services.is_empty() || !had_hooks(s));
+    let up: Vec<_> = run.recovered.iter().filter(started).collect();
     if !up.is_empty() {
         page.section("RECOVERED (left stopped by an interrupted run, started again now)");
     }
     for stack in up {
         let services = stack.services.join(", ");
         page.line("  ", &format!("{}: {services}", stack.stack));
+    }
+    let undone = run.recovered.iter().filter(|s| !s.undone.is_empty());
+    for (i, stack) in undone.enumerate() {
+        if i == 0 {
+            page.section("UNDONE (hooks of an interrupted run, whose effect is taken back now)");
+        }
+        for command in &stack.undone {
+            page.line("  ", &format!("{}: {command}", stack.stack));
+        }
     }
 }
 

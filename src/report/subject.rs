@@ -93,6 +93,7 @@ fn problems(run: &RunOutcome) -> Vec<String> {
             .collect()
     };
     add(down(run), "IS DOWN", "ARE DOWN");
+    add(with_hooks(run), "is not undone", "are not undone");
     let failed = with(StackStatus::Failed, Some(false));
     add(failed, "not backed up", "not backed up");
     let failed = with(StackStatus::Failed, Some(true));
@@ -106,6 +107,23 @@ fn problems(run: &RunOutcome) -> Vec<String> {
         clauses.push(count(run.errors.len() as u64, "other error"));
     }
     clauses
+}
+
+/// Returns the names of the stacks with a hook whose effect is not taken back, each once.
+fn with_hooks(run: &RunOutcome) -> Vec<String> {
+    let in_run = run.stacks.iter().map(|s| (&s.stack, &s.not_undone));
+    let recovered = run.recovered.iter().map(|s| (&s.stack, &s.not_undone));
+    let mut names: Vec<String> = Vec::new();
+    for (stack, _) in in_run
+        .chain(recovered)
+        .filter(|(_, undos)| !undos.is_empty())
+    {
+        let name = format!("a hook of {}", brief(stack));
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// Returns the names of the stacks that are down, each once.

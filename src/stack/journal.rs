@@ -1,22 +1,23 @@
-//! The journal of what this program has stopped and not started again yet. It has
-//! one file for each stack, which is on disk before the first container is
-//! stopped (I1), and is removed only when the start is confirmed. `recover` needs
-//! nothing else.
+//! The journal of what this program has stopped and not started again yet, and of the
+//! hooks whose effect it has not taken back. It has one file for each stack, which is on
+//! disk before the first container is stopped (I1) or such a hook runs, and is removed
+//! only when the start is confirmed and all is taken back. `recover` needs nothing else.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::config::StopMethod;
-use crate::engine::{ComposeProject, Network};
+use crate::config::{HookCommand, HookPlace, StopMethod};
+use crate::engine::{ComposeProject, Exec, Network};
 use crate::stack::running::{self, WasRunning};
 use crate::sys::durable::create_dir_durably;
 use crate::sys::state_file::{self, State};
 use crate::sys::time::OffsetTime;
 
 /// Version of the journal's files.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// How a stack was stopped, and what must be started again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,9 +45,24 @@ pub struct JournalEntry {
     /// them.
     #[serde(default)]
     pub networks: Vec<Network>,
+    /// What takes back the effect of hooks, in the order in which these ran.
+    #[serde(default)]
+    pub undos: Vec<PendingUndo>,
 }
 
-/// Whether the stop is over.
+/// A command that takes back the effect of a hook, which may have run or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PendingUndo {
+    /// When the hook runs.
+    pub when: HookPlace,
+    pub command: HookCommand,
+    /// The hook itself, if it runs in a container. It must have ended before its effect
+    /// is taken back.
+    pub hook: Option<Exec>,
+}
+
+/// How far the stop has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum StopProgress {
@@ -54,14 +70,32 @@ pub enum StopProgress {
     Stopping,
     /// No stop is under way any more.
     Stopped,
+    /// Nothing is stopped, or all is up again. Only `undos` are left to be done.
+    Up,
 }
 
 impl State for JournalEntry {
     const NAME: &'static str = "the journal";
     const FORMAT_VERSION: u32 = FORMAT_VERSION;
+
+    /// The first version has no undos.
+    fn upgrade(version: u32, mut json: Value) -> Option<Value> {
+        if !(1..=FORMAT_VERSION).contains(&version) {
+            return None;
+        }
+        if let Some(fields) = json.as_object_mut() {
+            fields.insert("formatVersion".to_owned(), FORMAT_VERSION.into());
+        }
+        Some(json)
+    }
 }
 
 impl JournalEntry {
+    /// Whether the stack may be stopped.
+    pub fn is_down(&self) -> bool {
+        self.step != StopProgress::Up
+    }
+
     /// Returns the names of the services, each once, sorted.
     pub fn services(&self) -> Vec<String> {
         running::services(&self.containers)
@@ -88,22 +122,34 @@ impl Journal {
         }
     }
 
-    /// Writes the entry of a stack that is about to be stopped. When this returns
-    /// `Ok`, the entry survives a power cut.
+    /// Writes the entry of a stack that is about to be stopped, or about to run a hook.
+    /// When this returns `Ok`, the entry survives a power cut.
     ///
     /// # Errors
-    /// When that is not certain. The entry is removed then: nothing must be
-    /// stopped, and `recover` must leave the stack alone.
-    pub fn begin(&self, entry: &JournalEntry) -> Result<()> {
+    /// When that is not certain. The entry `before` is put back then, or removed if there
+    /// was none: nothing must be done, and `recover` must leave the stack alone.
+    pub fn begin(&self, entry: &JournalEntry, before: Option<&JournalEntry>) -> Result<()> {
+        let put_back = || match before {
+            Some(before) => self.write(before),
+            None => self.remove(&entry.stack),
+        };
         create_dir_durably(&self.dir)
             .and_then(|()| self.write(entry))
-            .map_err(|error| match self.remove(&entry.stack) {
+            .map_err(|error| match put_back() {
                 Ok(()) => error,
                 Err(second) => error.context(format!(
-                    "the next `recover` will restart the stack, although nothing was stopped \
-                     ({second:#})"
+                    "the next `recover` will restart the stack or undo its hooks, although \
+                     nothing was done ({second:#})"
                 )),
             })
+    }
+
+    /// Writes an entry of which something is done. If nothing is left to do, it is removed.
+    pub fn settle(&self, entry: &JournalEntry) -> Result<()> {
+        match entry.is_down() || !entry.undos.is_empty() {
+            true => self.write(entry),
+            false => self.remove(&entry.stack),
+        }
     }
 
     /// Writes an entry to disk, in place of the older one of the same stack. When
@@ -153,9 +199,11 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::fs;
 
     use super::*;
+    use crate::config::HookTarget;
 
     fn entry(stack: &str) -> JournalEntry {
         JournalEntry {
@@ -177,7 +225,73 @@ mod tests {
             for_restore: false,
             containers: vec![],
             networks: vec![],
+            undos: vec![],
         }
+    }
+
+    fn undo(argv: &str) -> PendingUndo {
+        PendingUndo {
+            when: HookPlace::BeforeStop,
+            command: HookCommand {
+                target: HookTarget::Service("app".to_owned()),
+                user: None,
+                argv: vec![argv.to_owned()],
+                timeout_secs: 5,
+                environment: BTreeMap::new(),
+                secrets: BTreeMap::new(),
+            },
+            hook: None,
+        }
+    }
+
+    #[test]
+    fn an_entry_stays_until_the_stack_is_up_and_all_is_undone() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::of(dir.path());
+        let with = |step, undos: &[&str]| JournalEntry {
+            step,
+            undos: undos.iter().map(|argv| undo(argv)).collect(),
+            ..entry("web")
+        };
+        let (up, stopped) = (StopProgress::Up, StopProgress::Stopped);
+        journal.begin(&with(up, &["off"]), None).unwrap();
+        for (entry, is_kept) in [
+            (with(up, &["off"]), true),
+            (with(stopped, &["off"]), true),
+            (with(stopped, &[]), true),
+            (with(up, &[]), false),
+        ] {
+            journal.settle(&entry).unwrap();
+            let found = journal.found().unwrap();
+            assert_eq!(found.len(), usize::from(is_kept));
+            if let Some(found) = found.first() {
+                assert_eq!(*found.entry.as_ref().unwrap(), entry);
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_replaced_stays_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::of(dir.path());
+        let before = JournalEntry {
+            step: StopProgress::Up,
+            undos: vec![undo("off")],
+            ..entry("web")
+        };
+        journal.begin(&before, None).unwrap();
+        // The temporary file cannot be written.
+        let temporary = dir.path().join("journal/web.json.new");
+        fs::create_dir(&temporary).unwrap();
+        journal.begin(&entry("web"), Some(&before)).unwrap_err();
+        let found = journal.found().unwrap().remove(0).entry.unwrap();
+        assert_eq!(found, before);
+        // The control: otherwise it is replaced.
+        fs::remove_dir(&temporary).unwrap();
+        let stopping = entry("web");
+        journal.begin(&stopping, Some(&before)).unwrap();
+        let found = journal.found().unwrap().remove(0).entry.unwrap();
+        assert_eq!(found, stopping);
     }
 
     #[test]
@@ -185,8 +299,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::of(dir.path());
         assert!(journal.found().unwrap().is_empty());
-        journal.begin(&entry("web")).unwrap();
-        journal.begin(&entry("db")).unwrap();
+        journal.begin(&entry("web"), None).unwrap();
+        journal.begin(&entry("db"), None).unwrap();
         journal
             .write(&JournalEntry {
                 step: StopProgress::Stopped,
@@ -214,7 +328,7 @@ mod tests {
     fn a_journal_that_does_not_parse_is_an_error_of_its_stack_alone() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::of(dir.path());
-        journal.begin(&entry("db")).unwrap();
+        journal.begin(&entry("db"), None).unwrap();
         let damages: [&[u8]; 4] = [
             b"",
             b"{}",
@@ -238,14 +352,16 @@ mod tests {
     fn an_entry_is_read_without_a_time_zone_database() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::of(dir.path());
-        journal.begin(&entry("web")).unwrap();
+        journal.begin(&entry("web"), None).unwrap();
         let json = fs::read_to_string(journal.path("web")).unwrap();
-        let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let mut json: Value = serde_json::from_str(&json).unwrap();
         // As older versions wrote it, here in a zone that no database has.
         json["since"] = "2026-11-24T03:00:00.5+01:00[Nowhere/Atlantis]".into();
         let fields = json.as_object_mut().unwrap();
+        fields.insert("formatVersion".to_owned(), 1.into());
         fields.remove("forRestore");
         fields.remove("networks");
+        fields.remove("undos");
         // What they recorded of a container.
         fields["containers"] = serde_json::json!([{
             "id": "1", "name": "web-app-1", "service": "app", "number": 1, "dependsOn": [],
@@ -268,14 +384,14 @@ mod tests {
     fn an_entry_that_is_not_certain_to_be_on_disk_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::of(dir.path());
-        journal.begin(&entry("db")).unwrap();
+        journal.begin(&entry("db"), None).unwrap();
         // The rename fails, after the content was written.
         fs::create_dir(journal.path("web")).unwrap();
-        journal.begin(&entry("web")).unwrap_err();
+        journal.begin(&entry("web"), None).unwrap_err();
         assert_eq!(journal.found().unwrap().len(), 2, "the directory stays");
         fs::remove_dir(journal.path("web")).unwrap();
         // The control: without it, the entry is written.
-        journal.begin(&entry("web")).unwrap();
+        journal.begin(&entry("web"), None).unwrap();
         assert_eq!(journal.found().unwrap().len(), 2);
     }
 }

@@ -6,6 +6,7 @@ mod compose_files;
 pub mod coverage;
 pub mod driver;
 mod elsewhere;
+pub mod hooks;
 pub mod journal;
 mod known;
 pub mod quiet;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::config::plan::Plan;
 use crate::cycle::{self, Observer, RunContext};
 use crate::last_run;
-use crate::outcome::{RunOutcome, StackStatus};
+use crate::outcome::{RunOutcome, StackOutcome, StackStatus};
 use crate::stack::journal::Journal;
 use crate::store::prune::prune;
 use crate::store::{Store, health, identity};
@@ -27,9 +27,14 @@ pub enum Task {
     },
     /// Removes what killed runs left in a store that exists. Returns the [`RunOutcome`].
     CleanStore(Box<RunOutcome>),
-    /// Backs up the stack with this position in the plan. Returns its
-    /// [`StackOutcome`](crate::outcome::StackOutcome).
+    /// Backs up the stack with this position in the plan. Returns its [`StackOutcome`].
     BackUp { stack: usize, host: String },
+    /// Runs the hooks that follow the backup of the stack with this position in the plan,
+    /// whatever came of it. Returns its [`StackOutcome`].
+    Finally {
+        stack: usize,
+        outcome: Box<StackOutcome>,
+    },
     /// Prunes the store, looks for damage, and tries again to remove what restores and
     /// drills could not remove. Returns the [`RunOutcome`].
     TidyStore(Box<RunOutcome>),
@@ -79,6 +84,13 @@ impl Task {
                     observer,
                 };
                 serde_json::to_value(cycle::back_up(&context, stack))
+            }
+            Task::Finally { stack, mut outcome } => {
+                let stack = &plan.stacks[stack];
+                let span = tracing::info_span!("stack", stack = stack.name);
+                let _entered = span.enter();
+                cycle::run_finally(stack, &mut outcome);
+                serde_json::to_value(outcome)
             }
             Task::TidyStore(mut outcome) => {
                 tidy_store(plan, &mut outcome)?;

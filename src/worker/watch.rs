@@ -1,7 +1,6 @@
 //! The side of the run: it watches a worker, and starts a stack that the worker cannot
 //! start any more.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -11,12 +10,13 @@ use serde_json::Value;
 use super::process::{Heard, Worker};
 use super::task::Task;
 use super::{Message, Order};
-use crate::config::DEFAULT_STALL_LIMIT;
 use crate::config::plan::{Plan, StackPlan};
+use crate::config::{DEFAULT_STALL_LIMIT, Hook, HookPlace};
 use crate::cycle::Unobserved;
-use crate::outcome::{Failure, Phase, RunOutcome, StackOutcome, StackStatus};
+use crate::outcome::{Phase, RunOutcome, StackOutcome, StackStatus};
 use crate::stack::driver;
-use crate::stack::journal::{Journal, JournalEntry};
+use crate::stack::hooks;
+use crate::stack::journal::{Journal, JournalEntry, StopProgress};
 use crate::sys::logging::Log;
 use crate::sys::priority;
 use crate::sys::progress;
@@ -148,7 +148,7 @@ impl Watch<'_> {
             stack,
             host: host.to_owned(),
         };
-        match self.perform(task, &Limits::of_stack(plan)) {
+        let outcome = match self.perform(task, &Limits::of_stack(plan)) {
             Ok(Ok(outcome)) => outcome,
             Err(given_up) => self.bring_up(plan, *given_up),
             Ok(Err(error)) => failed(
@@ -156,7 +156,28 @@ impl Watch<'_> {
                 Phase::Plan,
                 format!("{error:#}"),
             ),
+        };
+        let is_last = |hook: &Hook| hook.when == HookPlace::Finally;
+        match plan.hooks.iter().any(is_last) {
+            true => self.run_finally(stack, outcome),
+            false => outcome,
         }
+    }
+
+    /// Runs the hooks of a stack that follow whatever happened. They may hang like
+    /// everything else, so a worker runs them.
+    fn run_finally(&self, stack: usize, outcome: StackOutcome) -> StackOutcome {
+        let task = Task::Finally {
+            stack,
+            outcome: Box::new(outcome.clone()),
+        };
+        let done = self.perform(task, &Limits::of_stack(&self.plan.stacks[stack]));
+        let error = match done {
+            Ok(Ok(outcome)) => return outcome,
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(given_up) => given_up.reason,
+        };
+        failed(outcome, Phase::Hooks, error)
     }
 
     fn perform<T: DeserializeOwned>(&self, task: Task, limits: &Limits) -> Watched<T> {
@@ -233,19 +254,30 @@ impl Watch<'_> {
     fn bring_up(&self, plan: &StackPlan, given_up: GivenUp) -> StackOutcome {
         let GivenUp { reason, mut known } = given_up;
         let began = known.outcome.take();
-        let began = began.unwrap_or_else(|| StackOutcome::not_run(&plan.name));
+        let began = StackOutcome {
+            // Whether it is down is seen now.
+            status: StackStatus::Failed,
+            ..began.unwrap_or_else(|| StackOutcome::not_run(&plan.name))
+        };
         let mut outcome = failed(began, known.phase.unwrap_or(Phase::Plan), reason);
-        let Some(entry) = &known.entry else {
+        let Some(entry) = &mut known.entry else {
             return outcome;
         };
-        let _urgent = priority::raise();
-        progress::begin_phase(Phase::Start.name());
-        match start_and_close(entry, &self.plan.state_dir, self.signals) {
-            Ok(warnings) => outcome.warnings.extend(warnings),
-            Err(error) => {
-                outcome = failed(outcome, Phase::Start, format!("{error:#}"));
-                outcome.status = StackStatus::Down;
+        let was_down = entry.is_down();
+        if was_down {
+            let _urgent = priority::raise();
+            progress::begin_phase(Phase::Start.name());
+            match start_again(entry, self.signals) {
+                Ok(warnings) => outcome.warnings.extend(warnings),
+                Err(error) => {
+                    outcome = failed(outcome, Phase::Start, format!("{error:#}"));
+                    outcome.status = StackStatus::Down;
+                }
             }
+        }
+        self.undo_and_close(entry, &mut outcome);
+        if !was_down {
+            return outcome;
         }
         let downtime = known
             .downtime
@@ -261,18 +293,35 @@ impl Watch<'_> {
         }
         outcome
     }
+
+    /// Takes back the effect of hooks. The journal's entry goes last.
+    fn undo_and_close(&self, entry: &mut JournalEntry, outcome: &mut StackOutcome) {
+        let journal = Journal::of(&self.plan.state_dir);
+        let mut undone = Vec::new();
+        let done = hooks::undo_all(entry, &journal, &mut |outcome| undone.push(outcome));
+        for undone in undone {
+            if let Some(error) = &undone.error {
+                add_failure(outcome, Phase::Hooks, error.clone());
+            }
+            outcome.hooks.push(undone);
+        }
+        outcome.not_undone = entry
+            .undos
+            .iter()
+            .map(|undo| undo.command.to_string())
+            .collect();
+        if let Err(error) = done.and_then(|()| journal.settle(entry)) {
+            add_failure(outcome, Phase::Start, format!("{error:#}"));
+        }
+    }
 }
 
-/// Starts a stack by what is in memory. The journal's entry goes last.
-fn start_and_close(
-    entry: &JournalEntry,
-    state_dir: &Path,
-    signals: &Signals,
-) -> Result<Vec<String>> {
+/// Starts a stack by what is in memory.
+fn start_again(entry: &mut JournalEntry, signals: &Signals) -> Result<Vec<String>> {
     tracing::warn!(stack = entry.stack, "left down, starting it");
     let started = driver::start(entry, signals)?;
     let warnings = driver::confirm(entry, &started, signals)?;
-    Journal::of(state_dir).remove(&entry.stack)?;
+    entry.step = StopProgress::Up;
     Ok(warnings)
 }
 
@@ -281,10 +330,16 @@ fn understood<T: DeserializeOwned>(done: Value) -> Result<T> {
 }
 
 fn failed(mut outcome: StackOutcome, phase: Phase, message: String) -> StackOutcome {
-    tracing::error!(stack = outcome.stack, ?phase, "{message}");
-    outcome.status = StackStatus::Failed;
-    outcome.failures.push(Failure { phase, message });
+    if outcome.status == StackStatus::NotRun {
+        outcome.status = StackStatus::Failed;
+    }
+    add_failure(&mut outcome, phase, message);
     outcome
+}
+
+fn add_failure(outcome: &mut StackOutcome, phase: Phase, message: String) {
+    tracing::error!(stack = outcome.stack, ?phase, "{message}");
+    outcome.add_failure(phase, message);
 }
 
 impl Known {

@@ -3,6 +3,7 @@
 
 pub mod disk;
 pub mod engine;
+pub mod hooks;
 pub mod kill_points;
 pub mod ledger;
 pub mod mixed;

@@ -8,6 +8,7 @@ mod cycle;
 mod databases;
 mod drill;
 mod holes;
+mod hooks;
 mod hostile_stack;
 mod logs;
 mod mail;

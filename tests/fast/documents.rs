@@ -325,9 +325,10 @@ fn known(json: &str) -> BTreeSet<String> {
 
 /// Sections of docs/configuration.md, each with a configuration that has an unknown
 /// field in that place.
-const SECTIONS: [(&str, &str); 4] = [
+const SECTIONS: [(&str, &str); 5] = [
     ("Top-level fields", r#"{"?": 0}"#),
     ("Options of a stack", r#"{"stacks": [{"?": 0}]}"#),
+    ("Hooks", r#"{"stacks": [{"hooks": [{"?": 0}]}]}"#),
     ("Retention", r#"{"retention": {"?": 0}}"#),
     ("Mail", r#"{"email": {"?": 0}}"#),
 ];

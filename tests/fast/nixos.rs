@@ -45,6 +45,9 @@ fn the_module_sets_every_field_and_the_program_accepts_them() {
     assert!(ok, "{message}");
 
     let unknown = json!({"zzz": 1});
+    // A hook runs in a service or on the host, so no hook has all fields.
+    let mut joined = all["stacks"][0]["hooks"][0].clone();
+    joined["host"] = all["defaults"]["hooks"][0]["host"].clone();
     let stack_fields = known_fields(&json!({"stacks": [unknown]}));
     for (at, rendered, known) in [
         ("the top", &all, known_fields(&unknown)),
@@ -58,6 +61,11 @@ fn the_module_sets_every_field_and_the_program_accepts_them() {
             "email",
             &all["email"],
             known_fields(&json!({"email": unknown})),
+        ),
+        (
+            "hooks",
+            &joined,
+            known_fields(&json!({"stacks": [{"hooks": [unknown]}]})),
         ),
     ] {
         assert_eq!(fields_of(rendered), known, "at {at}");

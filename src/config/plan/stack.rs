@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::config::hook::{self, Hook};
 use crate::config::stack::{
     Capture, DEFAULT_DOWN_LIMIT, DEFAULT_DRILL, DEFAULT_EXCLUDE_CACHES, DEFAULT_SHARE,
     DEFAULT_STALL_LIMIT, DEFAULT_START_TIMEOUT, OnBusy, StackOptions, StopMethod, Verify,
@@ -44,6 +45,8 @@ pub struct StackPlan {
     /// How long nothing may move while the stack is up.
     pub stall_limit: Duration,
     pub on_busy: OnBusy,
+    /// In the order in which those of one place run.
+    pub hooks: Vec<Hook>,
     pub verify: Verify,
     /// Whether a drill of all stacks drills this one.
     pub drill: bool,
@@ -89,6 +92,9 @@ impl StackPlan {
         let start_timeout = own.start_timeout.or(defaults.start_timeout);
         let stop_timeout = own.stop_timeout.or(defaults.stop_timeout);
         let patterns = [defaults.exclude.clone(), own.exclude].concat();
+        let down_limit =
+            (own.down_limit.or(defaults.down_limit)).map_or(DEFAULT_DOWN_LIMIT, seconds);
+        let hooks = [defaults.hooks.clone(), own.hooks].concat().into_iter();
         Ok(StackPlan {
             name,
             compose: ComposeProject {
@@ -115,12 +121,14 @@ impl StackPlan {
             stop_method: own.stop_method.or(defaults.stop_method).unwrap_or_default(),
             stop_timeout: stop_timeout.map(seconds),
             start_timeout: start_timeout.map_or(DEFAULT_START_TIMEOUT, seconds),
-            down_limit: (own.down_limit.or(defaults.down_limit))
-                .map_or(DEFAULT_DOWN_LIMIT, seconds),
+            down_limit,
             capture_limit: own.capture_limit.or(defaults.capture_limit).map(seconds),
             stall_limit: (own.stall_limit.or(defaults.stall_limit))
                 .map_or(DEFAULT_STALL_LIMIT, seconds),
             on_busy: own.on_busy.or(defaults.on_busy).unwrap_or_default(),
+            hooks: hooks
+                .map(|options| Hook::new(options, down_limit.as_secs()))
+                .collect(),
             verify: own.verify.or(defaults.verify).unwrap_or_default(),
             drill: own.drill.or(defaults.drill).unwrap_or(DEFAULT_DRILL),
             drill_check: own.drill_check,
@@ -168,7 +176,7 @@ pub(super) fn check_options(options: &StackOptions) -> Result<()> {
             "`{field}`: 0 leaves no time to copy anything; set a number of seconds, or omit it"
         );
     }
-    Ok(())
+    hook::check(&options.hooks)
 }
 
 /// Returns the fields of the defaults that are set although they make sense for a

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::outcome::RecoveredStack;
+use crate::config::HookPlace;
+use crate::outcome::{HookOutcome, RecoveredStack};
 use crate::report::page::WIDTH;
 
 fn any_text() -> impl Strategy<Value = String> {
@@ -46,7 +47,18 @@ fn any_stack() -> impl Strategy<Value = StackOutcome> {
                 };
                 let problems: Vec<&str> = warnings.iter().map(String::as_str).collect();
                 let drilled = downtime_ms.map(|_| drill(&stack, &problems));
+                let hook = |(i, text): (usize, &String)| HookOutcome {
+                    when: HookPlace::BeforeStop,
+                    is_undo: i % 2 == 1,
+                    command: text.clone(),
+                    duration_ms: 7,
+                    error: (i % 2 == 0).then(|| text.clone()),
+                    output: vec![text.clone()],
+                };
+                let hooks = warnings.iter().enumerate().map(hook).collect();
                 StackOutcome {
+                    hooks,
+                    not_undone: warnings.clone(),
                     stack,
                     project: None,
                     status,
@@ -114,6 +126,8 @@ fn any_run() -> impl Strategy<Value = RunOutcome> {
                     services: texts.clone(),
                     error: error.clone(),
                     warnings: Vec::new(),
+                    undone: texts.clone(),
+                    not_undone: texts.clone(),
                 }],
                 pruned: vec![PrunedStack {
                     stack: name,

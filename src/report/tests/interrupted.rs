@@ -88,7 +88,7 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
         stack: "immich".to_owned(),
         services: vec!["server".to_owned(), "database".to_owned()],
         error: None,
-        warnings: Vec::new(),
+        ..RecoveredStack::default()
     }];
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] SUCCESS (1 stack recovered): 1 stack backed up, 11.0 GiB");
     assert_snapshot!(run_text(&run), @"
@@ -121,7 +121,7 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
         stack: "paperless".to_owned(),
         services: vec!["web".to_owned()],
         error: Some("cannot start server: image is gone".to_owned()),
-        warnings: Vec::new(),
+        ..RecoveredStack::default()
     });
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] FAILURE: paperless IS DOWN; 1 stack backed up, 11.0 GiB");
     assert_snapshot!(run_text(&run), @"
@@ -172,6 +172,7 @@ fn a_warning_about_a_recovered_stack_is_counted_and_health_has_a_line_of_its_own
         services: vec!["app".to_owned()],
         error: None,
         warnings: vec!["web-app-1 was unhealthy before the stop; now it runs".to_owned()],
+        ..RecoveredStack::default()
     }];
     let subject = run_subject(&run, "");
     assert!(

@@ -67,6 +67,8 @@ fn ok(stack: &str, archive_bytes: u64) -> StackOutcome {
         downtime_ms: Some(48_320),
         healthy_ms: Some(48_350),
         capture: None,
+        hooks: Vec::new(),
+        not_undone: Vec::new(),
         phases: [
             (Phase::Plan, 312),
             (Phase::Measure, 1_204),

@@ -123,7 +123,8 @@ impl Execution<'_, '_> {
         }
         if self.journal.has(stack) || restore_journal::is_unfinished(state_dir, stack)? {
             bail!(
-                "an interrupted run left {stack} stopped: run `docker-stack-backup recover` first"
+                "an interrupted run left {stack} stopped, or did not undo a hook: run \
+                 `docker-stack-backup recover` first"
             );
         }
         Ok(())
@@ -282,7 +283,7 @@ impl Execution<'_, '_> {
         let mut entry = self
             .plan
             .journal_entry(running.clone(), journal::StopProgress::Stopping);
-        self.journal.begin(&entry)?;
+        self.journal.begin(&entry, None)?;
         tracing::info!(services = entry.services().join(" "), "stopping");
         driver::stop_in_order(running, self.plan.stop_timeout, self.signals)?;
         entry.step = journal::StopProgress::Stopped;

@@ -278,6 +278,7 @@ impl<'a> RestorePlan<'a> {
             for_restore: true,
             containers,
             networks: self.networks.clone(),
+            undos: Vec::new(),
         }
     }
 }
@@ -298,6 +299,13 @@ fn described_warnings(manifest: &Manifest, starts: bool) -> Result<Vec<String>> 
     if let Some(missing) = missing_images(manifest.images.iter().filter(is_needed))? {
         ensure!(!starts, "{missing}; {}", images::ADVICE);
         warnings.push(missing);
+    }
+    if !manifest.undos.is_empty() {
+        warnings.push(format!(
+            "the archive was made while hooks were in effect, such as a maintenance mode; to take \
+             that back after the restore, run: {}",
+            manifest.undos.join("; ")
+        ));
     }
     if manifest.changed_count > 0 {
         warnings.push(format!(

@@ -176,7 +176,7 @@ mod tests {
                 "containers": [],
             });
             let stopped: JournalEntry = serde_json::from_value(stopped).unwrap();
-            journal.begin(&stopped).unwrap();
+            journal.begin(&stopped, None).unwrap();
             let entry = RestoreEntry {
                 step,
                 ..RestoreEntry::new("x", stopped.compose.clone(), Vec::new())

@@ -2,6 +2,7 @@
 
 mod draft;
 mod durable;
+mod hooks;
 mod matrix;
 mod needs_xfs;
 mod restore;

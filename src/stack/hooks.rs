@@ -1,0 +1,573 @@
+//! Runs the commands of hooks, in containers and on the host, and takes back what they
+//! did.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::unistd::{Uid, User, geteuid};
+
+use crate::config::{Hook, HookCommand, HookPlace, HookTarget, VARIABLE_PREFIX, shell_words};
+use crate::engine::{self, Container, Exec, ExecOptions, Health, Status};
+use crate::outcome::HookOutcome;
+use crate::stack::journal::{Journal, JournalEntry, PendingUndo};
+use crate::stack::survey::Survey;
+use crate::sys::process::{Exit, Program};
+use crate::sys::progress;
+use crate::sys::signals::Signals;
+
+/// How many lines of output are reported, and how much of each.
+const OUTPUT_LINES: usize = 10;
+const OUTPUT_LINE_CHARS: usize = 300;
+/// Pause between two looks at a service that is not healthy yet.
+const HEALTH_PAUSE: Duration = Duration::from_millis(200);
+/// Where programs of the host are found if this program has no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What a command is told by its environment.
+#[derive(Clone, Copy)]
+pub struct HookContext<'a> {
+    pub stack: &'a str,
+    pub project: &'a str,
+    /// The stack's directory on the host.
+    pub dir: &'a Path,
+    /// The place of the hook, or `undo`.
+    pub phase: &'a str,
+    /// The archive that was made.
+    pub archive: Option<&'a Path>,
+    /// What came of the backup.
+    pub status: Option<&'a str>,
+}
+
+impl HookContext<'_> {
+    fn variables(&self) -> Vec<(String, String)> {
+        let dir = self.dir.display().to_string();
+        let archive = self.archive.map(|path| path.display().to_string());
+        let variables = [
+            ("STACK", Some(self.stack.to_owned())),
+            ("PROJECT", Some(self.project.to_owned())),
+            ("DIRECTORY", Some(dir)),
+            ("PHASE", Some(self.phase.to_owned())),
+            ("ARCHIVE", archive),
+            ("STATUS", self.status.map(str::to_owned)),
+        ];
+        let set = variables
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)));
+        set.map(|(name, value)| (format!("{VARIABLE_PREFIX}{name}"), value))
+            .collect()
+    }
+}
+
+/// A command that has not begun to run.
+pub struct ReadyCommand {
+    runner: Runner,
+    secrets: Vec<String>,
+    limit: Duration,
+}
+
+enum Runner {
+    Container(Exec),
+    Host(Box<Program>),
+}
+
+/// How a command ended.
+pub struct Ended {
+    pub error: Option<String>,
+    /// The last lines of its output.
+    pub output: Vec<String>,
+    pub duration_ms: u64,
+}
+
+impl ReadyCommand {
+    /// Prepares a command. In a container, the Engine knows it afterwards, and does not
+    /// run it yet.
+    ///
+    /// # Errors
+    /// When the service does not run, the user does not exist, or a secret cannot be read.
+    pub fn prepare(command: &HookCommand, context: &HookContext<'_>) -> Result<ReadyCommand> {
+        let secrets = read_secrets(&command.secrets)?;
+        let variables: Vec<(String, String)> = context
+            .variables()
+            .into_iter()
+            .chain(command.environment.clone())
+            .chain(secrets.clone())
+            .collect();
+        let runner = match &command.target {
+            HookTarget::Service(service) => {
+                let container = running_container(context.project, service)?;
+                let variables = variables.iter();
+                let variables: Vec<String> = variables
+                    .map(|(name, value)| format!("{name}={value}"))
+                    .collect();
+                let options = ExecOptions {
+                    argv: &command.argv,
+                    user: command.user.as_deref(),
+                    environment: &variables,
+                };
+                Runner::Container(Exec::create(&container.id, &options)?)
+            }
+            HookTarget::Host => Runner::Host(Box::new(host_program(command, variables)?)),
+        };
+        Ok(ReadyCommand {
+            runner,
+            secrets: secrets.into_iter().map(|(_, value)| value).collect(),
+            limit: Duration::from_secs(command.timeout_secs),
+        })
+    }
+
+    /// Returns the process that is prepared in a container.
+    pub fn exec(&self) -> Option<&Exec> {
+        match &self.runner {
+            Runner::Container(exec) => Some(exec),
+            Runner::Host(_) => None,
+        }
+    }
+
+    /// Runs the command to its end, its time limit, or a signal.
+    pub fn run(self, signals: &Signals) -> Ended {
+        let began = Instant::now();
+        let ran = match self.runner {
+            Runner::Container(exec) => exec.run(self.limit, &|| signals.received().is_some()),
+            Runner::Host(program) => program
+                .limit(self.limit)
+                .interruptible_by(signals)
+                .while_waiting(progress::step)
+                .killed_with_this_thread()
+                .output()
+                .map(|output| (output.exit, [output.stdout, output.stderr].concat())),
+        };
+        let duration_ms = began.elapsed().as_millis() as u64;
+        match ran {
+            Ok((exit, output)) => {
+                let output = last_lines(&output, &self.secrets);
+                let error = (exit != Exit::Success).then(|| match output.is_empty() {
+                    true => exit.to_string(),
+                    false => format!("{exit}: {}", output.join("; ")),
+                });
+                Ended {
+                    error,
+                    output,
+                    duration_ms,
+                }
+            }
+            Err(error) => Ended {
+                error: Some(format!("{error:#}")),
+                output: Vec::new(),
+                duration_ms,
+            },
+        }
+    }
+}
+
+impl Ended {
+    /// What is told of a command that could not begin.
+    pub fn not_begun(error: &anyhow::Error) -> Ended {
+        Ended {
+            error: Some(format!("{error:#}")),
+            output: Vec::new(),
+            duration_ms: 0,
+        }
+    }
+
+    pub fn outcome(self, when: HookPlace, is_undo: bool, command: &HookCommand) -> HookOutcome {
+        let outcome = HookOutcome {
+            when,
+            is_undo,
+            command: command.to_string(),
+            duration_ms: self.duration_ms,
+            error: None,
+            output: self.output,
+        };
+        for line in &outcome.output {
+            tracing::info!(hook = outcome.command, "{line}");
+        }
+        HookOutcome {
+            error: self
+                .error
+                .map(|error| format!("{}: {error}", outcome.label())),
+            ..outcome
+        }
+    }
+}
+
+/// Fails if a hook names a service that the stack does not have.
+///
+/// # Errors
+/// Names the service, and those that exist.
+pub fn check_services(hooks: &[Hook], survey: &Survey) -> Result<()> {
+    let configured = survey.config.iter().flat_map(|c| c.services.keys());
+    let existing = survey.containers.iter().map(|c| &c.service);
+    let mut known: Vec<&str> = configured.chain(existing).map(String::as_str).collect();
+    known.sort_unstable();
+    known.dedup();
+    for hook in hooks {
+        if let HookTarget::Service(service) = &hook.command.target {
+            ensure!(
+                known.contains(&service.as_str()),
+                "`hooks`: project {} has no service `{service}` (there are: {})",
+                survey.project,
+                known.join(", ")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Takes back the effect of hooks, that of the last one first. What succeeds leaves the
+/// entry, in memory and on disk; the rest stays for `recover`. Signals do not interrupt
+/// this.
+///
+/// # Errors
+/// When the journal cannot be written. All was attempted then.
+pub fn undo_all(
+    entry: &mut JournalEntry,
+    journal: &Journal,
+    tell: &mut dyn FnMut(HookOutcome),
+) -> Result<()> {
+    let mut written = Ok(());
+    for undo in entry.undos.clone().into_iter().rev() {
+        let outcome = undo_one(&undo, entry);
+        if outcome.error.is_none() {
+            entry.undos.retain(|pending| *pending != undo);
+            written = written.and(journal.settle(entry));
+        }
+        tell(outcome);
+    }
+    written
+}
+
+fn undo_one(undo: &PendingUndo, entry: &JournalEntry) -> HookOutcome {
+    tracing::info!(undo = undo.command.to_string(), "taking back a hook");
+    let attempt = || {
+        let limit = Duration::from_secs(undo.command.timeout_secs);
+        if let Some(hook) = &undo.hook {
+            let over = engine::retry_while_unreachable(|| hook.end(limit), |away| away < limit);
+            over.context("the hook itself still runs")?;
+        }
+        if let HookTarget::Service(service) = &undo.command.target {
+            await_service(service, entry)?;
+        }
+        ReadyCommand::prepare(&undo.command, &undo_context(entry))
+    };
+    let ended = match attempt() {
+        Ok(ready) => ready.run(&Signals::default()),
+        Err(error) => Ended::not_begun(&error),
+    };
+    let mut outcome = ended.outcome(undo.when, true, &undo.command);
+    outcome.error = outcome.error.map(|error| {
+        format!(
+            "{error}; try it by hand ({}), then run `docker-stack-backup recover`, which tries it \
+             again, or `docker-stack-backup recover --forget {}`, which gives it up",
+            by_hand(&undo.command, entry),
+            entry.stack
+        )
+    });
+    outcome
+}
+
+fn undo_context(entry: &JournalEntry) -> HookContext<'_> {
+    HookContext {
+        stack: &entry.stack,
+        project: &entry.project,
+        dir: &entry.compose.dir,
+        phase: "undo",
+        archive: None,
+        status: None,
+    }
+}
+
+/// Says how a person runs a command.
+fn by_hand(command: &HookCommand, entry: &JournalEntry) -> String {
+    let HookTarget::Service(service) = &command.target else {
+        return match &command.user {
+            Some(user) => format!("as {user}: {}", shell_words(&command.argv)),
+            None => shell_words(&command.argv),
+        };
+    };
+    let mut words = ["docker", "compose", "-p", &entry.project, "exec"]
+        .map(str::to_owned)
+        .to_vec();
+    if let Some(user) = &command.user {
+        words.extend(["--user".to_owned(), user.clone()]);
+    }
+    words.push(service.clone());
+    words.extend(command.argv.iter().cloned());
+    shell_words(&words)
+}
+
+/// Waits for a service that is being started, for example at boot, until it is healthy or
+/// it is certain that it is not. One that is down is not waited for.
+fn await_service(service: &str, entry: &JournalEntry) -> Result<()> {
+    let limit = Duration::from_secs(entry.start_timeout_secs);
+    let began = Instant::now();
+    let look = || running_container(&entry.project, service);
+    loop {
+        progress::step();
+        let container = engine::retry_while_unreachable(look, |away| away < limit)?;
+        let is_starting = container.health == Some(Health::Starting);
+        if !is_starting || began.elapsed() > limit {
+            return Ok(());
+        }
+        thread::sleep(HEALTH_PAUSE);
+    }
+}
+
+/// Returns the container of a service; the first one, if there are several.
+fn running_container(project: &str, service: &str) -> Result<Container> {
+    let containers = engine::compose_containers(Some(project))?;
+    let mut running: Vec<Container> = containers
+        .into_iter()
+        .filter(|c| c.service == service && !c.one_off && c.status == Status::Running)
+        .collect();
+    running.sort_by_key(|container| container.number);
+    match running.into_iter().next() {
+        Some(container) => Ok(container),
+        None => bail!("service {service} of project {project} does not run"),
+    }
+}
+
+fn host_program(command: &HookCommand, variables: Vec<(String, String)>) -> Result<Program> {
+    let (program, args) = command.argv.split_first().context("the command is empty")?;
+    let user = command.user.as_deref().map(find_user).transpose()?;
+    let home = match &user {
+        Some(user) => Some(user.clone()),
+        None => User::from_uid(geteuid()).ok().flatten(),
+    };
+    let home = home.map_or_else(|| PathBuf::from("/"), |user| user.dir);
+    let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    let own = [
+        ("PATH".to_owned(), path),
+        ("HOME".to_owned(), home.into_os_string()),
+    ];
+    let variables = variables
+        .into_iter()
+        .map(|(name, value)| (name, OsString::from(value)));
+    let prepared = Program::new(program, args)
+        .only_env(own.into_iter().chain(variables))
+        .current_dir(Path::new("/"));
+    Ok(match user {
+        Some(user) if user.uid != geteuid() => prepared.user(&user),
+        _ => prepared,
+    })
+}
+
+fn find_user(name: &str) -> Result<User> {
+    let found = match name.parse() {
+        Ok(uid) => User::from_uid(Uid::from_raw(uid)),
+        Err(_) => User::from_name(name),
+    };
+    found
+        .with_context(|| format!("cannot look up the user {name}"))?
+        .with_context(|| format!("there is no user {name} on this host"))
+}
+
+/// Reads the secrets: a trailing newline is dropped.
+fn read_secrets(sources: &BTreeMap<String, String>) -> Result<Vec<(String, String)>> {
+    let read = |(name, source): (&String, &String)| {
+        let path = match Path::new(source).is_absolute() {
+            true => PathBuf::from(source),
+            false => env::var_os("CREDENTIALS_DIRECTORY")
+                .map(|dir| Path::new(&dir).join(source))
+                .with_context(|| {
+                    format!(
+                        "cannot find the credential {source} for {name}: CREDENTIALS_DIRECTORY is \
+                         not set; the systemd unit needs LoadCredential={source}:..."
+                    )
+                })?,
+        };
+        let value = fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {} for {name}", path.display()))?;
+        let value = value.strip_suffix('\n').unwrap_or(&value);
+        let value = value.strip_suffix('\r').unwrap_or(value);
+        ensure!(
+            !value.contains('\0'),
+            "the value of {name} in {} has a NUL",
+            path.display()
+        );
+        Ok((name.clone(), value.to_owned()))
+    };
+    sources.iter().map(read).collect()
+}
+
+/// Returns the last lines of output, without secrets.
+fn last_lines(output: &[u8], secrets: &[String]) -> Vec<String> {
+    let text = String::from_utf8_lossy(output).into_owned();
+    let secrets = secrets.iter().filter(|secret| !secret.is_empty());
+    let text = secrets.fold(text, |text, secret| text.replace(secret, "***"));
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    let cut = |line: &&str| match line.char_indices().nth(OUTPUT_LINE_CHARS) {
+        Some((end, _)) => format!("{} [cut]", &line[..end]),
+        None => (*line).to_owned(),
+    };
+    let first = lines.len().saturating_sub(OUTPUT_LINES);
+    lines[first..].iter().map(cut).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn command(argv: &[&str]) -> HookCommand {
+        HookCommand {
+            target: HookTarget::Host,
+            user: None,
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+            timeout_secs: 10,
+            environment: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+        }
+    }
+
+    fn run(command: &HookCommand) -> Ended {
+        let context = HookContext {
+            stack: "web",
+            project: "web_project",
+            dir: Path::new("/opt/web"),
+            phase: "finally",
+            archive: Some(Path::new("/b/web.tar")),
+            status: Some("ok"),
+        };
+        match ReadyCommand::prepare(command, &context) {
+            Ok(ready) => ready.run(&Signals::default()),
+            Err(error) => Ended::not_begun(&error),
+        }
+    }
+
+    #[test]
+    fn a_host_command_gets_the_documented_environment_and_no_other() {
+        let mut env = command(&["env"]);
+        env.environment.insert("MODE".to_owned(), "fast".to_owned());
+        let mut lines = run(&env).output;
+        lines.sort();
+        let home = lines.iter().find(|line| line.starts_with("HOME="));
+        let path = lines.iter().find(|line| line.starts_with("PATH="));
+        let expected = [
+            "DOCKER_STACK_BACKUP_ARCHIVE=/b/web.tar",
+            "DOCKER_STACK_BACKUP_DIRECTORY=/opt/web",
+            "DOCKER_STACK_BACKUP_PHASE=finally",
+            "DOCKER_STACK_BACKUP_PROJECT=web_project",
+            "DOCKER_STACK_BACKUP_STACK=web",
+            "DOCKER_STACK_BACKUP_STATUS=ok",
+            home.unwrap(),
+            "MODE=fast",
+            path.unwrap(),
+            "PWD=/",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_secret_reaches_the_command_and_not_the_report() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("secret");
+        fs::write(&file, "s3cret\n").unwrap();
+        let script = "test \"$KEY\" = s3cret && echo \"it is $KEY\"";
+        let mut sh = command(&["sh", "-c", script]);
+        let source = file.display().to_string();
+        sh.secrets.insert("KEY".to_owned(), source);
+        let ended = run(&sh);
+        assert_eq!(ended.error, None);
+        assert_eq!(ended.output, ["it is ***"]);
+        // What cannot be read keeps the command from running.
+        for (source, expected) in [
+            ("/nonexistent/x", "/nonexistent/x"),
+            ("x", "LoadCredential=x"),
+        ] {
+            sh.secrets.insert("KEY".to_owned(), source.to_owned());
+            let error = run(&sh).error.unwrap();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_the_last_lines_are_reported_each_cut() {
+        let script = "i=0; while [ $i -lt 20 ]; do i=$((i+1)); echo line $i; echo; done; \
+                      printf '%01000d\\n' 0 >&2; exit 3";
+        let ended = run(&command(&["sh", "-c", script]));
+        assert_eq!(ended.output.len(), OUTPUT_LINES);
+        assert_eq!(ended.output[0], "line 12");
+        assert_eq!(ended.output[9].len(), OUTPUT_LINE_CHARS + " [cut]".len());
+        let error = ended.error.unwrap();
+        assert!(error.starts_with("exit status 3: line 12; "), "{error}");
+    }
+
+    #[test]
+    fn a_command_that_hangs_ends_at_its_limit_and_an_unknown_user_or_program_is_an_error() {
+        let mut sleep = command(&["sh", "-c", "echo before; sleep 60 & sleep 60"]);
+        sleep.timeout_secs = 1;
+        let began = Instant::now();
+        let ended = run(&sleep);
+        assert!(began.elapsed() < Duration::from_secs(20));
+        assert_eq!(
+            ended.error.as_deref(),
+            Some("still running after 1 s, killed: before")
+        );
+        sleep.user = Some("nobody-has-this-name".to_owned());
+        let error = run(&sleep).error.unwrap();
+        assert!(error.contains("there is no user"), "{error}");
+        let error = run(&command(&["/nonexistent/program"])).error.unwrap();
+        assert!(error.contains("cannot start"), "{error}");
+    }
+
+    #[test]
+    fn a_failed_undo_says_what_to_do_by_hand() {
+        let entry: JournalEntry = serde_json::from_value(serde_json::json!({
+            "formatVersion": 2, "stack": "web", "project": "web",
+            "compose": {"dir": "/opt/web", "name": null, "files": [], "envFiles": []},
+            "stopMethod": "stop", "stopTimeoutSecs": null, "startTimeoutSecs": 1,
+            "since": "2026-11-23T03:00:00+01:00", "step": "up", "containers": [],
+        }))
+        .unwrap();
+        let mut by_hand_of = command(&["php", "occ", "it's"]);
+        assert_eq!(by_hand(&by_hand_of, &entry), r"php occ 'it'\''s'");
+        by_hand_of.target = HookTarget::Service("app".to_owned());
+        by_hand_of.user = Some("www-data".to_owned());
+        let expected = r"docker compose -p web exec --user www-data app php occ 'it'\''s'";
+        assert_eq!(by_hand(&by_hand_of, &entry), expected);
+    }
+
+    #[test]
+    fn undos_run_in_reverse_order_and_what_fails_stays_in_the_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::of(dir.path());
+        let log = dir.path().join("log");
+        let script = format!("echo $0 >>{}; test $0 != second", log.display());
+        let pending = ["first", "second", "third"].map(|name| PendingUndo {
+            when: HookPlace::BeforeStop,
+            command: command(&["sh", "-c", &script, name]),
+            hook: None,
+        });
+        let mut entry: JournalEntry = serde_json::from_value(serde_json::json!({
+            "formatVersion": 2, "stack": "web", "project": "web",
+            "compose": {"dir": "/", "name": null, "files": [], "envFiles": []},
+            "stopMethod": "stop", "stopTimeoutSecs": null, "startTimeoutSecs": 1,
+            "since": "2026-11-23T03:00:00+01:00", "step": "up", "containers": [],
+        }))
+        .unwrap();
+        entry.undos = pending.to_vec();
+        journal.begin(&entry, None).unwrap();
+        let mut told = Vec::new();
+        undo_all(&mut entry, &journal, &mut |outcome| told.push(outcome)).unwrap();
+        assert_eq!(fs::read_to_string(&log).unwrap(), "third\nsecond\nfirst\n");
+        let failed: Vec<bool> = told.iter().map(|outcome| outcome.error.is_some()).collect();
+        assert_eq!(failed, [false, true, false]);
+        assert_eq!(entry.undos, pending[1..2]);
+        let found = journal.found().unwrap().remove(0).entry.unwrap();
+        assert_eq!(found.undos, entry.undos);
+        // When it succeeds, nothing is left.
+        entry.undos[0].command.argv = vec!["true".to_owned()];
+        undo_all(&mut entry, &journal, &mut |_| {}).unwrap();
+        assert!(journal.found().unwrap().is_empty());
+    }
+}
