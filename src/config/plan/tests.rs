@@ -34,6 +34,42 @@ fn a_stack_overrides_the_defaults_and_adds_to_the_excludes() {
 }
 
 #[test]
+fn hooks_of_the_defaults_come_first_and_a_wrong_one_is_named() {
+    let with = |defaults: &str, own: &str| {
+        let hook = |command: &str| {
+            format!(r#"[{{"when": "whileDown", "host": true, "command": [{command}]}}]"#)
+        };
+        format!(
+            r#"{{"defaults": {{"downLimit": 30, "hooks": {}}}, "stacks": [{{"name": "a", "hooks": {}}}]}}"#,
+            hook(defaults),
+            hook(own)
+        )
+    };
+    let hooks = &plan(&with(r#""first""#, r#""second""#)).unwrap().stacks[0].hooks;
+    let commands: Vec<String> = hooks.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        commands,
+        ["whileDown host: first", "whileDown host: second"]
+    );
+    // While the stack is down, a hook has no more time than the copy.
+    assert_eq!(hooks[0].command.timeout_secs, 30);
+    for (defaults, own, expected) in [
+        ("", r#""x""#, "`defaults`: `hooks[0]`: `command`: is empty"),
+        (
+            r#""x""#,
+            "",
+            "`stacks[0]` (a): `hooks[0]`: `command`: is empty",
+        ),
+    ] {
+        let problems = problems(&with(defaults, own));
+        assert!(problems.starts_with(expected), "{problems}");
+    }
+    let array = r#"{"stacks": [{"name": "a", "hooks": [["finally"]]}]}"#;
+    let error = format!("{:#}", Config::parse(array.as_bytes()).unwrap_err());
+    assert!(error.contains("expected an object such as"), "{error}");
+}
+
+#[test]
 fn all_problems_are_reported_at_once() {
     let problems = problems(
         r#"{"baseDir": "stacks", "backupDir": "/opt/a/backups", "retention": {"keepLast": 0},
