@@ -199,10 +199,7 @@ impl Recovery {
             let told = self.told(&entry.stack);
             match outcome.error {
                 None => told.undone.push(outcome.command),
-                Some(error) => {
-                    tracing::error!("{error}");
-                    told.not_undone.push(error);
-                }
+                Some(error) => told.not_undone.push(error),
             }
         }
         self.note(done.and_then(|()| journal.settle(&entry)));

@@ -38,11 +38,10 @@ fn line(found: &FoundEntry) -> String {
     let stack = &found.stack;
     match &found.entry {
         Ok(entry) if !entry.is_down() => {
-            let undos = entry.undos.iter().map(|undo| undo.command.to_string());
             format!(
                 "{stack}: the effect of a hook is not taken back ({}); \
                  `docker-stack-backup recover` does that",
-                undos.collect::<Vec<_>>().join("; ")
+                entry.pending_undos().join("; ")
             )
         }
         Ok(entry) => {

@@ -38,12 +38,8 @@ impl Cycle<'_> {
             return;
         }
         recorder.phase(Phase::Hooks, |outcome| {
-            let done = self.entry.undo(self.context, &mut |undone| {
-                if let Some(error) = &undone.error {
-                    add_failure(outcome, Phase::Hooks, error.clone());
-                }
-                outcome.hooks.push(undone);
-            });
+            let tell = &mut |undone| outcome.add_undone(undone);
+            let done = self.entry.undo(self.context, tell);
             outcome.not_undone = self.entry.pending();
             done
         });

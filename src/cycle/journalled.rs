@@ -88,9 +88,10 @@ impl Journalled {
 
     /// Names the hooks whose effect is not taken back.
     pub(super) fn pending(&self) -> Vec<String> {
-        let entry = self.lock();
-        let undos = entry.iter().flat_map(|entry| &entry.undos);
-        undos.map(|undo| undo.command.to_string()).collect()
+        self.lock()
+            .as_ref()
+            .map(JournalEntry::pending_undos)
+            .unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<JournalEntry>> {
@@ -112,9 +113,7 @@ fn begin(
 /// Tells the observer of the entry, or forgets it if nothing is left to do.
 fn tell_or_forget(context: &RunContext<'_>, present: &mut Option<JournalEntry>) {
     match present {
-        Some(entry) if entry.is_down() || !entry.undos.is_empty() => {
-            context.observer.journalled(entry);
-        }
+        Some(entry) if !entry.is_settled() => context.observer.journalled(entry),
         _ => {
             *present = None;
             context.observer.journal_closed();

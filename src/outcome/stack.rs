@@ -59,17 +59,23 @@ impl StackOutcome {
         self.coverage.iter().any(|mount| mount.is_new)
     }
 
-    /// Adds a failure; a stack that was all right has failed now. Returns whether it is new.
-    pub fn add_failure(&mut self, phase: Phase, message: String) -> bool {
+    /// Adds a failure, unless it is known; a stack that was all right has failed now.
+    pub fn add_failure(&mut self, phase: Phase, message: String) {
         if self.status == StackStatus::Ok {
             self.status = StackStatus::Failed;
         }
         let failure = Failure { phase, message };
-        let is_new = !self.failures.contains(&failure);
-        if is_new {
+        if !self.failures.contains(&failure) {
             self.failures.push(failure);
         }
-        is_new
+    }
+
+    /// Adds what came of taking back the effect of a hook.
+    pub fn add_undone(&mut self, undone: HookOutcome) {
+        if let Some(error) = &undone.error {
+            self.add_failure(Phase::Hooks, error.clone());
+        }
+        self.hooks.push(undone);
     }
 
     /// Returns the outcome of a stack whose turn has not come.

@@ -233,9 +233,12 @@ pub fn undo_all(
     let mut written = Ok(());
     for undo in entry.undos.clone().into_iter().rev() {
         let outcome = undo_one(&undo, entry);
-        if outcome.error.is_none() {
-            entry.undos.retain(|pending| *pending != undo);
-            written = written.and(journal.settle(entry));
+        match &outcome.error {
+            None => {
+                entry.undos.retain(|pending| *pending != undo);
+                written = written.and(journal.settle(entry));
+            }
+            Some(error) => tracing::error!("{error}"),
         }
         tell(outcome);
     }

@@ -96,6 +96,17 @@ impl JournalEntry {
         self.step != StopProgress::Up
     }
 
+    /// Whether nothing is left to do.
+    pub fn is_settled(&self) -> bool {
+        !self.is_down() && self.undos.is_empty()
+    }
+
+    /// Names the hooks whose effect is not taken back.
+    pub fn pending_undos(&self) -> Vec<String> {
+        let undos = self.undos.iter();
+        undos.map(|undo| undo.command.to_string()).collect()
+    }
+
     /// Returns the names of the services, each once, sorted.
     pub fn services(&self) -> Vec<String> {
         running::services(&self.containers)
@@ -146,9 +157,9 @@ impl Journal {
 
     /// Writes an entry of which something is done. If nothing is left to do, it is removed.
     pub fn settle(&self, entry: &JournalEntry) -> Result<()> {
-        match entry.is_down() || !entry.undos.is_empty() {
-            true => self.write(entry),
-            false => self.remove(&entry.stack),
+        match entry.is_settled() {
+            true => self.remove(&entry.stack),
+            false => self.write(entry),
         }
     }
 

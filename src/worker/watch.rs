@@ -297,19 +297,9 @@ impl Watch<'_> {
     /// Takes back the effect of hooks. The journal's entry goes last.
     fn undo_and_close(&self, entry: &mut JournalEntry, outcome: &mut StackOutcome) {
         let journal = Journal::of(&self.plan.state_dir);
-        let mut undone = Vec::new();
-        let done = hooks::undo_all(entry, &journal, &mut |outcome| undone.push(outcome));
-        for undone in undone {
-            if let Some(error) = &undone.error {
-                add_failure(outcome, Phase::Hooks, error.clone());
-            }
-            outcome.hooks.push(undone);
-        }
-        outcome.not_undone = entry
-            .undos
-            .iter()
-            .map(|undo| undo.command.to_string())
-            .collect();
+        let tell = &mut |undone| outcome.add_undone(undone);
+        let done = hooks::undo_all(entry, &journal, tell);
+        outcome.not_undone = entry.pending_undos();
         if let Err(error) = done.and_then(|()| journal.settle(entry)) {
             add_failure(outcome, Phase::Start, format!("{error:#}"));
         }
