@@ -251,7 +251,7 @@ fn undo_one(undo: &PendingUndo, entry: &JournalEntry) -> HookOutcome {
         let limit = Duration::from_secs(undo.command.timeout_secs);
         if let Some(hook) = &undo.hook {
             let over = engine::retry_while_unreachable(|| hook.end(limit), |away| away < limit);
-            over.context("the hook itself still runs")?;
+            over.context("cannot make sure that the hook itself is over")?;
         }
         if let HookTarget::Service(service) = &undo.command.target {
             await_service(service, entry)?;
