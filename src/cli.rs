@@ -23,7 +23,7 @@ Exit status:
      drill wait for every command except a second one of their kind, others do not
      wait), or all of it was undone (restore)
   2  less was done than was asked for (the report says what); every stack is up
-  3  a stack that was running is still down";
+  3  a stack that was running is still down, or a hook is not undone";
 
 /// Options of all commands.
 #[derive(Debug, Args)]

@@ -41,10 +41,13 @@ fn lines(path: &Path) -> Vec<String> {
 fn hooks_run_at_their_places_and_are_undone_in_reverse_order() {
     let scene = Scene::new("stop", 0);
     let log = scene.place.path("hooks.log");
+    let key = scene.place.path("key");
+    fs::write(&key, "s3cret-of-a-hook\n").unwrap();
+    let script = "id -u; echo key $KEY; echo $DOCKER_STACK_BACKUP_STACK $MODE $KEY >/data/dump";
     let dump = json!({
         "when": "beforeCopy", "service": "app", "user": "1234",
-        "command": ["sh", "-c", "id -u; echo $DOCKER_STACK_BACKUP_STACK $MODE >/data/dump"],
-        "environment": {"MODE": "fast"},
+        "command": ["sh", "-c", script], "undo": ["sh", "-c", "echo key $KEY"],
+        "environment": {"MODE": "fast"}, "secrets": {"KEY": key},
     });
     let data = scene.stack.dir.join("data");
     fs::set_permissions(&data, fs::Permissions::from_mode(0o777)).unwrap();
@@ -84,8 +87,15 @@ fn hooks_run_at_their_places_and_are_undone_in_reverse_order() {
     );
     scene.assert_recovered("after hooks");
     let hooks = scene.stack.outcome(&json)["hooks"].as_array().unwrap();
-    assert_eq!(hooks.len(), 12, "{hooks:#?}");
-    assert_eq!(hooks[1]["output"], json!(["1234"]));
+    assert_eq!(hooks.len(), 13, "{hooks:#?}");
+    assert_eq!(hooks[1]["output"], json!(["1234", "key ***"]));
+    // The value is in no file of the program, and neither printed nor logged.
+    let state = fs::read_to_string(scene.place.state().join("last-run.json")).unwrap();
+    let log_file = fs::read_to_string(scene.place.path("log")).unwrap();
+    assert!(log_file.contains("key ***") && state.contains("key ***"));
+    for text in [state, log_file, json.to_string()] {
+        assert!(!text.contains("s3cret-of-a-hook"), "{text}");
+    }
     assert!(hooks.iter().all(|hook| hook["error"] == Value::Null));
     let report = output(&mut scene.place.program(&["report"])).expect_status(0);
     for expected in ["HOOKS", "beforeCopy app: sh -c", ": ok, ", "      said"] {
@@ -99,10 +109,12 @@ fn hooks_run_at_their_places_and_are_undone_in_reverse_order() {
     let archive = scene.place.archive(&scene.stack.name);
     let extracted = scene.place.extract(&archive);
     let text = fs::read_to_string(extracted.join(&scene.stack.name).join("data/dump")).unwrap();
-    assert_eq!(text, format!("{} fast\n", scene.stack.name));
+    // The control: the command had the secret.
+    let expected = format!("{} fast s3cret-of-a-hook\n", scene.stack.name);
+    assert_eq!(text, expected);
     let manifest = fs::read(extracted.join(format!("{}.manifest.json", scene.stack.name)));
     let manifest: Value = serde_json::from_slice(&manifest.unwrap()).unwrap();
-    assert_eq!(manifest["undos"].as_array().unwrap().len(), 3);
+    assert_eq!(manifest["undos"].as_array().unwrap().len(), 4);
     let preview = output(&mut scene.place.program(&["restore", &scene.stack.name]));
     assert!((preview.stdout + &preview.stderr).contains("while hooks were in effect"),);
 
