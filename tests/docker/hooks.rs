@@ -293,6 +293,15 @@ fn a_hook_that_takes_too_long_is_killed() {
     );
     assert_eq!(outcome["archive"], Value::Null);
     scene.assert_recovered("a hook that hangs while the stack is down");
+
+    // One that has time left counts as progress, wherever it runs.
+    let in_time = json!({"when": "beforeCopy", "service": "app", "command": ["sleep", "4"]});
+    let hooks = [in_time, host_hook("whileDown", "sleep 4", None)];
+    let mut stack = json!({"name": scene.stack.name, "downLimit": 2, "stallLimit": 2});
+    stack["hooks"] = hooks.into();
+    stack["hooks"][1]["timeout"] = 60.into();
+    scene.place.config(json!([stack]), json!({}));
+    scene.place.run().expect_status(0);
 }
 
 #[test]
