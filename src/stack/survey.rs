@@ -2,7 +2,9 @@
 //! and what is to be archived.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::fs::{self, DirEntry};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Result, bail};
@@ -93,6 +95,11 @@ impl Survey {
                 let config = stack.compose.named(&project).config()?;
                 (project, Some(config))
             }
+            (Some(project), Err(_)) if holds_no_file(stack.dir()) => bail!(
+                "the stack's directory {} holds no file, although the project {project} was \
+                 started from it: the disk that belongs there may not be mounted",
+                stack.dir().display()
+            ),
             (Some(project), Err(error)) => {
                 warnings.push(format!(
                     "cannot read the compose file, so the stack is known by its containers only: \
@@ -172,6 +179,13 @@ impl Survey {
             warnings,
         })
     }
+}
+
+/// Whether a directory holds nothing but directories. That is what is left of a stack
+/// whose disk is not mounted: the Engine makes the directories that containers mount.
+fn holds_no_file(dir: &Path) -> bool {
+    let is_dir = |entry: io::Result<DirEntry>| entry?.file_type().map(|kind| kind.is_dir());
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.all(|entry| is_dir(entry).unwrap_or(false)))
 }
 
 /// Finds a stack's project: the configured one, else the one that runs from its

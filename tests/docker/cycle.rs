@@ -374,6 +374,33 @@ fn a_stack_with_a_broken_compose_file_is_still_backed_up() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_directory_that_holds_no_file_is_no_stack_that_was_started_from_it() {
+    let place = Place::new();
+    let stack = place.stack("broken");
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    // The disk is not mounted at boot, and the Engine makes what containers mount.
+    let away = place.path("away");
+    fs::rename(&stack.dir, &away).unwrap();
+    fs::create_dir_all(stack.dir.join("data")).unwrap();
+    let ids = stack.ids();
+    let json = place.run().expect_status(2).json();
+    let failed = failures(stack.outcome(&json));
+    assert!(failed.contains("holds no file"), "{failed}");
+    assert!(failed.contains("may not be mounted"), "{failed}");
+    assert_eq!(place.stored(&stack.name), [""; 0]);
+    // Nothing was stopped.
+    assert_eq!(stack.outcome(&json)["downtimeMs"], Value::Null);
+    assert_eq!(stack.ids(), ids);
+    // The control: with any file, it is known by its containers.
+    fs::write(stack.dir.join("notes"), "").unwrap();
+    place.run().expect_status(0);
+    fs::remove_dir_all(&stack.dir).unwrap();
+    fs::rename(&away, &stack.dir).unwrap();
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
 fn the_project_name_comes_from_compose_and_the_containers() {
     let place = Place::new();
     // `name:` in the file, and a container_name.
