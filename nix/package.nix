@@ -1,22 +1,13 @@
+# The package as nixpkgs would have it, of the sources beside this file.
 {
   lib,
+  callPackage,
   rustPlatform,
-  stdenv,
-  installShellFiles,
-  makeWrapper,
-  docker-client,
-  # What the tests read archives and metadata with.
-  acl,
-  attr,
-  gnutar,
-  libarchive,
-  libcap,
-  python3,
 }:
 let
   manifest = lib.importTOML ../Cargo.toml;
 in
-rustPlatform.buildRustPackage {
+(callPackage ../contrib/nixpkgs/package.nix { }).overrideAttrs (old: {
   pname = manifest.package.name;
   inherit (manifest.package) version;
 
@@ -35,42 +26,17 @@ rustPlatform.buildRustPackage {
       ../tests
     ];
   };
-  cargoLock.lockFile = ../Cargo.lock;
+  cargoDeps = rustPlatform.importCargoLock { lockFile = ../Cargo.lock; };
 
-  nativeBuildInputs = [
-    installShellFiles
-    makeWrapper
-  ];
-
-  # Tests that need a Docker Engine are ignored here; the VM tests have one.
-  nativeCheckInputs = [
-    acl
-    attr
-    gnutar
-    libarchive
-    libcap
-    python3
-  ];
-
-  postInstall =
-    lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
-      $out/bin/docker-stack-backup man-pages man
-      installManPage man/*
-      installShellCompletion --cmd docker-stack-backup \
-        --bash <($out/bin/docker-stack-backup completions bash) \
-        --fish <($out/bin/docker-stack-backup completions fish) \
-        --zsh <($out/bin/docker-stack-backup completions zsh)
-    ''
-    # A suffix: the docker of the system, made for its Engine, comes first.
-    + ''
-      wrapProgram $out/bin/docker-stack-backup \
-        --suffix PATH : ${lib.makeBinPath [ docker-client ]}
-    '';
-
-  meta = {
-    inherit (manifest.package) description;
-    license = lib.licenses.mit;
-    mainProgram = manifest.package.name;
-    platforms = lib.platforms.linux;
-  };
-}
+  # What only nixpkgs has.
+  passthru = removeAttrs old.passthru [ "tests" ];
+  meta =
+    removeAttrs old.meta [
+      "changelog"
+      "homepage"
+      "maintainers"
+    ]
+    // {
+      inherit (manifest.package) description;
+    };
+})

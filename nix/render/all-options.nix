@@ -1,7 +1,7 @@
 # Every option set, so that a test can see that the module knows every field of
 # the program's configuration, and the program every option of the module.
 {
-  virtualisation.docker.daemon.settings.data-root = "/home/docker";
+  virtualisation.docker.autoPrune.enable = true;
   services.docker-stack-backup = {
     enable = true;
     baseDir = "/srv/stacks";
@@ -126,6 +126,14 @@
     settings.defaults.verify = "full";
     onSuccess = [ "after.service" ];
     onFailure = [ "alarm.service" ];
-    docker.host = "unix:///run/user/1000/docker.sock";
+    docker = {
+      host = "unix:///run/user/1000/docker.sock";
+      dataRoot = "/home/docker";
+    };
+    jobs.other = {
+      stacks = [ "b" ];
+      email = null;
+      schedule = null;
+    };
   };
 }

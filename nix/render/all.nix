@@ -5,14 +5,14 @@ let
   render = import ./. { inherit nixpkgs; };
   inherit (render) lib;
 
-  scenarioDir = ../../tests/vm;
-  found = builtins.readDir scenarioDir;
-  scenarios = lib.filter (name: found ? "${name}.py") (
-    map (lib.removeSuffix ".nix") (lib.filter (lib.hasSuffix ".nix") (lib.attrNames found))
-  );
+  # The machine of each scenario, without what NixOS alone has (nixos.nix).
+  scenarios = import ../../tests/vm {
+    inherit lib;
+    runTest = test: lib.last (test { hostPkgs = { }; }).nodes.machine.imports;
+  };
 in
 {
-  scenarios = lib.genAttrs scenarios (name: render.files (scenarioDir + "/${name}.nix"));
+  scenarios = lib.mapAttrs (_: render.files) scenarios;
   allOptions = render.files ./all-options.nix;
   # Only evaluated: each adds to the first configuration of the documentation.
   examples = lib.mapAttrs (

@@ -4,7 +4,10 @@
 #
 # `nixpkgs`: a checkout, or of one `lib/`, `nixos/lib/{utils,systemd-*}.nix`
 # and `nixos/modules/misc/assertions.nix`.
-{ nixpkgs }:
+{
+  nixpkgs,
+  module ? ../../nixos-module.nix,
+}:
 let
   lib = import (nixpkgs + "/lib");
   pkgs = import ./stand-in-pkgs.nix { inherit lib; };
@@ -18,14 +21,14 @@ let
   };
 
   evaluate =
-    module:
+    configuration:
     lib.evalModules {
       specialArgs = { inherit pkgs utils; };
       modules = [
         (nixpkgs + "/nixos/modules/misc/assertions.nix")
         ./stand-in-nixos.nix
-        ../../nixos-module.nix
         module
+        configuration
       ];
     };
 
@@ -40,7 +43,7 @@ let
     else
       lib.showWarnings config.warnings config;
 
-  inherit (utils.systemdUtils.lib) serviceToUnit timerToUnit;
+  inherit (utils.systemdUtils.lib) mountToUnit serviceToUnit timerToUnit;
 
   unitFiles =
     config:
@@ -51,8 +54,11 @@ let
       timers = lib.mapAttrs' (
         name: unit: lib.nameValuePair "${name}.timer" (timerToUnit unit)
       ) config.systemd.timers;
+      mounts = lib.listToAttrs (
+        map (unit: lib.nameValuePair unit.name (mountToUnit unit)) config.systemd.mounts
+      );
     in
-    services // timers;
+    services // timers // mounts;
 
   # NixOS has no [Install] sections: a unit is wanted by a link.
   linksOf =
@@ -79,26 +85,46 @@ let
       }
     ) settings;
 
+  # A file is in the store, and a link to it in /etc.
+  etcFiles =
+    name: entry:
+    if entry.source ? text then
+      {
+        "etc/${name}".link = entry.source.outPath;
+        ${lib.removePrefix "/" entry.source.outPath} = { inherit (entry.source) text; };
+      }
+    else
+      { "etc/${name}" = { inherit (entry.source) json; }; };
+
   files =
-    module:
+    configuration:
     let
-      config = checked (evaluate module).config;
+      config = checked (evaluate configuration).config;
       units = unitFiles config;
     in
-    lib.mapAttrs' (
-      name: entry: lib.nameValuePair "etc/${name}" { inherit (entry.source) json; }
-    ) config.environment.etc
+    lib.concatMapAttrs etcFiles config.environment.etc
+    // lib.optionalAttrs (config.virtualisation.docker.daemon.settings or { } != { }) {
+      "etc/docker/daemon.json".json = config.virtualisation.docker.daemon.settings;
+    }
     // lib.mapAttrs' (
       name: unit: lib.nameValuePair "etc/systemd/system/${name}" { inherit (unit) text; }
     ) units
     // lib.concatMapAttrs linksOf units
     // tmpfiles config.systemd.tmpfiles.settings;
 
-  options = lib.filter (option: option.visible && !option.internal) (
+  # A job's options are those of the simple form.
+  isOfJob = option: lib.hasInfix ".jobs.<name>." option.name;
+  options = lib.filter (option: option.visible && !option.internal && !isOfJob option) (
     lib.optionAttrSetToDocList (evaluate { }).options.services.docker-stack-backup
   );
 in
 {
-  inherit lib files options;
-  evaluate = module: checked (evaluate module).config;
+  inherit
+    checked
+    files
+    lib
+    options
+    utils
+    ;
+  evaluate = configuration: checked (evaluate configuration).config;
 }

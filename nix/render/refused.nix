@@ -65,4 +65,57 @@
     stacks = [ "web" ];
     baseDir = "stacks";
   };
+  path-with-dots.stacks.web.path = "/srv/../etc";
+  no-stacks-in-job = {
+    stacks = [ "web" ];
+    jobs.other.stacks = [ ];
+  };
+  name-of-job = {
+    stacks = [ "web" ];
+    jobs."a b".stacks = [ "db" ];
+  };
+  stack-in-two-jobs = {
+    stacks = [ "web" ];
+    jobs.other.stacks = [ "web" ];
+  };
+  directory-in-two-jobs = {
+    stacks = [ "web" ];
+    jobs.other.stacks.site.path = "/opt/stacks/./web";
+  };
+  state-of-two-jobs = {
+    stacks = [ "web" ];
+    stateDir = "/var/lib/x";
+    jobs.other = {
+      stacks = [ "db" ];
+      stateDir = "/var/lib//x/";
+    };
+  };
+  store-of-two-jobs = {
+    stacks = [ "web" ];
+    jobs.other = {
+      stacks = [ "db" ];
+      backupDir = "/var/backups/docker";
+    };
+  };
+  store-in-store = {
+    stacks = [ "web" ];
+    jobs.other = {
+      stacks = [ "db" ];
+      backupDir = "/var/backups/docker/other";
+    };
+  };
+  store-in-stack-of-other-job = {
+    stacks = [ "web" ];
+    jobs.other = {
+      stacks = [ "db" ];
+      backupDir = "/opt/stacks/web/backup";
+    };
+  };
+  twice-in-job = {
+    stacks = [ "web" ];
+    jobs.other.stacks = [
+      "db"
+      "db"
+    ];
+  };
 }

@@ -12,36 +12,17 @@ let
     type = types.lazyAttrsOf types.anything;
     default = { };
   };
-  # agenix and sops-nix: a secret is a file below `dir`.
-  secretsBelow =
-    dir:
-    mkOption {
-      type = types.attrsOf (
-        types.submodule (
-          { name, ... }:
-          {
-            options = {
-              file = mkOption { type = types.raw; };
-              path = mkOption {
-                type = types.str;
-                default = "${dir}/${name}";
-              };
-            };
-          }
-        )
-      );
-      default = { };
-    };
 in
 {
+  imports = [ ./stand-in-secrets.nix ];
+
   options = {
-    age.secrets = secretsBelow "/run/agenix";
-    sops.secrets = secretsBelow "/run/secrets";
     nixpkgs.overlays = mkOption {
       type = types.listOf types.raw;
       default = [ ];
     };
     boot = loose;
+    meta = loose;
     environment = {
       etc = mkOption {
         type = types.attrsOf (types.submodule { options.source = mkOption { type = types.raw; }; });
@@ -65,6 +46,10 @@ in
       timers = mkOption {
         type = utils.systemdUtils.types.timers;
         default = { };
+      };
+      mounts = mkOption {
+        type = utils.systemdUtils.types.mounts;
+        default = [ ];
       };
       tmpfiles.settings = mkOption {
         type = types.attrsOf (types.attrsOf (types.attrsOf (types.attrsOf types.str)));

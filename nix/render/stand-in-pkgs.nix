@@ -19,7 +19,9 @@ let
     "gnugrep"
     "gnused"
     "makeWrapper"
+    "openssh"
     "podman"
+    "restic"
     "systemd"
   ] package;
 in
@@ -33,6 +35,7 @@ packages
   runCommandLocal =
     name: env: _script:
     package name // { inherit (env.config) json; };
+  writeText = name: text: package name // { inherit text; };
   writeShellScriptBin = name: _text: package name // { overrideAttrs = _: package name; };
   symlinkJoin = { name, ... }: package name;
   stdenv = {

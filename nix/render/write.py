@@ -33,6 +33,7 @@ def sources() -> str:
     files += sorted((ROOT / "nix").rglob("*.nix"))
     files += sorted((ROOT / "nix").rglob("*.py"))
     files += sorted((ROOT / "tests" / "vm").glob("*.nix"))
+    files += sorted((ROOT / "tests" / "vm" / "fixtures").rglob("*.yaml"))
     parts = [(str(file.relative_to(ROOT)), file.read_text()) for file in files]
     total = hashlib.sha256()
     for name, content in [*parts, *examples()]:

@@ -1,8 +1,9 @@
 //! The NixOS module and the program have the same configuration fields.
 //! scripts/render-module renders a configuration with every option of the module.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::{PROGRAM, output};
@@ -83,4 +84,126 @@ fn the_module_has_every_default_that_the_program_accepts() {
     let expected: BTreeSet<String> = stack.iter().filter_map(can_be_default).collect();
     assert!(!expected.contains("path"), "{expected:?}");
     assert_eq!(fields_of(&all["defaults"]), expected);
+}
+
+/// Returns the rendered units of a scenario, by name.
+fn units(scenario: &str) -> BTreeMap<String, String> {
+    let dir = format!("tests/vm/golden/{scenario}/etc/systemd/system");
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    entries
+        .filter(|entry| entry.file_type().unwrap().is_file())
+        .map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            (name, fs::read_to_string(entry.path()).unwrap())
+        })
+        .collect()
+}
+
+/// Returns the values of a setting in a unit.
+fn values<'a>(unit: &'a str, setting: &str) -> Vec<&'a str> {
+    let prefix = format!("{setting}=");
+    unit.lines()
+        .filter_map(|line| line.strip_prefix(&prefix))
+        .collect()
+}
+
+#[test]
+fn recovery_needs_the_state_directory_and_no_other_disk() {
+    let units = units("missing-disk");
+    for (job, state) in [
+        ("", "/var/lib/docker-stack-backup"),
+        ("-second", "/var/lib/docker-stack-backup-second"),
+    ] {
+        let recover = &units[&format!("docker-stack-backup-recover{job}.service")];
+        assert_eq!(values(recover, "RequiresMountsFor"), [state]);
+        assert_eq!(values(recover, "WantsMountsFor"), [""; 0]);
+    }
+    // The control: a run wants the store and every stack.
+    let run = &units["docker-stack-backup.service"];
+    let wanted = values(run, "WantsMountsFor");
+    assert_eq!(
+        wanted,
+        [
+            "/srv/backup",
+            "/srv/stacks/db",
+            "/srv/disk/files",
+            "/srv/stacks/web"
+        ]
+    );
+    assert_eq!(
+        values(run, "RequiresMountsFor"),
+        ["/var/lib/docker-stack-backup"]
+    );
+}
+
+#[test]
+fn each_job_has_units_with_its_own_configuration() {
+    let units = units("jobs");
+    let (media, simple): (Vec<_>, Vec<_>) = units
+        .iter()
+        .filter(|(name, _)| name.ends_with(".service"))
+        .partition(|(name, _)| name.ends_with("-media.service"));
+    // Run, recover and drill; run and recover.
+    assert_eq!((media.len(), simple.len()), (3, 2));
+    let config = " --config /etc/docker-stack-backup/jobs/media.json ";
+    for (units, has_config) in [(media, true), (simple, false)] {
+        for (name, unit) in units {
+            let commands = [values(unit, "ExecStart"), values(unit, "ExecStopPost")].concat();
+            assert!(!commands.is_empty(), "{name}");
+            for command in commands {
+                assert_eq!(command.contains(config), has_config, "{name}: {command}");
+            }
+            let recovery = values(unit, "OnFailure").join(" ");
+            let is_own = recovery.is_empty() || recovery.contains("-media.service") == has_config;
+            assert!(is_own, "{name}: {recovery}");
+        }
+    }
+}
+
+#[test]
+fn paths_with_spaces_and_percent_signs_are_one_word_in_a_unit() {
+    let units = units("jobs");
+    let run = &units["docker-stack-backup-run-media.service"];
+    assert_eq!(
+        values(run, "ReadWritePaths"),
+        ["\"-/srv/a store/100%%\"", "\"-/srv/a state/%%n\""]
+    );
+    // The control: what needs no quotes has none.
+    let simple = &units["docker-stack-backup.service"];
+    assert_eq!(values(simple, "ReadWritePaths")[0], "-/srv/backup");
+}
+
+/// Returns the configuration files below `dir`.
+fn configurations(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()) {
+        let path = entry.path();
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(configurations(&path));
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn the_program_accepts_the_configuration_of_every_scenario() {
+    let all = configurations(Path::new("tests/vm/golden"));
+    let (good, broken): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .filter(|path| !path.ends_with("etc/docker/daemon.json"))
+        .partition(|path| path.to_str().unwrap().contains("/etc/docker-stack-backup/"));
+    assert!(good.iter().any(|path| path.ends_with("jobs/media.json")));
+    for (paths, is_good) in [(good, true), (broken, false)] {
+        assert!(!paths.is_empty());
+        for path in paths {
+            let config = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+            let (accepted, message) = check(&config);
+            assert_eq!(accepted, is_good, "{}: {message}", path.display());
+        }
+    }
 }

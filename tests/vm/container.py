@@ -9,11 +9,13 @@ import ctypes
 import fcntl
 import os
 import signal
+import socket
 import struct
 import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 # Where the scenarios' commands find programs, as under NixOS's driver.
 ENVIRONMENT = {
@@ -32,19 +34,24 @@ EXT4_GOING_FLAGS_NOLOGFLUSH = 2
 
 
 class Container:
-    """What it mounts is in a mount namespace of this process, so that a container
-    that starts at the same time does not hold on to its disk.
+    """Mounts its disk in a mount namespace of this process, so that a container that
+    starts at the same time does not hold on to the disk.
     """
 
-    def __init__(self, disk: Path, work: Path) -> None:
+    def __init__(self, image: Path, payload: Path, work: Path, console: BinaryIO) -> None:
+        """`work` holds the disk, a copy of `image` with the files of `payload`. Where
+        it holds one already, that one is used. What the machine prints goes to
+        `console`.
+        """
+        self.image = image
+        self.payload = payload
         self.disk = work / "disk"
         self.root = work / "root"
-        self.log = (work / "console").open("a+b")
+        self.console = console
         self.cgroup = cgroup_root() / f"docker-stack-backup-vm-{os.getpid()}"
         self.nspawn: subprocess.Popen[bytes] | None = None
         self.first = 0
-        subprocess.run(["cp", "--reflink=auto", "--sparse=always", disk, self.disk], check=True)
-        self.root.mkdir()
+        self.root.mkdir(exist_ok=True)
 
     def __enter__(self) -> Container:
         if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0:
@@ -68,15 +75,19 @@ class Container:
     def is_running(self) -> bool:
         return self.nspawn is not None
 
-    def console(self) -> str:
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
-
-    def insert_disk(self) -> Path:
+    def _insert_disk(self) -> None:
+        is_new = not self.disk.exists()
+        if is_new:
+            copy = ["cp", "--reflink=auto", "--sparse=always"]
+            subprocess.run([*copy, self.image, self.disk], check=True)
         subprocess.run(["mount", "-o", "loop", self.disk, self.root], check=True)
-        return self.root
+        if is_new:
+            # What the machine would have been built with.
+            subprocess.run(["cp", "-a", f"{self.payload}/.", self.root], check=True)
 
     def boot(self) -> None:
+        """Returns when the first process runs; the boot goes on."""
+        self._insert_disk()
         self.nspawn = subprocess.Popen(
             [
                 *("systemd-nspawn", "--boot", "--directory", self.root, "--machine=machine"),
@@ -88,8 +99,8 @@ class Container:
             ],
             env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
             stdin=subprocess.DEVNULL,
-            stdout=self.log,
-            stderr=self.log,
+            stdout=self.console,
+            stderr=self.console,
             preexec_fn=self._join_cgroup,
         )
         self.first = self._wait_for_first_process()
@@ -108,19 +119,34 @@ class Container:
                 if name_of(child) == "systemd":
                     return int(child)
             time.sleep(0.02)
-        raise RuntimeError(f"the container does not start: {self.console()}")
+        raise RuntimeError("the container does not start; the console says why")
+
+    def _inside(self, command: list[str]) -> list[str]:
+        return [
+            *("nsenter", f"--target={self.first}", "--mount", "--uts", "--ipc", "--net", "--pid"),
+            *("--cgroup", "--root", "--wdns=/root", *command),
+        ]
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        """With its stdout; what it writes to stderr goes to the console."""
+        """Returns the command's stdout; its stderr goes to the console."""
         return subprocess.run(
-            ["nsenter", f"--target={self.first}", "--mount", "--uts", "--ipc", "--net", "--pid"]
-            + ["--cgroup", "--root", "--wdns=/root", *command],
+            self._inside(command),
             env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=self.log,
+            stderr=self.console,
             text=True,
             errors="replace",
+        )
+
+    def serve_shell(self, connection: socket.socket) -> None:
+        """Starts a shell that reads its commands from `connection`."""
+        subprocess.Popen(
+            self._inside(["bash", "--norc"]),
+            env=ENVIRONMENT,
+            stdin=connection.fileno(),
+            stdout=connection.fileno(),
+            stderr=self.console,
         )
 
     def wait_for_end(self) -> None:

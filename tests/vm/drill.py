@@ -15,7 +15,7 @@ traces = (
 machine.succeed(
     "chown 70:70 /srv/stacks/web/site/index.html",
     "mknod /srv/stacks/web/site/null c 1 3",
-    "install -m 2755 -g 70 /bin/true /srv/stacks/web/site/set-group-id",
+    "install -m 2755 -g 70 /etc/dsb-test/prepare /srv/stacks/web/site/set-group-id",
 )
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -73,10 +72,9 @@ def retry(fn: Callable[[bool], bool], timeout_seconds: int = DEFAULT_TIMEOUT_SEC
 class Machine:
     """A Debian machine in a container, with a disk of its own."""
 
-    def __init__(self, container: Container, payload: Path) -> None:
+    def __init__(self, container: Container) -> None:
         self.name = "machine"
         self.container = container
-        self.payload: Path | None = payload
 
     # ---- its life
 
@@ -85,15 +83,10 @@ class Machine:
         if self.container.is_running():
             return
         with log.nested("booting the machine"):
-            root = self.container.insert_disk()
-            if self.payload is not None:
-                # What the machine would have been built with.
-                subprocess.run(["cp", "-a", f"{self.payload}/.", root], check=True)
-                self.payload = None
             self.container.boot()
             # What has failed is for the scenario to see.
             self.wait_until_succeeds(
-                "systemctl is-system-running | grep -qE '^(running|degraded)$'", BOOT_SECONDS
+                "[[ $(systemctl is-system-running) =~ ^(running|degraded)$ ]]", BOOT_SECONDS
             )
 
     def shutdown(self) -> None:
@@ -233,12 +226,12 @@ class Machine:
     def wait_for_open_port(
         self, port: int, addr: str = "localhost", timeout: int = DEFAULT_TIMEOUT_SECONDS
     ) -> None:
-        self.wait_until_succeeds(f"true </dev/tcp/{addr}/{port}", timeout)
+        self.wait_until_succeeds(f"nc -z {addr} {port}", timeout)
 
     def wait_for_closed_port(
         self, port: int, addr: str = "localhost", timeout: int = DEFAULT_TIMEOUT_SECONDS
     ) -> None:
-        self.wait_until_fails(f"true </dev/tcp/{addr}/{port}", timeout)
+        self.wait_until_fails(f"nc -z {addr} {port}", timeout)
 
     def sleep(self, secs: int) -> None:
         """Of the machine's time."""
@@ -271,14 +264,14 @@ def run_scenario(script: Path, machine: Machine) -> None:
     exec(compile(script.read_text(), script, "exec"), names)
 
 
-def tell_why(machine: Machine) -> None:
-    """What a reader of a failure asks for next."""
+def tell_why(machine: Machine, console: Path) -> None:
+    """Prints what a reader of a failure asks for next."""
     units = "-u 'docker-stack-backup*' -u 'opensmtpd*' -u 'borgbackup*'"
     if machine.container.is_running():
         log("the last of the journal, and Docker:")
         log(machine.execute(f"journalctl --no-pager -b -n 200 {units}; docker ps -a", timeout=60)[1])
     log("the last of the console, and what the commands wrote to stderr:")
-    log("\n".join(machine.container.console().splitlines()[-40:]))
+    log("\n".join(console.read_text(errors="replace").splitlines()[-40:]))
 
 
 def main() -> int:
@@ -289,15 +282,20 @@ def main() -> int:
     args = parser.parse_args()
     # So that the container ends, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with tempfile.TemporaryDirectory(prefix="dsb-vm-") as work, Container(args.disk, Path(work)) as it:
-        machine = Machine(it, args.payload)
-        try:
-            run_scenario(args.scenario, machine)
-            return 0
-        except Exception:
-            log(traceback.format_exc())
-            tell_why(machine)
-            return 1
+    with tempfile.TemporaryDirectory(prefix="dsb-vm-") as work:
+        console = Path(work, "console")
+        with (
+            console.open("ab") as output,
+            Container(args.disk, args.payload, Path(work), output) as container,
+        ):
+            machine = Machine(container)
+            try:
+                run_scenario(args.scenario, machine)
+                return 0
+            except Exception:
+                log(traceback.format_exc())
+                tell_why(machine, console)
+                return 1
 
 
 if __name__ == "__main__":

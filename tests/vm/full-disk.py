@@ -37,8 +37,8 @@ with subtest("a disk that fills while the stack is down does not keep it down"):
     machine.succeed(up)
     # The control: it was down in between.
     assert machine.succeed(started) != before
-    log = machine.succeed("journalctl --no-pager -u docker-stack-backup.service")
-    assert "No space left on device" in log, log
+    journal = machine.succeed("journalctl --no-pager -u docker-stack-backup.service")
+    assert "No space left on device" in journal, journal
 
 with subtest("older archives are whole, and nothing unfinished is left"):
     assert machine.succeed("cd /srv/small/backup/web; ls *.tar*").split() == first

@@ -2,8 +2,10 @@
 # what the scripts bring with them. On Debian, tests/vm/debian is the same.
 { lib, pkgs, ... }:
 let
-  postgresServer = pkgs.runCommandLocal "postgres-server" { } ''
-    install -D ${../../scripts/image/debian-postgres-server} $out/bin/postgres-server
+  # The file is a link, which would not go into the store as what it leads to.
+  postgresServer = pkgs.writeTextDir "postgres-server" (builtins.readFile ./postgres-server);
+  postgresFiles = pkgs.runCommandLocal "postgres-files" { } ''
+    install -D ${postgresServer}/postgres-server $out/bin/postgres-server
     mkdir -p $out/usr/local
     ln -s ${pkgs.postgresql}/bin $out/usr/local/pgsql
   '';
@@ -36,7 +38,7 @@ let
 
   images = pkgs.linkFarm "images" {
     "debian.tar.gz" = image "debian" [
-      postgresServer
+      postgresFiles
       pkgs.bash
       pkgs.coreutils
       pkgs.postgresql

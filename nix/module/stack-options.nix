@@ -7,9 +7,17 @@ let
   inherit (lib) mkOption types;
   paths = import ./paths.nix { inherit lib; };
 
+  # `..` is refused, because what it leads to depends on symlinks, and paths are
+  # compared.
+  absolutePath =
+    types.addCheck (types.pathWith { absolute = true; }) (
+      value: !lib.elem ".." (lib.splitString "/" (toString value))
+    )
+    // {
+      description = "absolute path without `..`";
+    };
   # `toString` keeps a path literal such as `./web` from being copied into the
   # store, where everybody can read it.
-  absolutePath = types.pathWith { absolute = true; };
   asString = value: if value == null then null else paths.normalize value;
 
   optional =

@@ -1,0 +1,364 @@
+# What NixOS does for one job: units, the configuration file, directories.
+{
+  lib,
+  pkgs,
+  json,
+  # `services.docker-stack-backup`, of which the jobs share the package and Docker.
+  shared,
+}:
+let
+  hardening = import ./hardening.nix { inherit lib; };
+  paths = import ./paths.nix { inherit lib; };
+  # Name of the file that `LoadCredential=` hands to the program.
+  passwordCredential = "smtp-password";
+
+  isSet = value: value != null && value != [ ] && value != { };
+  program = lib.getExe shared.package;
+  inherit (shared) docker;
+  # A rootless Engine runs in the units of its user.
+  rootlessUser = builtins.match "unix:///run/user/([0-9]+)/.*" (toString docker.host);
+  dockerUnits =
+    if docker.host == null then
+      [ "docker.service" ]
+    else if rootlessUser == null then
+      [ ]
+    else
+      [ "user@${lib.head rootlessUser}.service" ];
+in
+# `name` is `null` for the simple form.
+{ name, ... }@job:
+let
+  # In messages.
+  path = "services.docker-stack-backup" + lib.optionalString (name != null) ".jobs.${name}";
+  # The command comes before the name, so that no job has the units of another.
+  unit =
+    command:
+    if name != null then
+      "docker-stack-backup-${command}-${name}"
+    else if command == "run" then
+      "docker-stack-backup"
+    else
+      "docker-stack-backup-${command}";
+  describe = text: text + lib.optionalString (name != null) " (${name})";
+
+  stacks = lib.sort (a: b: a.order < b.order || a.order == b.order && a.name < b.name) (
+    lib.mapAttrsToList (name: stack: stack // { inherit name; }) job.stacks
+  );
+
+  # The program's configuration file. docs/configuration.md describes its fields.
+  settings = lib.recursiveUpdate optionSettings job.settings;
+  optionSettings = {
+    inherit (job)
+      baseDir
+      backupDir
+      requireMount
+      stateDir
+      logFile
+      ;
+    stacks = map (stack: lib.filterAttrs (_: isSet) (removeAttrs stack [ "order" ])) stacks;
+    defaults = lib.filterAttrs (_: isSet) job.defaults;
+    retention = if job.retention == null then null else lib.filterAttrs (_: isSet) job.retention;
+    email =
+      if job.email == null then
+        null
+      else
+        lib.filterAttrs (_: isSet) job.email
+        // lib.optionalAttrs (job.email.passwordFile != null) { inherit passwordCredential; };
+  };
+
+  uncheckedConfig = json.generate "docker-stack-backup.json" settings;
+  # A mistake fails the build, because the program itself checks the file there, and
+  # systemd the times.
+  checkedConfig =
+    pkgs.runCommandLocal "docker-stack-backup-checked.json" { config = uncheckedConfig; }
+      ''
+        if ! ${program} --config "$config" check; then
+          echo "These are the options of ${path}, by their names in $config." >&2
+          exit 1
+        fi
+        ${lib.concatMapStrings (time: ''
+          ${pkgs.systemd}/bin/systemd-analyze calendar -- ${lib.escapeShellArg time} >/dev/null || {
+            echo "The schedule is not a time as in systemd.time(7): "${lib.escapeShellArg time} >&2
+            exit 1
+          }
+        '') (lib.concatMap (command: lib.toList command.options.schedule) (lib.filter hasTimer timed))}
+        cp "$config" "$out"
+      '';
+  etcName = "docker-stack-backup/" + (if name == null then "config.json" else "jobs/${name}.json");
+  exec =
+    command: program + lib.optionalString (name != null) " --config /etc/${etcName}" + " " + command;
+
+  stackPaths = lib.concatMap (stack: [ stack.path ] ++ stack.includeBinds) stacks;
+  # A recovery takes back the effect of hooks, so every unit needs what they need.
+  allHooks = job.defaults.hooks ++ lib.concatMap (stack: stack.hooks) stacks;
+  hookNeeds = {
+    hooks = allHooks != [ ];
+    hostHooks = lib.any (hook: hook.host or false) allHooks;
+  };
+  secretFiles = lib.filter (lib.hasPrefix "/") (
+    lib.concatMap (hook: lib.attrValues (hook.secrets or { })) allHooks
+  );
+  # Volumes are read as directories. The socket may be below /run/user.
+  readPaths =
+    stackPaths
+    ++ [ docker.dataRoot ]
+    ++ secretFiles
+    ++ lib.optional (docker.host != null) (lib.removePrefix "unix://" docker.host);
+  ownPaths = [
+    job.backupDir
+    job.stateDir
+  ];
+  writePaths =
+    ownPaths
+    ++ lib.optional (job.logFile != null) (dirOf job.logFile)
+    ++ lib.optionals hookNeeds.hostHooks stackPaths;
+  needsNetwork = job.email != null;
+  mailUnits = lib.optional (job.email != null) "network-online.target";
+
+  commonUnit = {
+    path = [ docker.package ];
+    environment = {
+      # Compose expands `~` with HOME, which system units do not have.
+      HOME = "/root";
+      # The contexts and logins of root's shell must not change what the units do.
+      DOCKER_CONFIG = "/var/empty";
+    }
+    // lib.optionalAttrs (docker.host != null) {
+      DOCKER_HOST = paths.withoutSpecifiers docker.host;
+    };
+    # A system rebuild at night must not end a run.
+    restartIfChanged = false;
+    wants = dockerUnits ++ mailUnits;
+    after = dockerUnits ++ mailUnits;
+    documentation = [ "man:docker-stack-backup(1)" ];
+    # Nothing else may keep a stack from being started: not the store's disk, not that
+    # of another stack.
+    unitConfig.RequiresMountsFor = [ (paths.word job.stateDir) ];
+  };
+
+  # The commands that a timer starts. `needs` is what the sandbox must allow, `also`
+  # what else is in the unit.
+  timed = lib.filter (command: command.options.enable) [
+    {
+      command = "run";
+      options = job;
+      description = "Back up Docker Compose stacks";
+      needs.archives = true;
+      also =
+        let
+          inhibitor = lib.optional job.inhibitsSleep "${unit "inhibit"}.service";
+        in
+        {
+          inherit (job) onSuccess;
+          wants = inhibitor;
+          after = inhibitor;
+        };
+    }
+    {
+      command = "drill";
+      options = job.drill;
+      description = "Drill the newest archives of Docker Compose stacks";
+      needs = {
+        readPaths = readPaths ++ lib.concatMap (stack: stack.drillSecrets) stacks;
+        writePaths = writePaths ++ [ "${docker.dataRoot}/volumes" ];
+        unpacks = true;
+      };
+      also.after = afterRun;
+    }
+    {
+      command = "verify";
+      options = job.verify;
+      description = "Verify the archives of Docker Compose stacks";
+      needs = { };
+      also.after = afterRun;
+    }
+  ];
+  # If both are due at the same time, the run comes first.
+  afterRun = [ "${unit "run"}.service" ];
+
+  service =
+    {
+      command,
+      description,
+      needs,
+      also,
+      ...
+    }:
+    lib.nameValuePair (unit command) (
+      commonUnit
+      // also
+      // {
+        description = describe description;
+        wants = commonUnit.wants ++ also.wants or [ ];
+        after = commonUnit.after ++ also.after or [ ];
+        # A disk that does not come up costs its own stacks, and not the report of the
+        # others. A store that is not mounted is refused by the program.
+        unitConfig = commonUnit.unitConfig // {
+          WantsMountsFor = map paths.word ([ job.backupDir ] ++ stackPaths);
+        };
+        # The recover unit may write to the stacks, so it can undo an interrupted restore.
+        onFailure = [ "${unit "recover"}.service" ] ++ job.onFailure;
+        serviceConfig =
+          hardening ({ inherit readPaths writePaths needsNetwork; } // hookNeeds // needs)
+          // {
+            Type = "oneshot";
+            ExecStart = exec command;
+            # systemd runs this after a crash, a kill or an out-of-memory kill too: no
+            # stack stays down, and nothing of a drill is left.
+            ExecStopPost = exec "recover";
+            LoadCredential = lib.optional (
+              job.email != null && job.email.passwordFile != null
+            ) "${passwordCredential}:${paths.withoutSpecifiers job.email.passwordFile}";
+            # Only the program gets SIGTERM; a running `docker` command must complete.
+            KillMode = "mixed";
+            # Time to start the stack that is down and to wait until it is healthy.
+            TimeoutStopSec = "15min";
+            # The program has limits of its own; this one is for what they do not see. The
+            # stack that is down is then started, as after `systemctl stop`.
+            TimeoutStartSec = "1d";
+          };
+      }
+    );
+
+  # Started at boot, and after a run or a drill that failed.
+  recover = commonUnit // {
+    description = describe "Start the stacks that an interrupted backup left stopped";
+    wantedBy = [ "multi-user.target" ];
+    # It is tried again, because Docker may not be ready yet or a stack not healthy.
+    startLimitIntervalSec = 3600;
+    startLimitBurst = 10;
+    serviceConfig =
+      hardening (
+        hookNeeds
+        // {
+          inherit readPaths;
+          # An interrupted restore is undone beside the directories that it replaces.
+          writePaths = writePaths ++ map dirOf stackPaths ++ [ docker.dataRoot ];
+          # The password is read from the file itself. With `LoadCredential=` a
+          # missing file would keep this unit, and so the stacks, from starting;
+          # without it only the mail is not sent.
+          inherit needsNetwork;
+        }
+      )
+      // {
+        Type = "oneshot";
+        ExecStart = exec "recover";
+        # Status 2: every stack is up, but something else failed, such as the mail.
+        SuccessExitStatus = 2;
+        Restart = "on-failure";
+        RestartSec = 30;
+        KillMode = "mixed";
+      };
+  };
+
+  # Beside the run and not around it: systemd must signal the program itself.
+  inhibit = {
+    description = describe "Keep the machine awake during a backup";
+    unitConfig.StopWhenUnneeded = true;
+    serviceConfig = {
+      ExecStart = "${pkgs.systemd}/bin/systemd-inhibit --what=sleep --who=docker-stack-backup --why=\"Docker stacks are being backed up\" ${pkgs.coreutils}/bin/sleep infinity";
+      ProtectSystem = "strict";
+      ProtectHome = true;
+      PrivateNetwork = true;
+      CapabilityBoundingSet = "";
+    };
+  };
+
+  hasTimer = { options, ... }: isSet options.schedule;
+  timer =
+    {
+      command,
+      description,
+      options,
+      ...
+    }:
+    lib.nameValuePair (unit command) {
+      description = describe description;
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        OnCalendar = options.schedule;
+        Persistent = options.persistent;
+        RandomizedDelaySec = options.randomizedDelaySec;
+      }
+      // options.timerConfig;
+    };
+in
+{
+  inherit
+    name
+    path
+    stacks
+    etcName
+    ;
+  inherit (job) backupDir stateDir logFile;
+  runUnit = "${unit "run"}.service";
+
+  services =
+    lib.listToAttrs (map service timed)
+    // {
+      ${unit "recover"} = recover;
+    }
+    // lib.optionalAttrs job.inhibitsSleep { ${unit "inhibit"} = inhibit; };
+
+  timers = lib.listToAttrs (map timer (lib.filter hasTimer timed));
+
+  etc.${etcName}.source = if shared.checkConfig then checkedConfig else uncheckedConfig;
+
+  tmpfiles = lib.genAttrs (map paths.withoutSpecifiers ownPaths) (_: {
+    # ":" keeps the mode and the owner of a directory that exists already.
+    d = {
+      mode = ":0700";
+      user = ":root";
+      group = ":root";
+    };
+  });
+
+  assertions = [
+    {
+      assertion = stacks != [ ];
+      message = ''
+        ${path}.stacks is empty: there is nothing to back up. Name the stacks, for
+        example `stacks = [ "web" ];` for ${job.baseDir}/web.
+      '';
+    }
+    {
+      assertion = name == null || builtins.match "[[:alnum:]_][[:alnum:]_.-]*" name != null;
+      message = ''
+        ${path}: the name goes into those of units and files. Use letters, digits, `_`,
+        `.` and `-` only.
+      '';
+    }
+    {
+      assertion = job.email == null || job.email.to != [ ];
+      message = ''
+        ${path}.email.to is empty: name at least one recipient, or set ${path}.email = null
+        to send no mail.
+      '';
+    }
+    {
+      assertion = job.email == null || (job.email.user == null) == (job.email.passwordFile == null);
+      message = ''
+        ${path}.email: `user` and `passwordFile` go together; only one of them is set.
+      '';
+    }
+  ]
+  ++ lib.mapAttrsToList (directory: same: {
+    # One directory may hold several Compose projects.
+    assertion =
+      lib.length same == 1 || lib.all (stack: stack.project != null || stack.files != [ ]) same;
+    message = ''
+      ${path}.stacks: ${
+        lib.concatMapStringsSep " and " (stack: "\"${stack.name}\"") same
+      } have the same path ${directory}. Give each its own `path`, or its `project` where
+      one directory holds several projects.
+    '';
+  }) (lib.groupBy (stack: stack.path) stacks);
+
+  warnings =
+    lib.optional
+      (job.email != null && job.email.when == "failure" && job.onFailure == [ ] && isSet job.schedule)
+      ''
+        ${path}.email.when is "failure": if the mail itself cannot be delivered, nobody
+        learns of a failed backup. Set ${path}.onFailure as well, or "always".
+      '';
+}
