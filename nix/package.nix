@@ -20,6 +20,7 @@ in
       ../CHANGELOG.md
       ../README.md
       ../SECURITY.md
+      ../contrib
       ../docs
       ../examples
       ../src

@@ -10,6 +10,17 @@ let
     inherit lib;
     runTest = test: lib.last (test { hostPkgs = { }; }).nodes.machine.imports;
   };
+
+  evaluates =
+    settings:
+    builtins.tryEval (
+      builtins.deepSeq (render.files {
+        services.docker-stack-backup = {
+          enable = true;
+        }
+        // settings;
+      }) true
+    );
 in
 {
   scenarios = lib.mapAttrs (_: render.files) scenarios;
@@ -56,18 +67,9 @@ in
         "e"
       ];
     names;
-  # What must be refused, by what it must say.
-  refused = lib.mapAttrs (
-    _: settings:
-    builtins.tryEval (
-      builtins.deepSeq (render.files {
-        services.docker-stack-backup = {
-          enable = true;
-        }
-        // settings;
-      }) true
-    )
-  ) (import ./refused.nix);
+  # What must be refused, and, as the controls, what must not.
+  refused = lib.mapAttrs (_: evaluates) (import ./refused.nix);
+  accepted = lib.mapAttrs (_: evaluates) (import ./accepted.nix);
   options = map (option: {
     inherit (option) name type description;
     default = option.default or null;

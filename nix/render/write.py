@@ -109,9 +109,10 @@ def write_blocks(into: Path) -> None:
 
 def write_files(into: Path) -> None:
     rendered = json.load(sys.stdin)
-    accepted = [name for name, result in rendered["refused"].items() if result["success"]]
-    if accepted:
-        sys.exit(f"error: the module accepts what it must refuse: {', '.join(accepted)}")
+    for kind, must_evaluate in [("accepted", True), ("refused", False)]:
+        wrong = [name for name, result in rendered[kind].items() if result["success"] != must_evaluate]
+        if wrong:
+            sys.exit(f"error: the module must have {kind}: {', '.join(wrong)}")
     golden = into / "tests" / "vm" / "golden"
     for scenario, files in rendered["scenarios"].items():
         write_scenario(golden / scenario, files)

@@ -207,3 +207,17 @@ fn the_program_accepts_the_configuration_of_every_scenario() {
         }
     }
 }
+
+#[test]
+fn the_package_for_nixpkgs_has_the_version_and_description_of_this_one() {
+    let package = fs::read_to_string("contrib/nixpkgs/package.nix").unwrap();
+    let has = |line: &str| package.lines().any(|found| found.trim() == line);
+    assert!(has(&format!(
+        "version = \"{}\";",
+        env!("CARGO_PKG_VERSION")
+    )));
+    let description = env!("CARGO_PKG_DESCRIPTION");
+    assert!(has(&format!("description = \"{description}\";")));
+    // The control: another version is not there.
+    assert!(!has("version = \"0.0.0\";"));
+}
