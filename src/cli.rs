@@ -82,7 +82,8 @@ pub enum Command {
     },
     /// Check the configuration; needs no Docker and changes nothing
     Check {
-        /// Also check Docker, the stacks, the directories that are written to, and the mail server
+        /// Also check Docker, the stacks, the directories that are written to, the mail server and
+        /// the other channels of news
         #[arg(long)]
         live: bool,
     },
@@ -129,7 +130,7 @@ pub enum Command {
     /// a stack does not become healthy.
     Drill {
         /// Stacks (their newest good archives), STACK@TIME, or archive files [default: all
-        /// configured stacks; the result is mailed then if `email` is configured]
+        /// configured stacks; the result is news then, by mail for example]
         #[arg(value_name = "WHAT")]
         what: Vec<String>,
         /// Drill the newest good archive of a stack although newer ones are incomplete, damaged,
@@ -150,9 +151,13 @@ pub enum Command {
     },
     /// Show the report of the last run again
     Report {
-        /// Mail the report to test the mail settings, even if `when` is `failure`
-        #[arg(long)]
-        mail_test: bool,
+        /// Send a test message by mail and on every channel of `notify`, and say what happened on
+        /// each. The exit status is 1 if one failed
+        #[arg(long, alias = "mail-test")]
+        test: bool,
+        /// Send what earlier commands could not send. The exit status is 2 if something is left
+        #[arg(long, conflicts_with = "test")]
+        send_queued: bool,
     },
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },

@@ -1,17 +1,18 @@
 //! The outcome of the last run: begun, saved while the run is under way,
-//! concluded (mailed and saved as finished), and read again.
+//! concluded (saved as finished, and told), and read again.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::config::MailWhen;
 use crate::config::plan::Plan;
-use crate::outcome::{FORMAT_VERSION, RunOutcome, StackOutcome, ToldHoles};
+use crate::notify::{self, News};
+use crate::outcome::{
+    ChannelOutcome, ChannelStatus, FORMAT_VERSION, RunOutcome, StackOutcome, ToldHoles,
+};
 use crate::sys::logging::Log;
 use crate::sys::state_file::{self, State};
 use crate::sys::time::{OffsetTime, zone_name};
-use crate::{email, report};
 
 impl State for RunOutcome {
     const NAME: &'static str = "the last run";
@@ -40,6 +41,7 @@ pub fn begin(plan: &Plan) -> RunOutcome {
         pruned: Vec::new(),
         store: None,
         errors: Vec::new(),
+        channels: Vec::new(),
         log: Vec::new(),
     }
 }
@@ -62,7 +64,7 @@ pub fn add_error(outcome: &mut RunOutcome, error: &anyhow::Error) {
     }
 }
 
-/// Mails and saves an outcome that will not change any more.
+/// Saves an outcome that will not change any more, and sends the news of it.
 pub fn conclude(plan: &Plan, log: &Log, outcome: &mut RunOutcome) {
     if let Some(error) = log.file_error() {
         outcome.errors.push(error.to_owned());
@@ -70,23 +72,39 @@ pub fn conclude(plan: &Plan, log: &Log, outcome: &mut RunOutcome) {
     outcome.finished = Some(OffsetTime::now());
     tracing::info!(status = ?outcome.exit_status(), "backup ended");
     outcome.log.extend(log.lines());
-    if let Err(error) = mail(plan, outcome) {
-        add_error(outcome, &error);
+    let outbox = notify::prepare(plan, &News::Run(outcome));
+    // Whoever is killed while it sends has told of the run already: its news are queued.
+    save(plan, outcome);
+    let channels = outbox.send();
+    if channels.is_empty() {
+        return;
     }
+    log_channels(&channels);
+    outcome.channels = channels;
     save(plan, outcome);
 }
 
-fn mail(plan: &Plan, outcome: &RunOutcome) -> Result<()> {
-    let Some(email) = &plan.email else {
-        return Ok(());
-    };
-    if email.when == MailWhen::Failure && outcome.is_all_well() {
-        return Ok(());
+/// Logs what became of the news on each channel.
+pub fn log_channels(channels: &[ChannelOutcome]) {
+    for ChannelOutcome {
+        channel,
+        status,
+        error,
+    } in channels
+    {
+        match (status, error) {
+            (_, None) => tracing::info!(channel, "news sent"),
+            (ChannelStatus::Sent, Some(error)) => {
+                tracing::error!(channel, "the news did not reach everybody: {error}");
+            }
+            (ChannelStatus::Waiting, Some(error)) => {
+                tracing::error!(channel, "the news is not sent yet, but kept: {error}");
+            }
+            (ChannelStatus::Lost, Some(error)) => {
+                tracing::error!(channel, "the news is lost: {error}");
+            }
+        }
     }
-    let subject = report::run_subject(outcome, &email.subject_tag);
-    email::send(email, &subject, &report::run_text(outcome)).context("cannot mail the report")?;
-    tracing::info!(to = email.to.join(" "), "report mailed");
-    Ok(())
 }
 
 /// Saves an outcome. An error is added to the outcome and not returned, because

@@ -10,6 +10,7 @@ pub mod drill;
 pub mod email;
 pub mod engine;
 pub mod last_run;
+pub mod notify;
 pub mod outcome;
 pub mod recover;
 pub mod report;

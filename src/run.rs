@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::config::plan::{Plan, StackPlan};
 use crate::last_run;
+use crate::notify;
 use crate::outcome::{Phase, RecoveredStack, RunOutcome, StackOutcome, StackStatus};
 use crate::recover::recover_stacks;
 use crate::store::{drill_results, health};
@@ -67,6 +68,7 @@ fn attempt(watch: &Watch<'_>, adopts_store: bool, outcome: &mut RunOutcome) -> R
     for error in &recovery.errors {
         last_run::add_error(outcome, error);
     }
+    notify::begun(plan, outcome);
     priority::lower();
     watch.open_store(adopts_store, outcome)?;
     for (i, stack) in plan.stacks.iter().enumerate() {

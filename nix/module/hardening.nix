@@ -10,8 +10,8 @@
 # - RootDirectory=: a stack may be in any directory.
 # - RestrictSUIDSGID=: it forbids openat2(2), by which the program avoids
 #   following a symlink out of a tree.
-# - IPAddressAllow=: a mail server is given by name. Where none is configured, there
-#   is no network at all, unless there are hooks on the host.
+# - IPAddressAllow=: mail servers and other channels of news are given by name. Where
+#   none is configured, there is no network at all, unless there are hooks on the host.
 #
 # Hooks on the host run in here, too. For them the sandbox is wider: there is a network,
 # the stacks can be written, users and owners can be changed, and memory may be writable
@@ -25,7 +25,7 @@ in
   readPaths,
   # Paths that it writes. Everything else is read-only.
   writePaths,
-  # Whether mail is sent.
+  # Whether news is sent, by mail or otherwise.
   needsNetwork,
   # Whether it makes archives, and so must see which processes write.
   archives ? false,

@@ -52,6 +52,19 @@ let
       };
     };
 
+  whenType = types.enum [
+    "always"
+    "failure"
+    "change"
+  ];
+
+  remindDaysOption = mkOption {
+    type = types.ints.positive;
+    default = 3;
+    description = "With `when` set to `change`: days after which a failure that lasts is told again.";
+    example = 7;
+  };
+
   # A list of names, or options by name. Lists of several modules become one, in the
   # order that `mkBefore` and `mkAfter` give them.
   stacksType =
@@ -316,13 +329,25 @@ in
               example = "nas";
             };
             when = mkOption {
+              type = whenType;
+              default = "always";
+              description = ''
+                `always` mails every report; `failure` only reports that contain a
+                failure or a warning; `change` only those that differ from the one
+                before, and again every {option}`remindDays` while a failure lasts.
+              '';
+              example = "change";
+            };
+            remindDays = remindDaysOption;
+            log = mkOption {
               type = types.enum [
                 "always"
                 "failure"
+                "never"
               ];
-              default = "always";
-              description = "`always` mails every report; `failure` only reports that contain a failure or a warning.";
-              example = "failure";
+              default = "failure";
+              description = "Which mails have the log of the run: all, those of runs in which something failed, or none.";
+              example = "never";
             };
             timeout = mkOption {
               type = types.ints.positive;
@@ -342,6 +367,80 @@ in
           from = "backup@example.org";
           to = [ "admin@example.org" ];
         }
+      '';
+    }
+  );
+
+  notify = mkOption (
+    takenOver "notify" [ ]
+    // {
+      type = types.listOf (
+        types.submodule {
+          options = {
+            kind = mkOption {
+              type = types.enum [
+                "healthchecks"
+                "uptime-kuma"
+                "ntfy"
+                "gotify"
+                "webhook"
+              ];
+              description = "Kind of the service that is told.";
+              example = "ntfy";
+            };
+            name = options.optional types.str {
+              description = "Name that tells channels of one kind apart; `null` means the kind.";
+              example = "ntfy-family";
+            };
+            urlFile = mkOption {
+              type = types.pathWith {
+                absolute = true;
+                inStore = false;
+              };
+              description = ''
+                File with the URL of the channel, which is a secret, and below it lines
+                with header fields. systemd reads it (`LoadCredential=`), so only root
+                needs access. It cannot be in the Nix store, which everybody can read.
+              '';
+              example = "/run/secrets/ntfy-url";
+            };
+            caFile = options.optional absolutePath {
+              description = "PEM file with certificates to trust in addition to the system's.";
+              example = "/etc/ssl/my-ca.pem";
+            };
+            when = options.optional whenType {
+              description = ''
+                Which runs it is told of, as in {option}`email.when`. `null` means
+                `change` for `ntfy` and `gotify`, and `always` for the others.
+              '';
+              example = "failure";
+            };
+            remindDays = remindDaysOption;
+            timeout = mkOption {
+              type = types.ints.positive;
+              default = 20;
+              description = "Time limit in seconds for one attempt.";
+              example = 60;
+            };
+          };
+        }
+      );
+      description = ''
+        Other channels than mail that are told of runs, and of drills: monitors,
+        notifications on a telephone, a webhook. docs/notifications.md has a recipe for
+        each.
+      '';
+      example = lib.literalExpression ''
+        [
+          {
+            kind = "healthchecks";
+            urlFile = config.age.secrets.healthchecks.path;
+          }
+          {
+            kind = "ntfy";
+            urlFile = config.age.secrets.ntfy.path;
+          }
+        ]
       '';
     }
   );

@@ -12,6 +12,10 @@ let
   # Name of the file that `LoadCredential=` hands to the program.
   passwordCredential = "smtp-password";
 
+  # Each channel's address is handed over as a credential of this name.
+  channelName = channel: if channel.name == null then channel.kind else channel.name;
+  channelCredential = channel: "notify-${channelName channel}";
+
   isSet = value: value != null && value != [ ] && value != { };
   program = lib.getExe shared.package;
   inherit (shared) docker;
@@ -64,6 +68,9 @@ let
       else
         lib.filterAttrs (_: isSet) job.email
         // lib.optionalAttrs (job.email.passwordFile != null) { inherit passwordCredential; };
+    notify = map (
+      channel: lib.filterAttrs (_: isSet) channel // { credential = channelCredential channel; }
+    ) job.notify;
   };
 
   uncheckedConfig = json.generate "docker-stack-backup.json" settings;
@@ -112,8 +119,21 @@ let
     ownPaths
     ++ lib.optional (job.logFile != null) (dirOf job.logFile)
     ++ lib.optionals hookNeeds.hostHooks stackPaths;
-  needsNetwork = job.email != null;
-  mailUnits = lib.optional (job.email != null) "network-online.target";
+  needsNetwork = job.email != null || job.notify != [ ];
+  newsUnits = lib.optional needsNetwork "network-online.target";
+  # The secrets of the channels. A file that is missing keeps no run from starting, but
+  # for the password of the mail: the text that stands in for it is no address.
+  credentials = {
+    LoadCredential =
+      lib.optional (job.email != null && job.email.passwordFile != null)
+        "${passwordCredential}:${paths.withoutSpecifiers job.email.passwordFile}"
+      ++ map (
+        channel: "${channelCredential channel}:${paths.withoutSpecifiers channel.urlFile}"
+      ) job.notify;
+  }
+  // lib.optionalAttrs (job.notify != [ ]) {
+    SetCredential = map (channel: "${channelCredential channel}:missing") job.notify;
+  };
 
   commonUnit = {
     path = [ docker.package ];
@@ -128,8 +148,8 @@ let
     };
     # A system rebuild at night must not end a run.
     restartIfChanged = false;
-    wants = dockerUnits ++ mailUnits;
-    after = dockerUnits ++ mailUnits;
+    wants = dockerUnits ++ newsUnits;
+    after = dockerUnits ++ newsUnits;
     documentation = [ "man:docker-stack-backup(1)" ];
     # Nothing else may keep a stack from being started: not the store's disk, not that
     # of another stack.
@@ -206,9 +226,6 @@ let
             # systemd runs this after a crash, a kill or an out-of-memory kill too: no
             # stack stays down, and nothing of a drill is left.
             ExecStopPost = exec "recover";
-            LoadCredential = lib.optional (
-              job.email != null && job.email.passwordFile != null
-            ) "${passwordCredential}:${paths.withoutSpecifiers job.email.passwordFile}";
             # Only the program gets SIGTERM; a running `docker` command must complete.
             KillMode = "mixed";
             # Time to start the stack that is down and to wait until it is healthy.
@@ -216,7 +233,8 @@ let
             # The program has limits of its own; this one is for what they do not see. The
             # stack that is down is then started, as after `systemctl stop`.
             TimeoutStartSec = "1d";
-          };
+          }
+          // credentials;
       }
     );
 
@@ -249,6 +267,40 @@ let
         RestartSec = 30;
         KillMode = "mixed";
       };
+  };
+
+  # Sends what a run could not send: a mail server that greylists, a network that is
+  # down at night.
+  send = {
+    description = describe "Send the news of backups that could not be sent before";
+    inherit (commonUnit) documentation restartIfChanged;
+    wants = newsUnits;
+    after = newsUnits;
+    unitConfig = commonUnit.unitConfig // {
+      ConditionDirectoryNotEmpty = paths.withoutSpecifiers "${job.stateDir}/news";
+    };
+    serviceConfig =
+      hardening {
+        inherit needsNetwork;
+        readPaths = [ ];
+        writePaths = [ job.stateDir ];
+      }
+      // {
+        Type = "oneshot";
+        ExecStart = exec "report --send-queued";
+        # Status 2: something is still waiting, and is tried again.
+        SuccessExitStatus = 2;
+        TimeoutStartSec = "1h";
+      }
+      // credentials;
+  };
+  sendTimer = {
+    description = describe "Send the news of backups that could not be sent before";
+    wantedBy = [ "timers.target" ];
+    timerConfig = {
+      OnCalendar = "*:0/15";
+      RandomizedDelaySec = "2min";
+    };
   };
 
   # Beside the run and not around it: systemd must signal the program itself.
@@ -298,9 +350,12 @@ in
     // {
       ${unit "recover"} = recover;
     }
-    // lib.optionalAttrs job.inhibitsSleep { ${unit "inhibit"} = inhibit; };
+    // lib.optionalAttrs job.inhibitsSleep { ${unit "inhibit"} = inhibit; }
+    // lib.optionalAttrs needsNetwork { ${unit "send"} = send; };
 
-  timers = lib.listToAttrs (map timer (lib.filter hasTimer timed));
+  timers =
+    lib.listToAttrs (map timer (lib.filter hasTimer timed))
+    // lib.optionalAttrs needsNetwork { ${unit "send"} = sendTimer; };
 
   etc.${etcName}.source = if shared.checkConfig then checkedConfig else uncheckedConfig;
 
@@ -356,9 +411,18 @@ in
 
   warnings =
     lib.optional
-      (job.email != null && job.email.when == "failure" && job.onFailure == [ ] && isSet job.schedule)
+      (
+        job.email != null
+        && job.email.when != "always"
+        && job.onFailure == [ ]
+        && isSet job.schedule
+        && !lib.any (
+          channel: channel.kind == "healthchecks" || channel.kind == "uptime-kuma"
+        ) job.notify
+      )
       ''
-        ${path}.email.when is "failure": if the mail itself cannot be delivered, nobody
-        learns of a failed backup. Set ${path}.onFailure as well, or "always".
+        ${path}.email.when is "${job.email.when}": if the mail itself cannot be delivered,
+        nobody learns of a failed backup. Set ${path}.onFailure as well, a monitor in
+        ${path}.notify, or "always".
       '';
 }

@@ -103,8 +103,25 @@
       to = [ "admin@example.org" ];
       subjectTag = "nas";
       when = "failure";
+      remindDays = 7;
+      log = "never";
       timeout = 30;
     };
+    notify = [
+      {
+        kind = "ntfy";
+        name = "phone";
+        urlFile = "/run/secrets/ntfy";
+        caFile = "/etc/ssl/ca.pem";
+        when = "change";
+        remindDays = 7;
+        timeout = 30;
+      }
+      {
+        kind = "healthchecks";
+        urlFile = "/run/secrets/healthchecks";
+      }
+    ];
     schedule = [
       "Mon 03:00"
       "Thu 04:00"

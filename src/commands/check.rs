@@ -15,7 +15,7 @@ use crate::config::plan::{Plan, StackPlan};
 use crate::outcome::ExitStatus;
 use crate::store::{Store, identity};
 use crate::sys::format::{count, human_bytes};
-use crate::{email, engine};
+use crate::{engine, notify};
 
 pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
     // Loading checks the configuration.
@@ -56,11 +56,8 @@ pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
             check_stack(stack, &previewer),
         );
     }
-    if let Some(email) = &plan.email {
-        add(
-            "email",
-            email::try_login(email).map(|()| format!("{} takes mail", email.host)),
-        );
+    for (what, result) in notify::check(&plan) {
+        add(&what, result);
     }
     print(&text)?;
     Ok(match problem_count {

@@ -9,13 +9,12 @@ use super::output::{print, print_json, start_log_file};
 use super::recover::recovery_status;
 use crate::cli::Global;
 use crate::config::DEFAULT_START_TIMEOUT;
-use crate::config::MailWhen;
 use crate::config::plan::Plan;
 use crate::drill as drills;
-use crate::email;
+use crate::last_run::log_channels;
+use crate::notify::{self, News};
 use crate::outcome::{DrillOutcome, ExitStatus, LastDrill};
 use crate::recover::recover_locked;
-use crate::report::{drills_subject, drills_text};
 use crate::restore::Archive;
 use crate::store::checks::{Check, Checks};
 use crate::store::drill_results::record_drill;
@@ -28,7 +27,7 @@ use crate::sys::time::OffsetTime;
 
 /// Drills the archives that are named, or the newest good archive of each
 /// configured stack. A drill that fails does not keep the others from being
-/// drilled. The results of all configured stacks are mailed, because a timer may
+/// drilled. The results of all configured stacks are news, because a timer may
 /// have started the command.
 pub fn drill(
     global: &Global,
@@ -73,8 +72,7 @@ pub fn drill(
     };
     let results = drill_each(&what, &signals, drill_this, |drilled| show(global, drilled))?;
     let mut status = recovered.map_or(ExitStatus::Ok, |outcome| recovery_status(&outcome));
-    if is_all && let Err(error) = mail(&plan, &results, &started) {
-        tracing::error!("{error:#}");
+    if is_all && !tell(&plan, &results, &started) {
         status = status.max(ExitStatus::Incomplete);
     }
     Ok(conclude(global, &results)?.max(status))
@@ -173,19 +171,17 @@ fn conclude(global: &Global, results: &[DrillOutcome]) -> Result<ExitStatus> {
     })
 }
 
-fn mail(plan: &Plan, results: &[DrillOutcome], started: &OffsetTime) -> Result<()> {
-    let Some(email) = &plan.email else {
-        return Ok(());
-    };
-    if email.when == MailWhen::Failure && results.iter().all(DrillOutcome::is_healthy) {
-        return Ok(());
-    }
+/// Sends the results to the channels that are to be told. Returns whether all got them.
+fn tell(plan: &Plan, results: &[DrillOutcome], started: &OffsetTime) -> bool {
     let host = nix::unistd::gethostname().unwrap_or_default();
-    let body = drills_text(results, &host.to_string_lossy(), started);
-    email::send(email, &drills_subject(results, &email.subject_tag), &body)
-        .context("cannot mail the results of the drills")?;
-    tracing::info!(to = email.to.join(" "), "results mailed");
-    Ok(())
+    let news = News::Drills {
+        results,
+        host: &host.to_string_lossy(),
+        started,
+    };
+    let channels = notify::prepare(plan, &news).send();
+    log_channels(&channels);
+    channels.iter().all(|channel| channel.error.is_none())
 }
 
 fn attempt(

@@ -104,6 +104,7 @@ pub fn load_to_recover(global: &Global) -> Result<Recoverable> {
         log_file: salvaged.log_file,
         retention: None,
         email: salvaged.email,
+        notify: salvaged.notify,
         stacks: Vec::new(),
     };
     if !plan.state_dir.is_dir() {

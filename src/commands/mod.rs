@@ -50,7 +50,7 @@ pub fn execute(cli: &Cli, log: &Log) -> ExitStatus {
         } => drill::drill(global, what, command, *pass_over, log),
         Command::Restore(args) => restore::restore(global, args),
         Command::Recover { forget } => recover::recover(global, forget.as_deref(), log),
-        Command::Report { mail_test } => report::report(global, *mail_test),
+        Command::Report { test, send_queued } => report::report(global, *test, *send_queued),
         Command::Completions { shell } => completions::completions(*shell),
         Command::ManPages { dir } => man_pages::man_pages(dir),
         Command::Worker => unreachable!("main has served it"),

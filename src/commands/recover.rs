@@ -31,7 +31,11 @@ pub fn recover(global: &Global, forget: Option<&str>, log: &Log) -> Result<ExitS
 /// was interrupted, which makes it incomplete, is not a failure of the recovery.
 pub(super) fn recovery_status(outcome: &RunOutcome) -> ExitStatus {
     match outcome.exit_status() {
-        ExitStatus::Incomplete if outcome.errors.is_empty() => ExitStatus::Ok,
+        ExitStatus::Incomplete
+            if outcome.errors.is_empty() && outcome.channel_troubles().next().is_none() =>
+        {
+            ExitStatus::Ok
+        }
         status => status,
     }
 }

@@ -1,34 +1,28 @@
-//! `report`: shows or mails the report of the last run.
+//! `report`: shows the report of the last run, and tries and empties the channels of
+//! news.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use super::left_down::print_left_down;
 use super::load::load;
 use super::output::{print, print_json};
 use crate::cli::Global;
-use crate::outcome::ExitStatus;
-use crate::{email, last_run, report as reports};
+use crate::config::plan::Plan;
+use crate::last_run::{self, log_channels};
+use crate::outcome::{ChannelOutcome, ChannelStatus, ExitStatus, RunOutcome};
+use crate::{notify, report as reports};
 
-pub fn report(global: &Global, mail_test: bool) -> Result<ExitStatus> {
+pub fn report(global: &Global, test: bool, send_queued: bool) -> Result<ExitStatus> {
     let plan = load(global)?;
+    if send_queued {
+        return self::send_queued(global, &plan);
+    }
     let last = last_run::read(&plan.state_dir)?;
-    if mail_test {
-        let Some(email) = &plan.email else {
-            bail!("cannot send a test mail: no `email` is configured")
-        };
-        let body = match &last {
-            Some(outcome) => reports::run_text(outcome),
-            None => "There was no run yet.\n".to_owned(),
-        };
-        email::send(
-            email,
-            &format!("[{}] TEST: mail works", email.subject_tag),
-            &body,
-        )?;
-        tracing::info!(to = email.to.join(" "), "test mail sent");
-        return Ok(ExitStatus::Ok);
+    if test {
+        return self::test(global, &plan, last.as_ref());
     }
     print_left_down(global, &plan)?;
+    print_waiting(global, &plan)?;
     let Some(outcome) = last else {
         bail!("there was no run yet")
     };
@@ -38,4 +32,64 @@ pub fn report(global: &Global, mail_test: bool) -> Result<ExitStatus> {
         print(&reports::run_text(&outcome))?;
     }
     Ok(ExitStatus::Ok)
+}
+
+/// Says what is still in the queue, or logs it where JSON is printed.
+fn print_waiting(global: &Global, plan: &Plan) -> Result<()> {
+    for line in notify::waiting(plan)? {
+        match global.json {
+            true => tracing::warn!("{line}"),
+            false => print(&format!("{line}\n"))?,
+        }
+    }
+    Ok(())
+}
+
+/// Tries every channel, whatever the others do.
+fn test(global: &Global, plan: &Plan, last: Option<&RunOutcome>) -> Result<ExitStatus> {
+    ensure!(
+        plan.email.is_some() || !plan.notify.is_empty(),
+        "cannot send a test message: neither `email` nor `notify` is configured"
+    );
+    let tested: Vec<ChannelOutcome> = notify::test(plan, last)
+        .into_iter()
+        .map(|(channel, result)| ChannelOutcome {
+            channel,
+            status: match result {
+                Ok(()) => ChannelStatus::Sent,
+                Err(_) => ChannelStatus::Lost,
+            },
+            error: result.err().map(|error| format!("{error:#}")),
+        })
+        .collect();
+    if global.json {
+        print_json(&tested)?;
+    } else {
+        for channel in &tested {
+            let (word, what) = match &channel.error {
+                None => ("ok    ", "the server has accepted the test message"),
+                Some(error) => ("FAILED", error.as_str()),
+            };
+            print(&format!("{word}  {}: {what}\n", channel.channel))?;
+        }
+    }
+    Ok(match tested.iter().all(|channel| channel.error.is_none()) {
+        true => ExitStatus::Ok,
+        false => ExitStatus::CouldNotRun,
+    })
+}
+
+/// Sends what waits. That nothing waits is no reason to say anything.
+fn send_queued(global: &Global, plan: &Plan) -> Result<ExitStatus> {
+    let channels = notify::send_queued(plan);
+    log_channels(&channels);
+    if global.json {
+        print_json(&channels)?;
+    }
+    Ok(
+        match channels.iter().all(|channel| channel.error.is_none()) {
+            true => ExitStatus::Ok,
+            false => ExitStatus::Incomplete,
+        },
+    )
 }

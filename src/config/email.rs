@@ -5,8 +5,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use lettre::message::Mailbox;
-use lettre::transport::smtp::{SMTP_PORT, SUBMISSION_PORT, SUBMISSIONS_PORT};
 use serde::Deserialize;
+
+use super::notify::{When, default_remind_days};
+use crate::sys::secret::check_credential_name;
+
+const SMTP_PORT: u16 = 25;
+const SUBMISSION_PORT: u16 = 587;
+const SUBMISSIONS_PORT: u16 = 465;
 
 const DEFAULT_SUBJECT_TAG: &str = "docker-backup";
 const DEFAULT_TIMEOUT_SECS: u32 = 60;
@@ -34,7 +40,13 @@ pub struct Email {
     #[serde(default = "default_subject_tag")]
     pub subject_tag: String,
     #[serde(default)]
-    pub when: MailWhen,
+    pub when: When,
+    /// With `change`: a failure that lasts is told again after this many days.
+    #[serde(default = "default_remind_days")]
+    pub remind_days: u32,
+    /// Whether the log of the run is a part of the mail.
+    #[serde(default)]
+    pub log: MailLog,
     /// Limit for every single step of the SMTP conversation, in seconds.
     #[serde(default = "default_timeout")]
     pub timeout: u32,
@@ -52,14 +64,15 @@ pub enum Encryption {
     None,
 }
 
-/// Which runs are reported by mail.
+/// Which mails have the log of the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum MailWhen {
-    #[default]
+pub enum MailLog {
     Always,
-    /// Runs with a failure or a warning.
+    /// Those of runs in which something failed.
+    #[default]
     Failure,
+    Never,
 }
 
 fn default_subject_tag() -> String {
@@ -74,6 +87,10 @@ fn default_timeout() -> u32 {
 pub fn validate(config: &Email) -> Result<()> {
     ensure!(!config.host.is_empty(), "email.host is empty");
     ensure!(config.timeout > 0, "email.timeout is zero");
+    ensure!(
+        config.remind_days > 0,
+        "email.remindDays is zero: a failure that lasts must not be forgotten"
+    );
     mailbox(&config.from).context("email.from")?;
     ensure!(!config.to.is_empty(), "email.to names no recipient");
     for to in &config.to {
@@ -110,14 +127,8 @@ fn validate_password_source(config: &Email) -> Result<()> {
         }
         (None, Some(_), _) => bail!("email.passwordFile needs email.user"),
         (None, _, Some(_)) => bail!("email.passwordCredential needs email.user"),
-        (_, _, Some("" | "." | "..")) => {
-            bail!("email.passwordCredential is not the name of a credential")
-        }
-        (_, _, Some(name)) if name.contains('/') => {
-            bail!(
-                "email.passwordCredential must be a credential's name, not a path; for a path use \
-                 email.passwordFile"
-            )
+        (_, _, Some(name)) => {
+            check_credential_name(name, "email.passwordCredential", "email.passwordFile")
         }
         _ => Ok(()),
     }

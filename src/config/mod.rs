@@ -4,6 +4,7 @@
 pub mod email;
 mod hook;
 mod json;
+pub mod notify;
 pub mod plan;
 mod retention;
 pub mod salvage;
@@ -18,11 +19,12 @@ use anyhow::{Context, Result};
 use serde::de::{self, Unexpected};
 use serde::{Deserialize, Deserializer};
 
-pub use email::{Email, Encryption, MailWhen};
+pub use email::{Email, Encryption, MailLog};
 pub use hook::{
     DEFAULT_HOOK_TIMEOUT_SECS, Hook, HookCommand, HookOptions, HookPlace, HookTarget, OnError,
     VARIABLE_PREFIX, shell_words,
 };
+pub use notify::{Channel, ChannelKind, When};
 pub use retention::Retention;
 pub use stack::{
     Capture, DEFAULT_STALL_LIMIT, DEFAULT_START_TIMEOUT, OnBusy, Stack, StackOptions, StopMethod,
@@ -56,6 +58,9 @@ pub struct Config {
     /// `null` sends no mail.
     #[serde(deserialize_with = "email_or_null")]
     pub email: Option<Email>,
+    /// Other channels of news.
+    #[serde(deserialize_with = "notify::channels")]
+    pub notify: Vec<Channel>,
     /// Options for stacks that do not set them. Lists of patterns and volumes are
     /// added to those of the stack.
     pub defaults: Stack,
@@ -72,6 +77,7 @@ impl Default for Config {
             log_file: Some(DEFAULT_LOG_FILE.into()),
             retention: Some(Retention::default()),
             email: None,
+            notify: Vec::new(),
             defaults: Stack::default(),
         }
     }

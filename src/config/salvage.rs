@@ -4,8 +4,10 @@
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::email::{self, Email};
+use super::notify::Channel;
 
 /// What could be read; `None` for what is missing or not valid.
 #[derive(Debug, PartialEq)]
@@ -14,6 +16,7 @@ pub struct Salvage {
     pub backup_dir: Option<PathBuf>,
     pub log_file: Option<PathBuf>,
     pub email: Option<Email>,
+    pub notify: Vec<Channel>,
 }
 
 impl Salvage {
@@ -26,8 +29,25 @@ impl Salvage {
             backup_dir: path("backupDir"),
             log_file: path("logFile"),
             email: field(&text, "email").filter(|email| email::validate(email).is_ok()),
+            notify: channels(&text),
         }
     }
+}
+
+/// Returns the channels that are valid by themselves.
+fn channels(text: &str) -> Vec<Channel> {
+    let entries: Vec<Value> = field(text, "notify").unwrap_or_default();
+    let mut channels: Vec<Channel> = Vec::new();
+    for entry in entries {
+        let Ok(channel) = serde_json::from_value::<Channel>(entry) else {
+            continue;
+        };
+        let is_known = channels.iter().any(|known| known.name() == channel.name());
+        if !is_known && channel.validate().is_ok() {
+            channels.push(channel);
+        }
+    }
+    channels
 }
 
 /// Returns the first valid value that follows a field's name. The names in
@@ -48,10 +68,13 @@ mod tests {
     #[test]
     fn what_is_valid_by_itself_is_read_from_a_broken_file() {
         let good = r#"{"stateDir": "/s", "backupDir": "/b", "logFile": "/l",
-            "email": {"host": "h", "from": "a@example.org", "to": ["b@example.org"]}"#;
+            "email": {"host": "h", "from": "a@example.org", "to": ["b@example.org"]},
+            "notify": [{"kind": "ntfy", "urlFile": "/u"}, {"kind": "fax"}, {"kind": "gotify"}]"#;
         let expected = Salvage::of(format!("{good}}}").as_bytes());
         assert_eq!(expected.state_dir, Some("/s".into()));
         assert_eq!(expected.email.as_ref().unwrap().host, "h");
+        let names: Vec<&str> = expected.notify.iter().map(Channel::name).collect();
+        assert_eq!(names, ["ntfy"]);
         for broken in [
             format!("{good}, \"stakcs\": []}}"),
             format!("{good}, \"stacks\": [{{\"stopTimeot\": 5}}]}}"),

@@ -1,27 +1,31 @@
-//! Mails a report. Only this module uses the mail library's transport.
-//!
-//! The library's feature `tracing` must stay off: it logs every line that is
-//! sent, including the password.
+//! Mails a report. This program speaks SMTP itself, because the library does not check
+//! that nothing was sent in the clear behind the reply to STARTTLS, and trusts no
+//! certificate of one's own.
 
+mod connection;
 mod message;
 mod secret;
 mod smtp;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
-use lettre::transport::smtp::client::{Certificate, TlsParameters};
+use anyhow::{Context, Result, anyhow};
 
 use crate::config::Email;
 use crate::config::Encryption;
 use crate::config::email::{mailbox, port, validate};
+use crate::sys::format::ascii;
+use crate::sys::secret::credentials_dir;
+use crate::sys::tls;
 use secret::Secret;
 use smtp::Delivery;
+
+pub use smtp::Undelivered;
 
 /// The whole delivery may take this many times `timeout`. Every step has its own
 /// timeout, but name resolution has none, and a server may send a byte now and
@@ -34,9 +38,8 @@ const TOTAL_TIMEOUTS: u32 = 5;
 /// They say what to change, and never contain the password. If the server
 /// refuses some of the recipients, the others still get the mail, and the error
 /// names those that do not.
-pub fn send(config: &Email, subject: &str, body: &str) -> Result<()> {
-    let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    send_with(config, credentials_dir.as_deref(), subject, body)
+pub fn send(config: &Email, subject: &str, body: &str) -> Result<(), Undelivered> {
+    send_with(config, credentials_dir().as_deref(), subject, body)
 }
 
 fn send_with(
@@ -44,26 +47,43 @@ fn send_with(
     credentials_dir: Option<&Path>,
     subject: &str,
     body: &str,
-) -> Result<()> {
+) -> Result<(), Undelivered> {
+    let attempt = validate(config)
+        .and_then(|()| prepare(config, credentials_dir, subject, body))
+        .map_err(|error| whole_failure(config, &error, false))
+        .and_then(|delivery| within_time_limit(config, move || delivery.send()));
     let server = format!("{}:{}", config.host, port(config));
-    let context = || format!("cannot send mail through {server}");
-    validate(config)?;
-    let delivery = prepare(config, credentials_dir, subject, body).with_context(context)?;
-    within_time_limit(config, move || delivery.send()).with_context(context)
+    attempt.map_err(|undelivered| Undelivered {
+        reason: format!("cannot send mail through {server}: {}", undelivered.reason),
+        ..undelivered
+    })
+}
+
+fn whole_failure(config: &Email, error: &anyhow::Error, is_temporary: bool) -> Undelivered {
+    Undelivered {
+        reason: ascii(&format!("{error:#}")),
+        is_temporary,
+        missing: config.to.clone(),
+    }
 }
 
 /// Does the same as [`send`] up to the log-in: reads the password and `caFile`,
 /// connects and logs in, but sends nothing.
 pub fn try_login(config: &Email) -> Result<()> {
-    let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let delivery = prepare(config, credentials_dir.as_deref(), "", "")?;
-    within_time_limit(config, move || delivery.try_login()).with_context(|| {
-        format!(
-            "cannot use the mail server {}:{}",
+    let delivery = prepare(config, credentials_dir().as_deref(), "", "")?;
+    within_time_limit(config, move || delivery.try_login()).map_err(|undelivered| {
+        anyhow!(
+            "cannot use the mail server {}:{}: {}",
             config.host,
-            port(config)
+            port(config),
+            undelivered.reason
         )
     })
+}
+
+/// How long one delivery takes at most.
+pub fn total_timeout(config: &Email) -> Duration {
+    timeout(config) * TOTAL_TIMEOUTS
 }
 
 /// Does everything that can fail without the server before connecting to it.
@@ -79,9 +99,11 @@ fn prepare(
     };
     let tls = match config.encryption {
         Encryption::None => None,
-        Encryption::Starttls | Encryption::Tls => Some(tls_parameters(config)?),
+        Encryption::Starttls | Encryption::Tls => {
+            Some(tls::client_config(config.ca_file.as_deref())?)
+        }
     };
-    let recipients = config.to.iter().map(|to| mailbox(to));
+    let recipients = config.to.iter().map(|to| Ok((to.clone(), mailbox(to)?)));
     Ok(Delivery {
         host: config.host.clone(),
         port: port(config),
@@ -89,55 +111,37 @@ fn prepare(
         timeout: timeout(config),
         tls,
         secret,
-        from: mailbox(&config.from)?.email,
-        to: recipients
-            .map(|mailbox| Ok(mailbox?.email))
-            .collect::<Result<_>>()?,
-        message: message::format(config, subject, body)?,
+        from: mailbox(&config.from)?,
+        to: recipients.collect::<Result<_>>()?,
+        subject: subject.to_owned(),
+        body: body.to_owned(),
     })
 }
 
-/// Runs `act` with a limit on its total time. The library limits every read and
-/// write, but neither name resolution nor the total. So a thread does the work.
+/// Runs `act` with a limit on its total time. Every read and write has a limit, but
+/// neither name resolution has one nor the total. So a thread does the work.
 /// If it is late, it is left running, and ends with the process at the latest.
 fn within_time_limit(
     config: &Email,
-    act: impl FnOnce() -> Result<()> + Send + 'static,
-) -> Result<()> {
-    let total = timeout(config) * TOTAL_TIMEOUTS;
+    act: impl FnOnce() -> Result<(), Undelivered> + Send + 'static,
+) -> Result<(), Undelivered> {
+    let total = total_timeout(config);
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new()
         .name("email".to_owned())
         .spawn(move || sender.send(act()))
-        .context("cannot start a thread")?;
-    match receiver.recv_timeout(total) {
-        Ok(result) => result,
-        Err(RecvTimeoutError::Timeout) => Err(anyhow!(
-            "not done after {} s; the server is too slow, or email.timeout is too short",
-            total.as_secs()
-        )),
-        Err(RecvTimeoutError::Disconnected) => Err(anyhow!("the mail thread panicked")),
-    }
-}
-
-fn tls_parameters(config: &Email) -> Result<TlsParameters> {
-    let mut builder = TlsParameters::builder(config.host.clone());
-    if let Some(path) = &config.ca_file {
-        builder = builder.add_root_certificate(
-            read_certificates(path)
-                .with_context(|| format!("cannot read email.caFile {}", path.display()))?,
-        );
-    }
-    builder.build().context("cannot set up TLS")
-}
-
-fn read_certificates(path: &Path) -> Result<Certificate> {
-    let pem = std::fs::read(path)?;
-    // The library accepts a file without a certificate as an empty list.
-    let marker = b"-----BEGIN CERTIFICATE-----";
-    let has_certificate = pem.windows(marker.len()).any(|window| window == marker);
-    ensure!(has_certificate, "no PEM certificate in it");
-    Certificate::from_pem(&pem).context("cannot parse the certificates")
+        .context("cannot start a thread")
+        .map_err(|error| whole_failure(config, &error, true))?;
+    receiver.recv_timeout(total).unwrap_or_else(|error| {
+        let error = match error {
+            RecvTimeoutError::Timeout => anyhow!(
+                "not done after {} s; the server is too slow, or email.timeout is too short",
+                total.as_secs()
+            ),
+            RecvTimeoutError::Disconnected => anyhow!("the mail thread panicked"),
+        };
+        Err(whole_failure(config, &error, true))
+    })
 }
 
 fn timeout(config: &Email) -> Duration {

@@ -4,6 +4,7 @@
 //! The names of fields and of enum variants are part of the program's JSON
 //! output.
 
+mod channel;
 mod coverage;
 mod drill;
 mod hook;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::time::OffsetTime;
 
+pub use channel::{ChannelOutcome, ChannelStatus};
 pub use coverage::{MountCoverage, MountKind, ToldHoles};
 pub use drill::{DrillOutcome, LastDrill};
 pub use hook::HookOutcome;
@@ -53,8 +55,11 @@ pub struct RunOutcome {
     pub holes: ToldHoles,
     pub pruned: Vec<PrunedStack>,
     pub store: Option<StoreUsage>,
-    /// Failures that belong to no single stack: pruning, mail, the log file.
+    /// Failures that belong to no single stack: pruning, the log file.
     pub errors: Vec<String>,
+    /// The channels that had news to send.
+    #[serde(default)]
+    pub channels: Vec<ChannelOutcome>,
     /// The log lines of this run, the oldest first.
     pub log: Vec<String>,
 }
@@ -103,6 +108,7 @@ impl RunOutcome {
             ExitStatus::StackDown
         } else if self.interrupted.is_some()
             || !self.errors.is_empty()
+            || self.channel_troubles().next().is_some()
             || !self.stacks.iter().all(is_ok)
             || self.pruned.iter().any(|stack| stack.error.is_some())
         {
@@ -119,6 +125,12 @@ impl RunOutcome {
             && self.recovered.is_empty()
             && self.warnings().is_empty()
             && !self.stacks.iter().any(StackOutcome::has_new_holes)
+    }
+
+    /// Returns the channels that did not do all they were to do.
+    pub fn channel_troubles(&self) -> impl Iterator<Item = &ChannelOutcome> {
+        let channels = self.channels.iter();
+        channels.filter(|channel| channel.error.is_some())
     }
 
     /// Returns the warnings about all stacks, each with the stack's name.
@@ -157,6 +169,7 @@ mod tests {
             pruned: Vec::new(),
             store: None,
             errors: Vec::new(),
+            channels: Vec::new(),
             log: Vec::new(),
         };
         assert!(run.is_all_well());

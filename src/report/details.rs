@@ -13,23 +13,33 @@ use crate::sys::format::{ascii, ascii_path, count, human_bytes, human_duration};
 /// A shorter wait for health is not worth a line.
 const HEALTH_WAIT_MS: u64 = 100;
 
-/// Lists the new archives, with their sizes.
+/// Lists the new archives, with their sizes and what they hold.
 pub fn archives(page: &mut Page, run: &RunOutcome) {
-    let archives: Vec<&ArchiveOutcome> = run
-        .stacks
-        .iter()
-        .filter_map(|stack| stack.archive.as_ref())
+    let stacks = run.stacks.iter();
+    let archives: Vec<(&StackOutcome, &ArchiveOutcome)> = stacks
+        .filter_map(|stack| Some((stack, stack.archive.as_ref()?)))
         .collect();
     if archives.is_empty() {
         return;
     }
     page.section(&format!("ARCHIVES in {}", ascii_path(&run.backup_dir)));
-    for archive in &archives {
+    let indent = "              ";
+    for (stack, archive) in &archives {
         sized(page, archive.archive_bytes, &in_store(run, &archive.path));
-        page.line("              ", &content(archive));
+        page.line(indent, &content(archive));
+        let mounts = stack.coverage.iter().filter(|mount| mount.archived);
+        for mount in mounts {
+            let held = match &mount.reason {
+                Some(reason) => format!("{} ({reason})", mount.label()),
+                None => mount.label(),
+            };
+            page.line(indent, &held);
+        }
     }
-    let total = sum(archives.iter().map(|archive| archive.archive_bytes));
-    sized(page, total, "in total");
+    if archives.len() > 1 {
+        let bytes = archives.iter().map(|(_, archive)| archive.archive_bytes);
+        sized(page, sum(bytes), "in total");
+    }
 }
 
 /// Lists the hooks that ran, each with the end of its output.
@@ -63,7 +73,11 @@ fn sized(page: &mut Page, bytes: u64, what: &str) {
 }
 
 fn content(archive: &ArchiveOutcome) -> String {
-    let mut parts = vec![count(archive.member_count, "member")];
+    let content = human_bytes(archive.content_bytes);
+    let mut parts = vec![format!(
+        "{content} in {}",
+        count(archive.member_count, "member")
+    )];
     if archive.socket_count > 0 {
         let sockets = count(archive.socket_count, "socket");
         parts.push(format!("{sockets} left out"));
@@ -108,29 +122,6 @@ fn holes(page: &mut Page, run: &RunOutcome, title: &str, counts: fn(&MountCovera
             }
             page.line("  ", &format!("{}: {}", stack.stack, mount.hole()));
         }
-    }
-}
-
-/// Lists the mounts that the new archives hold.
-pub fn covered(page: &mut Page, run: &RunOutcome) {
-    let stacks = run.stacks.iter().filter(|stack| stack.archive.is_some());
-    let mut titled = false;
-    for stack in stacks {
-        let mounts = stack.coverage.iter().filter(|mount| mount.archived);
-        let mounts: Vec<String> = mounts
-            .map(|mount| match &mount.reason {
-                Some(reason) => format!("{} ({reason})", mount.label()),
-                None => mount.label(),
-            })
-            .collect();
-        if mounts.is_empty() {
-            continue;
-        }
-        if !titled {
-            page.section("IN THE ARCHIVES");
-            titled = true;
-        }
-        page.line("  ", &format!("{}: {}", stack.stack, mounts.join(", ")));
     }
 }
 

@@ -1,20 +1,20 @@
 //! The report of drills, as a mail.
 
-use super::page::Page;
-use super::subject::{MAX_NAMES, subject_line};
+use super::page::{Page, WIDTH};
+use super::subject::{MAX_NAMES, on_host, subject_line};
 use crate::outcome::DrillOutcome;
 use crate::sys::format::{ascii, count, human_duration, list_names};
 use crate::sys::time::OffsetTime;
 
 /// Returns the subject of the mail, such as
-/// `[tag] DRILL SUCCESS: 3 stacks came up healthy`,
-/// `[tag] DRILL FAILURE: web not healthy; 2 of 3 stacks came up healthy`,
-/// `[tag] DRILL INTERRUPTED (SIGTERM): db, web not drilled; 1 of 3 stacks came up healthy`.
-pub fn drills_subject(drills: &[DrillOutcome], tag: &str) -> String {
-    subject_line(tag, headline(drills))
+/// `[tag] DRILL SUCCESS on nas: 3 stacks came up healthy`,
+/// `[tag] DRILL FAILURE on nas: web not healthy; 2 of 3 stacks came up healthy`,
+/// `[tag] DRILL INTERRUPTED (SIGTERM) on nas: db, web not drilled; 1 of 3 stacks came up healthy`.
+pub fn drills_subject(drills: &[DrillOutcome], host: &str, tag: &str) -> String {
+    subject_line(tag, headline(drills, &on_host(host)))
 }
 
-fn headline(drills: &[DrillOutcome]) -> String {
+fn headline(drills: &[DrillOutcome], on_host: &str) -> String {
     let names = |is_wanted: fn(&DrillOutcome) -> bool| -> Vec<String> {
         let wanted = drills.iter().filter(|drilled| is_wanted(drilled));
         wanted.map(|drilled| ascii(&drilled.stack)).collect()
@@ -46,15 +46,39 @@ fn headline(drills: &[DrillOutcome]) -> String {
         (true, Some(signal)) => format!("INTERRUPTED ({signal})"),
         (true, None) => "SUCCESS".to_owned(),
     };
-    format!("DRILL {label}: {}", clauses.join("; "))
+    format!("DRILL {label}{on_host}: {}", clauses.join("; "))
 }
 
 /// Returns the report: printable ASCII and newlines, at most 72 columns.
-pub fn drills_text(drills: &[DrillOutcome], host: &str, started: &OffsetTime) -> String {
-    let mut page = Page::default();
-    page.line("", &headline(drills));
+pub fn drills_text(
+    drills: &[DrillOutcome],
+    host: &str,
+    started: &OffsetTime,
+    notices: &[String],
+) -> String {
+    let mut page = Page::new(WIDTH);
+    page.line("", &headline(drills, ""));
     let started = started.strftime("%Y-%m-%d %H:%M:%S %:z");
     page.line("", &format!("{host}, {started}"));
+    page.notices(notices);
+    results(&mut page, drills);
+    page.section(concat!(
+        env!("CARGO_PKG_NAME"),
+        " ",
+        env!("CARGO_PKG_VERSION")
+    ));
+    page.finish()
+}
+
+/// Returns the text of a notification, whose title is the headline.
+pub fn drills_brief(drills: &[DrillOutcome], notices: &[String]) -> String {
+    let mut page = Page::new(usize::from(u16::MAX));
+    page.notices(notices);
+    results(&mut page, drills);
+    page.brief()
+}
+
+fn results(page: &mut Page, drills: &[DrillOutcome]) {
     page.section("DRILLS");
     for drilled in drills {
         let result = match (&drilled.interrupted, &drilled.skipped) {
@@ -82,12 +106,6 @@ pub fn drills_text(drills: &[DrillOutcome], host: &str, started: &OffsetTime) ->
             page.line("    ", &format!("note: {note}"));
         }
     }
-    page.section(concat!(
-        env!("CARGO_PKG_NAME"),
-        " ",
-        env!("CARGO_PKG_VERSION")
-    ));
-    page.finish()
 }
 
 #[cfg(test)]
@@ -112,7 +130,7 @@ mod tests {
     #[test]
     fn a_mail_about_drills_names_the_failed_stacks_first() {
         let mut all = vec![drilled("immich", &[])];
-        assert_snapshot!(drills_subject(&all, "nas"), @"[nas] DRILL SUCCESS: 1 stack came up healthy");
+        assert_snapshot!(drills_subject(&all, "", "nas"), @"[nas] DRILL SUCCESS: 1 stack came up healthy");
         all[0].notes = vec!["service app: not privileged".to_owned()];
         all.push(drilled(
             "w\u{e9}b",
@@ -123,9 +141,9 @@ mod tests {
             String::new(),
             "there is no archive of a stack new".to_owned(),
         ));
-        assert_snapshot!(drills_subject(&all, ""), @r"DRILL FAILURE: w\u{e9}b, new not healthy; 1 of 3 stacks came up healthy");
+        assert_snapshot!(drills_subject(&all, "nas", ""), @r"DRILL FAILURE on nas: w\u{e9}b, new not healthy; 1 of 3 stacks came up healthy");
         let started = "2026-11-23T03:00:00+01:00".parse().unwrap();
-        assert_snapshot!(drills_text(&all, "nas", &started), @r"
+        assert_snapshot!(drills_text(&all, "nas", &started, &[]), @r"
         DRILL FAILURE: w\u{e9}b, new not healthy; 1 of 3 stacks came up healthy
         nas, 2026-11-23 03:00:00 +01:00
 
@@ -152,11 +170,11 @@ mod tests {
             DrillOutcome::interrupted("web", "SIGTERM"),
             DrillOutcome::interrupted("new", "SIGTERM"),
         ];
-        assert_snapshot!(drills_subject(&all, ""), @"DRILL INTERRUPTED (SIGTERM): web, new not drilled; 1 of 3 stacks came up healthy");
+        assert_snapshot!(drills_subject(&all, "nas", ""), @"DRILL INTERRUPTED (SIGTERM) on nas: web, new not drilled; 1 of 3 stacks came up healthy");
         all[0].problems = vec!["service db is unhealthy after 180 s".to_owned()];
-        assert_snapshot!(drills_subject(&all, ""), @"DRILL FAILURE: immich not healthy; web, new not drilled; 0 of 3 stacks came up healthy");
+        assert_snapshot!(drills_subject(&all, "nas", "[x]"), @"[x] DRILL FAILURE on nas: immich not healthy; web, new not drilled; 0 of 3 stacks came up healthy");
         let started = "2026-11-23T03:00:00+01:00".parse().unwrap();
-        assert_snapshot!(drills_text(&all[1..], "nas", &started), @r"
+        assert_snapshot!(drills_text(&all[1..], "nas", &started, &[]), @r"
         DRILL INTERRUPTED (SIGTERM): web, new not drilled; 0 of 2 stacks came up
           healthy
         nas, 2026-11-23 03:00:00 +01:00

@@ -9,6 +9,6 @@ mod subject;
 #[cfg(test)]
 mod tests;
 
-pub use drills::{drills_subject, drills_text};
-pub use run::run_text;
-pub use subject::run_subject;
+pub use drills::{drills_brief, drills_subject, drills_text};
+pub use run::{brief_text, mail_text, run_text};
+pub use subject::{on_host, run_subject, subject_line};

@@ -1,34 +1,77 @@
 //! The report of a run: first what went wrong, then what was done, then the log.
 
-use super::details::{self, sum};
-use super::page::{Page, WIDTH};
+use super::details;
+use super::page::{PHONE_WIDTH, Page, WIDTH};
 use super::subject::headline;
 use crate::outcome::{
-    ArchiveOutcome, Failure, RecoveredStack, RunOutcome, StackOutcome, StackStatus,
+    ChannelOutcome, ChannelStatus, Failure, RecoveredStack, RunOutcome, StackOutcome, StackStatus,
 };
 use crate::sys::format::{ascii, human_bytes, human_duration};
 use crate::sys::time::OffsetTime;
 
 /// Returns the whole report: printable ASCII and newlines, at most 72 columns.
 pub fn run_text(run: &RunOutcome) -> String {
-    let mut page = Page::default();
+    text(run, WIDTH, &[], true)
+}
+
+/// Returns the report for a mail, with or without the log. The first screen, which says
+/// what failed, what to do and how each stack fares, has at most 40 columns. It begins
+/// with what there is to say about the mail itself.
+pub fn mail_text(run: &RunOutcome, notices: &[String], with_log: bool) -> String {
+    text(run, PHONE_WIDTH, notices, with_log)
+}
+
+fn text(run: &RunOutcome, first_width: usize, notices: &[String], with_log: bool) -> String {
+    let mut page = Page::new(first_width);
     page.line("", &headline(run));
     page.line("", &when_and_where(run));
-    failures(&mut page, run);
-    warnings(&mut page, run);
-    details::new_holes(&mut page, run);
-    recovered(&mut page, run);
+    page.notices(notices);
+    problems(&mut page, run);
     stacks(&mut page, run);
+    details::new_holes(&mut page, run);
+    page.set_width(WIDTH);
     details::archives(&mut page, run);
     details::hooks(&mut page, run);
     details::not_covered(&mut page, run);
-    details::covered(&mut page, run);
     details::drills(&mut page, run);
     details::retention(&mut page, run);
     details::store(&mut page, run);
     details::phases(&mut page, run);
-    log(&mut page, run);
+    if with_log {
+        log(&mut page, run);
+    }
+    page.section(&format!(
+        "{} {}",
+        env!("CARGO_PKG_NAME"),
+        run.program_version
+    ));
     page.finish()
+}
+
+/// Returns the first screen for a notification, whose title is the headline. Lines are
+/// not broken, because telephones do that.
+pub fn brief_text(run: &RunOutcome, notices: &[String]) -> String {
+    let mut page = Page::new(usize::from(u16::MAX));
+    page.notices(notices);
+    problems(&mut page, run);
+    page.section("STACKS");
+    for stack in &run.stacks {
+        let [name, status, archive, down] = stack_row(stack);
+        let down = match stack.downtime_ms {
+            Some(_) => format!(", down {down}"),
+            None => String::new(),
+        };
+        page.line("", &format!("{name}: {status}, {archive}{down}"));
+    }
+    details::new_holes(&mut page, run);
+    page.brief()
+}
+
+fn problems(page: &mut Page, run: &RunOutcome) {
+    failures(page, run);
+    try_again(page, run);
+    warnings(page, run);
+    recovered(page, run);
 }
 
 fn when_and_where(run: &RunOutcome) -> String {
@@ -94,8 +137,50 @@ fn failure_lines(run: &RunOutcome) -> Vec<String> {
             lines.push(format!("{}: prune: {error}", stack.stack));
         }
     }
+    lines.extend(run.channel_troubles().map(channel_line));
     lines.extend(run.errors.iter().cloned());
     lines
+}
+
+fn channel_line(channel: &ChannelOutcome) -> String {
+    let error = channel.error.as_deref().unwrap_or_default();
+    let (verb, then) = match channel.status {
+        ChannelStatus::Sent => ("not sent to everybody", ""),
+        ChannelStatus::Waiting => ("not sent yet", "; it is kept, and sent later"),
+        ChannelStatus::Lost => ("not sent", ""),
+    };
+    format!("{}: {verb}: {error}{then}", channel.channel)
+}
+
+/// Names the commands that do what was not done, for when its cause is gone.
+fn try_again(page: &mut Page, run: &RunOutcome) {
+    let is_left = |stack: &&StackOutcome| {
+        let status = stack.status;
+        status == StackStatus::NotRun || status == StackStatus::Failed && stack.archive.is_none()
+    };
+    let stacks: Vec<&str> = run
+        .stacks
+        .iter()
+        .filter(is_left)
+        .map(|s| &*s.stack)
+        .collect();
+    let pruned = run.pruned.iter().filter(|stack| stack.error.is_some());
+    let pruned: Vec<&str> = pruned.map(|stack| &*stack.stack).collect();
+    let all = stacks.len() == run.stacks.len();
+    let commands: Vec<String> = [("run", stacks, all), ("prune", pruned, false)]
+        .into_iter()
+        .filter(|(_, stacks, _)| !stacks.is_empty())
+        .map(|(command, stacks, all)| match all {
+            true => format!("{} {command}", env!("CARGO_PKG_NAME")),
+            false => format!("{} {command} {}", env!("CARGO_PKG_NAME"), stacks.join(" ")),
+        })
+        .collect();
+    if !commands.is_empty() {
+        page.section("TRY AGAIN, when the cause is gone");
+    }
+    for command in commands {
+        page.line("  ", &command);
+    }
 }
 
 fn is_down_line(stack: &str, services: &[String]) -> String {
@@ -154,14 +239,12 @@ fn stacks(page: &mut Page, run: &RunOutcome) {
     if run.stacks.is_empty() {
         return;
     }
-    let header = [
-        "stack", "status", "archive", "content", "downtime", "duration",
-    ];
+    let header = ["stack", "status", "archive", "down"];
     let mut rows = vec![header.map(str::to_owned)];
     rows.extend(run.stacks.iter().map(stack_row));
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let figures: usize = (1..6).map(|column| width(column) + 2).sum();
-    let name_width = width(0).min(WIDTH.saturating_sub(figures + 2));
+    let figures: usize = (1..4).map(|column| width(column) + 2).sum();
+    let name_width = width(0).min(page.width().saturating_sub(figures + 2));
 
     page.section("STACKS");
     for row in &rows {
@@ -178,20 +261,12 @@ fn stacks(page: &mut Page, run: &RunOutcome) {
     }
 }
 
-fn stack_row(stack: &StackOutcome) -> [String; 6] {
-    let bytes = |of: fn(&ArchiveOutcome) -> u64| match &stack.archive {
-        Some(archive) => human_bytes(of(archive)),
-        None => "-".to_owned(),
-    };
-    let duration = match stack.phases.as_slice() {
-        [] => "-".to_owned(),
-        phases => human_duration(sum(phases.iter().map(|phase| phase.duration_ms))),
-    };
+fn stack_row(stack: &StackOutcome) -> [String; 4] {
+    let archive = stack.archive.as_ref();
     [
         ascii(&stack.stack),
         status_name(stack.status).to_owned(),
-        bytes(|archive| archive.archive_bytes),
-        bytes(|archive| archive.content_bytes),
+        archive.map_or("-".to_owned(), |archive| human_bytes(archive.archive_bytes)),
         stack.downtime_ms.map_or("-".to_owned(), |downtime_ms| {
             let downtime = human_duration(downtime_ms);
             match stack.status {
@@ -200,7 +275,6 @@ fn stack_row(stack: &StackOutcome) -> [String; 6] {
                 _ => downtime,
             }
         }),
-        duration,
     ]
 }
 
@@ -211,11 +285,6 @@ fn log(page: &mut Page, run: &RunOutcome) {
     for line in &run.log {
         page.item("", 4, line);
     }
-    page.section(&format!(
-        "{} {}",
-        env!("CARGO_PKG_NAME"),
-        run.program_version
-    ));
 }
 
 fn status_name(status: StackStatus) -> &'static str {

@@ -14,10 +14,19 @@ pub const MAX_NAMES: usize = 3;
 /// Returns the subject of the mail: one line of at most 150 printable ASCII
 /// characters.
 ///
-/// `[tag] SUCCESS: 3 stacks backed up, 12.3 GiB`,
-/// `[tag] FAILURE: immich IS DOWN; 2 of 3 stacks backed up`.
+/// `[tag] SUCCESS on nas: 3 stacks backed up, 12.3 GiB`,
+/// `[tag] FAILURE on nas: immich IS DOWN; 2 of 3 stacks backed up`.
 pub fn run_subject(run: &RunOutcome, tag: &str) -> String {
-    subject_line(tag, headline(run))
+    let (label, clauses) = headline_parts(run);
+    subject_line(tag, format!("{label}{}: {clauses}", on_host(&run.host)))
+}
+
+/// Returns ` on HOST`. Mails of several hosts may go to one mailbox.
+pub fn on_host(host: &str) -> String {
+    match host {
+        "" => String::new(),
+        host => format!(" on {}", brief(host)),
+    }
 }
 
 /// Puts the tag in front of a headline, and shortens both where necessary.
@@ -25,6 +34,8 @@ pub fn subject_line(tag: &str, headline: String) -> String {
     let tag = brief(tag.trim());
     let subject = match tag.as_str() {
         "" => headline,
+        // Some people configure the brackets, too.
+        tag if tag.starts_with('[') && tag.ends_with(']') => format!("{tag} {headline}"),
         tag => format!("[{tag}] {headline}"),
     };
     shorten(subject, MAX_SUBJECT_LENGTH)
@@ -32,6 +43,12 @@ pub fn subject_line(tag: &str, headline: String) -> String {
 
 /// Describes the whole run in one line of printable ASCII.
 pub fn headline(run: &RunOutcome) -> String {
+    let (label, clauses) = headline_parts(run);
+    format!("{label}: {clauses}")
+}
+
+/// Returns how the run ended, and what that means.
+fn headline_parts(run: &RunOutcome) -> (String, String) {
     let label = label(run);
     let interrupted = run.interrupted.as_deref().map(brief);
     let mut clauses = problems(run);
@@ -48,11 +65,11 @@ pub fn headline(run: &RunOutcome) -> String {
         "INTERRUPTED" => interrupted,
         _ => None,
     };
-    let clauses = clauses.join("; ");
-    match remark {
-        Some(remark) => format!("{label} ({remark}): {clauses}"),
-        None => format!("{label}: {clauses}"),
-    }
+    let label = match remark {
+        Some(remark) => format!("{label} ({remark})"),
+        None => label.to_owned(),
+    };
+    (label, clauses.join("; "))
 }
 
 fn label(run: &RunOutcome) -> &'static str {
@@ -65,6 +82,7 @@ fn label(run: &RunOutcome) -> &'static str {
         || run.stacks.iter().any(failed)
         || run.pruned.iter().any(|pruned| pruned.error.is_some())
         || !run.errors.is_empty()
+        || run.channel_troubles().next().is_some()
     {
         "FAILURE"
     } else if run.interrupted.is_some() {
@@ -103,6 +121,9 @@ fn problems(run: &RunOutcome) -> Vec<String> {
     let pruned = run.pruned.iter().filter(|pruned| pruned.error.is_some());
     let pruned = pruned.map(|pruned| brief(&pruned.stack)).collect();
     add(pruned, "not pruned", "not pruned");
+    let channels = run.channel_troubles();
+    let channels: Vec<String> = channels.map(|channel| brief(&channel.channel)).collect();
+    add(channels, "not reached", "not reached");
     if !run.errors.is_empty() {
         clauses.push(count(run.errors.len() as u64, "other error"));
     }

@@ -126,6 +126,59 @@ fn check_reports_every_mistake_and_suggests_the_right_name() {
         ),
         (
             json!([]),
+            json!({"notify": [{"kind": "ntfy"}]}),
+            "`notify[0]` (ntfy): needs `urlFile` or `credential`",
+        ),
+        (
+            json!([]),
+            json!({"notify": [{"kind": "ntfy", "urlFile": "url"}]}),
+            "`notify[0]` (ntfy): `urlFile`: must be an absolute path",
+        ),
+        (
+            json!([]),
+            json!({"notify": [{"kind": "ntfy", "url": "https://ntfy.sh/x"}]}),
+            "`notify[0].url`: unknown field `url`",
+        ),
+        (
+            json!([]),
+            json!({"notify": [{"kind": "fax", "urlFile": "/u"}]}),
+            "`notify[0].kind`: unknown variant `fax`",
+        ),
+        (
+            json!([]),
+            json!({"notify": [["ntfy"]]}),
+            "`notify[0]`: invalid type: array, expected an object with `kind` and `urlFile`",
+        ),
+        (
+            json!([]),
+            json!({"notify": [{"kind": "healthchecks", "urlFile": "/u", "when": "failure"}]}),
+            "healthchecks takes silence for a failure",
+        ),
+        (
+            json!([]),
+            json!({"notify": [
+                {"kind": "ntfy", "urlFile": "/u"},
+                {"kind": "ntfy", "urlFile": "/v"},
+            ]}),
+            "`notify[1]` (ntfy): there is another channel `ntfy`",
+        ),
+        (
+            json!([]),
+            json!({"notify": [{"kind": "ntfy", "name": "mail", "urlFile": "/u"}]}),
+            "`mail` is the channel that `email` configures",
+        ),
+        (
+            json!([]),
+            json!({"notify": [{"kind": "ntfy", "credential": "a/b"}]}),
+            "`credential` must be a credential's name, not a path; for a path use `urlFile`",
+        ),
+        (
+            json!([]),
+            json!({"notify": [{"kind": "ntfy", "urlFile": "/u", "remindDays": 0}]}),
+            "a failure that lasts must not be forgotten",
+        ),
+        (
+            json!([]),
             email(json!({"password": "p"})),
             "`email.password`: unknown field `password`",
         ),

@@ -331,6 +331,7 @@ const SECTIONS: [(&str, &str); 5] = [
     ("Hooks", r#"{"stacks": [{"hooks": [{"?": 0}]}]}"#),
     ("Retention", r#"{"retention": {"?": 0}}"#),
     ("Mail", r#"{"email": {"?": 0}}"#),
+    ("Other channels", r#"{"notify": [{"?": 0}]}"#),
 ];
 
 fn difference(documented: &BTreeSet<&str>, known: &BTreeSet<String>) -> Vec<String> {

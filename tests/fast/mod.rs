@@ -6,6 +6,7 @@ mod cli;
 mod documents;
 mod invariants;
 mod newest_archive;
+mod news;
 mod nixos;
 mod store;
 mod store_identity;

@@ -68,6 +68,11 @@ fn the_module_sets_every_field_and_the_program_accepts_them() {
             &joined,
             known_fields(&json!({"stacks": [{"hooks": [unknown]}]})),
         ),
+        (
+            "notify",
+            &all["notify"][0],
+            known_fields(&json!({"notify": [unknown]})),
+        ),
     ] {
         assert_eq!(fields_of(rendered), known, "at {at}");
     }

@@ -44,7 +44,7 @@ mod needs_systemd {
     #[test]
     fn the_documented_units_are_valid() {
         let mut units = units();
-        assert_eq!(units.len(), 5);
+        assert_eq!(units.len(), 7);
         assert_eq!(complaints(&units), "");
         // The control: a wrong value is found.
         units[0].1 = units[0].1.replace("KillMode=mixed", "KillMode=some");

@@ -66,7 +66,8 @@ with subtest("throw-away projects came up and went, the real stacks were left al
 
 with subtest("what came of them is mailed and noted"):
     machine.wait_until_succeeds("grep -l 'DRILL' /home/admin/Maildir/new/*")
-    assert "Subject: [docker-backup] DRILL SUCCESS: 2 stacks came up healthy" in mails(), mails()
+    assert "Subject: [docker-backup] DRILL SUCCESS on " in mails(), mails()
+    assert "DRILL SUCCESS: 2 stacks came up healthy" in mails(), mails()
     machine.succeed(f"grep -q '\"db\"' {state}/drills.json", f"grep -q '\"web\"' {state}/drills.json")
 
 with subtest("one that is killed half-way leaves no trace"):

@@ -46,7 +46,8 @@ with subtest("the database comes back out of its archive"):
 with subtest("the report is mailed with TLS and a login, in plain ASCII"):
     machine.wait_until_succeeds("ls /home/admin/Maildir/new/*")
     mail = machine.succeed("cat /home/admin/Maildir/new/*")
-    assert "Subject: [docker-backup] SUCCESS: 2 stacks backed up" in mail, mail
+    assert "Subject: [docker-backup] SUCCESS on " in mail, mail
+    assert "SUCCESS: 2 stacks backed up" in mail, mail
     # RFC 3848: with TLS (S) and authenticated (A).
     assert "with ESMTPSA" in mail, mail
     assert mail.isascii(), mail

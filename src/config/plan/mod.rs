@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Email, Retention, Stack, StackOptions, email};
+use crate::config::{Channel, Config, Email, Retention, Stack, StackOptions, email, notify};
 use conflicts::conflicts;
 use stack::{check_options, single_stack_fields};
 
 pub use stack::{StackPlan, check_name};
 
 /// A configuration with its defaults filled in, and checked. Another process gets it
-/// without `email`.
+/// without `email` and `notify`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     pub backup_dir: PathBuf,
@@ -29,6 +29,8 @@ pub struct Plan {
     pub retention: Option<Retention>,
     #[serde(skip)]
     pub email: Option<Email>,
+    #[serde(skip)]
+    pub notify: Vec<Channel>,
     pub stacks: Vec<StackPlan>,
 }
 
@@ -54,6 +56,7 @@ impl Plan {
         if let Some(Err(error)) = config.email.as_ref().map(email::validate) {
             problems.push(format!("`email`: {error:#}"));
         }
+        problems.extend(notify::problems(&config.notify));
         if !problems.is_empty() {
             bail!(problems.join("\n"));
         }
@@ -71,6 +74,7 @@ impl Plan {
             log_file: config.log_file,
             retention: config.retention,
             email: config.email,
+            notify: config.notify,
             stacks,
         })
     }

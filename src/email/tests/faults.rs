@@ -26,7 +26,7 @@ fn serve(script: impl FnOnce(TcpStream) + Send + 'static) -> u16 {
 
 /// Starts a server that greets, and answers each line with the result of `answer`.
 /// It hangs on `None`. All lines of a mail's body count as one line, `.`.
-fn converse(answer: impl Fn(&str) -> Option<&'static str> + Send + 'static) -> u16 {
+pub fn converse(answer: impl Fn(&str) -> Option<&'static str> + Send + 'static) -> u16 {
     serve(move |stream| {
         let mut writer = stream.try_clone().unwrap();
         writer.write_all(GREETING.as_bytes()).unwrap();
@@ -45,7 +45,7 @@ fn converse(answer: impl Fn(&str) -> Option<&'static str> + Send + 'static) -> u
 }
 
 /// The answers of a server that accepts everything.
-fn good(line: &str) -> Option<&'static str> {
+pub fn good(line: &str) -> Option<&'static str> {
     match line {
         "DATA" => Some("354 go on\r\n"),
         _ => Some(OK),
@@ -53,7 +53,7 @@ fn good(line: &str) -> Option<&'static str> {
 }
 
 /// Sends a mail with a timeout of one second for each step, so five in all.
-fn send_to(port: u16, change: impl FnOnce(&mut Email)) -> Result<()> {
+fn send_to(port: u16, change: impl FnOnce(&mut Email)) -> Result<(), Undelivered> {
     let mut config = config("127.0.0.1", port);
     config.timeout = 1;
     change(&mut config);

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::HookPlace;
 use crate::outcome::{HookOutcome, RecoveredStack};
-use crate::report::page::WIDTH;
+use crate::report::page::{PHONE_WIDTH, WIDTH};
 
 fn any_text() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z ]{0,200}", "\\PC{0,60}", any::<String>()]
@@ -165,6 +165,24 @@ proptest! {
             prop_assert!(!line.ends_with(' '), "{:?}", line);
         }
         prop_assert!(text.ends_with('\n'));
+    }
+
+    #[test]
+    fn the_first_screen_of_every_mail_has_at_most_40_columns(run in any_run(), notice in any_text()) {
+        let text = mail_text(&run, &[notice], true);
+        let later = [
+            "ARCHIVES in ", "NOT IN THE", "LAST DRILLS", "RETENTION: ", "STORE ", "PHASES", "LOG",
+            env!("CARGO_PKG_NAME"),
+        ];
+        let begins = later.iter().filter_map(|title| text.find(&format!("\n\n{title}")));
+        let first = begins.min().unwrap();
+        for line in text[..first].lines() {
+            prop_assert!(line.len() <= PHONE_WIDTH, "{:?}", line);
+        }
+        for line in text.lines() {
+            prop_assert!(line.len() <= WIDTH, "{:?}", line);
+        }
+        prop_assert!(brief_text(&run, &[]).len() < 4096);
     }
 
     #[test]

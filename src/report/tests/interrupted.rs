@@ -14,7 +14,7 @@ fn an_interrupted_run_names_the_stacks_it_did_not_attempt() {
     ]);
     run.interrupted = Some("SIGTERM".to_owned());
     run.store = None;
-    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] INTERRUPTED (SIGTERM): paperless, vaultwarden not attempted; 1 of 3 stacks backed up, 11.0 GiB");
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] INTERRUPTED (SIGTERM) on nas: paperless, vaultwarden not attempted; 1 of 3 stacks backed up, 11.0 GiB");
     assert_snapshot!(run_text(&run), @"
     INTERRUPTED (SIGTERM): paperless, vaultwarden not attempted; 1 of 3
       stacks backed up, 11.0 GiB
@@ -24,19 +24,19 @@ fn an_interrupted_run_names_the_stacks_it_did_not_attempt() {
       the run was interrupted: SIGTERM
       not attempted: paperless, vaultwarden
 
+    TRY AGAIN, when the cause is gone
+      docker-stack-backup run paperless vaultwarden
+
     STACKS
-      stack        status    archive   content  downtime    duration
-      immich       ok       11.0 GiB  10.8 GiB    48.3 s  3 min 41 s
-      paperless    not run         -         -         -           -
-      vaultwarden  not run         -         -         -           -
+      stack        status    archive    down
+      immich       ok       11.0 GiB  48.3 s
+      paperless    not run         -       -
+      vaultwarden  not run         -       -
 
     ARCHIVES in /mnt/backup
         11.0 GiB  immich/immich_20261123_030000.tar
-                  118111 members
-        11.0 GiB  in total
-
-    IN THE ARCHIVES
-      immich: directory /srv/stacks/immich
+                  10.8 GiB in 118111 members
+                  directory /srv/stacks/immich
 
     PHASES
       immich  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet check 0.1 s,
@@ -51,7 +51,7 @@ fn an_unfinished_run_is_labelled_so() {
     let mut run = run(vec![ok("immich", 11 * GIB), not_run("paperless")]);
     run.finished = None;
     run.store = None;
-    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] UNFINISHED: paperless not attempted; 1 of 2 stacks backed up, 11.0 GiB");
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] UNFINISHED on nas: paperless not attempted; 1 of 2 stacks backed up, 11.0 GiB");
     assert_snapshot!(run_text(&run), @"
     UNFINISHED: paperless not attempted; 1 of 2 stacks backed up, 11.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, not finished
@@ -59,18 +59,18 @@ fn an_unfinished_run_is_labelled_so() {
     FAILURES
       not attempted: paperless
 
+    TRY AGAIN, when the cause is gone
+      docker-stack-backup run paperless
+
     STACKS
-      stack      status    archive   content  downtime    duration
-      immich     ok       11.0 GiB  10.8 GiB    48.3 s  3 min 41 s
-      paperless  not run         -         -         -           -
+      stack      status    archive    down
+      immich     ok       11.0 GiB  48.3 s
+      paperless  not run         -       -
 
     ARCHIVES in /mnt/backup
         11.0 GiB  immich/immich_20261123_030000.tar
-                  118111 members
-        11.0 GiB  in total
-
-    IN THE ARCHIVES
-      immich: directory /srv/stacks/immich
+                  10.8 GiB in 118111 members
+                  directory /srv/stacks/immich
 
     PHASES
       immich  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet check 0.1 s,
@@ -90,7 +90,7 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
         error: None,
         ..RecoveredStack::default()
     }];
-    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] SUCCESS (1 stack recovered): 1 stack backed up, 11.0 GiB");
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] SUCCESS (1 stack recovered) on nas: 1 stack backed up, 11.0 GiB");
     assert_snapshot!(run_text(&run), @"
     SUCCESS (1 stack recovered): 1 stack backed up, 11.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
@@ -99,16 +99,13 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
       immich: server, database
 
     STACKS
-      stack   status   archive   content  downtime    duration
-      immich  ok      11.0 GiB  10.8 GiB    48.3 s  3 min 41 s
+      stack   status   archive    down
+      immich  ok      11.0 GiB  48.3 s
 
     ARCHIVES in /mnt/backup
         11.0 GiB  immich/immich_20261123_030000.tar
-                  118111 members
-        11.0 GiB  in total
-
-    IN THE ARCHIVES
-      immich: directory /srv/stacks/immich
+                  10.8 GiB in 118111 members
+                  directory /srv/stacks/immich
 
     PHASES
       immich  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet check 0.1 s,
@@ -123,7 +120,7 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
         error: Some("cannot start server: image is gone".to_owned()),
         ..RecoveredStack::default()
     });
-    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] FAILURE: paperless IS DOWN; 1 stack backed up, 11.0 GiB");
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] FAILURE on nas: paperless IS DOWN; 1 stack backed up, 11.0 GiB");
     assert_snapshot!(run_text(&run), @"
     FAILURE: paperless IS DOWN; 1 stack backed up, 11.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
@@ -136,16 +133,13 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
       immich: server, database
 
     STACKS
-      stack   status   archive   content  downtime    duration
-      immich  ok      11.0 GiB  10.8 GiB    48.3 s  3 min 41 s
+      stack   status   archive    down
+      immich  ok      11.0 GiB  48.3 s
 
     ARCHIVES in /mnt/backup
         11.0 GiB  immich/immich_20261123_030000.tar
-                  118111 members
-        11.0 GiB  in total
-
-    IN THE ARCHIVES
-      immich: directory /srv/stacks/immich
+                  10.8 GiB in 118111 members
+                  directory /srv/stacks/immich
 
     PHASES
       immich  plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet check 0.1 s,
@@ -166,7 +160,7 @@ fn a_warning_about_a_recovered_stack_is_counted_and_health_has_a_line_of_its_own
         text.contains("\n          healthy 12.0 s after its downtime\n"),
         "{text}"
     );
-    assert!(text.contains("  48.3 s  "), "{text}");
+    assert!(text.contains("  48.3 s\n"), "{text}");
     run.recovered = vec![RecoveredStack {
         stack: "web".to_owned(),
         services: vec!["app".to_owned()],
@@ -176,7 +170,7 @@ fn a_warning_about_a_recovered_stack_is_counted_and_health_has_a_line_of_its_own
     }];
     let subject = run_subject(&run, "");
     assert!(
-        subject.starts_with("SUCCESS (1 stack recovered, 1 warning): "),
+        subject.starts_with("SUCCESS (1 stack recovered, 1 warning) on nas: "),
         "{subject}"
     );
     let text = run_text(&run);

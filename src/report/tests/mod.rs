@@ -40,6 +40,7 @@ fn run(stacks: Vec<StackOutcome>) -> RunOutcome {
             file_system_available_bytes: 2500 * GIB,
         }),
         errors: Vec::new(),
+        channels: Vec::new(),
         log: Vec::new(),
     }
 }

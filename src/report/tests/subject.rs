@@ -8,7 +8,7 @@ use super::*;
 fn a_run_without_stacks_is_a_success() {
     let mut run = run(Vec::new());
     run.store = None;
-    assert_snapshot!(run_subject(&run, ""), @"SUCCESS: no stacks to back up");
+    assert_snapshot!(run_subject(&run, ""), @"SUCCESS on nas: no stacks to back up");
     assert_snapshot!(run_text(&run), @"
     SUCCESS: no stacks to back up
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
@@ -22,11 +22,25 @@ fn long_names_are_shortened_in_the_subject() {
     let names = ["one", "two", "three", "four", "five"];
     let fail = |name: &&str| failed(name, StackStatus::Failed, &[]);
     let mut run = run(names.iter().map(fail).collect());
-    assert_snapshot!(run_subject(&run, "x"), @"[x] FAILURE: one, two, three and 2 more not backed up; none of 5 stacks backed up");
+    assert_snapshot!(run_subject(&run, "x"), @"[x] FAILURE on nas: one, two, three and 2 more not backed up; none of 5 stacks backed up");
     for stack in &mut run.stacks {
         stack.stack = stack.stack.repeat(40);
     }
     assert_eq!(run_subject(&run, &"tag".repeat(50)).len(), 150);
+}
+
+#[test]
+fn a_tag_has_brackets_once() {
+    let run = run(vec![ok("a", GIB)]);
+    for (tag, expected) in [
+        ("nas", "[nas] SUCCESS on nas: "),
+        ("[nas]", "[nas] SUCCESS on nas: "),
+        (" [a] [b] ", "[a] [b] SUCCESS on nas: "),
+        ("", "SUCCESS on nas: "),
+    ] {
+        let subject = run_subject(&run, tag);
+        assert!(subject.starts_with(expected), "{subject}");
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn warnings_are_listed_and_counted_in_the_subject() {
     if let Some(archive) = &mut run.stacks[0].archive {
         archive.changed_count = 2;
     }
-    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] SUCCESS (2 warnings): 2 stacks backed up, 12.0 GiB");
+    assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] SUCCESS (2 warnings) on nas: 2 stacks backed up, 12.0 GiB");
     assert_snapshot!(run_text(&run), @"
     SUCCESS (2 warnings): 2 stacks backed up, 12.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
@@ -33,20 +33,18 @@ fn warnings_are_listed_and_counted_in_the_subject() {
       paperless: nothing was running
 
     STACKS
-      stack      status   archive     content  downtime    duration
-      immich     ok      11.0 GiB    10.8 GiB    48.3 s  3 min 41 s
-      paperless  ok       1.0 GiB  1003.5 MiB         -  3 min 41 s
+      stack      status   archive    down
+      immich     ok      11.0 GiB  48.3 s
+      paperless  ok       1.0 GiB       -
 
     ARCHIVES in /mnt/backup
         11.0 GiB  immich/immich_20261123_030000.tar
-                  118111 members, 2 files CHANGED WHILE READ
+                  10.8 GiB in 118111 members, 2 files CHANGED WHILE READ
+                  directory /srv/stacks/immich
          1.0 GiB  paperless/paperless_20261123_030000.tar
-                  10737 members
+                  1003.5 MiB in 10737 members
+                  directory /srv/stacks/paperless
         12.0 GiB  in total
-
-    IN THE ARCHIVES
-      immich: directory /srv/stacks/immich
-      paperless: directory /srv/stacks/paperless
 
     PHASES
       immich     plan 0.3 s, measure 1.2 s, stop 10.4 s, quiet check 0.1 s,
@@ -86,18 +84,18 @@ fn the_last_drill_of_each_stack_is_listed() {
         failed: service db is unhealthy
 
     STACKS
-      stack        status   archive     content  downtime  duration
-      immich       ok      11.0 GiB    10.8 GiB    48.3 s         -
-      paperless    ok       1.0 GiB  1003.5 MiB    48.3 s         -
-      vaultwarden  ok       3.4 MiB     3.3 MiB    48.3 s         -
+      stack        status   archive    down
+      immich       ok      11.0 GiB  48.3 s
+      paperless    ok       1.0 GiB  48.3 s
+      vaultwarden  ok       3.4 MiB  48.3 s
 
     ARCHIVES in /mnt/backup
         11.0 GiB  immich/immich_20261123_030000.tar
-                  118111 members
+                  10.8 GiB in 118111 members
          1.0 GiB  paperless/paperless_20261123_030000.tar
-                  10737 members
+                  1003.5 MiB in 10737 members
          3.4 MiB  vaultwarden/vaultwarden_20261123_030000.tar
-                  35 members
+                  3.3 MiB in 35 members
         12.0 GiB  in total
 
     LAST DRILLS
@@ -119,7 +117,7 @@ fn names_are_escaped_and_long_ones_wrapped() {
     if let Some(archive) = &mut run.stacks[1].archive {
         archive.path = PathBuf::from("/mnt/backup").join("deep/".repeat(30) + "a.tar");
     }
-    assert_snapshot!(run_subject(&run, "b\u{fc}cher\r\nBcc: x@example.org"), @r"[b\u{fc}cher\r\nBcc: x@example.org] SUCCESS (1 warning): 2 stacks backed up, 6.0 GiB");
+    assert_snapshot!(run_subject(&run, "b\u{fc}cher\r\nBcc: x@example.org"), @r"[b\u{fc}cher\r\nBcc: x@example.org] SUCCESS (1 warning) on h\u{f6}st\r\nBcc: x@example.org: 2 stacks backed up, 6.0 GiB");
     assert_snapshot!(run_text(&run), @r"
     SUCCESS (1 warning): 2 stacks backed up, 6.0 GiB
     h\u{f6}st\r\nBcc: x@example.org, 2026-11-23 03:00:00 +01:00, took 12 min
@@ -129,24 +127,23 @@ fn names_are_escaped_and_long_ones_wrapped() {
       b\u{fc}cher: caf\u{e9}\n\u{1b}[31mred\ttab
 
     STACKS
-      stack                status  archive     content  downtime    duration
-      b\u{fc}cher          ok      1.0 GiB  1003.5 MiB    48.3 s  3 min 41 s
+      stack                                          status  archive    down
+      b\u{fc}cher                                    ok      1.0 GiB  48.3 s
       a-stack-with-quite-a-long-name-that-has-no-room
-                           ok      5.0 GiB     4.9 GiB    48.3 s  3 min 41 s
+                                                     ok      5.0 GiB  48.3 s
 
     ARCHIVES in /mnt/backup
          1.0 GiB  b\u{fc}cher/b\u{fc}cher_20261123_030000.tar
-                  10737 members
+                  1003.5 MiB in 10737 members
+                  directory /srv/stacks/b\u{fc}cher
          5.0 GiB  deep/deep/deep/deep/deep/deep/deep/deep/deep/deep/deep/dee
                   p/deep/deep/deep/deep/deep/deep/deep/deep/deep/deep/deep/d
                   eep/deep/deep/deep/deep/deep/deep/a.tar
-                  53687 members
+                  4.9 GiB in 53687 members
+                  directory
+                    /srv/stacks/a-stack-with-quite-a-long-name-that-has-no-r
+                    oom
          6.0 GiB  in total
-
-    IN THE ARCHIVES
-      b\u{fc}cher: directory /srv/stacks/b\u{fc}cher
-      a-stack-with-quite-a-long-name-that-has-no-room: directory
-        /srv/stacks/a-stack-with-quite-a-long-name-that-has-no-room
 
     STORE /mnt/backup
       84 archives, 340.0 GiB

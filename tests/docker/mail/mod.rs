@@ -30,6 +30,14 @@ fn email(server: &SmtpServer, more: Value) -> Value {
     json!({ "email": email })
 }
 
+/// Checks that the subject begins with a label, the host's name, and `rest`.
+#[track_caller]
+fn assert_subject(subject: &str, label: &str, rest: &str) {
+    let host = nix::unistd::gethostname().unwrap();
+    let expected = format!("[TAG] {label} on {}: {rest}", host.to_string_lossy());
+    assert!(subject.starts_with(&expected), "{subject}\n{expected}");
+}
+
 /// A mail as it was delivered: its unfolded subject and its body.
 fn parse(mail: &str) -> (String, String) {
     let mail = mail.replace("\r\n", "\n");
@@ -82,17 +90,17 @@ fn assert_only_the_mail_failed(place: &Place, stack: &Stack, reason: &str) -> En
     assert_eq!(stack.outcome(&json)["status"], "ok");
     assert!(stack.outcome(&json)["archive"]["path"].is_string());
     assert_eq!(stack.states(), ["web:running"]);
-    let error = json["errors"][0].as_str().unwrap();
-    assert_contains(
-        error,
-        "cannot mail the report: cannot send mail through localhost:",
-    );
+    assert_eq!(json["channels"][0]["status"], "waiting");
+    let error = json["channels"][0]["error"].as_str().unwrap();
+    assert_contains(error, "cannot send mail through localhost:");
     assert_contains(error, reason);
     assert_contains(&fs::read_to_string(place.path("log")).unwrap(), reason);
     let report = output(&mut place.program(&["report"]))
         .expect_status(0)
         .stdout;
-    assert!(report.starts_with("FAILURE: 1 other error; 1 stack backed up"));
+    assert!(report.starts_with("mail: "), "{report}");
+    assert_contains(&report, " waiting since ");
+    assert_contains(&report, "\nFAILURE: mail not reached; 1 stack backed up");
     assert_contains(&without_blanks(&report), &without_blanks(reason));
     ended
 }

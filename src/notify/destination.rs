@@ -1,0 +1,200 @@
+//! A channel, and how a message is sent on it.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::condition::Level;
+use super::message::Message;
+use super::web::{ChannelAddress, Request};
+use crate::config::plan::Plan;
+use crate::config::{Channel, ChannelKind, Email, When, notify::MAIL_CHANNEL};
+use crate::email::{self, Undelivered};
+use crate::sys::secret::credentials_dir;
+
+/// The longest text in a push of Uptime Kuma, which is a part of the URL.
+const MAX_KUMA_LENGTH: usize = 200;
+
+#[derive(Clone)]
+pub enum Destination {
+    Mail(Email),
+    Web(Channel),
+}
+
+impl Destination {
+    /// Returns the configured channels; mail is the first.
+    pub fn all(plan: &Plan) -> Vec<Destination> {
+        let mail = plan.email.clone().map(Destination::Mail);
+        let others = plan.notify.iter().cloned().map(Destination::Web);
+        mail.into_iter().chain(others).collect()
+    }
+
+    pub fn name(&self) -> &str {
+        match self {
+            Destination::Mail(_) => MAIL_CHANNEL,
+            Destination::Web(channel) => channel.name(),
+        }
+    }
+
+    pub fn kind(&self) -> Option<ChannelKind> {
+        match self {
+            Destination::Mail(_) => None,
+            Destination::Web(channel) => Some(channel.kind),
+        }
+    }
+
+    pub fn when(&self) -> When {
+        match self {
+            Destination::Mail(email) => email.when,
+            Destination::Web(channel) => channel.when(),
+        }
+    }
+
+    pub fn remind_days(&self) -> u32 {
+        match self {
+            Destination::Mail(email) => email.remind_days,
+            Destination::Web(channel) => channel.remind_days,
+        }
+    }
+
+    /// How long one attempt takes at most.
+    pub fn attempt_limit(&self) -> Duration {
+        match self {
+            Destination::Mail(email) => email::total_timeout(email),
+            Destination::Web(channel) => Duration::from_secs(channel.timeout.into()),
+        }
+    }
+
+    /// Returns the same channel with a lower limit for an attempt.
+    pub fn with_timeout(mut self, limit: Duration) -> Destination {
+        let limit_secs = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX);
+        match &mut self {
+            Destination::Mail(email) => email.timeout = email.timeout.min(limit_secs),
+            Destination::Web(channel) => channel.timeout = channel.timeout.min(limit_secs),
+        }
+        self
+    }
+
+    /// Sends a message, and waits until the server has accepted it.
+    ///
+    /// # Errors
+    /// They contain no secret.
+    pub fn send(&self, message: &Message) -> Result<(), Undelivered> {
+        match self {
+            Destination::Mail(email) => {
+                let to = message.to.clone().unwrap_or_else(|| email.to.clone());
+                let email = Email {
+                    to,
+                    ..email.clone()
+                };
+                email::send(&email, &message.title, &message.text)
+            }
+            Destination::Web(channel) => push(channel, &request(channel.kind, message)),
+        }
+    }
+
+    /// Sends a message to try the channel. It changes no state of a monitor that can
+    /// take it otherwise.
+    pub fn send_test(&self, message: &Message) -> Result<(), Undelivered> {
+        match self {
+            Destination::Web(channel) if channel.kind == ChannelKind::Healthchecks => {
+                push(channel, &ping("/log", message))
+            }
+            _ => self.send(message),
+        }
+    }
+
+    /// Tells a monitor that measures durations that a run has begun.
+    pub fn send_start(&self, run_id: &str) -> Option<Result<(), Undelivered>> {
+        match self {
+            Destination::Web(channel) if channel.kind == ChannelKind::Healthchecks => {
+                let request = Request {
+                    is_post: true,
+                    suffix: "/start",
+                    parameters: vec![("rid", run_id.to_owned())],
+                    ..Request::default()
+                };
+                Some(push(channel, &request))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn push(channel: &Channel, request: &Request<'_>) -> Result<(), Undelivered> {
+    let address = ChannelAddress::load(channel, credentials_dir().as_deref());
+    let address = address.map_err(|error| Undelivered {
+        reason: format!("{error:#}"),
+        is_temporary: false,
+        missing: Vec::new(),
+    })?;
+    let timeout = Duration::from_secs(channel.timeout.into());
+    address.send(request, channel.ca_file.as_deref(), timeout)
+}
+
+fn request(kind: ChannelKind, message: &Message) -> Request<'_> {
+    match kind {
+        ChannelKind::Healthchecks => match message.level {
+            Level::Ok | Level::Warning => ping("", message),
+            Level::Failure | Level::Down => ping("/fail", message),
+        },
+        ChannelKind::UptimeKuma => {
+            let status = match message.level {
+                Level::Ok | Level::Warning => "up",
+                Level::Failure | Level::Down => "down",
+            };
+            let text: String = message.title.chars().take(MAX_KUMA_LENGTH).collect();
+            Request {
+                parameters: vec![("status", status.to_owned()), ("msg", text)],
+                ..Request::default()
+            }
+        }
+        ChannelKind::Ntfy => {
+            let (priority, tag) = match message.level {
+                Level::Ok => ("2", "white_check_mark"),
+                Level::Warning => ("3", "warning"),
+                Level::Failure => ("4", "x"),
+                Level::Down => ("5", "rotating_light"),
+            };
+            Request {
+                is_post: true,
+                headers: vec![
+                    ("Title", message.title.clone()),
+                    ("Priority", priority.to_owned()),
+                    ("Tags", tag.to_owned()),
+                    ("Content-Type", "text/plain; charset=utf-8".to_owned()),
+                ],
+                body: &message.text,
+                ..Request::default()
+            }
+        }
+        ChannelKind::Gotify | ChannelKind::Webhook => Request {
+            is_post: true,
+            headers: vec![("Content-Type", "application/json".to_owned())],
+            body: &message.text,
+            ..Request::default()
+        },
+    }
+}
+
+fn ping<'a>(suffix: &'a str, message: &'a Message) -> Request<'a> {
+    let run_id = message.run_id.iter();
+    Request {
+        is_post: true,
+        suffix,
+        parameters: run_id.map(|id| ("rid", id.clone())).collect(),
+        headers: vec![("Content-Type", "text/plain; charset=utf-8".to_owned())],
+        body: &message.text,
+    }
+}
+
+/// Returns the text of a message for Gotify.
+pub fn gotify_json(level: Level, title: &str, text: &str) -> String {
+    let priority = match level {
+        Level::Ok => 2,
+        Level::Warning => 5,
+        Level::Failure => 8,
+        Level::Down => 10,
+    };
+    json!({ "title": title, "message": text, "priority": priority }).to_string()
+}
