@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::destination::Destination;
 use super::message::Message;
 use super::queue::{NewsQueue, Stored};
+use super::target::NewsTarget;
 use crate::email::Undelivered;
 use crate::outcome::{ChannelOutcome, ChannelStatus};
 use crate::sys::signals;
@@ -26,7 +26,7 @@ const STALE_HEARTBEAT_SECS: i64 = 12 * HOUR_SECS;
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 pub struct Courier<'a> {
-    pub destination: &'a Destination,
+    pub target: &'a NewsTarget,
     pub queue: &'a NewsQueue,
     /// The pauses between attempts. When they are used up, or as much time has passed as
     /// they take together, the message stays queued.
@@ -65,12 +65,12 @@ impl Courier<'_> {
                 continue;
             }
             round.was_tried = true;
-            let Err(undelivered) = self.destination.send(&stored.message) else {
+            let Err(undelivered) = self.target.send(&stored.message) else {
                 round.passing = None;
                 round.remove(&stored, self.queue.remove(&stored));
                 continue;
             };
-            tracing::warn!(channel = self.destination.name(), "{}", undelivered.reason);
+            tracing::warn!(channel = self.target.name(), "{}", undelivered.reason);
             let is_temporary = undelivered.is_temporary;
             self.keep(stored, undelivered, &mut round);
             let mut may_wait =
@@ -118,7 +118,7 @@ impl Courier<'_> {
     }
 
     fn next(&self, round: &Round) -> Option<Stored> {
-        let queued = self.queue.messages_of(self.destination.name());
+        let queued = self.queue.messages_of(self.target.name());
         let queued = queued.unwrap_or_else(|error| {
             tracing::error!("{error:#}");
             Vec::new()
@@ -133,11 +133,7 @@ impl Courier<'_> {
 
     fn give_up(&self, stored: &Stored, round: &mut Round) {
         let title = &stored.message.title;
-        tracing::warn!(
-            channel = self.destination.name(),
-            title,
-            "giving up a message"
-        );
+        tracing::warn!(channel = self.target.name(), title, "giving up a message");
         if !stored.message.is_heartbeat() {
             round.was_tried = true;
             round.has_lost = true;
@@ -151,14 +147,14 @@ impl Courier<'_> {
         if !round.was_tried {
             return None;
         }
-        let waiting = self.queue.messages_of(self.destination.name());
+        let waiting = self.queue.messages_of(self.target.name());
         let status = match waiting {
             _ if round.has_lost || !round.unqueued.is_empty() => ChannelStatus::Lost,
             Ok(waiting) if !waiting.is_empty() => ChannelStatus::Waiting,
             _ => ChannelStatus::Sent,
         };
         Some(ChannelOutcome {
-            channel: self.destination.name().to_owned(),
+            channel: self.target.name().to_owned(),
             status,
             error: round.lasting.or(round.passing),
         })

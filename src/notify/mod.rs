@@ -6,10 +6,10 @@
 
 mod condition;
 mod courier;
-mod destination;
 mod message;
 mod news;
 mod queue;
+mod target;
 #[cfg(test)]
 mod tests;
 mod web;
@@ -31,10 +31,10 @@ use crate::sys::state_file::State as _;
 use crate::sys::time::OffsetTime;
 use condition::{Condition, Level, Memory};
 use courier::Courier;
-use destination::Destination;
 use message::Message;
 use news::run_id;
 use queue::{Adding, NewsQueue, Stored, Told};
+use target::NewsTarget;
 use web::ChannelAddress;
 
 pub use news::News;
@@ -56,7 +56,7 @@ const UNREADABLE_AGE: Duration = Duration::from_secs(10 * 24 * 3600);
 
 /// Messages that are queued, and are to be sent.
 pub struct Outbox {
-    destinations: Vec<Destination>,
+    targets: Vec<NewsTarget>,
     queue: NewsQueue,
     /// Those that could not be written to the queue, each with the reason.
     unqueued: Vec<(Stored, String)>,
@@ -66,32 +66,32 @@ pub struct Outbox {
 /// not lost, even if this process is killed.
 pub fn prepare(plan: &Plan, news: &News<'_>) -> Outbox {
     let mut outbox = Outbox {
-        destinations: Destination::all(plan),
+        targets: NewsTarget::all(plan),
         queue: NewsQueue::of(&plan.state_dir),
         unqueued: Vec::new(),
     };
-    if outbox.destinations.is_empty() {
+    if outbox.targets.is_empty() {
         return outbox;
     }
     let condition = news.condition();
     let prepared = outbox.queue.change(|adding, told| {
-        let destinations = outbox.destinations.iter();
-        let messages = destinations
-            .filter(|destination| news.concerns(destination))
-            .filter_map(|destination| {
-                queue_message(destination, news, &condition, Some(adding), told).transpose()
+        let targets = outbox.targets.iter();
+        let messages = targets
+            .filter(|target| news.concerns(target))
+            .filter_map(|target| {
+                queue_message(target, news, &condition, Some(adding), told).transpose()
             });
         messages.collect::<Result<Vec<_>>>()
     });
     let unqueued = prepared.unwrap_or_else(|error| {
         // What was told is not known. Then every channel is told rather than none.
         tracing::error!("{error:#}");
-        let destinations = outbox.destinations.iter();
-        let messages = destinations
-            .filter(|destination| news.concerns(destination))
-            .filter_map(|destination| {
+        let targets = outbox.targets.iter();
+        let messages = targets
+            .filter(|target| news.concerns(target))
+            .filter_map(|target| {
                 let mut told = Told::default();
-                let message = queue_message(destination, news, &condition, None, &mut told);
+                let message = queue_message(target, news, &condition, None, &mut told);
                 let (stored, _) = message.ok()??;
                 Some((stored, format!("{error:#}")))
             });
@@ -106,22 +106,19 @@ pub fn prepare(plan: &Plan, news: &News<'_>) -> Outbox {
 
 /// Returns the message for a channel that is to be told, and why it is not in the queue.
 fn queue_message(
-    destination: &Destination,
+    target: &NewsTarget,
     news: &News<'_>,
     condition: &Condition,
     adding: Option<&Adding<'_>>,
     told: &mut Told,
 ) -> Result<Option<(Stored, String)>> {
     let now = OffsetTime::now();
-    let channel = told
-        .channels
-        .entry(destination.name().to_owned())
-        .or_default();
+    let channel = told.channels.entry(target.name().to_owned()).or_default();
     let memory: &mut Option<Memory> = match news {
         News::Run(_) => &mut channel.run,
         News::Drills { .. } => &mut channel.drills,
     };
-    let (when, remind_days) = (destination.when(), destination.remind_days());
+    let (when, remind_days) = (target.when(), target.remind_days());
     let mut occasion = condition.occasion(when, remind_days, memory.as_ref(), &now);
     if channel.lost.is_some() {
         // That something was lost is news.
@@ -132,7 +129,7 @@ fn queue_message(
         return Ok(None);
     };
     let lost = channel.lost.take();
-    let message = news.message(destination, condition.level, &occasion, lost)?;
+    let message = news.message(target, condition.level, &occasion, lost)?;
     let (stored, error) = match adding {
         Some(adding) => adding.add(message, told),
         None => (
@@ -157,15 +154,14 @@ impl Outbox {
     fn send_with(self, pauses: &'static [Duration]) -> Vec<ChannelOutcome> {
         self.queue.remove_unreadable(UNREADABLE_AGE);
         let Outbox {
-            destinations,
+            targets,
             queue,
             unqueued,
         } = self;
-        let limit = |destination: &Destination| {
-            pauses.iter().sum::<Duration>() + destination.attempt_limit() + SLACK
-        };
+        let limit =
+            |target: &NewsTarget| pauses.iter().sum::<Duration>() + target.attempt_limit() + SLACK;
         let begun = Instant::now();
-        let longest = destinations.iter().map(limit).max().unwrap_or_default();
+        let longest = targets.iter().map(limit).max().unwrap_or_default();
         let _sending = match queue.lock_sending(begun + longest) {
             Ok(lock) => lock,
             Err(error) => {
@@ -174,18 +170,14 @@ impl Outbox {
             }
         };
         let begun = Instant::now();
-        let threads: Vec<_> = destinations
+        let threads: Vec<_> = targets
             .into_iter()
-            .map(|destination| {
+            .map(|target| {
                 let own = unqueued.iter();
-                let own = own.filter(|(stored, _)| stored.message.channel == destination.name());
+                let own = own.filter(|(stored, _)| stored.message.channel == target.name());
                 let (own, reasons): (Vec<Stored>, Vec<String>) = own.cloned().unzip();
-                let deadline = begun + limit(&destination);
-                (
-                    start_thread(destination, &queue, own, pauses),
-                    deadline,
-                    reasons,
-                )
+                let deadline = begun + limit(&target);
+                (start_thread(target, &queue, own, pauses), deadline, reasons)
             })
             .collect();
         let outcomes = threads
@@ -202,17 +194,17 @@ impl Outbox {
 type Answer = Result<mpsc::Receiver<Option<ChannelOutcome>>>;
 
 fn start_thread(
-    destination: Destination,
+    target: NewsTarget,
     queue: &NewsQueue,
     unqueued: Vec<Stored>,
     pauses: &'static [Duration],
 ) -> (String, Answer) {
-    let name = destination.name().to_owned();
+    let name = target.name().to_owned();
     let queue = queue.clone();
     let (sender, receiver) = mpsc::channel();
     let work = move || {
         let courier = Courier {
-            destination: &destination,
+            target: &target,
             queue: &queue,
             pauses,
         };
@@ -254,7 +246,7 @@ fn with_reason(mut outcome: ChannelOutcome, reasons: &[String]) -> ChannelOutcom
 /// Sends what earlier commands have left in the queue.
 pub fn send_queued(plan: &Plan) -> Vec<ChannelOutcome> {
     let outbox = Outbox {
-        destinations: Destination::all(plan),
+        targets: NewsTarget::all(plan),
         queue: NewsQueue::of(&plan.state_dir),
         unqueued: Vec::new(),
     };
@@ -266,16 +258,16 @@ pub fn send_queued(plan: &Plan) -> Vec<ChannelOutcome> {
 pub fn begun(plan: &Plan, run: &RunOutcome) {
     let id = run_id(run);
     let deadline = Instant::now() + START_LIMIT;
-    let threads: Vec<_> = Destination::all(plan)
+    let threads: Vec<_> = NewsTarget::all(plan)
         .into_iter()
-        .filter(|destination| destination.kind().is_some_and(ChannelKind::is_heartbeat))
-        .filter_map(|destination| {
-            let destination = destination.with_timeout(START_LIMIT);
+        .filter(|target| target.kind().is_some_and(ChannelKind::is_heartbeat))
+        .filter_map(|target| {
+            let target = target.with_timeout(START_LIMIT);
             let (sender, receiver) = mpsc::channel();
             let id = id.clone();
             let send = move || {
-                if let Some(Err(undelivered)) = destination.send_start(&id) {
-                    tracing::warn!(channel = destination.name(), "{}", undelivered.reason);
+                if let Some(Err(undelivered)) = target.send_start(&id) {
+                    tracing::warn!(channel = target.name(), "{}", undelivered.reason);
                 }
                 let _ = sender.send(());
             };
@@ -292,17 +284,17 @@ pub fn begun(plan: &Plan, run: &RunOutcome) {
 /// Sends a test message on each channel, which is not queued. Returns what happened on
 /// each, by its name.
 pub fn test(plan: &Plan, last: Option<&RunOutcome>) -> Vec<(String, Result<()>)> {
-    let destinations = Destination::all(plan).into_iter();
-    let tested = destinations.map(|destination| {
-        let message = test_message(&destination, last);
-        let result = destination.send_test(&message);
+    let targets = NewsTarget::all(plan).into_iter();
+    let tested = targets.map(|target| {
+        let message = test_message(&target, last);
+        let result = target.send_test(&message);
         let result = result.map_err(|undelivered| anyhow!(undelivered.reason));
-        (destination.name().to_owned(), result)
+        (target.name().to_owned(), result)
     });
     tested.collect()
 }
 
-fn test_message(destination: &Destination, last: Option<&RunOutcome>) -> Message {
+fn test_message(target: &NewsTarget, last: Option<&RunOutcome>) -> Message {
     let host = nix::unistd::gethostname().unwrap_or_default();
     let headline = format!(
         "TEST{}: this channel works",
@@ -311,14 +303,14 @@ fn test_message(destination: &Destination, last: Option<&RunOutcome>) -> Message
     let level = last.map_or(Level::Ok, |run| Condition::of_run(run).level);
     let none = "There was no run yet.\n".to_owned();
     let brief = || last.map_or(none.clone(), |run| report::brief_text(run, &[]));
-    let (title, text) = match destination {
-        Destination::Mail(email) => (
+    let (title, text) = match target {
+        NewsTarget::Mail(email) => (
             report::subject_line(&email.subject_tag, headline),
             last.map_or(none.clone(), report::run_text),
         ),
-        Destination::Web(channel) => {
+        NewsTarget::Web(channel) => {
             let text = match channel.kind {
-                ChannelKind::Gotify => destination::gotify_json(level, &headline, &brief()),
+                ChannelKind::Gotify => target::gotify_json(level, &headline, &brief()),
                 ChannelKind::Webhook => {
                     serde_json::json!({ "test": true, "host": host.to_string_lossy() }).to_string()
                 }
@@ -329,8 +321,8 @@ fn test_message(destination: &Destination, last: Option<&RunOutcome>) -> Message
     };
     Message {
         format_version: Message::FORMAT_VERSION,
-        channel: destination.name().to_owned(),
-        kind: destination.kind(),
+        channel: target.name().to_owned(),
+        kind: target.kind(),
         queued: OffsetTime::now(),
         level,
         title,
@@ -346,15 +338,15 @@ fn test_message(destination: &Destination, last: Option<&RunOutcome>) -> Message
 /// Tries what can be tried without sending anything: logs in at the mail server, and
 /// reads the addresses of the channels.
 pub fn check(plan: &Plan) -> Vec<(String, Result<String>)> {
-    let checked = Destination::all(plan)
+    let checked = NewsTarget::all(plan)
         .into_iter()
-        .map(|destination| match destination {
-            Destination::Mail(email) => {
+        .map(|target| match target {
+            NewsTarget::Mail(email) => {
                 let result =
                     email::try_login(&email).map(|()| format!("{} takes mail", email.host));
                 ("email".to_owned(), result)
             }
-            Destination::Web(channel) => {
+            NewsTarget::Web(channel) => {
                 let address = ChannelAddress::load(&channel, credentials_dir().as_deref());
                 let result = address
                     .map(|address| format!("{} to {}", channel.kind.name(), address.origin()));

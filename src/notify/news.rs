@@ -4,8 +4,8 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::condition::{Condition, Level, Occasion};
-use super::destination::{Destination, gotify_json};
 use super::message::{Lost, Message, bounded};
+use super::target::{NewsTarget, gotify_json};
 use crate::config::{ChannelKind, MailLog};
 use crate::outcome::{DrillOutcome, RunOutcome};
 use crate::report;
@@ -34,8 +34,8 @@ impl News<'_> {
         }
     }
 
-    pub fn concerns(&self, destination: &Destination) -> bool {
-        match (self, destination.kind()) {
+    pub fn concerns(&self, target: &NewsTarget) -> bool {
+        match (self, target.kind()) {
             (News::Run(_), _) => true,
             (News::Drills { .. }, kind) => matches!(
                 kind,
@@ -47,7 +47,7 @@ impl News<'_> {
     /// Returns the message for a channel.
     pub fn message(
         &self,
-        destination: &Destination,
+        target: &NewsTarget,
         level: Level,
         occasion: &Occasion,
         lost: Option<Lost>,
@@ -58,18 +58,18 @@ impl News<'_> {
             notices.push(format!("REMINDER: the same fails since {since}"));
         }
         notices.extend(lost.as_ref().map(Lost::text));
-        let title = self.title(destination);
-        let text = match destination.kind() {
+        let title = self.title(target);
+        let text = match target.kind() {
             Some(ChannelKind::Gotify) => gotify_json(level, &title, &self.brief(&notices)),
             Some(ChannelKind::Webhook) => self.json(&notices)?,
             Some(ChannelKind::Ntfy | ChannelKind::UptimeKuma) => self.brief(&notices),
             Some(ChannelKind::Healthchecks) => self.report(&notices, true),
-            None => self.report(&notices, self.has_log(destination, level)),
+            None => self.report(&notices, self.has_log(target, level)),
         };
         Ok(Message {
             format_version: Message::FORMAT_VERSION,
-            channel: destination.name().to_owned(),
-            kind: destination.kind(),
+            channel: target.name().to_owned(),
+            kind: target.kind(),
             queued: OffsetTime::now(),
             level,
             title,
@@ -85,10 +85,10 @@ impl News<'_> {
         })
     }
 
-    fn title(&self, destination: &Destination) -> String {
-        let tag = match destination {
-            Destination::Mail(email) => &*email.subject_tag,
-            Destination::Web(_) => "",
+    fn title(&self, target: &NewsTarget) -> String {
+        let tag = match target {
+            NewsTarget::Mail(email) => &*email.subject_tag,
+            NewsTarget::Web(_) => "",
         };
         match self {
             News::Run(run) => report::run_subject(run, tag),
@@ -96,8 +96,8 @@ impl News<'_> {
         }
     }
 
-    fn has_log(&self, destination: &Destination, level: Level) -> bool {
-        let Destination::Mail(email) = destination else {
+    fn has_log(&self, target: &NewsTarget, level: Level) -> bool {
+        let NewsTarget::Mail(email) = target else {
             return false;
         };
         match email.log {

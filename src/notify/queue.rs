@@ -157,7 +157,7 @@ impl NewsQueue {
     /// Changes what was told, and adds messages, while no other process does.
     ///
     /// # Errors
-    /// Those of `act`, and when what was told cannot be read or written.
+    /// Those of `act`, and when the lock cannot be taken.
     pub fn change<T>(
         &self,
         act: impl FnOnce(&mut Adding<'_>, &mut Told) -> Result<T>,
@@ -172,7 +172,11 @@ impl NewsQueue {
         let told = told.get_or_insert_default();
         let result = act(&mut Adding(self), told)?;
         told.format_version = Told::FORMAT_VERSION;
-        state_file::write(&path, told)?;
+        if let Err(error) = state_file::write(&path, told) {
+            // The messages are in the queue, or with the caller. Something may be told
+            // twice.
+            tracing::error!("{error:#}");
+        }
         Ok(result)
     }
 

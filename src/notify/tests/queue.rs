@@ -240,3 +240,87 @@ fn channels_that_are_not_configured_any_more_are_left_alone() {
     assert_sent(&tell(&plan, &bad()));
     assert_eq!(place.queued(), ["0000000001-ntfy", "0000000009-x"]);
 }
+
+/// A mail server that refuses one recipient for now, on its first connection. Returns its
+/// port and the commands that it gets.
+fn greylisting(later: &'static str) -> (u16, Receiver<String>) {
+    let server = serve_streams(move |number, mut stream, sender| {
+        let _ = stream.write_all(b"220 ready\r\n");
+        let mut in_body = false;
+        for line in BufReader::new(stream.try_clone().unwrap()).lines() {
+            let Ok(line) = line else { return };
+            if in_body && line != "." {
+                continue;
+            }
+            in_body = line == "DATA";
+            let answer = match line.as_str() {
+                "DATA" => "354 go on\r\n",
+                line if number == 0 && line.contains(later) => "451 greylisted\r\n",
+                _ => "250 ok\r\n",
+            };
+            let got = Got {
+                line,
+                headers: Vec::new(),
+                body: String::new(),
+            };
+            let _ = sender.send(got);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    let (sender, lines) = mpsc::channel();
+    let requests = server.requests;
+    thread::spawn(move || {
+        for got in requests {
+            let _ = sender.send(got.line);
+        }
+    });
+    (server.port, lines)
+}
+
+#[test]
+fn a_mail_that_one_recipient_has_not_got_waits_for_that_one_alone() {
+    let place = Place::new();
+    let (port, lines) = greylisting("late@example.org");
+    let plan = place.plan_with(json!({ "email": {
+        "host": "127.0.0.1", "port": port, "encryption": "none", "timeout": 20,
+        "from": "backup@example.org", "to": ["now@example.org", "late@example.org"],
+    }}));
+    let outcomes = tell(&plan, &bad());
+    assert_eq!(outcomes[0].status, ChannelStatus::Waiting);
+    let error = outcomes[0].error.as_ref().unwrap();
+    assert!(
+        error.contains("451 greylisted; the other recipients got the mail"),
+        "{error}"
+    );
+    assert_eq!(place.queued(), ["0000000001-mail"]);
+    assert_sent(&send_queued(&plan));
+    let recipients: Vec<String> = (0..2)
+        .flat_map(|_| {
+            lines
+                .iter()
+                .take_while(|line| line != "QUIT")
+                .collect::<Vec<_>>()
+        })
+        .filter(|line| line.starts_with("RCPT"))
+        .collect();
+    assert_eq!(
+        recipients,
+        [
+            "RCPT TO:<now@example.org>",
+            "RCPT TO:<late@example.org>",
+            "RCPT TO:<late@example.org>",
+        ]
+    );
+    assert_eq!(place.queued(), Vec::<String>::new());
+}
+
+#[test]
+fn a_channel_that_never_ends_is_left_running() {
+    let (_sender, receiver) = mpsc::channel();
+    let begun = Instant::now();
+    let deadline = begun + Duration::from_millis(100);
+    let outcome = receive("ntfy", Ok(receiver), deadline).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert_eq!(outcome.status, ChannelStatus::Waiting);
+    assert_eq!(outcome.error.as_deref(), Some("it was not done in time"));
+}

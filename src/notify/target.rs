@@ -16,61 +16,61 @@ use crate::sys::secret::credentials_dir;
 const MAX_KUMA_LENGTH: usize = 200;
 
 #[derive(Clone)]
-pub enum Destination {
+pub enum NewsTarget {
     Mail(Email),
     Web(Channel),
 }
 
-impl Destination {
+impl NewsTarget {
     /// Returns the configured channels; mail is the first.
-    pub fn all(plan: &Plan) -> Vec<Destination> {
-        let mail = plan.email.clone().map(Destination::Mail);
-        let others = plan.notify.iter().cloned().map(Destination::Web);
+    pub fn all(plan: &Plan) -> Vec<NewsTarget> {
+        let mail = plan.email.clone().map(NewsTarget::Mail);
+        let others = plan.notify.iter().cloned().map(NewsTarget::Web);
         mail.into_iter().chain(others).collect()
     }
 
     pub fn name(&self) -> &str {
         match self {
-            Destination::Mail(_) => MAIL_CHANNEL,
-            Destination::Web(channel) => channel.name(),
+            NewsTarget::Mail(_) => MAIL_CHANNEL,
+            NewsTarget::Web(channel) => channel.name(),
         }
     }
 
     pub fn kind(&self) -> Option<ChannelKind> {
         match self {
-            Destination::Mail(_) => None,
-            Destination::Web(channel) => Some(channel.kind),
+            NewsTarget::Mail(_) => None,
+            NewsTarget::Web(channel) => Some(channel.kind),
         }
     }
 
     pub fn when(&self) -> When {
         match self {
-            Destination::Mail(email) => email.when,
-            Destination::Web(channel) => channel.when(),
+            NewsTarget::Mail(email) => email.when,
+            NewsTarget::Web(channel) => channel.when(),
         }
     }
 
     pub fn remind_days(&self) -> u32 {
         match self {
-            Destination::Mail(email) => email.remind_days,
-            Destination::Web(channel) => channel.remind_days,
+            NewsTarget::Mail(email) => email.remind_days,
+            NewsTarget::Web(channel) => channel.remind_days,
         }
     }
 
     /// How long one attempt takes at most.
     pub fn attempt_limit(&self) -> Duration {
         match self {
-            Destination::Mail(email) => email::total_timeout(email),
-            Destination::Web(channel) => Duration::from_secs(channel.timeout.into()),
+            NewsTarget::Mail(email) => email::total_timeout(email),
+            NewsTarget::Web(channel) => Duration::from_secs(channel.timeout.into()),
         }
     }
 
     /// Returns the same channel with a lower limit for an attempt.
-    pub fn with_timeout(mut self, limit: Duration) -> Destination {
+    pub fn with_timeout(mut self, limit: Duration) -> NewsTarget {
         let limit_secs = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX);
         match &mut self {
-            Destination::Mail(email) => email.timeout = email.timeout.min(limit_secs),
-            Destination::Web(channel) => channel.timeout = channel.timeout.min(limit_secs),
+            NewsTarget::Mail(email) => email.timeout = email.timeout.min(limit_secs),
+            NewsTarget::Web(channel) => channel.timeout = channel.timeout.min(limit_secs),
         }
         self
     }
@@ -81,7 +81,7 @@ impl Destination {
     /// They contain no secret.
     pub fn send(&self, message: &Message) -> Result<(), Undelivered> {
         match self {
-            Destination::Mail(email) => {
+            NewsTarget::Mail(email) => {
                 let to = message.to.clone().unwrap_or_else(|| email.to.clone());
                 let email = Email {
                     to,
@@ -89,7 +89,7 @@ impl Destination {
                 };
                 email::send(&email, &message.title, &message.text)
             }
-            Destination::Web(channel) => push(channel, &request(channel.kind, message)),
+            NewsTarget::Web(channel) => push(channel, &request(channel.kind, message)),
         }
     }
 
@@ -97,7 +97,7 @@ impl Destination {
     /// take it otherwise.
     pub fn send_test(&self, message: &Message) -> Result<(), Undelivered> {
         match self {
-            Destination::Web(channel) if channel.kind == ChannelKind::Healthchecks => {
+            NewsTarget::Web(channel) if channel.kind == ChannelKind::Healthchecks => {
                 push(channel, &ping("/log", message))
             }
             _ => self.send(message),
@@ -107,7 +107,7 @@ impl Destination {
     /// Tells a monitor that measures durations that a run has begun.
     pub fn send_start(&self, run_id: &str) -> Option<Result<(), Undelivered>> {
         match self {
-            Destination::Web(channel) if channel.kind == ChannelKind::Healthchecks => {
+            NewsTarget::Web(channel) if channel.kind == ChannelKind::Healthchecks => {
                 let request = Request {
                     is_post: true,
                     suffix: "/start",
