@@ -208,7 +208,14 @@ impl ChannelAddress {
             reason,
             is_temporary: false,
         };
-        let agent = agent(ca_file, timeout).map_err(|error| permanent(format!("{error:#}")))?;
+        let tls = match self.origin.starts_with("https://") {
+            true => tls::client_config(ca_file).map(Some),
+            false => Ok(None),
+        };
+        let agent = agent(
+            tls.map_err(|error| permanent(format!("{error:#}")))?,
+            timeout,
+        );
         let mut builder = HttpRequest::builder().uri(self.url(request));
         for (name, value) in &request.headers {
             let is_own = |(own, _): &(String, String)| own.eq_ignore_ascii_case(name);
@@ -247,7 +254,7 @@ struct Failed {
 }
 
 /// Redirects are not followed: they would hand the secret to another host.
-fn agent(ca_file: Option<&Path>, timeout: Duration) -> Result<Agent> {
+fn agent(tls: Option<Arc<ClientConfig>>, timeout: Duration) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -257,15 +264,9 @@ fn agent(ca_file: Option<&Path>, timeout: Duration) -> Result<Agent> {
         .max_response_header_size(MAX_HEADER_BYTES)
         .user_agent(USER_AGENT)
         .build();
-    let tls = TlsConnector {
-        config: tls::client_config(ca_file)?,
-    };
+    let tls = TlsConnector { config: tls };
     let connector = ().chain(TcpConnector::default()).chain(tls);
-    Ok(Agent::with_parts(
-        config,
-        connector,
-        DefaultResolver::default(),
-    ))
+    Agent::with_parts(config, connector, DefaultResolver::default())
 }
 
 fn judge(mut answer: Response<Body>) -> Result<(), Failed> {
@@ -333,7 +334,8 @@ fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
 /// Begins TLS as the mail does, with the same trust.
 #[derive(Debug)]
 struct TlsConnector {
-    config: Arc<ClientConfig>,
+    /// Set for `https`.
+    config: Option<Arc<ClientConfig>>,
 }
 
 struct TlsTransport {
@@ -358,16 +360,16 @@ impl<In: Transport> Connector<In> for TlsConnector {
         let Some(transport) = chained else {
             return Ok(None);
         };
-        if !details.needs_tls() {
+        let Some(tls) = self.config.as_ref().filter(|_| details.needs_tls()) else {
             return Ok(Some(Either::A(transport)));
-        }
+        };
         let host = details.uri.host().unwrap_or_default();
         let host = host
             .trim_start_matches('[')
             .trim_end_matches(']')
             .to_owned();
         let name = ServerName::try_from(host).map_err(io::Error::other)?;
-        let connection = ClientConnection::new(self.config.clone(), name);
+        let connection = ClientConnection::new(tls.clone(), name);
         let connection = connection.map_err(io::Error::other)?;
         let config = details.config;
         Ok(Some(Either::B(TlsTransport {

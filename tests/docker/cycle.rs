@@ -607,8 +607,12 @@ fn a_paused_stack_keeps_its_processes_and_its_archive_is_crash_consistent() {
         "{calls:?}"
     );
     let report = output(&mut place.program(&["report"])).stdout;
+    // Lines are wrapped.
+    let words: Vec<&str> = report.split_whitespace().collect();
     assert!(
-        report.contains("crash-consistent (paused, not stopped)"),
+        words
+            .join(" ")
+            .contains("crash-consistent (paused, not stopped)"),
         "{report}"
     );
     let list = output(&mut place.program(&["list"])).stdout;
