@@ -83,9 +83,13 @@ impl Condition {
                 StackStatus::NotRun => Some("not run"),
             };
             condition.add_stack(&stack.stack, what);
+            let not_undone = stack.not_undone.first();
+            condition.add_stack(&stack.stack, not_undone.map(|_| "not undone"));
         }
         for stack in &run.recovered {
             condition.add_stack(&stack.stack, stack.error.as_ref().map(|_| "down"));
+            let not_undone = stack.not_undone.first();
+            condition.add_stack(&stack.stack, not_undone.map(|_| "not undone"));
         }
         for stack in &run.pruned {
             condition.add_stack(&stack.stack, stack.error.as_ref().map(|_| "not pruned"));

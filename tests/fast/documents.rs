@@ -325,7 +325,7 @@ fn known(json: &str) -> BTreeSet<String> {
 
 /// Sections of docs/configuration.md, each with a configuration that has an unknown
 /// field in that place.
-const SECTIONS: [(&str, &str); 5] = [
+const SECTIONS: [(&str, &str); 6] = [
     ("Top-level fields", r#"{"?": 0}"#),
     ("Options of a stack", r#"{"stacks": [{"?": 0}]}"#),
     ("Hooks", r#"{"stacks": [{"hooks": [{"?": 0}]}]}"#),

@@ -85,6 +85,8 @@ fn what_happens_once_is_told_each_time() {
         stack: "web".to_owned(),
         services: Vec::new(),
         error: None,
+        undone: Vec::new(),
+        not_undone: Vec::new(),
         warnings: Vec::new(),
     }];
     let mut hole = good();
