@@ -87,6 +87,15 @@ pub enum Command {
         #[arg(long)]
         live: bool,
     },
+    /// Show whether the stacks run, how old their backups are, and what to do next
+    ///
+    /// The exit status is 3 if a stack was left stopped, and 2 if the last run of a stack failed or
+    /// one of its containers is not as it should be.
+    Status {
+        /// Show the last runs of this stack
+        #[arg(value_name = "STACK")]
+        stack: Option<String>,
+    },
     /// Show what a run would stop, archive and leave out; changes nothing
     Plan {
         /// Names of the stacks to show [default: all configured stacks]

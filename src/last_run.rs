@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::config::plan::Plan;
+use crate::history;
 use crate::notify::{self, News};
 use crate::outcome::{
     ChannelOutcome, ChannelStatus, FORMAT_VERSION, RunOutcome, StackOutcome, ToldHoles,
@@ -72,6 +73,9 @@ pub fn conclude(plan: &Plan, log: &Log, outcome: &mut RunOutcome) {
     outcome.finished = Some(OffsetTime::now());
     tracing::info!(status = ?outcome.exit_status(), "backup ended");
     outcome.log.extend(log.lines());
+    if let Err(error) = history::add(&plan.state_dir, outcome) {
+        add_error(outcome, &error);
+    }
     let outbox = notify::prepare(plan, &News::Run(outcome));
     // Whoever is killed while it sends has told of the run already: its news are queued.
     save(plan, outcome);

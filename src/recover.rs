@@ -19,7 +19,7 @@ use crate::sys::lock::{Lock, LockHeld, Operation};
 use crate::sys::logging::Log;
 use crate::sys::signals::Signals;
 use crate::worker::{Watch, Watching};
-use crate::{drill, last_run, restore};
+use crate::{drill, last_run, metrics, restore};
 
 /// Starts what an interrupted run left stopped, and reports that run. Returns
 /// `None` if there was nothing to do: the last run ended by itself, or a run or
@@ -84,6 +84,7 @@ pub fn recover_locked(
         last_run::add_error(&mut outcome, &error);
     }
     last_run::conclude(plan, log, &mut outcome);
+    metrics::write(plan, &mut outcome);
     Some(outcome)
 }
 

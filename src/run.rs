@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use crate::config::plan::{Plan, StackPlan};
-use crate::last_run;
 use crate::notify;
 use crate::outcome::{Phase, RecoveredStack, RunOutcome, StackOutcome, StackStatus};
 use crate::recover::recover_stacks;
@@ -17,6 +16,7 @@ use crate::sys::progress;
 use crate::sys::signals::Signals;
 use crate::sys::time::OffsetTime;
 use crate::worker::{Watch, Watching};
+use crate::{last_run, metrics};
 
 /// Backs up every stack of the plan. `adopts_store` says that the store was moved
 /// or replaced on purpose.
@@ -58,6 +58,7 @@ pub fn run(
     }
     outcome.interrupted = signals.received().map(str::to_owned);
     last_run::conclude(plan, log, &mut outcome);
+    metrics::write(plan, &mut outcome);
     Ok(outcome)
 }
 

@@ -224,6 +224,16 @@ in
     example = "/var/log/docker-backup.log";
   };
 
+  metricsFile = options.optional absolutePath {
+    apply = asString;
+    description = ''
+      File for the textfile collector of {option}`services.prometheus.exporters.node`,
+      in the directory that its flag `--collector.textfile.directory` names. Its
+      directory must exist.
+    '';
+    example = "/var/lib/node-exporter/docker-stack-backup.prom";
+  };
+
   retention =
     let
       rule =

@@ -58,6 +58,7 @@ let
       requireMount
       stateDir
       logFile
+      metricsFile
       ;
     stacks = map (stack: lib.filterAttrs (_: isSet) (removeAttrs stack [ "order" ])) stacks;
     defaults = lib.filterAttrs (_: isSet) job.defaults;
@@ -118,6 +119,7 @@ let
   writePaths =
     ownPaths
     ++ lib.optional (job.logFile != null) (dirOf job.logFile)
+    ++ lib.optional (job.metricsFile != null) (dirOf job.metricsFile)
     ++ lib.optionals hookNeeds.hostHooks stackPaths;
   needsNetwork = job.email != null || job.notify != [ ];
   newsUnits = lib.optional needsNetwork "network-online.target";

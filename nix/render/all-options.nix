@@ -8,6 +8,7 @@
     backupDir = "/srv/backup";
     requireMount = "/srv";
     stateDir = "/srv/./my state//100%";
+    metricsFile = "/var/lib/node-exporter/stacks.prom";
     logFile = "/var/log/backup.log";
     stacks.everything = {
       order = 1;

@@ -12,6 +12,7 @@ use crate::config::DEFAULT_START_TIMEOUT;
 use crate::config::plan::Plan;
 use crate::drill as drills;
 use crate::last_run::log_channels;
+use crate::metrics;
 use crate::notify::{self, News};
 use crate::outcome::{DrillOutcome, ExitStatus, LastDrill};
 use crate::recover::recover_locked;
@@ -72,6 +73,10 @@ pub fn drill(
     };
     let results = drill_each(&what, &signals, drill_this, |drilled| show(global, drilled))?;
     let mut status = recovered.map_or(ExitStatus::Ok, |outcome| recovery_status(&outcome));
+    if let Err(error) = metrics::update(&plan) {
+        tracing::error!("{error:#}");
+        status = status.max(ExitStatus::Incomplete);
+    }
     if is_all && !tell(&plan, &results, &started) {
         status = status.max(ExitStatus::Incomplete);
     }

@@ -122,7 +122,7 @@ fn read_manifest(archive: &StoredArchive) -> Result<Option<Manifest>> {
         .transpose()
 }
 
-fn age(now: &OffsetTime, then: &OffsetTime) -> String {
+pub(super) fn age(now: &OffsetTime, then: &OffsetTime) -> String {
     let hours = now.duration_since(then).as_hours();
     match hours {
         ..0 => "future".to_owned(),

@@ -102,10 +102,13 @@ pub fn load_to_recover(global: &Global) -> Result<Recoverable> {
         backup_dir: backup_dir.unwrap_or_else(|| DEFAULT_BACKUP_DIR.into()),
         require_mount: None,
         log_file: salvaged.log_file,
+        // It would lack the stacks.
+        metrics_file: None,
         retention: None,
         email: salvaged.email,
         notify: salvaged.notify,
         stacks: Vec::new(),
+        configured: Vec::new(),
     };
     if !plan.state_dir.is_dir() {
         return Err(problem);

@@ -17,6 +17,7 @@ mod recover;
 mod report;
 mod restore;
 mod run;
+mod status;
 mod verify;
 
 use crate::cli::{Cli, Command};
@@ -35,6 +36,7 @@ pub fn execute(cli: &Cli, log: &Log) -> ExitStatus {
             unwatched,
         } => run::run(global, stacks, *keep_days, *adopt_store, *unwatched, log),
         Command::Check { live } => check::check(global, *live),
+        Command::Status { stack } => status::status(global, stack.as_deref()),
         Command::Plan { stacks } => plan::plan(global, stacks),
         Command::List { what } => list::list(global, what),
         Command::Verify { what } => verify::verify(global, what),

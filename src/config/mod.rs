@@ -52,6 +52,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// File to which log lines are appended; `null` for none.
     pub log_file: Option<PathBuf>,
+    /// File for the textfile collector of node_exporter; `null` for none.
+    pub metrics_file: Option<PathBuf>,
     /// `null` keeps every archive for ever.
     #[serde(deserialize_with = "retention_or_null")]
     pub retention: Option<Retention>,
@@ -75,6 +77,7 @@ impl Default for Config {
             require_mount: None,
             state_dir: DEFAULT_STATE_DIR.into(),
             log_file: Some(DEFAULT_LOG_FILE.into()),
+            metrics_file: None,
             retention: Some(Retention::default()),
             email: None,
             notify: Vec::new(),

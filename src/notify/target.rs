@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::condition::Level;
 use super::message::Message;
-use super::web::{ChannelAddress, Request};
+use super::web::{ChannelAddress, OutgoingRequest};
 use crate::config::plan::Plan;
 use crate::config::{Channel, ChannelKind, Email, When, notify::MAIL_CHANNEL};
 use crate::email::{self, Undelivered};
@@ -108,11 +108,11 @@ impl NewsTarget {
     pub fn send_start(&self, run_id: &str) -> Option<Result<(), Undelivered>> {
         match self {
             NewsTarget::Web(channel) if channel.kind == ChannelKind::Healthchecks => {
-                let request = Request {
+                let request = OutgoingRequest {
                     is_post: true,
                     suffix: "/start",
                     parameters: vec![("rid", run_id.to_owned())],
-                    ..Request::default()
+                    ..OutgoingRequest::default()
                 };
                 Some(push(channel, &request))
             }
@@ -121,7 +121,7 @@ impl NewsTarget {
     }
 }
 
-fn push(channel: &Channel, request: &Request<'_>) -> Result<(), Undelivered> {
+fn push(channel: &Channel, request: &OutgoingRequest<'_>) -> Result<(), Undelivered> {
     let address = ChannelAddress::load(channel, credentials_dir().as_deref());
     let address = address.map_err(|error| Undelivered {
         reason: format!("{error:#}"),
@@ -132,7 +132,7 @@ fn push(channel: &Channel, request: &Request<'_>) -> Result<(), Undelivered> {
     address.send(request, channel.ca_file.as_deref(), timeout)
 }
 
-fn request(kind: ChannelKind, message: &Message) -> Request<'_> {
+fn request(kind: ChannelKind, message: &Message) -> OutgoingRequest<'_> {
     match kind {
         ChannelKind::Healthchecks => match message.level {
             Level::Ok | Level::Warning => ping("", message),
@@ -144,9 +144,9 @@ fn request(kind: ChannelKind, message: &Message) -> Request<'_> {
                 Level::Failure | Level::Down => "down",
             };
             let text: String = message.title.chars().take(MAX_KUMA_LENGTH).collect();
-            Request {
+            OutgoingRequest {
                 parameters: vec![("status", status.to_owned()), ("msg", text)],
-                ..Request::default()
+                ..OutgoingRequest::default()
             }
         }
         ChannelKind::Ntfy => {
@@ -156,7 +156,7 @@ fn request(kind: ChannelKind, message: &Message) -> Request<'_> {
                 Level::Failure => ("4", "x"),
                 Level::Down => ("5", "rotating_light"),
             };
-            Request {
+            OutgoingRequest {
                 is_post: true,
                 headers: vec![
                     ("Title", message.title.clone()),
@@ -165,21 +165,21 @@ fn request(kind: ChannelKind, message: &Message) -> Request<'_> {
                     ("Content-Type", "text/plain; charset=utf-8".to_owned()),
                 ],
                 body: &message.text,
-                ..Request::default()
+                ..OutgoingRequest::default()
             }
         }
-        ChannelKind::Gotify | ChannelKind::Webhook => Request {
+        ChannelKind::Gotify | ChannelKind::Webhook => OutgoingRequest {
             is_post: true,
             headers: vec![("Content-Type", "application/json".to_owned())],
             body: &message.text,
-            ..Request::default()
+            ..OutgoingRequest::default()
         },
     }
 }
 
-fn ping<'a>(suffix: &'a str, message: &'a Message) -> Request<'a> {
+fn ping<'a>(suffix: &'a str, message: &'a Message) -> OutgoingRequest<'a> {
     let run_id = message.run_id.iter();
-    Request {
+    OutgoingRequest {
         is_post: true,
         suffix,
         parameters: run_id.map(|id| ("rid", id.clone())).collect(),

@@ -47,7 +47,7 @@ pub struct ChannelAddress {
 
 /// One request to an [`ChannelAddress`].
 #[derive(Default)]
-pub struct Request<'a> {
+pub struct OutgoingRequest<'a> {
     pub is_post: bool,
     /// Is appended to the path.
     pub suffix: &'a str,
@@ -157,7 +157,7 @@ impl ChannelAddress {
         secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
     }
 
-    fn url(&self, request: &Request<'_>) -> String {
+    fn url(&self, request: &OutgoingRequest<'_>) -> String {
         let is_replaced = |parameter: &&String| {
             let name = parameter.split('=').next().unwrap_or_default();
             request.parameters.iter().any(|(new, _)| *new == name)
@@ -182,7 +182,7 @@ impl ChannelAddress {
     /// They name the host and what it said, without any secret.
     pub fn send(
         &self,
-        request: &Request<'_>,
+        request: &OutgoingRequest<'_>,
         ca_file: Option<&Path>,
         timeout: Duration,
     ) -> Result<(), Undelivered> {
@@ -200,7 +200,7 @@ impl ChannelAddress {
 
     fn try_send(
         &self,
-        request: &Request<'_>,
+        request: &OutgoingRequest<'_>,
         ca_file: Option<&Path>,
         timeout: Duration,
     ) -> Result<(), Failed> {

@@ -145,23 +145,35 @@ impl RunOutcome {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    #[test]
-    fn a_run_with_a_warning_or_a_recovery_succeeds_but_is_not_all_well() {
+    /// A run of the stack `web`.
+    pub fn example_run(started: &str, status: StackStatus) -> RunOutcome {
+        let archive = ArchiveOutcome {
+            crash_consistent: false,
+            path: "/backup/web/web_20261101_031500.tar".into(),
+            archive_bytes: 4096,
+            content_bytes: 1000,
+            member_count: 3,
+            socket_count: 0,
+            excluded_count: 0,
+            changed_count: 0,
+        };
         let stack = StackOutcome {
-            status: StackStatus::Ok,
+            status,
+            archive: (status == StackStatus::Ok).then_some(archive),
+            downtime_ms: Some(1500),
             ..StackOutcome::not_run("web")
         };
-        let run = RunOutcome {
+        RunOutcome {
             format_version: FORMAT_VERSION,
             program_version: String::new(),
             host: String::new(),
             backup_dir: PathBuf::new(),
-            started: OffsetTime::now(),
+            started: started.parse().unwrap(),
             time_zone: None,
-            finished: Some(OffsetTime::now()),
+            finished: Some(started.parse().unwrap()),
             interrupted: None,
             recovered: Vec::new(),
             stacks: vec![stack],
@@ -171,7 +183,12 @@ mod tests {
             errors: Vec::new(),
             channels: Vec::new(),
             log: Vec::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_run_with_a_warning_or_a_recovery_succeeds_but_is_not_all_well() {
+        let run = example_run("2026-11-01T03:15:00+01:00", StackStatus::Ok);
         assert!(run.is_all_well());
         let mut warned = run.clone();
         warned.stacks[0].warnings.push("it is damaged".to_owned());

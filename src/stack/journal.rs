@@ -121,6 +121,13 @@ pub struct FoundEntry {
     pub entry: Result<JournalEntry>,
 }
 
+impl FoundEntry {
+    /// Whether the stack may be stopped.
+    pub fn is_down(&self) -> bool {
+        self.entry.as_ref().map_or(true, JournalEntry::is_down)
+    }
+}
+
 /// The directory that has the journal's files. It need not exist.
 pub struct Journal {
     dir: PathBuf,

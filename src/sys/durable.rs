@@ -1,9 +1,9 @@
 //! Writes that survive a power cut: afterwards a file has either its old content
 //! or its new one.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -11,6 +11,11 @@ use anyhow::{Context as _, Result};
 /// Replaces a file in one step: writes a temporary file in the same directory
 /// (mode 0600), fsyncs it, renames it and fsyncs the directory.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_durably_with_mode(path, bytes, 0o600)
+}
+
+/// Like [`write_durably`], with another mode, whatever the umask is.
+pub fn write_durably_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let dir = path
         .parent()
         .with_context(|| format!("{} names no file", path.display()))?;
@@ -24,6 +29,7 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
         .open(&temporary)
         .and_then(|mut file| {
             file.write_all(bytes)?;
+            file.set_permissions(Permissions::from_mode(mode))?;
             file.sync_all()
         })
         .with_context(|| format!("cannot write {}", Path::new(&temporary).display()))?;

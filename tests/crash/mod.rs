@@ -9,4 +9,5 @@ mod journal;
 mod needs_strace;
 mod recovery;
 mod signals;
+mod status;
 mod worker;

@@ -5,6 +5,7 @@ mod archives;
 mod cli;
 mod documents;
 mod invariants;
+mod needs_promtool;
 mod newest_archive;
 mod news;
 mod nixos;

@@ -148,8 +148,8 @@ fn each_job_has_units_with_its_own_configuration() {
         .iter()
         .filter(|(name, _)| name.ends_with(".service"))
         .partition(|(name, _)| name.ends_with("-media.service"));
-    // Run, recover and drill; run and recover.
-    assert_eq!((media.len(), simple.len()), (3, 2));
+    // Run, recover, drill and send; run, recover and send.
+    assert_eq!((media.len(), simple.len()), (4, 3));
     let config = " --config /etc/docker-stack-backup/jobs/media.json ";
     for (units, has_config) in [(media, true), (simple, false)] {
         for (name, unit) in units {

@@ -25,6 +25,7 @@ pub struct Plan {
     pub require_mount: Option<PathBuf>,
     pub state_dir: PathBuf,
     pub log_file: Option<PathBuf>,
+    pub metrics_file: Option<PathBuf>,
     /// `None` keeps everything.
     pub retention: Option<Retention>,
     #[serde(skip)]
@@ -32,6 +33,8 @@ pub struct Plan {
     #[serde(skip)]
     pub notify: Vec<Channel>,
     pub stacks: Vec<StackPlan>,
+    /// The names of all configured stacks, also of those that are not selected.
+    pub configured: Vec<String>,
 }
 
 impl Plan {
@@ -72,9 +75,11 @@ impl Plan {
             require_mount: config.require_mount,
             state_dir: config.state_dir,
             log_file: config.log_file,
+            metrics_file: config.metrics_file,
             retention: config.retention,
             email: config.email,
             notify: config.notify,
+            configured: stacks.iter().map(|stack| stack.name.clone()).collect(),
             stacks,
         })
     }
@@ -110,6 +115,7 @@ fn relative_paths(config: &Config) -> Vec<String> {
         ("requireMount", config.require_mount.as_ref()),
         ("stateDir", Some(&config.state_dir)),
         ("logFile", config.log_file.as_ref()),
+        ("metricsFile", config.metrics_file.as_ref()),
     ]
     .into_iter()
     .filter(|(_, path)| path.is_some_and(|path| !path.is_absolute()))

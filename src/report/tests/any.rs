@@ -171,7 +171,7 @@ proptest! {
     fn the_first_screen_of_every_mail_has_at_most_40_columns(run in any_run(), notice in any_text()) {
         let text = mail_text(&run, &[notice], true);
         let later = [
-            "ARCHIVES in", "NOT IN THE", "LAST DRILLS", "RETENTION:", "STORE", "PHASES", "LOG",
+            "HOOKS", "ARCHIVES in", "NOT IN THE", "LAST DRILLS", "RETENTION:", "STORE", "PHASES", "LOG",
             env!("CARGO_PKG_NAME"),
         ];
         let begins = later.iter().filter_map(|title| text.find(&format!("\n\n{title}")));
