@@ -70,6 +70,11 @@ in
     "block-* m"
   ];
   PrivateNetwork = !(needsNetwork || hostHooks);
+  # What reads an archive does not see the processes of others. A backup must, to find
+  # those that write, and whoever ends a hook must see it.
+  ProtectProc = if archives || hooks then "default" else "invisible";
+  # Nothing is mounted for others.
+  PrivateMounts = true;
   # Neither System V IPC nor POSIX message queues are used.
   PrivateIPC = true;
   ProtectClock = true;

@@ -127,8 +127,9 @@ let
   # for the password of the mail: the text that stands in for it is no address.
   credentials = {
     LoadCredential =
-      lib.optional (job.email != null && job.email.passwordFile != null)
-        "${passwordCredential}:${paths.withoutSpecifiers job.email.passwordFile}"
+      lib.optional (
+        job.email != null && job.email.passwordFile != null
+      ) "${passwordCredential}:${paths.withoutSpecifiers job.email.passwordFile}"
       ++ map (
         channel: "${channelCredential channel}:${paths.withoutSpecifiers channel.urlFile}"
       ) job.notify;
@@ -418,9 +419,7 @@ in
         && job.email.when != "always"
         && job.onFailure == [ ]
         && isSet job.schedule
-        && !lib.any (
-          channel: channel.kind == "healthchecks" || channel.kind == "uptime-kuma"
-        ) job.notify
+        && !lib.any (channel: channel.kind == "healthchecks" || channel.kind == "uptime-kuma") job.notify
       )
       ''
         ${path}.email.when is "${job.email.when}": if the mail itself cannot be delivered,

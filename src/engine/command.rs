@@ -65,18 +65,29 @@ pub(super) fn docker<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Progra
 /// than most of these commands do. So the plugin is started directly, as the docker
 /// command would start it.
 pub(super) fn compose<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Program {
-    static PLUGIN: OnceLock<Option<String>> = OnceLock::new();
     let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
     let args = once("compose".to_owned()).chain(args);
-    match PLUGIN.get_or_init(compose_plugin) {
+    match compose_plugin() {
         Some(file) => command(file, [(STARTED_BY_DOCKER, DOCKER.into())], args).shown_as(DOCKER),
         None => docker(args),
     }
 }
 
+static PLUGIN: OnceLock<Option<String>> = OnceLock::new();
+
 /// Returns the program file of the plugin that `docker compose` would start, if the
-/// docker command tells.
-fn compose_plugin() -> Option<String> {
+/// docker command tells. It is asked once.
+pub fn compose_plugin() -> Option<&'static str> {
+    PLUGIN.get_or_init(find_compose_plugin).as_deref()
+}
+
+/// Tells what another process has found.
+pub fn set_compose_plugin(found: Option<String>) {
+    // If it was found here already, that is the same.
+    let _ = PLUGIN.set(found);
+}
+
+fn find_compose_plugin() -> Option<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Plugin {

@@ -27,7 +27,7 @@ mod socket;
 mod stand_in;
 mod volume;
 
-pub use command::versions;
+pub use command::{compose_plugin, set_compose_plugin, versions};
 pub use compose::{ComposeProject, Existing, remove_project};
 pub use compose_config::{ComposeConfig, ConfigService};
 pub use container::{Container, Dependency, Health, Mount, Status};

@@ -42,6 +42,8 @@ struct Order {
     /// The worker does nothing if its parent is another process: that one died before
     /// the kernel was asked to tell.
     watch_pid: u32,
+    /// What [`compose_plugin`](crate::engine::compose_plugin) has found.
+    compose_plugin: Option<String>,
     plan: Plan,
     task: Task,
 }

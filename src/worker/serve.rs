@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::{Message, Order};
 use crate::cycle::Observer;
+use crate::engine;
 use crate::outcome::{Phase, StackOutcome};
 use crate::stack::journal::JournalEntry;
 use crate::sys::logging;
@@ -40,6 +41,7 @@ pub fn serve() -> Result<()> {
     receive_signals(orders, signals.clone())?;
     // Those that go to all processes of a control group are for the watch, too.
     signals::outlive_those_that_ask_to_end()?;
+    engine::set_compose_plugin(order.compose_plugin);
     let done = order.task.perform(&order.plan, &signals, &Told);
     send(&Message::Done(done.map_err(|error| format!("{error:#}"))));
     Ok(())

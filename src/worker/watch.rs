@@ -13,6 +13,7 @@ use super::{Message, Order};
 use crate::config::plan::{Plan, StackPlan};
 use crate::config::{DEFAULT_STALL_LIMIT, Hook, HookPlace};
 use crate::cycle::Unobserved;
+use crate::engine;
 use crate::outcome::{Phase, RunOutcome, StackOutcome, StackStatus};
 use crate::stack::driver;
 use crate::stack::hooks;
@@ -186,6 +187,7 @@ impl Watch<'_> {
         }
         let order = Order {
             watch_pid: std::process::id(),
+            compose_plugin: engine::compose_plugin().map(str::to_owned),
             plan: self.plan.clone(),
             task,
         };

@@ -1,13 +1,13 @@
 //! The calls before which a test kills the program.
 //!
 //! A test that kills at every call of a long run takes minutes. So only a sample
-//! of the calls is tried, every sixteenth, unless `KILL_POINTS=all`. The first call of
+//! of the calls is tried, every 32nd, unless `KILL_POINTS=all`. The first call of
 //! a sample depends on `KILL_SEED`, so that over time every call has its turn.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-const STRIDE: usize = 16;
+const STRIDE: usize = 32;
 
 pub fn is_complete() -> bool {
     std::env::var_os("KILL_POINTS").is_some_and(|value| value == "all")
@@ -35,7 +35,7 @@ pub fn kill_points() -> impl Iterator<Item = usize> {
         return (1..).step_by(1);
     }
     let first = 1 + first();
-    eprintln!("killing at every sixteenth call, from call {first} on (KILL_POINTS=all: at all)");
+    eprintln!("killing at every 32nd call, from call {first} on (KILL_POINTS=all: at all)");
     (first..).step_by(STRIDE)
 }
 

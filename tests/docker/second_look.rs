@@ -56,10 +56,14 @@ fn recover_does_not_forget_a_service_that_ends_soon_after_its_start() {
     stack.up();
     place.config(json!([stack.name]), json!({}));
     let journalled = [format!("{}.json", stack.name)];
+    // On a slow machine, the first look may see the end already. Status 0 makes a service
+    // no job that has come to its end.
     let told = [
-        "fails-1 started, but ended soon after with exit status 1",
-        // Status 0 makes a service no job that has come to its end.
-        "ends-1 started, but ended soon after with exit status 0",
+        "fails-1 ",
+        "ended",
+        "exit status 1",
+        "ends-1 ",
+        "exit status 0",
     ];
     let json = place.run().expect_status(3).json();
     assert_says(&stack.outcome(&json)["failures"], &told);
