@@ -114,6 +114,7 @@ def journals():
         "entry": json.dumps(entry),
         "of-a-restore": json.dumps(entry | {"forRestore": True, "step": "stopped"}),
         "container": json.dumps(entry | {"containers": [container]}),
+        "undo": json.dumps(entry | {"formatVersion": 2, "step": "up", "undos": []}),
         "newer": json.dumps(entry | {"formatVersion": 99}),
     }
 

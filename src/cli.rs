@@ -89,8 +89,9 @@ pub enum Command {
     },
     /// Show whether the stacks run, how old their backups are, and what to do next
     ///
-    /// The exit status is 3 if a stack was left stopped, and 2 if the last run of a stack failed or
-    /// one of its containers is not as it should be.
+    /// The exit status is 3 if a stack was left stopped or with a hook that is not undone, and 2 if
+    /// the last run of a stack failed, it was never backed up, or it is unhealthy, restarting or
+    /// unknown.
     Status {
         /// Show the last runs of this stack
         #[arg(value_name = "STACK")]

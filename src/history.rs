@@ -29,8 +29,6 @@ pub struct History {
 #[serde(rename_all = "camelCase")]
 pub struct PastRun {
     pub started: OffsetTime,
-    /// The status that the command ended with.
-    pub exit_status: u8,
     pub stacks: Vec<PastBackup>,
 }
 
@@ -116,9 +114,10 @@ impl History {
                 self.last_good.insert(stack.stack.clone(), good);
             }
         }
+        // A run that was killed after it was added is concluded once more.
+        self.runs.retain(|run| run.started != outcome.started);
         self.runs.push(PastRun {
             started: outcome.started.clone(),
-            exit_status: outcome.exit_status() as u8,
             stacks: outcome.stacks.iter().map(PastBackup::of).collect(),
         });
         let surplus = self.runs.len().saturating_sub(RUNS_MAX);
@@ -152,9 +151,11 @@ mod tests {
     fn the_last_good_backup_is_remembered_longer_than_its_run() {
         let dir = tempfile::tempdir().unwrap();
         let good = example_run("2026-11-01T03:15:00+01:00", StackStatus::Ok);
-        let bad = example_run("2026-11-02T03:15:00+01:00", StackStatus::Failed);
         add(dir.path(), &good).unwrap();
-        for _ in 0..RUNS_MAX {
+        for minute in 0..RUNS_MAX {
+            let started = format!("2026-11-02T{:02}:{:02}:00+01:00", minute / 60, minute % 60);
+            let bad = example_run(&started, StackStatus::Failed);
+            add(dir.path(), &bad).unwrap();
             add(dir.path(), &bad).unwrap();
         }
         let history = History::read(dir.path()).unwrap();

@@ -16,18 +16,23 @@ use crate::outcome::{RunOutcome, StackOutcome, StackStatus};
 use crate::stack::journal::{FoundEntry, Journal};
 use crate::store::drill_results;
 use crate::sys::durable::write_durably_with_mode;
+use crate::sys::logging::Log;
 use crate::sys::time::OffsetTime;
 
 const PREFIX: &str = "docker_stack_backup_";
 /// The collector runs as a user of its own.
 const MODE: u32 = 0o644;
 
-/// Writes the file, if one is configured, after a run was concluded. An error is added to
-/// the outcome of that run.
-pub fn write(plan: &Plan, outcome: &mut RunOutcome) {
+/// Concludes a run, and writes the file for it, if one is configured. That the file cannot
+/// be written is in the news of the run.
+pub fn conclude(plan: &Plan, log: &Log, outcome: &mut RunOutcome) {
     if let Err(error) = update(plan) {
         last_run::add_error(outcome, &error);
-        last_run::save(plan, outcome);
+    }
+    last_run::conclude(plan, log, outcome);
+    // Now the end of the run and its news are known. An error was told already.
+    if let Err(error) = update(plan) {
+        tracing::warn!("{error:#}");
     }
 }
 
@@ -164,7 +169,7 @@ fn of_run(text: &mut Text<'_>, last: &RunOutcome) {
     );
     text.family(
         "last_run_end_timestamp_seconds",
-        "When the last run ended; 0 if it is under way or was killed.",
+        "When the last run ended, or a recovery concluded it; 0 if neither is so.",
         |add| add(&[], last.finished.as_ref().map_or(0.0, seconds)),
     );
     text.family(

@@ -83,8 +83,7 @@ pub fn recover_locked(
     if let Err(error) = watch.clean_store(&mut outcome) {
         last_run::add_error(&mut outcome, &error);
     }
-    last_run::conclude(plan, log, &mut outcome);
-    metrics::write(plan, &mut outcome);
+    metrics::conclude(plan, log, &mut outcome);
     Some(outcome)
 }
 

@@ -57,8 +57,7 @@ pub fn run(
         last_run::add_error(&mut outcome, &error);
     }
     outcome.interrupted = signals.received().map(str::to_owned);
-    last_run::conclude(plan, log, &mut outcome);
-    metrics::write(plan, &mut outcome);
+    metrics::conclude(plan, log, &mut outcome);
     Ok(outcome)
 }
 

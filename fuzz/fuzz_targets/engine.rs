@@ -30,7 +30,7 @@ static ENGINE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
 
 fuzz_target!(|bytes: &[u8]| {
     LazyLock::force(&ENGINE);
-    ANSWER.lock().unwrap().clone_from(&bytes.to_vec());
+    *ANSWER.lock().unwrap() = bytes.to_vec();
     let _ = engine::containers();
     if let Ok(json) = serde_json::from_slice(bytes) {
         let _ = ComposeConfig::from_json(json);

@@ -14,7 +14,7 @@ use crate::cli::Global;
 use crate::config::plan::{Plan, StackPlan};
 use crate::outcome::ExitStatus;
 use crate::store::{Store, identity};
-use crate::sys::format::{count, human_bytes};
+use crate::sys::format::{count, human_bytes, one_line};
 use crate::{engine, notify};
 
 pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
@@ -114,11 +114,15 @@ fn check_stack(stack: &StackPlan, previewer: &Previewer) -> Result<String> {
         count(hole_count, "mount"),
     );
     for warning in &preview.warnings {
-        text.push_str(&format!("warning stack {}: {warning}\n", stack.name));
+        text.push_str(&format!(
+            "warning stack {}: {}\n",
+            stack.name,
+            one_line(warning)
+        ));
     }
     let text = text.trim_end();
     match preview.refusal {
         None => Ok(text.to_owned()),
-        Some(refusal) => bail!("{refusal}\n        {text}"),
+        Some(refusal) => bail!("{}\n        {text}", one_line(&refusal)),
     }
 }

@@ -14,14 +14,16 @@ use crate::scan;
 use crate::stack::hooks::check_services;
 use crate::stack::journal::Journal;
 use crate::stack::survey::Survey;
-use crate::store::Store;
-use crate::sys::format::human_bytes;
+use crate::store::{Store, identity};
+use crate::sys::format::{human_bytes, one_line};
 use crate::sys::signals::Signals;
 
 /// Looks at stacks as a run would.
 pub struct Previewer {
     /// `None` if there is no store yet.
     store: Option<Store>,
+    /// Why no run may use the store.
+    problem: Option<String>,
     journal: Journal,
     told: ToldHoles,
 }
@@ -36,6 +38,9 @@ impl Previewer {
         });
         Previewer {
             store: Store::open(&plan.backup_dir).ok(),
+            problem: identity::check(plan)
+                .err()
+                .map(|error| format!("{error:#}")),
             journal: Journal::of(&plan.state_dir),
             told,
         }
@@ -70,7 +75,7 @@ impl Previewer {
             coverage: survey.coverage.clone(),
             hooks: stack.hooks.iter().map(ToString::to_string).collect(),
             warnings: survey.warnings.clone(),
-            refusal: None,
+            refusal: self.problem.clone(),
         };
         if let Some(store) = &self.store {
             let context = RunContext {
@@ -81,7 +86,8 @@ impl Previewer {
                 observer: &Unobserved,
             };
             let rehearsed = cycle::rehearse(&context, stack, survey, sources, &inventory);
-            preview.refusal = rehearsed.err().map(|error| format!("{error:#}"));
+            let refusal = rehearsed.err().map(|error| format!("{error:#}"));
+            preview.refusal = preview.refusal.or(refusal);
         }
         Ok(preview)
     }
@@ -132,17 +138,20 @@ impl StackPreview {
                 Some(reason) => format!(" ({reason})"),
                 None => String::new(),
             };
-            text.push_str(&format!("  in        {}{limit}\n", mount.label()));
+            text.push_str(&format!(
+                "  in        {}\n",
+                one_line(&format!("{}{limit}", mount.label()))
+            ));
         }
         text.push_str(&self.holes("  "));
         for hook in &self.hooks {
             text.push_str(&format!("  hook      {hook}\n"));
         }
         for warning in &self.warnings {
-            text.push_str(&format!("  warning   {warning}\n"));
+            text.push_str(&format!("  warning   {}\n", one_line(warning)));
         }
         if let Some(refusal) = &self.refusal {
-            text.push_str(&format!("  REFUSED   {refusal}\n"));
+            text.push_str(&format!("  REFUSED   {}\n", one_line(refusal)));
         }
         text
     }
@@ -151,7 +160,7 @@ impl StackPreview {
     pub fn holes(&self, indent: &str) -> String {
         let holes = self.coverage.iter().filter(|mount| mount.is_hole());
         holes
-            .map(|mount| format!("{indent}NOT in    {}\n", mount.hole()))
+            .map(|mount| format!("{indent}NOT in    {}\n", one_line(&mount.hole())))
             .collect()
     }
 }

@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::load::{Recoverable, load_to_recover};
 use super::output::{show_outcome, start_log_file};
 use crate::cli::Global;
+use crate::metrics;
 use crate::outcome::{ExitStatus, RunOutcome};
 use crate::recover as recovery;
 use crate::sys::logging::Log;
@@ -13,6 +14,7 @@ pub fn recover(global: &Global, forget: Option<&str>, log: &Log) -> Result<ExitS
     let Recoverable { plan, problem } = load_to_recover(global)?;
     if let Some(stack) = forget {
         recovery::forget(&plan, stack)?;
+        metrics::update(&plan)?;
         return Ok(ExitStatus::Ok);
     }
     start_log_file(&plan, log);
@@ -22,6 +24,7 @@ pub fn recover(global: &Global, forget: Option<&str>, log: &Log) -> Result<ExitS
         (None, Some(problem)) => Err(problem),
         (None, None) => {
             tracing::info!("nothing to recover");
+            metrics::update(&plan)?;
             Ok(ExitStatus::Ok)
         }
     }

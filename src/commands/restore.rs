@@ -11,6 +11,7 @@ use super::output::{print, print_json, show};
 use crate::archive::Manifest;
 use crate::cli::{Global, RestoreArgs};
 use crate::config::plan::Plan;
+use crate::metrics;
 use crate::outcome::ExitStatus;
 use crate::restore::diff::HostTree;
 use crate::restore::foreign::guess;
@@ -130,7 +131,11 @@ fn restore_stack(
     );
     // Signals are not handled any earlier, so that Ctrl-C ends the question.
     let signals = Signals::install()?;
-    let restored = planned.run(&signals)?;
+    let restored = planned.run(&signals);
+    if let Err(error) = metrics::update(&plan) {
+        tracing::warn!("{error:#}");
+    }
+    let restored = restored?;
     if global.json {
         print_json(&restored)?;
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -18,8 +19,9 @@ use crate::last_run;
 use crate::outcome::{ExitStatus, LastDrill, RunOutcome, StackStatus};
 use crate::stack::journal::Journal;
 use crate::store::drill_results;
-use crate::sys::format::{human_bytes, human_duration};
+use crate::sys::format::{human_bytes, human_duration, one_line};
 use crate::sys::lock::Lock;
+use crate::sys::paths::without_symlinks;
 use crate::sys::process::{Exit, Program};
 use crate::sys::time::OffsetTime;
 
@@ -157,7 +159,8 @@ impl StatusView {
                 drilled: drills.remove(&stack.name),
             });
         }
-        advice.extend(stacks.iter().filter_map(StackView::advice));
+        let with_plans = stacks.iter().zip(&plan.stacks);
+        advice.extend(with_plans.filter_map(|(stack, plan)| stack.advice(plan.dir())));
         Ok(StatusView {
             format_version: 1,
             stacks,
@@ -175,8 +178,8 @@ impl StatusView {
         let status = |stack: &StackView| match (stack.state, &stack.last_attempt) {
             (StackState::Down | StackState::UndoPending, _) => ExitStatus::StackDown,
             (StackState::Unhealthy | StackState::Restarting, _) => ExitStatus::Incomplete,
-            (_, Some(past)) if past.status != StackStatus::Ok => ExitStatus::Incomplete,
-            _ => ExitStatus::Ok,
+            (StackState::Unknown, _) | (_, None) => ExitStatus::Incomplete,
+            (_, Some(past)) => past_status(past),
         };
         let worst = self.stacks.iter().map(status).max();
         worst.unwrap_or(ExitStatus::Ok)
@@ -217,6 +220,14 @@ impl StatusView {
     }
 }
 
+/// Returns the exit status for what a run did to a stack.
+fn past_status(past: &PastBackup) -> ExitStatus {
+    match past.status {
+        StackStatus::Ok => ExitStatus::Ok,
+        _ => ExitStatus::Incomplete,
+    }
+}
+
 impl StackView {
     fn row(&self, now: &OffsetTime) -> [String; 7] {
         let none = || "-".to_owned();
@@ -240,13 +251,16 @@ impl StackView {
         ]
     }
 
-    /// What to do about the stack, if there is something to do.
-    fn advice(&self) -> Option<String> {
+    /// What to do about the stack in `dir`, if there is something to do.
+    fn advice(&self, dir: &Path) -> Option<String> {
         let stack = &self.stack;
         match (self.state, &self.last_attempt) {
+            // The journal's line says it, or there is nothing to do yet.
+            (StackState::Down | StackState::UndoPending | StackState::Busy, _) => None,
             (StackState::Unhealthy | StackState::Restarting, _) => Some(format!(
-                "{stack} is {}; see why: docker compose --project-directory DIR logs",
-                self.state.name()
+                "{stack} is {}\n  see why: docker compose --project-directory {} logs --tail 50",
+                self.state.name(),
+                dir.display()
             )),
             (_, Some(past)) if past.status == StackStatus::NotRun => Some(format!(
                 "the last run ended before it backed up {stack}\n  \
@@ -254,7 +268,7 @@ impl StackView {
             )),
             (_, Some(past)) if past.status != StackStatus::Ok => Some(format!(
                 "the last backup of {stack} failed: {}\n  try again: docker-stack-backup run {stack}",
-                past.failure.as_deref().unwrap_or("see the report")
+                one_line(past.failure.as_deref().unwrap_or("see the report"))
             )),
             (_, None) => Some(format!(
                 "{stack} was never backed up: docker-stack-backup run {stack}"
@@ -282,14 +296,18 @@ fn states<'a>(
     for stack in &plan.stacks {
         let outcome = last.and_then(|last| last.stacks.iter().find(|s| s.stack == stack.name));
         let project = outcome.and_then(|outcome| outcome.project.as_deref());
+        let dir = without_symlinks(stack.dir());
         let is_of_stack = |c: &&Container| match project {
+            _ if c.one_off => false,
             Some(project) => c.project == project,
-            None => c.working_dir == stack.dir(),
+            None => without_symlinks(&c.working_dir) == dir,
         };
         let own: Vec<&Container> = containers.iter().filter(is_of_stack).collect();
         let found = journal.iter().find(|found| found.stack == stack.name);
         let state = match found {
             None => StackState::of(&own),
+            // The run that is under way has given it up.
+            Some(_) if outcome.is_some_and(|s| s.status == StackStatus::Down) => StackState::Down,
             Some(_) if is_busy => StackState::Busy,
             Some(found) if found.is_down() => StackState::Down,
             Some(_) => StackState::UndoPending,
@@ -325,6 +343,9 @@ fn runs_of(global: &Global, plan: &Plan, history: &History, stack: &str) -> Resu
         );
     }
     let shown = &past[past.len().saturating_sub(RUNS_SHOWN)..];
+    let status = past
+        .last()
+        .map_or(ExitStatus::Incomplete, |(_, past)| past_status(past));
     if global.json {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
@@ -338,7 +359,7 @@ fn runs_of(global: &Global, plan: &Plan, history: &History, stack: &str) -> Resu
             past,
         });
         print_json(&views.collect::<Vec<_>>())?;
-        return Ok(ExitStatus::Ok);
+        return Ok(status);
     }
     let none = || "-".to_owned();
     let row = |(run, past): &(&PastRun, &PastBackup)| {
@@ -352,7 +373,7 @@ fn runs_of(global: &Global, plan: &Plan, history: &History, stack: &str) -> Resu
             },
             past.archive_bytes.map_or_else(none, human_bytes),
             past.downtime_ms.map_or_else(none, human_duration),
-            past.failure.clone().unwrap_or_default(),
+            one_line(past.failure.as_deref().unwrap_or_default()),
         ]
     };
     let header = ["RUN", "RESULT", "SIZE", "DOWNTIME", ""];
@@ -360,7 +381,7 @@ fn runs_of(global: &Global, plan: &Plan, history: &History, stack: &str) -> Resu
         .chain(shown.iter().map(row))
         .collect();
     print(&table(&rows))?;
-    Ok(ExitStatus::Ok)
+    Ok(status)
 }
 
 /// Draws values as bars, where stdout is a terminal that can show them.

@@ -186,11 +186,18 @@ pub(super) fn inspect<T: DeserializeOwned>(kind: &str, names: Vec<String>) -> Re
         .chain(names);
     let output = docker(args).output()?;
     let stderr = String::from_utf8_lossy(&output.stderr).to_lowercase();
-    let only_missing = stderr
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .all(|line| line.contains("no such") || line.contains("not found"));
-    if output.exit != Exit::Success && !only_missing {
+    let mut lines = stderr.lines().filter(|line| !line.trim().is_empty());
+    // An Engine that is away has no such file as its socket.
+    let tells_missing = |line: &str| {
+        (line.contains("no such") || line.contains("not found")) && !line.contains("dial unix")
+    };
+    let only_missing = !stderr.trim().is_empty() && lines.all(tells_missing);
+    let is_answer = match output.exit {
+        Exit::Success => true,
+        Exit::Failure(_) => only_missing,
+        _ => false,
+    };
+    if !is_answer {
         output.check()?;
         unreachable!("check() errs unless the exit was a success");
     }

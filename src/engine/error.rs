@@ -38,6 +38,9 @@ pub fn is_unreachable(error: &anyhow::Error) -> bool {
     let message = format!("{error:#}").to_lowercase();
     [
         "cannot connect to the docker daemon",
+        // Docker 29.
+        "failed to connect to the docker api",
+        "dial unix",
         "connection refused",
         "error during connect",
         ": eof",

@@ -29,7 +29,9 @@ use crate::sys::tls;
 const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// How much of an answer is shown in an error.
-const MAX_QUOTED_BYTES: u64 = 200;
+const MAX_QUOTED_BYTES: u64 = 64 * 1024;
+/// How much of the reason for a failure is told.
+const MAX_REASON_CHARS: usize = 300;
 /// Shorter parts of an address are words, such as `ping`, and not secrets.
 const MIN_SECRET_LENGTH: usize = 6;
 
@@ -188,8 +190,9 @@ impl ChannelAddress {
     ) -> Result<(), Undelivered> {
         self.try_send(request, ca_file, timeout)
             .map_err(|failed| Undelivered {
+                // It is cut after the secrets are gone: a part of one would not be found.
                 reason: ascii(&format!(
-                    "cannot reach {}: {}",
+                    "cannot reach {}: {:.MAX_REASON_CHARS$}",
                     self.origin,
                     self.redact(&failed.reason)
                 )),

@@ -1,8 +1,10 @@
 //! What to advise about a mount that is not archived. Who follows the advice must not
 //! get a backup that fails every night.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
+
+use rustix::fs::{Access, access};
 
 use crate::config::OnBusy;
 use crate::config::plan::StackPlan;
@@ -100,7 +102,8 @@ impl Advisor<'_> {
         }
         let opened = match real.is_dir() {
             true => fs::read_dir(&real).map(drop),
-            false => File::open(&real).map(drop),
+            // Opening a pipe waits, and opening a device can have effects.
+            false => access(&real, Access::READ_OK).map_err(Into::into),
         };
         opened.err().map(|error| error.to_string())
     }

@@ -11,6 +11,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::engine::{ComposeConfig, ComposeProject};
+use crate::scan::Boundary;
 use crate::sys::paths::without_symlinks;
 
 /// Files that Compose looks for (compose-spec, "Compose file").
@@ -33,8 +34,22 @@ const KEYS: [&str; 4] = ["env_file", "include", "file", "path"];
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const FILE_COUNT_MAX: usize = 200;
 
-/// Returns the files that exist, without symlinks.
-pub fn of(compose: &ComposeProject, config: Option<&ComposeConfig>) -> BTreeSet<PathBuf> {
+/// What was found.
+#[derive(Debug, Default)]
+pub struct ComposeFiles {
+    /// Those that exist, without symlinks.
+    pub files: BTreeSet<PathBuf>,
+    /// Paths at which a symlink leads elsewhere that a container may have made, each with
+    /// the reason why it is not followed.
+    pub misled: BTreeMap<PathBuf, String>,
+}
+
+/// Finds the files. `boundary` knows where containers write.
+pub fn of(
+    compose: &ComposeProject,
+    config: Option<&ComposeConfig>,
+    boundary: &Boundary,
+) -> ComposeFiles {
     let or_default = |given: &[PathBuf], default: &[&str]| -> Vec<PathBuf> {
         match given {
             [] => default.iter().map(PathBuf::from).collect(),
@@ -47,10 +62,17 @@ pub fn of(compose: &ComposeProject, config: Option<&ComposeConfig>) -> BTreeSet<
     names.extend(env_files);
     names.extend(config.iter().flat_map(|config| config.host_files.clone()));
     let mut queue: Vec<PathBuf> = names.iter().map(|name| compose.dir.join(name)).collect();
-    let mut found = BTreeSet::new();
+    let mut found = ComposeFiles::default();
     while let Some(path) = queue.pop() {
         let real = without_symlinks(&path);
-        if !real.is_file() || found.len() == FILE_COUNT_MAX || !found.insert(real.clone()) {
+        if !real.is_file() || found.files.len() == FILE_COUNT_MAX {
+            continue;
+        }
+        if let Err(error) = boundary.resolve(&path) {
+            found.misled.insert(path, format!("{error:#}"));
+            continue;
+        }
+        if !found.files.insert(real.clone()) {
             continue;
         }
         let extension = path.extension().and_then(|extension| extension.to_str());
@@ -250,7 +272,8 @@ secrets: {s: {file: /etc/s}, t: {environment: T}}
             files: Vec::new(),
             env_files: Vec::new(),
         };
-        let found: Vec<PathBuf> = of(&compose, None).into_iter().collect();
+        let found = of(&compose, None, &Boundary::default()).files;
+        let found: Vec<PathBuf> = found.into_iter().collect();
         let expected = [
             "base/base.yaml",
             "base/deep.env",
@@ -258,5 +281,11 @@ secrets: {s: {file: /etc/s}, t: {environment: T}}
             "store/compose.yaml",
         ];
         assert_eq!(found, expected.map(|name| root.join(name)));
+        // A container that writes where the symlink is may have made it.
+        let written = Boundary::new([compose.dir.as_path()].into_iter());
+        let found = of(&compose, None, &written);
+        assert_eq!(found.files, BTreeSet::new());
+        let misled: Vec<&PathBuf> = found.misled.keys().collect();
+        assert_eq!(misled, [&root.join("app/compose.yaml")]);
     }
 }

@@ -302,6 +302,16 @@ fn decide_files(
     coverage
 }
 
+/// Tells of the files that Compose reads through a symlink which a container may have made.
+pub fn misled(found: &BTreeMap<PathBuf, String>) -> Vec<MountCoverage> {
+    let none = BTreeSet::new();
+    let told = found.iter().map(|(path, reason)| {
+        let name = path.display().to_string();
+        entry(MountKind::File, &name, &none, Decision::hole(reason))
+    });
+    told.collect()
+}
+
 /// Returns a path without its leading slash.
 fn without_slash(path: &Path) -> String {
     let member = path.strip_prefix("/").unwrap_or(path);

@@ -157,11 +157,12 @@ impl Survey {
             own: running.iter().map(|was| was.id.as_str()).collect(),
             mounts: &mounts::all()?,
         };
-        let files = compose_files::of(&stack.compose, config.as_ref());
-        let (trees, coverage) =
-            coverage::decide(stack, &project, &mounts, &volumes, &files, &advisor)?;
-        let images = engine::images(&containers.iter().map(|c| c.image_id.clone()).collect())?;
         let boundary = coverage::boundary(&all_containers, &volumes);
+        let found = compose_files::of(&stack.compose, config.as_ref(), &boundary);
+        let (trees, mut coverage) =
+            coverage::decide(stack, &project, &mounts, &volumes, &found.files, &advisor)?;
+        coverage.extend(coverage::misled(&found.misled));
+        let images = engine::images(&containers.iter().map(|c| c.image_id.clone()).collect())?;
         warnings.extend(writers);
         Ok(Survey {
             compose,

@@ -2,7 +2,7 @@
 //! or its new one.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
@@ -21,10 +21,16 @@ pub fn write_durably_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(
         .with_context(|| format!("{} names no file", path.display()))?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
+    // What was left, or put there by somebody who may write to the directory, is not
+    // written to: it may be a symlink or a pipe.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+    .with_context(|| format!("cannot remove {}", Path::new(&temporary).display()))?;
     OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&temporary)
         .and_then(|mut file| {
@@ -56,4 +62,24 @@ pub fn create_dir_durably(dir: &Path) -> Result<()> {
         .create(dir)
         .with_context(|| format!("cannot create {}", dir.display()))?;
     dir.parent().map_or(Ok(()), sync_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_symlink_in_the_place_of_the_temporary_file_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("file"), dir.path().join("other"));
+        fs::write(&other, "as it was").unwrap();
+        symlink(&other, dir.path().join("file.new")).unwrap();
+        write_durably_with_mode(&path, b"new", 0o644).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read(&other).unwrap(), b"as it was");
+        let mode = fs::symlink_metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o644);
+    }
 }

@@ -85,6 +85,11 @@ pub fn display_path(path: &[u8]) -> String {
     shown
 }
 
+/// Shows line breaks as `\\n`, so that a name or a message is no line of its own.
+pub fn one_line(text: &str) -> String {
+    text.replace('\n', "\\n")
+}
+
 /// Formats a size: `512 B`, `1.0 KiB`, `12.3 GiB`.
 pub fn human_bytes(bytes: u64) -> String {
     if bytes < 1024 {

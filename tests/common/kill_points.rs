@@ -1,13 +1,14 @@
 //! The calls before which a test kills the program.
 //!
 //! A test that kills at every call of a long run takes minutes. So only a sample
-//! of the calls is tried, every 32nd, unless `KILL_POINTS=all`. The first call of
-//! a sample depends on `KILL_SEED`, so that over time every call has its turn.
+//! of the calls is tried, unless `KILL_POINTS=all`: one of the first sixteen, and about every
+//! 32nd after that. Which ones depends on `KILL_SEED`, so that over time every call has its
+//! turn.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-const STRIDE: usize = 32;
+const STRIDE: usize = 16;
 
 pub fn is_complete() -> bool {
     std::env::var_os("KILL_POINTS").is_some_and(|value| value == "all")
@@ -30,13 +31,14 @@ fn first() -> usize {
 }
 
 /// Returns the numbers of the calls to kill at, from 1, without an end.
-pub fn kill_points() -> impl Iterator<Item = usize> {
+pub fn kill_points() -> Box<dyn Iterator<Item = usize>> {
     if is_complete() {
-        return (1..).step_by(1);
+        return Box::new(1..);
     }
     let first = 1 + first();
-    eprintln!("killing at every 32nd call, from call {first} on (KILL_POINTS=all: at all)");
-    (first..).step_by(STRIDE)
+    let second = first + STRIDE * (1 + seed() / STRIDE % 2);
+    eprintln!("killing at calls {first}, {second} and every 32nd after (KILL_POINTS=all: at all)");
+    Box::new(std::iter::once(first).chain((second..).step_by(2 * STRIDE)))
 }
 
 /// Returns a sample of the numbers of calls to kill at, or of states to look at. The

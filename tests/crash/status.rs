@@ -29,7 +29,7 @@ fn status_and_metrics_tell_what_is_up_what_is_down_and_what_to_do() {
             .unwrap()
     };
 
-    let never = status(&scene, &[]).expect_status(0).stdout;
+    let never = status(&scene, &[]).expect_status(2).stdout;
     assert!(never.contains("running"), "{never}");
     let advice = format!("{name} was never backed up: docker-stack-backup run {name}");
     assert!(never.contains(&advice), "{never}");
@@ -64,7 +64,7 @@ fn status_and_metrics_tell_what_is_up_what_is_down_and_what_to_do() {
     assert_eq!(metric("stack_down"), 0.0);
     assert_eq!(metric("stack_last_attempt_success"), 0.0);
     assert_eq!(metric("stack_last_success_timestamp_seconds"), good);
-    let runs = status(&scene, &[name, "--json"]).expect_status(0).json();
+    let runs = status(&scene, &[name, "--json"]).expect_status(2).json();
     assert_eq!(runs[0]["status"], "ok");
     assert_eq!(runs.as_array().unwrap().len(), 2);
 

@@ -22,6 +22,7 @@ use crate::stack::coverage;
 use crate::stack::journal;
 use crate::stack::quiet;
 use crate::stack::running::{WasRunning, network_names};
+use crate::sys::format::one_line;
 use crate::sys::time::{OffsetTime, zone_name};
 
 /// What the user asked for.
@@ -181,7 +182,7 @@ impl<'a> RestorePlan<'a> {
         let mut line = |label: &str, value: &dyn std::fmt::Display| {
             // A name from the archive must not look like a line of its own. Writing to a
             // `String` cannot fail.
-            let value = value.to_string().replace('\n', "\\n");
+            let value = one_line(&value.to_string());
             let _ = writeln!(text, "  {label:8}  {value}");
         };
         line(
@@ -350,9 +351,8 @@ fn reason_to_leave(file: &Target) -> Option<Option<String>> {
     let path = file.path.display();
     if coverage::is_made_by_system(&file.path) {
         let missing = format!(
-            "{path} does not exist, and is made by the system: build the system first, or put the \
-             file into the stack's directory after unpacking it with --to; the stack may not \
-             start without it"
+            "{path} does not exist, and is made by the system: build the system first; without \
+             it the stack may not start"
         );
         return Some((!file.path.exists()).then_some(missing));
     }

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
@@ -27,6 +28,8 @@ use crate::sys::signals::Signals;
 /// How many lines of output are reported, and how much of each.
 const OUTPUT_LINES: usize = 10;
 const OUTPUT_LINE_CHARS: usize = 300;
+/// Shorter lines of a secret are words that occur elsewhere.
+const SECRET_LINE_MIN: usize = 6;
 /// Pause between two looks at a service that is not healthy yet.
 const HEALTH_PAUSE: Duration = Duration::from_millis(200);
 /// Where programs of the host are found if this program has no `PATH`.
@@ -404,8 +407,15 @@ fn read_secrets(sources: &BTreeMap<String, String>) -> Result<Vec<(String, Strin
 /// Returns the last lines of output, without secrets.
 fn last_lines(output: &[u8], secrets: &[String]) -> Vec<String> {
     let text = String::from_utf8_lossy(output).into_owned();
-    let secrets = secrets.iter().filter(|secret| !secret.is_empty());
-    let text = secrets.fold(text, |text, secret| text.replace(secret, "***"));
+    // Also single lines of a key, and longer secrets before those that they contain.
+    let lines = secrets.iter().flat_map(|secret| secret.lines());
+    let lines = lines.filter(|line| line.len() >= SECRET_LINE_MIN);
+    let mut secrets: Vec<&str> = secrets.iter().map(String::as_str).chain(lines).collect();
+    secrets.retain(|secret| !secret.is_empty());
+    secrets.sort_unstable_by_key(|secret| Reverse(secret.len()));
+    let text = secrets
+        .into_iter()
+        .fold(text, |text, secret| text.replace(secret, "***"));
     let lines: Vec<&str> = text
         .lines()
         .filter(|line| !line.trim().is_empty())
