@@ -53,7 +53,7 @@ pub fn update(plan: &Plan) -> Result<()> {
 ///
 /// # Errors
 /// When the state cannot be read.
-pub fn text(plan: &Plan) -> Result<String> {
+fn text(plan: &Plan) -> Result<String> {
     let last = last_run::read(&plan.state_dir)?;
     let history = History::read(&plan.state_dir)?;
     let journal = Journal::of(&plan.state_dir).found()?;

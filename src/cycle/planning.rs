@@ -37,14 +37,23 @@ impl<'a> Cycle<'a> {
         // The handles stay open from now on: through them, a volume that its
         // driver unmounts with the last container stays readable.
         let sources = survey.open_sources()?;
-        Ok(Cycle {
+        Ok(Cycle::new(context, stack, survey, sources))
+    }
+
+    fn new(
+        context: &'a RunContext<'a>,
+        stack: &'a StackPlan,
+        survey: Survey,
+        sources: Vec<Source>,
+    ) -> Cycle<'a> {
+        Cycle {
             context,
             stack,
             survey,
             sources,
             manifest_bytes: OnceLock::new(),
             entry: Journalled::default(),
-        })
+        }
     }
 }
 
@@ -61,14 +70,7 @@ pub fn rehearse(
     inventory: &Inventory,
 ) -> Result<()> {
     refuse_own_store(context.store, &survey)?;
-    let cycle = Cycle {
-        context,
-        stack,
-        survey,
-        sources,
-        manifest_bytes: OnceLock::new(),
-        entry: Journalled::default(),
-    };
+    let cycle = Cycle::new(context, stack, survey, sources);
     cycle.refuse(inventory).map(drop)
 }
 
