@@ -3,13 +3,12 @@
 //! words are shown that Compose itself uses or that stand in the stack's own files.
 
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::OFlags;
 use thiserror::Error;
+
+use crate::sys::paths::open_regular;
 
 /// Words of Compose and of its parsers, sorted.
 const VOCABULARY: &str = include_str!("compose_words.txt");
@@ -111,14 +110,7 @@ impl OwnWords {
 
 fn read(path: &Path) -> String {
     let mut bytes = Vec::new();
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits() as i32)
-        .open(path);
-    if let Ok(file) = file
-        && file.metadata().is_ok_and(|metadata| metadata.is_file())
-    {
+    if let Ok(file) = open_regular(path) {
         // What is missing after an error has no words.
         let _ = file.take(LOOKED_AT_BYTES).read_to_end(&mut bytes);
     }

@@ -16,6 +16,9 @@ use super::volume::is_generated_name;
 /// (docker stop --time, compose stop_grace_period).
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Compose's hash of the service that it made a container for.
+pub(super) const CONFIG_HASH_LABEL: &str = "com.docker.compose.config-hash";
+
 /// A container. `project` and `service` are empty unless Compose made it.
 #[derive(Clone, Debug)]
 pub struct Container {
@@ -27,6 +30,8 @@ pub struct Container {
     pub number: u32,
     /// Whether `docker compose run` made it, so that it is no replica.
     pub one_off: bool,
+    /// The label that no image gives a container by itself, since Compose sets it anew.
+    pub config_hash: Option<String>,
     /// Directory in which Compose was started, with symlinks as they were given.
     pub working_dir: PathBuf,
     /// The compose files that it was made from, with symlinks as they were given.
@@ -211,6 +216,7 @@ impl From<RawContainer> for Container {
             service: label("service"),
             number: label("container-number").parse().unwrap_or(1),
             one_off: label("oneoff") == "True",
+            config_hash: raw.config.labels.get(CONFIG_HASH_LABEL).cloned(),
             working_dir: label("project.working_dir").into(),
             config_files: label("project.config_files")
                 .split(',')

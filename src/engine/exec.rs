@@ -8,9 +8,10 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use nix::sys::signal::{Signal, kill, killpg};
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpgid};
+use rustix::process::{self, PidfdFlags};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -167,19 +168,26 @@ fn engine_of_socket() -> Result<&'static Engine> {
 /// # Errors
 /// When it is not a process of this machine.
 fn kill_process(exec: &RawExec) -> Result<()> {
+    const OUT_OF_REACH: &str =
+        "it cannot be killed from here, and goes on until it ends or its container is stopped";
+    ensure!(exec.pid > 1, OUT_OF_REACH);
     let pid = Pid::from_raw(exec.pid);
+    // The handle stays that of this process, should its number go to another one.
+    let handle = process::Pid::from_raw(exec.pid)
+        .map(|pid| process::pidfd_open(pid, PidfdFlags::empty()))
+        .context(OUT_OF_REACH)?
+        .with_context(|| format!("cannot open process {pid}"))?;
     let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     // Else the number means another process: the Engine's are in another namespace.
-    if exec.pid <= 1 || !cgroup.contains(&exec.container_id) {
-        bail!(
-            "it cannot be killed from here, and goes on until it ends or its container is stopped"
-        );
+    ensure!(cgroup.contains(&exec.container_id), OUT_OF_REACH);
+    let is_leader = getpgid(Some(pid)) == Ok(pid);
+    process::pidfd_send_signal(&handle, process::Signal::KILL)
+        .with_context(|| format!("cannot kill process {pid}"))?;
+    // The signal has found the process, so the number is still its own, or its group's.
+    if is_leader {
+        let _ = killpg(pid, Signal::SIGKILL);
     }
-    let killed = match getpgid(Some(pid)) == Ok(pid) {
-        true => killpg(pid, Signal::SIGKILL),
-        false => kill(pid, Signal::SIGKILL),
-    };
-    killed.with_context(|| format!("cannot kill process {pid}"))
+    Ok(())
 }
 
 /// Takes a stream of stdout and stderr apart, and keeps the end of both as they came.

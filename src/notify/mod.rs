@@ -177,60 +177,67 @@ impl Outbox {
                 let own = own.filter(|(stored, _)| stored.message.channel == target.name());
                 let (own, reasons): (Vec<Stored>, Vec<String>) = own.cloned().unzip();
                 let deadline = begun + limit(&target);
-                (start_thread(target, &queue, own, pauses), deadline, reasons)
+                let queue = queue.clone();
+                let thread = ChannelThread::start(target, move |target| {
+                    let courier = Courier {
+                        target,
+                        queue: &queue,
+                        pauses,
+                    };
+                    courier.work(own)
+                });
+                (thread, deadline, reasons)
             })
             .collect();
         let outcomes = threads
             .into_iter()
             .filter_map(|(thread, deadline, reasons)| {
-                let (name, receiver) = thread;
-                let outcome = receive(&name, receiver, deadline)?;
-                Some(with_reason(outcome, &reasons))
+                let (channel, outcome) = thread.receive(deadline);
+                let outcome = outcome.unwrap_or_else(|error| {
+                    tracing::warn!(channel, "{error:#}");
+                    Some(ChannelOutcome {
+                        channel,
+                        status: ChannelStatus::Waiting,
+                        error: Some(format!("{error:#}")),
+                    })
+                });
+                Some(with_reason(outcome?, &reasons))
             });
         outcomes.collect()
     }
 }
 
-type Answer = Result<mpsc::Receiver<Option<ChannelOutcome>>>;
-
-fn start_thread(
-    target: NewsTarget,
-    queue: &NewsQueue,
-    unqueued: Vec<Stored>,
-    pauses: &'static [Duration],
-) -> (String, Answer) {
-    let name = target.name().to_owned();
-    let queue = queue.clone();
-    let (sender, receiver) = mpsc::channel();
-    let work = move || {
-        let courier = Courier {
-            target: &target,
-            queue: &queue,
-            pauses,
-        };
-        sender.send(courier.work(unqueued))
-    };
-    let thread = thread::Builder::new().name("news".to_owned()).spawn(work);
-    let answer = thread.context("cannot start a thread").map(|_| receiver);
-    (name, answer)
+/// A thread in which a channel is told something. One that hangs is left running, and
+/// ends with the process.
+struct ChannelThread<T> {
+    channel: String,
+    answer: Result<mpsc::Receiver<T>>,
 }
 
-/// Waits for the thread of a channel. One that hangs is left running, and ends with the
-/// process; its messages are in the queue.
-fn receive(name: &str, answer: Answer, deadline: Instant) -> Option<ChannelOutcome> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let received = answer.and_then(|receiver| {
-        let received = receiver.recv_timeout(left);
-        received.map_err(|_| anyhow!("it was not done in time"))
-    });
-    received.unwrap_or_else(|error| {
-        tracing::warn!(channel = name, "{error:#}");
-        Some(ChannelOutcome {
-            channel: name.to_owned(),
-            status: ChannelStatus::Waiting,
-            error: Some(format!("{error:#}")),
-        })
-    })
+impl<T: Send + 'static> ChannelThread<T> {
+    fn start(
+        target: NewsTarget,
+        work: impl FnOnce(&NewsTarget) -> T + Send + 'static,
+    ) -> ChannelThread<T> {
+        let channel = target.name().to_owned();
+        let (sender, receiver) = mpsc::channel();
+        let thread = thread::Builder::new().name("news".to_owned());
+        let started = thread.spawn(move || sender.send(work(&target)));
+        ChannelThread {
+            channel,
+            answer: started.context("cannot start a thread").map(|_| receiver),
+        }
+    }
+
+    /// Waits for the answer until `deadline`. Returns it with the channel's name.
+    fn receive(self, deadline: Instant) -> (String, Result<T>) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let answer = self.answer.and_then(|receiver| {
+            let received = receiver.recv_timeout(left);
+            received.map_err(|_| anyhow!("it was not done in time"))
+        });
+        (self.channel, answer)
+    }
 }
 
 /// Adds why a message that was not sent is not in the queue either.
@@ -261,35 +268,37 @@ pub fn begun(plan: &Plan, run: &RunOutcome) {
     let threads: Vec<_> = NewsTarget::all(plan)
         .into_iter()
         .filter(|target| target.kind().is_some_and(ChannelKind::is_heartbeat))
-        .filter_map(|target| {
-            let target = target.with_timeout(START_LIMIT);
-            let (sender, receiver) = mpsc::channel();
+        .map(|target| {
             let id = id.clone();
-            let send = move || {
+            ChannelThread::start(target.with_timeout(START_LIMIT), move |target| {
                 if let Some(Err(undelivered)) = target.send_start(&id) {
                     tracing::warn!(channel = target.name(), "{}", undelivered.reason);
                 }
-                let _ = sender.send(());
-            };
-            let thread = thread::Builder::new().name("news".to_owned());
-            thread.spawn(send).ok().map(|_| receiver)
+            })
         })
         .collect();
-    for receiver in threads {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let _ = receiver.recv_timeout(left);
+    for thread in threads {
+        // Its end is told all the same.
+        let _ = thread.receive(deadline);
     }
 }
 
 /// Sends a test message on each channel, which is not queued. Returns what happened on
 /// each, by its name.
 pub fn test(plan: &Plan, last: Option<&RunOutcome>) -> Vec<(String, Result<()>)> {
+    let begun = Instant::now();
     let targets = NewsTarget::all(plan).into_iter();
-    let tested = targets.map(|target| {
+    let threads = targets.map(|target| {
         let message = test_message(&target, last);
-        let result = target.send_test(&message);
-        let result = result.map_err(|undelivered| anyhow!(undelivered.reason));
-        (target.name().to_owned(), result)
+        let deadline = begun + target.attempt_limit() + SLACK;
+        let thread = ChannelThread::start(target, move |target| target.send_test(&message));
+        (thread, deadline)
+    });
+    let threads: Vec<_> = threads.collect();
+    let tested = threads.into_iter().map(|(thread, deadline)| {
+        let (channel, sent) = thread.receive(deadline);
+        let sent = sent.and_then(|sent| sent.map_err(|undelivered| anyhow!(undelivered.reason)));
+        (channel, sent)
     });
     tested.collect()
 }

@@ -4,14 +4,15 @@
 //! (`RENAME_EXCHANGE`, `renameat2(2)`) then swaps the two. The inode of the
 //! tree's root tells at any time which of the two is in place.
 
-use std::fs;
-use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags, StatxAttributes, StatxFlags,
+    AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags, StatxAttributes, StatxFlags, mkdirat,
+    openat,
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -219,6 +220,26 @@ impl Target {
     pub fn open_parent(&self) -> Result<File> {
         let parent = self.existing_parent()?;
         parent.with_context(|| format!("{} does not exist", self.parent().display()))
+    }
+
+    /// Creates the directories above the target. Symlinks were resolved when the restore
+    /// was planned; one that is there now was made since, and is not followed.
+    pub(super) fn create_parent(&self) -> Result<()> {
+        let context = || format!("cannot create {}", self.parent().display());
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = |dir: BorrowedFd<'_>, name: &OsStr| openat(dir, name, flags, Mode::empty());
+        let mut dir = open(CWD, OsStr::new("/")).with_context(context)?;
+        for part in self.parent().iter().skip(1) {
+            dir = match open(dir.as_fd(), part) {
+                Err(Errno::NOENT) => {
+                    mkdirat(&dir, part, Mode::from_raw_mode(0o777)).with_context(context)?;
+                    open(dir.as_fd(), part)
+                }
+                opened => opened,
+            }
+            .with_context(context)?;
+        }
+        Ok(())
     }
 
     fn existing_parent(&self) -> Result<Option<File>> {

@@ -1,7 +1,6 @@
 //! Patterns for files that are left out of archives.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -9,6 +8,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use serde::{Deserialize, Serialize};
+
+use crate::sys::paths::open_regular;
 
 /// Patterns as in `gitignore(5)`, relative to the root of each source.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -114,9 +115,8 @@ fn emptied(line: &str) -> Option<String> {
 fn is_cache(dir: &Path) -> bool {
     let tag = dir.join(OsStr::from_bytes(CACHEDIR_TAG));
     let mut start = [0; CACHEDIR_SIGNATURE.len()];
-    let is_file = tag.symlink_metadata().is_ok_and(|tag| tag.is_file());
-    let read = is_file.then(|| File::open(&tag)?.read_exact(&mut start));
-    matches!(read, Some(Ok(()))) && start == *CACHEDIR_SIGNATURE
+    let read = open_regular(&tag).and_then(|mut tag| tag.read_exact(&mut start));
+    read.is_ok() && start == *CACHEDIR_SIGNATURE
 }
 
 /// Name of the file that marks a directory as a cache.

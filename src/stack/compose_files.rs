@@ -6,13 +6,12 @@
 //! reading it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::engine::{ComposeConfig, ComposeProject};
 use crate::scan::Boundary;
-use crate::sys::paths::without_symlinks;
+use crate::sys::paths::{open_regular, without_symlinks};
 
 /// Files that Compose looks for (compose-spec, "Compose file").
 const DEFAULT_FILES: [&str; 8] = [
@@ -75,8 +74,7 @@ pub fn of(
         if !found.files.insert(real.clone()) {
             continue;
         }
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if !matches!(extension, Some("yaml" | "yml")) {
+        if !is_compose_file(&path) {
             continue;
         }
         // A name is relative to the file that has it, or to the first compose file.
@@ -91,9 +89,15 @@ pub fn of(
     found
 }
 
+/// Whether a file is a compose file, by its name.
+pub fn is_compose_file(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    matches!(extension, Some("yaml" | "yml"))
+}
+
 fn read(path: &Path) -> String {
     let mut bytes = Vec::new();
-    let opened = File::open(path).map(|file| file.take(FILE_BYTES_MAX));
+    let opened = open_regular(path).map(|file| file.take(FILE_BYTES_MAX));
     // A file that cannot be read is a failure of Compose, not of this search.
     let _ = opened.and_then(|mut file| file.read_to_end(&mut bytes));
     String::from_utf8_lossy(&bytes).into_owned()
@@ -103,10 +107,7 @@ fn read(path: &Path) -> String {
 fn variables(compose: &ComposeProject, files: &[PathBuf]) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     for file in files.iter().map(|file| compose.dir.join(file)) {
-        if !fs::metadata(&file).is_ok_and(|metadata| metadata.is_file()) {
-            continue;
-        }
-        for line in read(&file).lines() {
+        for line in read(&without_symlinks(&file)).lines() {
             if let Some((name, value)) = line.split_once('=') {
                 let name = name.trim().trim_start_matches("export ");
                 let value = value.trim().trim_matches(['"', '\'']);
@@ -198,6 +199,7 @@ fn next_scalar(line: &str) -> Option<(String, bool, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;

@@ -13,6 +13,7 @@ use crate::engine::{ComposeConfig, ComposeProject, Container, Volume};
 use crate::outcome::{MountCoverage, MountKind};
 use crate::scan::{Boundary, Source};
 use crate::stack::advice::Advisor;
+use crate::stack::compose_files::is_compose_file;
 use crate::stack::known::{is_ignored, is_known};
 use crate::stack::quiet::{WriterFilter, container_writers};
 use crate::sys::mounts::MountPoint;
@@ -359,13 +360,20 @@ fn decide_file(file: &Path, total_bytes: &mut u64, advisor: &Advisor<'_>) -> Dec
 }
 
 /// Warns of each running container, of any project, that can write to a compose
-/// file or an environment file of the stack. What is in there is done as root when
-/// the stack is next started by `docker compose up`.
-pub fn project_writers(compose: &ComposeProject, containers: &[Container]) -> Vec<String> {
+/// file of the stack, to one that it includes or extends, or to its `.env`. What is in
+/// there is done as root when the stack is next started by `docker compose up`. `read`
+/// are the files that Compose reads.
+pub fn project_writers(
+    compose: &ComposeProject,
+    read: &BTreeSet<PathBuf>,
+    containers: &[Container],
+) -> Vec<String> {
     let configured = compose.files.iter().chain(&compose.env_files);
     let named = configured.map(|file| compose.dir.join(file));
     let usual = PROJECT_FILES.iter().map(|name| compose.dir.join(name));
-    let files: Vec<PathBuf> = named.chain(usual).collect();
+    let others = read.iter().filter(|file| is_compose_file(file)).cloned();
+    let files: BTreeSet<PathBuf> = named.chain(usual).chain(others).collect();
+    let files: Vec<PathBuf> = files.into_iter().collect();
     let writers = container_writers(
         containers,
         &files,

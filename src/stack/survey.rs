@@ -86,6 +86,10 @@ impl Survey {
             (stack.compose.config(), listing.join())
         });
         let all_containers = all_containers?;
+        let config = config.and_then(|config| {
+            refuse_misled(&stack.compose, &config, &all_containers)?;
+            Ok(config)
+        });
         let named = config.as_ref().ok().map(|config| config.name.as_str());
         let project = find_project(&stack.compose, named, &all_containers)?;
         let (project, config) = match (project, config) {
@@ -149,7 +153,9 @@ impl Survey {
         }
         let volumes = engine::volumes(&mounts.volumes.keys().cloned().collect())?;
         warnings.extend(coverage::missing_volumes(stack, &mounts, &volumes));
-        let writers = coverage::project_writers(&stack.compose, &all_containers);
+        let boundary = coverage::boundary(&all_containers, &volumes);
+        let found = compose_files::of(&stack.compose, config.as_ref(), &boundary);
+        let writers = coverage::project_writers(&stack.compose, &found.files, &all_containers);
         let advisor = Advisor {
             stack,
             trusts_compose_file: writers.is_empty(),
@@ -157,8 +163,6 @@ impl Survey {
             own: running.iter().map(|was| was.id.as_str()).collect(),
             mounts: &mounts::all()?,
         };
-        let boundary = coverage::boundary(&all_containers, &volumes);
-        let found = compose_files::of(&stack.compose, config.as_ref(), &boundary);
         let (trees, mut coverage) =
             coverage::decide(stack, &project, &mounts, &volumes, &found.files, &advisor)?;
         coverage.extend(coverage::misled(&found.misled));
@@ -179,6 +183,21 @@ impl Survey {
             boundary,
             warnings,
         })
+    }
+}
+
+/// Refuses what Compose has resolved if it may have read a file of another stack, or of
+/// the host, because a container put a symlink in the place of one of the stack's.
+fn refuse_misled(
+    compose: &ComposeProject,
+    config: &ComposeConfig,
+    containers: &[Container],
+) -> Result<()> {
+    let boundary = coverage::boundary(containers, &[]);
+    let found = compose_files::of(compose, Some(config), &boundary);
+    match found.misled.into_values().next() {
+        Some(reason) => bail!("Compose reads a file that is not the stack's: {reason}"),
+        None => Ok(()),
     }
 }
 

@@ -123,6 +123,54 @@ fn a_symlink_that_a_container_made_leads_neither_a_run_nor_a_restore_to_the_host
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
+fn compose_is_not_led_to_a_file_of_the_host_by_a_symlink_of_a_container() {
+    let place = Place::new();
+    let stack = place.stack("paused");
+    let foreign = place.path("foreign.env");
+    fs::write(&foreign, "TOKEN=of-another-stack\n").unwrap();
+    for part in ["part", "data"] {
+        fs::create_dir_all(stack.dir.join(part)).unwrap();
+    }
+    fs::write(stack.dir.join("data/app.env"), "TOKEN=its-own\n").unwrap();
+    fs::write(stack.dir.join("part/more.yaml"), "x-more: 1\n").unwrap();
+    write_app(
+        &stack,
+        "    volumes: ['./data:/data', './part:/part']\n    env_file: data/app.env\n\
+         include: [part/more.yaml]\n",
+    );
+    stack.up();
+    place.config(json!([stack.name]), json!({}));
+    let archived = |word: &str| {
+        let newest = place.stored(&stack.name).pop().unwrap();
+        let bytes = fs::read(place.store().join(&stack.name).join(newest)).unwrap();
+        bytes
+            .windows(word.len())
+            .any(|part| part == word.as_bytes())
+    };
+    let plan = output(&mut place.program(&["plan"])).expect_status(0);
+    let writer = "can change the compose file or `.env`";
+    assert!(plan.stdout.contains(writer), "{}", plan.stdout);
+    place.run().expect_status(0);
+    assert!(archived("its-own"));
+    let swap = format!("ln -sf {} /data/app.env", foreign.display());
+    stack.exec("app", &["sh", "-c", &swap]);
+    // The control: Compose follows it.
+    let config = output(&mut stack.compose(&["config"])).expect_status(0);
+    assert!(
+        config.stdout.contains("of-another-stack"),
+        "{}",
+        config.stdout
+    );
+    let json = place.run().expect_status(0).json();
+    let warnings = stack.outcome(&json)["warnings"].to_string();
+    let why = "Compose reads a file that is not the stack's";
+    assert!(warnings.contains(why), "{warnings}");
+    assert!(!archived("of-another-stack"));
+    assert_eq!(stack.states(), ["app:running"]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_foreign_archive_binds_a_volume_to_a_directory_only_when_allowed_and_shown() {
     let place = Place::new();
     let stack = place.stack("paused");

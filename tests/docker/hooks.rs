@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::common::hooks::{flag_hook, host_hook, with_hooks};
 use crate::common::scene::{Scene, start_times};
-use crate::common::{Background, Place, output, succeed, wait_until};
+use crate::common::{Background, Place, docker, output, succeed, wait_until};
 
 /// A hook on the host that adds a line to `log`.
 fn logged(place: &str, log: &Path) -> Value {
@@ -259,6 +259,34 @@ fn a_hook_that_fails_does_what_its_setting_says() {
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_hook_runs_in_no_container_whose_image_imitates_compose() {
+    let scene = Scene::new("stop", 0);
+    let hook = json!({
+        "when": "beforeStop", "service": "app", "command": ["sh", "-c", "echo it ran"],
+    });
+    with_hooks(&scene, vec![hook]);
+    // The control: it runs in the service's container.
+    scene.place.run().expect_status(0);
+    // A container that no Compose made, with the labels of the one that it replaces.
+    let own = scene.stack.container("app");
+    let image = format!("{}-imitation", scene.stack.name);
+    docker(["commit", "--pause=false", &own, &image]);
+    docker(["rm", "--force", &own]);
+    docker(["run", "--detach", "--name", &image, &image]);
+    let json = scene.place.run().json();
+    docker(["rm", "--force", &image]);
+    docker(["image", "rm", &image]);
+    let stack = scene.stack.outcome(&json);
+    let told = stack.to_string();
+    assert!(
+        told.contains("was not made by Compose for service app"),
+        "{stack:#}"
+    );
+    assert_eq!(stack["hooks"][0]["output"], json!([]), "{stack:#}");
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_hook_that_takes_too_long_is_killed() {
     let scene = Scene::new("stop", 0);
     let in_app = |script: &str| scene.stack.exec("app", &["sh", "-c", script]);
@@ -295,9 +323,9 @@ fn a_hook_that_takes_too_long_is_killed() {
     scene.assert_recovered("a hook that hangs while the stack is down");
 
     // One that has time left counts as progress, wherever it runs.
-    let in_time = json!({"when": "beforeCopy", "service": "app", "command": ["sleep", "4"]});
-    let hooks = [in_time, host_hook("whileDown", "sleep 4", None)];
-    let mut stack = json!({"name": scene.stack.name, "downLimit": 2, "stallLimit": 2});
+    let in_time = json!({"when": "beforeCopy", "service": "app", "command": ["sleep", "8"]});
+    let hooks = [in_time, host_hook("whileDown", "sleep 8", None)];
+    let mut stack = json!({"name": scene.stack.name, "downLimit": 6, "stallLimit": 6});
     stack["hooks"] = hooks.into();
     stack["hooks"][1]["timeout"] = 60.into();
     scene.place.config(json!([stack]), json!({}));

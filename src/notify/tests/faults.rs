@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -273,4 +275,27 @@ fn an_address_that_cannot_be_used_is_explained_without_showing_it() {
         let error = error_with(text, &json!({}));
         assert!(error.contains(expected), "{text}: {error}");
     }
+}
+
+#[test]
+fn a_channel_that_hangs_before_it_is_reached_ends_a_test_of_all_channels() {
+    let server = serve(|_| answer("200 OK"));
+    let place = Place::new();
+    let hangs = place.channel(
+        "ntfy",
+        &url(&server),
+        &json!({"timeout": 1, "name": "hangs"}),
+    );
+    let works = place.channel("ntfy", &url(&server), &json!({"name": "works"}));
+    let plan = place.plan(&json!([hangs, works]));
+    let file = hangs["urlFile"].as_str().unwrap();
+    fs::remove_file(file).unwrap();
+    mkfifo(file, Mode::S_IRWXU).unwrap();
+    let tested = test(&plan, None);
+    let [(_, hanging), (_, working)] = &tested[..] else {
+        panic!("{tested:?}")
+    };
+    let error = hanging.as_ref().unwrap_err().to_string();
+    assert_eq!(error, "it was not done in time");
+    assert!(working.is_ok(), "{working:?}");
 }

@@ -1,6 +1,5 @@
 //! Executes the plan of a restore, and undoes it if a step fails.
 
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -230,9 +229,7 @@ impl Execution<'_, '_> {
         let plan = &mut self.plan;
         let mut destinations = Vec::new();
         for target in &plan.entry.targets {
-            let parent = target.parent();
-            fs::create_dir_all(parent)
-                .with_context(|| format!("cannot create {}", parent.display()))?;
+            target.create_parent()?;
             destinations.push(Destination {
                 prefix: target.prefix.clone().into_bytes(),
                 parent: target.open_parent()?.into(),

@@ -5,7 +5,7 @@
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -335,10 +335,22 @@ fn running_container(project: &str, service: &str) -> Result<Container> {
         .filter(|c| c.service == service && !c.one_off && c.status == Status::Running)
         .collect();
     running.sort_by_key(|container| container.number);
-    match running.into_iter().next() {
-        Some(container) => Ok(container),
-        None => bail!("service {service} of project {project} does not run"),
-    }
+    let Some(container) = running.into_iter().next() else {
+        bail!("service {service} of project {project} does not run");
+    };
+    // A command may have secrets, so it must not go to a container that was made without
+    // Compose, from an image with the labels of this project.
+    let images = engine::images(&BTreeSet::from([container.image_id.clone()]))?;
+    let is_of_image = |hash: &str| images.iter().any(|image| image.config_hash() == Some(hash));
+    ensure!(
+        container
+            .config_hash
+            .as_deref()
+            .is_some_and(|hash| !is_of_image(hash)),
+        "container {} was not made by Compose for service {service}, although its labels say so",
+        container.name
+    );
+    Ok(container)
 }
 
 fn host_program(command: &HookCommand, variables: Vec<(String, String)>) -> Result<Program> {
