@@ -149,16 +149,15 @@ mod tests {
 
     #[test]
     fn the_last_good_backup_is_remembered_longer_than_its_run() {
-        let dir = tempfile::tempdir().unwrap();
+        let mut history = History::default();
         let good = example_run("2026-11-01T03:15:00+01:00", StackStatus::Ok);
-        add(dir.path(), &good).unwrap();
+        history.add(&good);
         for minute in 0..RUNS_MAX {
             let started = format!("2026-11-02T{:02}:{:02}:00+01:00", minute / 60, minute % 60);
             let bad = example_run(&started, StackStatus::Failed);
-            add(dir.path(), &bad).unwrap();
-            add(dir.path(), &bad).unwrap();
+            history.add(&bad);
+            history.add(&bad);
         }
-        let history = History::read(dir.path()).unwrap();
         assert_eq!(history.runs.len(), RUNS_MAX);
         let past = history.of_stack("web");
         assert!(
@@ -168,8 +167,7 @@ mod tests {
         assert_eq!(history.last_good["web"].time, good.started);
         // The control: a later good one takes its place.
         let later = example_run("2026-11-03T03:15:00+01:00", StackStatus::Ok);
-        add(dir.path(), &later).unwrap();
-        let history = History::read(dir.path()).unwrap();
+        history.add(&later);
         assert_eq!(history.last_good["web"].time, later.started);
     }
 
