@@ -1,14 +1,17 @@
 //! The calls before which a test kills the program.
 //!
 //! A test that kills at every call of a long run takes minutes. So only a sample
-//! of the calls is tried, unless `KILL_POINTS=all`: one of the first sixteen, and about every
-//! 32nd after that. Which ones depends on `KILL_SEED`, so that over time every call has its
+//! of the calls is tried, unless `KILL_POINTS=all`: one of the first sixteen, and every
+//! 64th after one of the next 64. Which ones depends on `KILL_SEED`, so that over time every call has its
 //! turn.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
+/// The first call is one of so many, and so is one of a list that is tried.
 const STRIDE: usize = 16;
+/// Between the calls after the first one.
+const LONG_STRIDE: usize = 64;
 
 pub fn is_complete() -> bool {
     std::env::var_os("KILL_POINTS").is_some_and(|value| value == "all")
@@ -36,9 +39,12 @@ pub fn kill_points() -> Box<dyn Iterator<Item = usize>> {
         return Box::new(1..);
     }
     let first = 1 + first();
-    let second = first + STRIDE * (1 + seed() / STRIDE % 2);
-    eprintln!("killing at calls {first}, {second} and every 32nd after (KILL_POINTS=all: at all)");
-    Box::new(std::iter::once(first).chain((second..).step_by(2 * STRIDE)))
+    let second = first + STRIDE * (1 + seed() / STRIDE % (LONG_STRIDE / STRIDE));
+    eprintln!(
+        "killing at calls {first}, {second} and every {LONG_STRIDE}th after (KILL_POINTS=all: at \
+         all)"
+    );
+    Box::new(std::iter::once(first).chain((second..).step_by(LONG_STRIDE)))
 }
 
 /// Returns a sample of the numbers of calls to kill at, or of states to look at. The
