@@ -61,6 +61,21 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Look at this host and print a configuration that backs up what is there
+    ///
+    /// Every Compose project becomes a stack. What needs a decision, such as a mount that no archive
+    /// would hold, is a comment, or a line on stderr for JSON, which has none. Changes nothing.
+    Init(InitArgs),
+    /// Print a configuration that does what a docker-backup.py does
+    ///
+    /// The script is read, and never run. Changes nothing.
+    ImportScript {
+        /// The script
+        #[arg(value_name = "FILE")]
+        script: PathBuf,
+        #[command(flatten)]
+        args: InitArgs,
+    },
     /// Back up all configured stacks, prune old archives, report
     Run {
         /// Names of the stacks to back up [default: all configured stacks]
@@ -176,6 +191,17 @@ pub enum Command {
     /// Do a part of a run that another process watches
     #[command(hide = true)]
     Worker,
+}
+
+/// How a proposed configuration is handed out.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Print a NixOS module instead of JSON
+    #[arg(long)]
+    pub nix: bool,
+    /// Write the configuration to this file, which must not exist
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

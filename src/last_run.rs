@@ -38,6 +38,7 @@ pub fn begin(plan: &Plan) -> RunOutcome {
             .iter()
             .map(|stack| StackOutcome::not_run(&stack.name))
             .collect(),
+        gone: Vec::new(),
         holes: ToldHoles::default(),
         pruned: Vec::new(),
         store: None,

@@ -1,6 +1,7 @@
 //! The library behind the command `docker-stack-backup`. README.md says what it
 //! does, docs/architecture.md how it is built.
 
+pub mod adopt;
 pub mod archive;
 pub mod cli;
 pub mod commands;
@@ -10,6 +11,7 @@ pub mod drill;
 pub mod email;
 pub mod engine;
 pub mod history;
+pub mod known_stacks;
 pub mod last_run;
 pub mod metrics;
 pub mod notify;

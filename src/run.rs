@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::config::plan::{Plan, StackPlan};
 use crate::notify;
@@ -16,7 +16,7 @@ use crate::sys::progress;
 use crate::sys::signals::Signals;
 use crate::sys::time::OffsetTime;
 use crate::worker::{Watch, Watching};
-use crate::{last_run, metrics};
+use crate::{known_stacks, last_run, metrics};
 
 /// Backs up every stack of the plan. `adopts_store` says that the store was moved
 /// or replaced on purpose.
@@ -56,8 +56,22 @@ pub fn run(
     if let Err(error) = attempt(&watch, adopts_store, &mut outcome) {
         last_run::add_error(&mut outcome, &error);
     }
+    for reason in &plan.passed_over {
+        last_run::add_error(&mut outcome, &anyhow!("{reason}"));
+    }
+    if plan.configured.is_empty() {
+        let error = anyhow!("no stack was found on this host, so nothing was backed up");
+        last_run::add_error(&mut outcome, &error);
+    }
+    if let Err(error) = known_stacks::compare(plan, &mut outcome) {
+        last_run::add_error(&mut outcome, &error);
+    }
     outcome.interrupted = signals.received().map(str::to_owned);
     metrics::conclude(plan, log, &mut outcome);
+    // A run that is killed before this tells of the same stacks again.
+    if let Err(error) = known_stacks::remember(plan) {
+        last_run::add_error(&mut outcome, &error);
+    }
     Ok(outcome)
 }
 

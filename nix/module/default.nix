@@ -74,6 +74,15 @@ let
           )
         )
       );
+  # A job that takes all stacks takes those of the others, too.
+  allBesideOthers =
+    lib.optional (lib.length jobs > 1 && lib.any (job: job.takesAll) jobs)
+      (assertion ''
+        ${
+          lib.concatMapStringsSep " and " (job: job.path) (lib.filter (job: job.takesAll) jobs)
+        }.stacks is "all", and there are other jobs. Two runs at once would start a stack while
+        the other one copies it. List the stacks of each job.
+      '');
   sameState = map (
     same:
     assertion ''
@@ -253,6 +262,7 @@ in
       }
     ]
     ++ sameStack
+    ++ allBesideOthers
     ++ sameState
     ++ sameStore
     ++ storeInStack

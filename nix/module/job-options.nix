@@ -85,19 +85,27 @@ let
     in
     lib.mkOptionType {
       name = "stacks";
-      description = "list of string or ${byName.description}";
+      description = "\"all\", list of string or ${byName.description}";
       inherit (byName) emptyValue getSubOptions;
-      check = value: byName.check value || (types.listOf types.str).check value;
+      check = value: value == "all" || byName.check value || (types.listOf types.str).check value;
       merge =
         loc: defs:
         let
+          all = lib.partition (def: def.value == "all") defs;
           kinds = lib.partition (def: lib.isList def.value) defs;
           named = lib.optional (kinds.right != [ ]) {
             inherit (lib.head kinds.right) file;
             value = fromNames (lib.concatMap (def: def.value) kinds.right);
           };
         in
-        byName.merge loc (named ++ kinds.wrong);
+        if all.right == [ ] then
+          byName.merge loc (named ++ kinds.wrong)
+        else if all.wrong == [ ] then
+          "all"
+        else
+          throw "services.docker-stack-backup: `stacks` is \"all\", and stacks are listed in ${
+            lib.showFiles (map (def: def.file) all.wrong)
+          }; do one of the two";
     };
 
   # The options of a command of its own timer.
@@ -144,8 +152,9 @@ in
     description = ''
       The stacks to back up, one after another. Either a list of directories in
       {option}`${path}.baseDir`, by name, which are backed up
-      in this order; or an attribute set with options for each stack. Lists of
-      several modules are joined.
+      in this order; or an attribute set with options for each stack; or `"all"` for
+      every Compose project of the Engine, and each directory with a compose file in
+      {option}`${path}.baseDir`. Lists of several modules are joined.
     '';
     example = lib.literalExpression ''
       {
@@ -157,6 +166,15 @@ in
         };
       }
     '';
+  };
+
+  ignoreProjects = mkOption {
+    type = types.listOf types.str;
+    default = [ ];
+    description = ''
+      Compose projects that are not backed up on purpose, by name, as globs.
+    '';
+    example = [ "test-*" ];
   };
 
   defaults = mkOption {

@@ -45,8 +45,10 @@ let
       "docker-stack-backup-${command}";
   describe = text: text + lib.optionalString (name != null) " (${name})";
 
+  # Which stacks there are is then known on the machine alone.
+  takesAll = job.stacks == "all";
   stacks = lib.sort (a: b: a.order < b.order || a.order == b.order && a.name < b.name) (
-    lib.mapAttrsToList (name: stack: stack // { inherit name; }) job.stacks
+    lib.mapAttrsToList (name: stack: stack // { inherit name; }) (if takesAll then { } else job.stacks)
   );
 
   # The program's configuration file. docs/configuration.md describes its fields.
@@ -60,8 +62,13 @@ let
       logFile
       metricsFile
       ;
-    stacks = map (stack: lib.filterAttrs (_: isSet) (removeAttrs stack [ "order" ])) stacks;
+    stacks =
+      if takesAll then
+        "all"
+      else
+        map (stack: lib.filterAttrs (_: isSet) (removeAttrs stack [ "order" ])) stacks;
     defaults = lib.filterAttrs (_: isSet) job.defaults;
+    ${if job.ignoreProjects == [ ] then null else "ignoreProjects"} = job.ignoreProjects;
     retention = if job.retention == null then null else lib.filterAttrs (_: isSet) job.retention;
     email =
       if job.email == null then
@@ -96,7 +103,9 @@ let
   exec =
     command: program + lib.optionalString (name != null) " --config /etc/${etcName}" + " " + command;
 
-  stackPaths = lib.concatMap (stack: [ stack.path ] ++ stack.includeBinds) stacks;
+  stackPaths =
+    lib.concatMap (stack: [ stack.path ] ++ stack.includeBinds) stacks
+    ++ lib.optional takesAll job.baseDir;
   # A recovery takes back the effect of hooks, so every unit needs what they need.
   allHooks = job.defaults.hooks ++ lib.concatMap (stack: stack.hooks) stacks;
   hookNeeds = {
@@ -109,6 +118,12 @@ let
   # Volumes are read as directories. The socket may be below /run/user.
   readPaths =
     stackPaths
+    # A stack may be in any of these.
+    ++ lib.optionals takesAll [
+      "/home"
+      "/root"
+      "/tmp"
+    ]
     ++ [ docker.dataRoot ]
     ++ secretFiles
     ++ lib.optional (docker.host != null) (lib.removePrefix "unix://" docker.host);
@@ -254,7 +269,7 @@ let
         // {
           inherit readPaths;
           # An interrupted restore is undone beside the directories that it replaces.
-          writePaths = writePaths ++ map dirOf stackPaths ++ [ docker.dataRoot ];
+          writePaths = writePaths ++ map dirOf stackPaths ++ [ docker.dataRoot ] ++ lib.optional takesAll "/";
           # The password is read from the file itself. With `LoadCredential=` a
           # missing file would keep this unit, and so the stacks, from starting;
           # without it only the mail is not sent.
@@ -343,6 +358,7 @@ in
     name
     path
     stacks
+    takesAll
     etcName
     ;
   inherit (job) backupDir stateDir logFile;
@@ -373,7 +389,7 @@ in
 
   assertions = [
     {
-      assertion = stacks != [ ];
+      assertion = takesAll || stacks != [ ];
       message = ''
         ${path}.stacks is empty: there is nothing to back up. Name the stacks, for
         example `stacks = [ "web" ];` for ${job.baseDir}/web.

@@ -16,6 +16,10 @@
       project = "green";
     };
   };
+  all-stacks = {
+    stacks = "all";
+    ignoreProjects = [ "test-*" ];
+  };
   stores-beside-each-other = {
     stacks = [ "web" ];
     backupDir = "/mnt/backup/docker";

@@ -10,6 +10,7 @@
     stateDir = "/srv/./my state//100%";
     metricsFile = "/var/lib/node-exporter/stacks.prom";
     logFile = "/var/log/backup.log";
+    ignoreProjects = [ "test-*" ];
     stacks.everything = {
       order = 1;
       path = "/srv/elsewhere/everything";

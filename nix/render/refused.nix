@@ -118,4 +118,9 @@
       "db"
     ];
   };
+  all-beside-another-job = {
+    stacks = "all";
+    jobs.other.stacks = [ "web" ];
+  };
+  another-word.stacks = "some";
 }

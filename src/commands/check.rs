@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::left_down::left_down;
-use super::load::load;
+use super::load::{load, load_without_looking};
 use super::output::print;
 use super::preview::Previewer;
 use crate::cli::Global;
@@ -19,8 +19,11 @@ use crate::{engine, notify};
 
 pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
     // Loading checks the configuration.
-    let plan = load(global)?;
-    if plan.stacks.is_empty() {
+    let plan = match live {
+        true => load(global)?,
+        false => load_without_looking(global)?,
+    };
+    if plan.stacks.is_empty() && (live || !plan.takes_all) {
         tracing::warn!("no stacks are configured");
     }
     if !live {
@@ -48,6 +51,9 @@ pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
     }
     if let Some(path) = &plan.log_file {
         add("logFile", check_log_file(path));
+    }
+    for reason in &plan.passed_over {
+        add("stacks", Err(anyhow!("{reason}")));
     }
     let previewer = Previewer::new(&plan);
     for stack in &plan.stacks {

@@ -5,10 +5,11 @@ use std::path::{Component, Path, PathBuf, absolute};
 
 use anyhow::{Context, Error, Result, bail, ensure};
 
+use super::all_stacks;
 use crate::cli::Global;
 use crate::config::plan::Plan;
 use crate::config::salvage::Salvage;
-use crate::config::{Config, DEFAULT_BACKUP_DIR, DEFAULT_STATE_DIR, Stack, StackOptions};
+use crate::config::{Config, DEFAULT_BACKUP_DIR, DEFAULT_STATE_DIR, Stack, StackOptions, Stacks};
 
 const DEFAULT_CONFIG: &str = "/etc/docker-stack-backup/config.json";
 
@@ -17,6 +18,21 @@ const DEFAULT_CONFIG: &str = "/etc/docker-stack-backup/config.json";
 /// # Errors
 /// When there is neither, or the configuration is not valid.
 pub fn load(global: &Global) -> Result<Plan> {
+    check_present(global)?;
+    load_or_default(global)
+}
+
+/// Does the same as [`load`], but asks no Engine: with `"stacks": "all"`, the plan has no
+/// stacks.
+///
+/// # Errors
+/// As of [`load`].
+pub fn load_without_looking(global: &Global) -> Result<Plan> {
+    check_present(global)?;
+    load_with(global, Look::Nothing)
+}
+
+fn check_present(global: &Global) -> Result<()> {
     let has_options =
         !global.stack_dirs.is_empty() || global.backup_dir.is_some() || global.state_dir.is_some();
     let file = config_file(global, Path::new(DEFAULT_CONFIG))?;
@@ -25,7 +41,7 @@ pub fn load(global: &Global) -> Result<Plan> {
         "there is no configuration: create {DEFAULT_CONFIG}, or give --config FILE, or --stack DIR \
          and --backup-dir DIR"
     );
-    load_or_default(global)
+    Ok(())
 }
 
 /// Does the same as [`load`], but uses the default directories if there is no
@@ -34,6 +50,21 @@ pub fn load(global: &Global) -> Result<Plan> {
 /// # Errors
 /// When the configuration is not valid.
 pub fn load_or_default(global: &Global) -> Result<Plan> {
+    load_with(global, Look::Engine)
+}
+
+/// Where the stacks of `"stacks": "all"` are looked for.
+#[derive(Clone, Copy)]
+enum Look {
+    Nothing,
+    /// In the Engine and `baseDir`, or, if the Engine does not answer, as the last run.
+    Engine,
+    /// Among those that the last run found. A recovery waits for no Engine before it has
+    /// read the journal.
+    Remembered,
+}
+
+fn load_with(global: &Global, look: Look) -> Result<Plan> {
     let file = config_file(global, Path::new(DEFAULT_CONFIG))?;
     let mut config = match file {
         Some(path) => Config::load(path)?,
@@ -47,12 +78,16 @@ pub fn load_or_default(global: &Global) -> Result<Plan> {
     if !global.stack_dirs.is_empty() && global.backup_dir.is_none() {
         bail!("--stack needs --backup-dir DIR, the directory of the archives");
     }
+    let mut stacks = Vec::new();
     for dir in &global.stack_dirs {
         let path = Some(resolve(dir)?);
-        config.stacks.push(Stack(StackOptions {
+        stacks.push(Stack(StackOptions {
             path,
             ..StackOptions::default()
         }));
+    }
+    if !stacks.is_empty() {
+        config.stacks = Stacks::Listed(stacks);
     }
     if let Some(dir) = &global.backup_dir {
         config.backup_dir = resolve(dir)?;
@@ -60,7 +95,12 @@ pub fn load_or_default(global: &Global) -> Result<Plan> {
     if let Some(dir) = &global.state_dir {
         config.state_dir = resolve(dir)?;
     }
-    Plan::new(config).with_context(|| match file {
+    let plan = match (config.stacks == Stacks::All(Vec::new()), look) {
+        (true, Look::Engine) => all_stacks::find(config),
+        (true, Look::Remembered) => all_stacks::remembered(config),
+        (true, Look::Nothing) | (false, _) => Plan::new(config),
+    };
+    plan.with_context(|| match file {
         Some(path) => format!("cannot use the configuration {}", path.display()),
         None => "cannot use the options on the command line".to_owned(),
     })
@@ -80,7 +120,7 @@ pub struct Recoverable {
 /// # Errors
 /// When the configuration is not valid, and the state directory does not exist.
 pub fn load_to_recover(global: &Global) -> Result<Recoverable> {
-    let problem = match load_or_default(global) {
+    let problem = match load_with(global, Look::Remembered) {
         Ok(plan) => {
             let problem = None;
             return Ok(Recoverable { plan, problem });
@@ -109,6 +149,8 @@ pub fn load_to_recover(global: &Global) -> Result<Recoverable> {
         notify: salvaged.notify,
         stacks: Vec::new(),
         configured: Vec::new(),
+        takes_all: false,
+        passed_over: Vec::new(),
     };
     if !plan.state_dir.is_dir() {
         return Err(problem);
@@ -139,7 +181,7 @@ fn config_file<'a>(global: &'a Global, default: &'a Path) -> Result<Option<&'a P
 
 /// Makes a path of the command line absolute and removes `..`. Symlinks stay,
 /// because one that is a stack's directory names the stack.
-fn resolve(path: &Path) -> Result<PathBuf> {
+pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
     let context = || format!("cannot find {}", path.display());
     if path.to_str().is_none() {
         bail!("cannot use the path {}: it is not UTF-8", path.display());

@@ -1,10 +1,12 @@
 //! The commands: each makes a plan of the command line and the configuration,
 //! has the work done by the wings below, and prints the result.
 
+mod all_stacks;
 mod check;
 mod completions;
 mod drill;
 mod find_archive;
+mod init;
 mod left_down;
 mod list;
 mod load;
@@ -35,6 +37,8 @@ pub fn execute(cli: &Cli, log: &Log) -> ExitStatus {
             adopt_store,
             unwatched,
         } => run::run(global, stacks, *keep_days, *adopt_store, *unwatched, log),
+        Command::Init(args) => init::init(global, args),
+        Command::ImportScript { script, args } => init::import_script(global, script, args),
         Command::Check { live } => check::check(global, *live),
         Command::Status { stack } => status::status(global, stack.as_deref()),
         Command::Plan { stacks } => plan::plan(global, stacks),

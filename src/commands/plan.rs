@@ -13,9 +13,13 @@ pub fn plan(global: &Global, stacks: &[String]) -> Result<ExitStatus> {
     let mut plan = load(global)?;
     plan.select(stacks)?;
     print_left_down(global, &plan)?;
+    let mut status = ExitStatus::Ok;
+    for reason in &plan.passed_over {
+        tracing::error!("{reason}");
+        status = ExitStatus::Incomplete;
+    }
     let previewer = Previewer::new(&plan);
     let mut previews = Vec::new();
-    let mut status = ExitStatus::Ok;
     for stack in &plan.stacks {
         match previewer.preview(stack) {
             Ok(preview) => {

@@ -22,7 +22,8 @@ pub fn run(
 ) -> Result<ExitStatus> {
     let mut plan = load(global)?;
     plan.select(stacks)?;
-    if plan.stacks.is_empty() {
+    // Where all stacks were looked for and none was found, the run tells that.
+    if plan.stacks.is_empty() && !plan.takes_all {
         bail!("no stacks are configured: nothing to back up");
     }
     if keep_days.is_some() {

@@ -4,6 +4,7 @@
 pub mod email;
 mod hook;
 mod json;
+mod name_globs;
 pub mod notify;
 pub mod plan;
 mod retention;
@@ -24,11 +25,12 @@ pub use hook::{
     DEFAULT_HOOK_TIMEOUT_SECS, Hook, HookCommand, HookOptions, HookPlace, HookTarget, OnError,
     VARIABLE_PREFIX, shell_words,
 };
+pub use name_globs::NameGlobs;
 pub use notify::{Channel, ChannelKind, When};
 pub use retention::Retention;
 pub use stack::{
-    Capture, DEFAULT_STALL_LIMIT, DEFAULT_START_TIMEOUT, OnBusy, Stack, StackOptions, StopMethod,
-    Verify,
+    Capture, DEFAULT_STALL_LIMIT, DEFAULT_START_TIMEOUT, OnBusy, Stack, StackOptions, Stacks,
+    StopMethod, Verify,
 };
 
 pub const DEFAULT_BASE_DIR: &str = "/opt/stacks";
@@ -39,8 +41,10 @@ pub const DEFAULT_LOG_FILE: &str = "/var/log/docker-backup.log";
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Config {
-    /// Stacks are backed up one after another, in this order.
-    pub stacks: Vec<Stack>,
+    /// Stacks are backed up one after another.
+    pub stacks: Stacks,
+    /// Compose projects that are not backed up on purpose, as globs.
+    pub ignore_projects: Vec<String>,
     /// A stack without a `path` is the directory with its name in here.
     pub base_dir: PathBuf,
     /// The store. Archives are `<backupDir>/<stack>/<stack>_<date>_<time>.tar`.
@@ -71,7 +75,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            stacks: Vec::new(),
+            stacks: Stacks::default(),
+            ignore_projects: Vec::new(),
             base_dir: DEFAULT_BASE_DIR.into(),
             backup_dir: DEFAULT_BACKUP_DIR.into(),
             require_mount: None,

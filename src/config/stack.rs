@@ -4,7 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::de::{
+    self, MapAccess, SeqAccess, Visitor,
+    value::{MapAccessDeserializer, SeqAccessDeserializer},
+};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::hook::{self, HookOptions};
@@ -22,6 +25,49 @@ pub const DEFAULT_EXCLUDE_CACHES: bool = false;
 
 /// `drill` of a stack that does not set it.
 pub const DEFAULT_DRILL: bool = true;
+
+/// What is backed up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stacks {
+    /// These, in this order.
+    Listed(Vec<Stack>),
+    /// Every Compose project of the Engine, and each directory with a compose file in
+    /// `baseDir`. The file has the word "all"; who reads it adds what is found.
+    All(Vec<Stack>),
+}
+
+impl Default for Stacks {
+    fn default() -> Stacks {
+        Stacks::Listed(Vec::new())
+    }
+}
+
+impl<'de> Deserialize<'de> for Stacks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Stacks, D::Error> {
+        struct ListOrAll;
+
+        impl<'de> Visitor<'de> for ListOrAll {
+            type Value = Stacks;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of stacks, [\"...\"], or \"all\"")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Stacks, E> {
+                match word {
+                    "all" => Ok(Stacks::All(Vec::new())),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Stacks, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(Stacks::Listed)
+            }
+        }
+
+        deserializer.deserialize_any(ListOrAll)
+    }
+}
 
 /// A stack and its options. A plain string in the file is a name without options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -19,7 +19,9 @@ fn an_empty_object_means_the_defaults() {
 #[test]
 fn stacks_are_names_or_objects_and_keep_their_order() {
     let json = br#"{"stacks": ["web", {"path": "/srv/immich", "exclude": ["cache/"]}, "db"]}"#;
-    let stacks = Config::parse(json).unwrap().stacks;
+    let Stacks::Listed(stacks) = Config::parse(json).unwrap().stacks else {
+        panic!("they are listed");
+    };
     assert_eq!(stacks[0].0.name.as_deref(), Some("web"));
     assert_eq!(stacks[1].0.path.as_deref(), Some(Path::new("/srv/immich")));
     assert_eq!(stacks[2].0.name.as_deref(), Some("db"));

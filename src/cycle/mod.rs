@@ -24,12 +24,16 @@ use self::state::Cycle;
 use crate::config::HookPlace;
 use crate::config::plan::StackPlan;
 use crate::outcome::{Phase, StackOutcome};
+use crate::stack::labels;
 
 /// Takes one stack through its backup. Whatever happens between stop and start,
 /// the start is attempted, and whatever happens after a hook, its effect is taken back.
 pub fn back_up(context: &RunContext<'_>, stack: &StackPlan) -> StackOutcome {
     let mut recorder = OutcomeRecorder::new(stack, context.observer);
-    let cycle = recorder.phase(Phase::Plan, |outcome| Cycle::plan(outcome, context, stack));
+    let Some(stack) = recorder.phase(Phase::Plan, |_| labels::with_labels(stack)) else {
+        return recorder.outcome;
+    };
+    let cycle = recorder.phase(Phase::Plan, |outcome| Cycle::plan(outcome, context, &stack));
     if let Some(mut cycle) = cycle {
         if let Some(prepared) = cycle.get_ready(&mut recorder) {
             let (captured, started) = cycle.capture_while_down(&mut recorder, prepared);

@@ -37,6 +37,20 @@ const COMPOSE_FILES: [&str; 8] = [
 ];
 const ENV_FILE: &str = ".env";
 
+/// Whether Compose finds a file of this name if it is told no others.
+pub fn is_default_compose_file(name: &str) -> bool {
+    COMPOSE_FILES.contains(&name)
+}
+
+/// Whether a directory has a compose file that Compose finds by itself. A file that only
+/// overrides another one is none.
+pub fn has_compose_file(dir: &Path) -> bool {
+    let names = COMPOSE_FILES
+        .iter()
+        .filter(|name| !name.contains("override"));
+    names.map(|name| dir.join(name)).any(|path| path.is_file())
+}
+
 /// What `up` does with containers that exist already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {

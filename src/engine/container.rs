@@ -19,6 +19,9 @@ const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Compose's hash of the service that it made a container for.
 pub(super) const CONFIG_HASH_LABEL: &str = "com.docker.compose.config-hash";
 
+/// What the labels begin with that concern this program.
+const LABEL_PREFIX: &str = "docker-stack-backup.";
+
 /// A container. `project` and `service` are empty unless Compose made it.
 #[derive(Clone, Debug)]
 pub struct Container {
@@ -36,6 +39,8 @@ pub struct Container {
     pub working_dir: PathBuf,
     /// The compose files that it was made from, with symlinks as they were given.
     pub config_files: Vec<PathBuf>,
+    /// The environment files (`--env-file`) that Compose read then.
+    pub env_files: Vec<PathBuf>,
     pub status: Status,
     /// Time of the last start, as the Engine writes it.
     pub started_at: String,
@@ -52,6 +57,9 @@ pub struct Container {
     pub joins: Vec<String>,
     /// Whether the Engine removes it when it ends (`docker run --rm`).
     pub is_removed_at_end: bool,
+    /// The labels by which it sets options of its stack, without the prefix that is this
+    /// program's name.
+    pub own_labels: BTreeMap<String, String>,
     /// Whether it only hands volumes on; see [`StandIn`](super::StandIn).
     pub is_stand_in: bool,
     pub mounts: Vec<Mount>,
@@ -197,6 +205,15 @@ impl From<RawContainer> for Container {
                 .cloned()
                 .unwrap_or_default()
         };
+        let paths = |name: &str| -> Vec<PathBuf> {
+            let list = label(name);
+            let paths = list.split(',').filter(|path| !path.is_empty());
+            paths.map(PathBuf::from).collect()
+        };
+        let own_labels = raw.config.labels.iter().filter_map(|(name, value)| {
+            let own = name.strip_prefix(LABEL_PREFIX)?;
+            (name != STAND_IN_LABEL).then(|| (own.to_owned(), value.clone()))
+        });
         let host = &raw.host_config;
         let joined = [&host.network_mode, &host.ipc_mode, &host.pid_mode]
             .into_iter()
@@ -209,6 +226,7 @@ impl From<RawContainer> for Container {
         Container {
             joins: joined.chain(donors).map(str::to_owned).collect(),
             is_removed_at_end: host.auto_remove,
+            own_labels: own_labels.collect(),
             is_stand_in: raw.config.labels.contains_key(STAND_IN_LABEL),
             networks: raw.network_settings.networks,
             name: raw.name.trim_start_matches('/').to_owned(),
@@ -218,11 +236,8 @@ impl From<RawContainer> for Container {
             one_off: label("oneoff") == "True",
             config_hash: raw.config.labels.get(CONFIG_HASH_LABEL).cloned(),
             working_dir: label("project.working_dir").into(),
-            config_files: label("project.config_files")
-                .split(',')
-                .filter(|file| !file.is_empty())
-                .map(PathBuf::from)
-                .collect(),
+            config_files: paths("project.config_files"),
+            env_files: paths("project.environment_file"),
             status: match raw.state.status.as_str() {
                 "running" => Status::Running,
                 "paused" => Status::Paused,

@@ -28,7 +28,9 @@ mod stand_in;
 mod volume;
 
 pub use command::{compose_plugin, set_compose_plugin, versions};
-pub use compose::{ComposeProject, Existing, remove_project};
+pub use compose::{
+    ComposeProject, Existing, has_compose_file, is_default_compose_file, remove_project,
+};
 pub use compose_config::{ComposeConfig, ConfigService};
 pub use container::{Container, Dependency, Health, Mount, Status};
 pub use control::{

@@ -50,6 +50,9 @@ pub struct RunOutcome {
     /// Stacks that an earlier, interrupted run had left stopped.
     pub recovered: Vec<RecoveredStack>,
     pub stacks: Vec<StackOutcome>,
+    /// Stacks that the run before found, and this one did not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<GoneStack>,
     /// What was told about holes up to now, by this run and those before it.
     #[serde(default)]
     pub holes: ToldHoles,
@@ -62,6 +65,14 @@ pub struct RunOutcome {
     pub channels: Vec<ChannelOutcome>,
     /// The log lines of this run, the oldest first.
     pub log: Vec<String>,
+}
+
+/// A stack that is not on this host any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GoneStack {
+    pub stack: String,
+    pub warnings: Vec<String>,
 }
 
 /// A stack that an interrupted run had left stopped.
@@ -137,8 +148,10 @@ impl RunOutcome {
     pub fn warnings(&self) -> Vec<(&str, &str)> {
         let recovered = self.recovered.iter().map(|s| (&s.stack, &s.warnings));
         let stacks = self.stacks.iter().map(|s| (&s.stack, &s.warnings));
+        let gone = self.gone.iter().map(|s| (&s.stack, &s.warnings));
         recovered
             .chain(stacks)
+            .chain(gone)
             .flat_map(|(stack, warnings)| warnings.iter().map(|w| (stack.as_str(), w.as_str())))
             .collect()
     }
@@ -177,6 +190,7 @@ pub mod tests {
             interrupted: None,
             recovered: Vec::new(),
             stacks: vec![stack],
+            gone: Vec::new(),
             holes: ToldHoles::default(),
             pruned: Vec::new(),
             store: None,

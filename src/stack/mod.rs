@@ -4,11 +4,13 @@
 mod advice;
 mod compose_files;
 pub mod coverage;
+pub mod discover;
 pub mod driver;
 mod elsewhere;
 pub mod hooks;
 pub mod journal;
 mod known;
+pub mod labels;
 pub mod quiet;
 mod remade;
 pub mod running;

@@ -286,7 +286,7 @@ fn stop_method(
     sharers: &Sharers,
     warnings: &mut Vec<String>,
 ) -> StopMethod {
-    match stack.stop_method {
+    match stack.stop_method.unwrap_or_default() {
         StopMethod::Stop => return StopMethod::Stop,
         StopMethod::Pause => return pause_or_stop(running, warnings),
         StopMethod::Down => {}

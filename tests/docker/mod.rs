@@ -1,5 +1,6 @@
 //! Tests that need root and a Docker Engine.
 
+mod adopt;
 mod archives;
 mod boundary;
 mod by_hand;

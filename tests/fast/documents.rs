@@ -455,3 +455,53 @@ fn documents_for_users_name_no_test_and_no_source_file() {
     ];
     assert_finds(&source_faults(&planted, &names), &found);
 }
+
+/// The settings of the script that docs/from-docker-backup-py.md speaks of.
+const SCRIPT: &str = r#"#!/usr/bin/env python3
+STACKS = ["a", "b"]
+BASE_DIR = "/opt/stacks"
+EXTRA_STACK_PATH = "/srv/extra"
+BACKUP_DIR = "/var/backups/docker"
+DAILY_RETENTION_DAYS = 28
+LOG_FILE = "/var/log/docker-backup.log"
+SMTP_SERVER = "mail.example.org"
+SMTP_PORT = 587
+SMTP_USER = "u"
+SMTP_PASS = "secret"
+SENDER_EMAIL = "a@example.org"
+RECEIVER_EMAIL = "b@example.org"
+SUBJECT_TAG = "docker"
+open("/no/such/directory/of-the-script", "w")
+"#;
+
+#[test]
+fn the_configuration_of_the_script_is_what_its_document_shows() {
+    let page = Path::new(ROOT).join("docs/from-docker-backup-py.md");
+    let page = Document::read(&page);
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("docker-backup.py");
+    fs::write(&script, SCRIPT).unwrap();
+    let import = |more: &[&str]| {
+        let mut import = Command::new(PROGRAM);
+        output(import.arg("import-script").arg(&script).args(more)).expect_status(0)
+    };
+    let json = import(&[]);
+    let mut shown: serde_json::Value = serde_json::from_str(page.blocks(&["json"])[0]).unwrap();
+    // The document leaves the name out.
+    shown["stacks"][2]["name"] = "extra".into();
+    assert_eq!(json.json(), shown);
+    assert!(!json.stdout.contains("secret\"") && json.stderr.contains("SMTP_PASS"));
+    let nix = import(&["--nix"]).stdout;
+    let is_code = |line: &&str| !line.trim().starts_with('#');
+    let code: Vec<&str> = nix.lines().filter(is_code).collect();
+    let shown: Vec<&str> = page.blocks(&["nix"])[0].lines().collect();
+    assert_eq!(code, shown);
+    assert!(
+        nix.contains("# the password (SMTP_PASS) is not taken over"),
+        "{nix}"
+    );
+    // A file that is no such script is refused.
+    fs::write(&script, "print('x')").unwrap();
+    let mut other = Command::new(PROGRAM);
+    output(other.arg("import-script").arg(&script)).expect_status(1);
+}

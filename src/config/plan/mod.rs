@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Channel, Config, Email, Retention, Stack, StackOptions, email, notify};
+use crate::config::{
+    Channel, Config, Email, NameGlobs, Retention, Stack, StackOptions, Stacks, email, notify,
+};
 use conflicts::conflicts;
 use stack::{check_options, single_stack_fields};
 
@@ -35,6 +37,10 @@ pub struct Plan {
     pub stacks: Vec<StackPlan>,
     /// The names of all configured stacks, also of those that are not selected.
     pub configured: Vec<String>,
+    /// Whether the stacks are all that were found on this host, and were not named.
+    pub takes_all: bool,
+    /// A sentence for each Compose project that was found and cannot be backed up.
+    pub passed_over: Vec<String>,
 }
 
 impl Plan {
@@ -42,9 +48,16 @@ impl Plan {
     /// The error lists all problems of the configuration, one a line.
     pub fn new(config: Config) -> Result<Plan> {
         let mut problems = relative_paths(&config);
-        let (mut stacks, stack_problems) =
-            plan_stacks(config.stacks, config.defaults.0, &config.base_dir);
+        let (stacks, takes_all) = match config.stacks {
+            Stacks::Listed(stacks) => (stacks, false),
+            Stacks::All(stacks) => (stacks, true),
+        };
+        let (mut stacks, stack_problems) = plan_stacks(stacks, config.defaults.0, &config.base_dir);
         problems.extend(stack_problems);
+        match NameGlobs::new(&config.ignore_projects) {
+            Ok(globs) => problems.extend(ignored_stacks(&stacks, &globs)),
+            Err(error) => problems.push(format!("`ignoreProjects`: {error:#}")),
+        }
         problems.extend(conflicts(&stacks, &config.backup_dir, &config.state_dir));
         if config
             .retention
@@ -81,6 +94,8 @@ impl Plan {
             notify: config.notify,
             configured: stacks.iter().map(|stack| stack.name.clone()).collect(),
             stacks,
+            takes_all,
+            passed_over: Vec::new(),
         })
     }
 
@@ -106,6 +121,25 @@ impl Plan {
     pub fn stack(&self, name: &str) -> Option<&StackPlan> {
         self.stacks.iter().find(|stack| stack.name == name)
     }
+}
+
+/// Returns a problem for each stack that is to be backed up and is to be ignored.
+fn ignored_stacks(stacks: &[StackPlan], globs: &NameGlobs) -> Vec<String> {
+    let names = |stack: &StackPlan| [Some(stack.name.clone()), stack.compose.name.clone()];
+    let is_ignored = |stack: &&StackPlan| {
+        let mut names = names(stack).into_iter().flatten();
+        names.any(|name| globs.matches(&name))
+    };
+    let ignored = stacks.iter().filter(is_ignored);
+    ignored
+        .map(|stack| {
+            format!(
+                "`ignoreProjects`: names the stack {}, which is to be backed up; take it out of \
+                 one of the two",
+                stack.name
+            )
+        })
+        .collect()
 }
 
 fn relative_paths(config: &Config) -> Vec<String> {

@@ -34,7 +34,8 @@ pub struct StackPlan {
     pub capture: Capture,
     pub share: bool,
     pub unshared: Exclude,
-    pub stop_method: StopMethod,
+    /// `None` means `stop`, unless a label of the stack says otherwise.
+    pub stop_method: Option<StopMethod>,
     /// `None` means each container's own.
     pub stop_timeout: Option<Duration>,
     pub start_timeout: Duration,
@@ -118,7 +119,7 @@ impl StackPlan {
             unshared: Exclude::new(&[defaults.unshared.clone(), own.unshared].concat())
                 .context("`unshared`")?,
             capture: own.capture.or(defaults.capture).unwrap_or_default(),
-            stop_method: own.stop_method.or(defaults.stop_method).unwrap_or_default(),
+            stop_method: own.stop_method.or(defaults.stop_method),
             stop_timeout: stop_timeout.map(seconds),
             start_timeout: start_timeout.map_or(DEFAULT_START_TIMEOUT, seconds),
             down_limit,

@@ -175,6 +175,7 @@ pub fn run(stacks: &[(&str, StackStatus)]) -> RunOutcome {
         interrupted: None,
         recovered: Vec::new(),
         stacks: stacks.collect(),
+        gone: Vec::new(),
         holes: ToldHoles::default(),
         pruned: Vec::new(),
         store: None,

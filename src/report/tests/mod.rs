@@ -31,6 +31,7 @@ fn run(stacks: Vec<StackOutcome>) -> RunOutcome {
         interrupted: None,
         recovered: Vec::new(),
         stacks,
+        gone: Vec::new(),
         holes: ToldHoles::default(),
         pruned: Vec::new(),
         store: Some(StoreUsage {
