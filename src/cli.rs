@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 /// Backs up Docker Compose stacks, one after another: stop, archive, start.
 ///
@@ -205,7 +205,6 @@ pub struct InitArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("part").args(["to", "diff"]).multiple(true)))]
 pub struct RestoreArgs {
     /// STACK (its newest good archive), STACK@TIME (such as @20261124_031500 or @2026-11-24), an
     /// archive file, or - for an archive on standard input
@@ -218,10 +217,20 @@ pub struct RestoreArgs {
     /// Unpack into this directory, which must be missing or empty, and change nothing else
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,
-    /// With --to or --diff: only these paths in the archive, these volumes, or the volumes and binds
-    /// of these services
-    #[arg(long, value_name = "PATH", requires = "part", num_args = 1..)]
+    /// Only these parts: volumes, services (their volumes and binds), or paths: relative to the
+    /// stack's directory, on the host, in a container (SERVICE:/PATH, or /PATH) or in the archive.
+    /// Paths may be globs. In place, the stack is stopped, the parts are exchanged, and what ran is
+    /// started again
+    #[arg(long, value_name = "PART", num_args = 1..)]
     pub only: Vec<String>,
+    /// With --only: leave the stack running while files or directories are exchanged. Services
+    /// keep files open as they were, and may write over what is restored
+    #[arg(long, requires = "only", conflicts_with_all = ["to", "diff", "no_start"])]
+    pub live: bool,
+    /// Create the external networks and volumes that are missing: networks with the driver bridge,
+    /// volumes empty
+    #[arg(long, conflicts_with_all = ["to", "diff"])]
+    pub create_external: bool,
     /// Show what would be done; change nothing
     #[arg(long)]
     pub dry_run: bool,

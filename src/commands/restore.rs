@@ -1,9 +1,12 @@
 //! `restore`: replaces a stack, unpacks into a directory, or shows differences.
 
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::find_archive::{PassedOver, is_stack, open_archive, read_manifest};
 use super::load::load_or_default;
@@ -17,10 +20,13 @@ use crate::restore::diff::HostTree;
 use crate::restore::foreign::guess;
 use crate::restore::selection::Selection;
 use crate::restore::stack::RestoreOptions;
-use crate::restore::{self as restores, Archive, ArchiveFacts};
+use crate::restore::{self as restores, Archive, ArchiveFacts, Parts};
 use crate::sys::format::human_bytes;
 use crate::sys::lock::{Lock, Operation};
 use crate::sys::signals::Signals;
+
+/// How long the question is open.
+const ANSWER_WITHIN: Duration = Duration::from_secs(600);
 
 pub fn restore(global: &Global, args: &RestoreArgs) -> Result<ExitStatus> {
     let (archive, passed_over) = match args.from.as_deref() {
@@ -95,6 +101,8 @@ fn restore_stack(
     let plan = load_or_default(global)?;
     let facts = &facts_for_stack(args, &plan, archive, manifest)?;
     let stack = plan.stack(facts.stack());
+    let only = Selection::new(&args.only, facts.manifest())?;
+    let parts = Parts::find(archive, &only, &facts.trees())?;
     let options = RestoreOptions {
         state_dir: &plan.state_dir,
         allow_devices: args.allow_devices || is_in_store(args),
@@ -103,8 +111,16 @@ fn restore_stack(
         keep_old: args.keep_old,
         allow_reachable: args.allow_reachable || !args.yes,
         starts: !args.no_start,
+        live: args.live,
+        create_external: args.create_external,
+        parts: &parts,
     };
     let look = || restores::stack::RestorePlan::new(archive, facts, stack, &options);
+    // The lock is taken before the question, so that what is answered can be done.
+    let _lock = match args.dry_run {
+        true => None,
+        false => Some(Lock::take(&plan.state_dir, Operation::Restore)?),
+    };
     let looked = look()?;
     let shown = looked.text();
     let notes: String = passed_over
@@ -120,10 +136,7 @@ fn restore_stack(
         return Err(error);
     }
     looked.check_reachable()?;
-    // The lock is not taken yet: the answer may never come, and a run that is
-    // due waits for the lock.
     confirm(args, &preview)?;
-    let _lock = Lock::take(&plan.state_dir, Operation::Restore)?;
     let planned = look()?;
     ensure!(
         planned.text() == shown,
@@ -168,6 +181,7 @@ fn confirm(args: &RestoreArgs, text: &str) -> Result<()> {
         bail!("cannot ask for confirmation without a terminal: give --yes to replace the stack");
     }
     show("Go on? [y/N] ");
+    wait_for_answer()?;
     let mut answer = String::new();
     std::io::stdin()
         .read_line(&mut answer)
@@ -175,6 +189,23 @@ fn confirm(args: &RestoreArgs, text: &str) -> Result<()> {
     match answer.trim().to_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => bail!("not confirmed; nothing was done"),
+    }
+}
+
+/// Waits until there is something to read on standard input.
+///
+/// # Errors
+/// When there is nothing in time. A run that is due waits for the lock that is held meanwhile.
+fn wait_for_answer() -> Result<()> {
+    let stdin = std::io::stdin();
+    let mut watched = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(ANSWER_WITHIN).unwrap_or(PollTimeout::MAX);
+    match poll(&mut watched, timeout).context("cannot wait for the answer")? {
+        0 => bail!(
+            "no answer within {} minutes; nothing was done",
+            ANSWER_WITHIN.as_secs() / 60
+        ),
+        _ => Ok(()),
     }
 }
 

@@ -43,7 +43,7 @@ pub use exec::{Exec, ExecOptions};
 pub use image::Image;
 pub use isolation::isolating_options;
 pub use lookup::{images, project_volumes, volumes};
-pub use network::{Endpoint, Network, connect, create_network, networks};
+pub use network::{Endpoint, Network, connect, create_network, networks, remove_network};
 pub use parallel::in_parallel;
 pub use socket::{configured_socket, refuse_podman};
 pub use stand_in::StandIn;

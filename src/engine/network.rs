@@ -67,6 +67,35 @@ pub struct AddressPool {
     pub auxiliary_addresses: BTreeMap<String, String>,
 }
 
+impl Network {
+    /// A network with the driver `bridge` and the Engine's choice of addresses.
+    pub fn bridge(name: &str) -> Network {
+        Network {
+            name: name.to_owned(),
+            id: String::new(),
+            driver: "bridge".to_owned(),
+            scope: "local".to_owned(),
+            enable_ipv6: false,
+            internal: false,
+            attachable: false,
+            ipam: Ipam::default(),
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+        }
+    }
+}
+
+/// Removes a network. It is no error if there is none of this name.
+pub fn remove_network(name: &str) -> Result<()> {
+    if networks(&BTreeSet::from([name.to_owned()]))?.is_empty() {
+        return Ok(());
+    }
+    let removed = docker(["network", "rm", name]).output()?.check();
+    removed
+        .map(drop)
+        .with_context(|| format!("cannot remove network {name}"))
+}
+
 /// The connection of a container to a network.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]

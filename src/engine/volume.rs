@@ -26,6 +26,17 @@ pub struct Volume {
 }
 
 impl Volume {
+    /// A volume with the driver `local` and no options, which does not exist yet.
+    pub fn usual(name: &str) -> Volume {
+        Volume {
+            name: name.to_owned(),
+            driver: "local".to_owned(),
+            mountpoint: PathBuf::new(),
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+        }
+    }
+
     /// Whether the Engine generated its name, because the mount names no volume.
     pub fn is_anonymous(&self) -> bool {
         self.labels.contains_key("com.docker.volume.anonymous") || is_generated_name(&self.name)

@@ -39,6 +39,25 @@ impl ArchiveFacts {
         }
     }
 
+    /// Returns the manifest, if the archive has one.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        match self {
+            ArchiveFacts::Described(manifest) => Some(manifest),
+            ArchiveFacts::Guessed(_) => None,
+        }
+    }
+
+    /// Returns the member paths of the trees in the archive.
+    pub fn trees(&self) -> Vec<Vec<u8>> {
+        match self {
+            ArchiveFacts::Described(manifest) => {
+                let trees = manifest.trees.keys();
+                trees.map(|tree| tree.clone().into_bytes()).collect()
+            }
+            ArchiveFacts::Guessed(guessed) => vec![guessed.root.clone().into_bytes()],
+        }
+    }
+
     /// Mounts of the stack that stay as they are.
     pub(super) fn not_archived(&self) -> impl Iterator<Item = &MountCoverage> {
         let coverage = match self {

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::diff::HostTree;
 use super::facts::ArchiveFacts;
+use super::parts::Parts;
 use super::target::Target;
 use crate::archive::Manifest;
 use crate::config::plan::StackPlan;
@@ -73,6 +74,14 @@ impl HostVolumes {
             missing.push(volume.with_context(context)?.clone());
         }
         Ok(HostVolumes { present, missing })
+    }
+
+    /// Leaves out the volumes of which nothing is restored.
+    pub(super) fn keep_touched(&mut self, stack: &str, parts: &Parts) {
+        let prefix = volume_prefix(stack);
+        let is_touched = |volume: &Volume| parts.touches(&format!("{prefix}{}", volume.name));
+        self.present.retain(is_touched);
+        self.missing.retain(is_touched);
     }
 
     /// Returns the volumes whose paths are known: those that exist, and those that
@@ -175,6 +184,28 @@ pub(super) fn targets(
     present: &[Volume],
     boundary: &Boundary,
 ) -> Result<Vec<Target>> {
+    let mut targets = all_targets(facts, dir, present, boundary)?;
+    let paths: Vec<PathBuf> = targets.iter().map(|target| target.path.clone()).collect();
+    let mut at = 0;
+    targets.retain(|target| {
+        let is_part = |(other, path): (usize, &PathBuf)| {
+            target.path.starts_with(path) && (*path != target.path || other < at)
+        };
+        let is_part = paths.iter().enumerate().any(is_part);
+        at += 1;
+        !is_part
+    });
+    Ok(targets)
+}
+
+/// Returns the path that each tree of the archive goes to, also of those that are within
+/// another one.
+pub(super) fn all_targets(
+    facts: &ArchiveFacts,
+    dir: &Path,
+    present: &[Volume],
+    boundary: &Boundary,
+) -> Result<Vec<Target>> {
     let trees = match facts {
         ArchiveFacts::Described(manifest) => described_trees(manifest, dir, present),
         ArchiveFacts::Guessed(guessed) => vec![(&*guessed.root, dir.to_owned())],
@@ -197,16 +228,6 @@ pub(super) fn targets(
         };
         targets.push(Target::new(prefix, &path));
     }
-    let paths: Vec<PathBuf> = targets.iter().map(|target| target.path.clone()).collect();
-    let mut at = 0;
-    targets.retain(|target| {
-        let is_part = |(other, path): (usize, &PathBuf)| {
-            target.path.starts_with(path) && (*path != target.path || other < at)
-        };
-        let is_part = paths.iter().enumerate().any(is_part);
-        at += 1;
-        !is_part
-    });
     Ok(targets)
 }
 

@@ -17,7 +17,7 @@ use crate::sys::durable::create_dir_durably;
 use crate::sys::state_file::{self, State};
 use crate::sys::time::{OffsetTime, zone_name};
 
-const FORMAT_VERSION: u32 = 3;
+const FORMAT_VERSION: u32 = 4;
 
 /// The journal entry of one restore.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +45,12 @@ pub struct RestoreEntry {
     pub services_to_inherit: BTreeSet<String>,
     /// Whether the old data is kept beside the new.
     pub keep_old: bool,
+    /// Whether the stack goes on while its data is exchanged.
+    #[serde(default)]
+    pub live: bool,
+    /// Names of networks that the restore creates.
+    #[serde(default)]
+    pub new_networks: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,9 +72,9 @@ impl State for RestoreEntry {
     const NAME: &'static str = "the restore journal";
     const FORMAT_VERSION: u32 = FORMAT_VERSION;
 
-    /// Version 2 had no step `cleaning`.
+    /// Version 2 had no step `cleaning`, version 3 replaced whole trees of stopped stacks only.
     fn upgrade(version: u32, json: Value) -> Option<Value> {
-        matches!(version, 2 | 3).then_some(json)
+        matches!(version, 2..=4).then_some(json)
     }
 }
 
@@ -87,6 +93,8 @@ impl RestoreEntry {
             container_ids: Vec::new(),
             services_to_inherit: BTreeSet::new(),
             keep_old: false,
+            live: false,
+            new_networks: Vec::new(),
         }
     }
 

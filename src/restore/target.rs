@@ -34,6 +34,13 @@ pub struct Target {
     /// exchanged trees are on one file system anyway.
     #[serde(rename = "new")]
     pub new_inode: Option<u64>,
+    /// Inode of what is replaced, as it was right before the exchange. It tells which is which
+    /// if a service has replaced what was unpacked.
+    #[serde(rename = "old", default)]
+    pub old_inode: Option<u64>,
+    /// Whether it is within a tree that services use, and not the root of one.
+    #[serde(default)]
+    pub is_in_tree: bool,
 }
 
 impl Target {
@@ -42,6 +49,8 @@ impl Target {
             prefix: prefix.to_owned(),
             path: path.to_owned(),
             new_inode: None,
+            old_inode: None,
+            is_in_tree: false,
         }
     }
 
@@ -126,8 +135,17 @@ impl Target {
         }
     }
 
+    /// Records the inode of what will be replaced.
+    pub(super) fn record_old(&mut self) -> Result<()> {
+        self.old_inode = self.inode(&self.path)?;
+        Ok(())
+    }
+
     fn is_exchanged(&self) -> Result<bool> {
-        Ok(self.new_inode.is_some() && self.inode(&self.path)? == self.new_inode)
+        let is = |path: &Path, inode: Option<u64>| -> Result<bool> {
+            Ok(inode.is_some() && self.inode(path)? == inode)
+        };
+        Ok(is(&self.path, self.new_inode)? || is(&self.staging(), self.old_inode)?)
     }
 
     /// Puts the unpacked tree in place.
@@ -177,7 +195,9 @@ impl Target {
     /// then, and it may be the only copy of the old data.
     pub(super) fn remove_unpacked(&self) -> Result<()> {
         let staged = self.inode(&self.staging())?;
-        if staged.is_some() && self.new_inode.is_some() && staged != self.new_inode {
+        let is_old_in_place = self.old_inode.is_some() && self.inode(&self.path)? == self.old_inode;
+        let is_other = staged.is_some() && self.new_inode.is_some() && staged != self.new_inode;
+        if is_other && !is_old_in_place {
             bail!(
                 "neither {} nor {} is the unpacked tree: keep the right one by hand, move the other \
                  away, then run `docker-stack-backup recover`",
@@ -286,6 +306,33 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn what_a_service_put_in_the_place_of_new_data_is_undone() {
+        for is_recorded in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let dir = fs::canonicalize(dir.path()).unwrap();
+            let write = |name: &str, text: &str| fs::write(dir.join(name), text).unwrap();
+            write("file", "old");
+            write(".file.restore", "new");
+            let mut target = Target::new("x/file", &dir.join("file"));
+            target.record_inode().unwrap();
+            if is_recorded {
+                target.record_old().unwrap();
+            }
+            target.exchange().unwrap();
+            // As editors and many services save a file.
+            write("saved", "rewritten");
+            fs::rename(dir.join("saved"), dir.join("file")).unwrap();
+            for _ in 0..2 {
+                target.exchange_back().unwrap();
+                assert_eq!(target.remove_unpacked().is_ok(), is_recorded);
+            }
+            let text = fs::read_to_string(dir.join("file")).unwrap();
+            let expected = if is_recorded { "old" } else { "rewritten" };
+            assert_eq!(text, expected);
+        }
+    }
 
     #[test]
     fn a_directory_above_that_became_a_symlink_leads_nowhere() {

@@ -12,6 +12,16 @@ use super::{Ended, Place, Stack, output};
 
 pub const RUNNING: [&str; 1] = ["forge:running"];
 
+/// Parts that have all data of the stack, each named in another way.
+pub const PARTS: [&str; 6] = [
+    "conf/*.ini",
+    "inside/generation",
+    "data",
+    "forge:/outside",
+    "repos",
+    "/etc/secret",
+];
+
 pub struct Mixed {
     pub stack: Stack,
     pub place: Place,

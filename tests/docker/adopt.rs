@@ -30,17 +30,22 @@ impl Host {
 
     /// Makes a stack with a volume, a bind and a database, by name of its image at least.
     fn start(&mut self, dir: &str, project: &str, file: &str) -> PathBuf {
+        self.start_with_labels(dir, project, file, "{}")
+    }
+
+    fn start_with_labels(&mut self, dir: &str, project: &str, file: &str, labels: &str) -> PathBuf {
         let dir = self.place.path(dir);
         fs::create_dir_all(dir.join("inside")).unwrap();
         let outside = self.place.path("outside");
         fs::create_dir_all(&outside).unwrap();
         let compose = format!(
             "services:\n  db:\n    image: docker-stack-backup/busybox:1\n    command: sleep 1000000\n    \
-             init: true\n    volumes: [\"data:/data\", \"./inside:/inside\", \"{}:/outside\"]\n\
+             init: true\n    labels: {labels}\n    volumes: [\"data:/data\", \"./inside:/inside\", \"{}:/outside\"]\n\
              volumes:\n  data:\n",
             outside.display()
         );
         fs::write(dir.join(file), compose).unwrap();
+        fs::write(dir.join("inside/file"), "").unwrap();
         let stack = Stack {
             name: project.to_owned(),
             project: project.to_owned(),
@@ -232,6 +237,42 @@ fn all_stacks_are_backed_up_and_new_and_gone_ones_are_told() {
     host.place
         .config(json!(["web"]), json!({"ignoreProjects": ["x*"]}));
     host.with_config(&["check"]).expect_status(0);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn labels_of_services_set_options_of_their_stack() {
+    let mut host = Host::new();
+    let labels =
+        r#"{docker-stack-backup.exclude: "/inside/file", docker-stack-backup.stop-method: pause}"#;
+    host.start_with_labels("stacks/web", "web", "compose.yaml", labels);
+    let off = r#"{docker-stack-backup.enable: "false"}"#;
+    host.start_with_labels("stacks/off", "off", "compose.yaml", off);
+    host.start("stacks/plain", "plain", "compose.yaml");
+    host.place.config(json!("all"), json!({}));
+    let run = host.with_config(&["run", "--json"]).expect_status(0).json();
+    let stacks = run["stacks"].as_array().unwrap();
+    let of = |name: &str| stacks.iter().find(|stack| stack["stack"] == name);
+    assert!(of("off").is_none(), "{run}");
+    for (name, is_labelled) in [("web", true), ("plain", false)] {
+        let archive = &of(name).unwrap()["archive"];
+        assert_eq!(archive["crashConsistent"], is_labelled, "{run}");
+        assert_eq!(archive["excludedCount"] == 1, is_labelled, "{run}");
+    }
+    // What contradicts the configuration is an error, and stops nothing.
+    for (options, expected) in [
+        (json!({"name": "off"}), "the configuration lists it"),
+        (
+            json!({"name": "web", "stopMethod": "stop"}),
+            "take one of them out",
+        ),
+    ] {
+        host.place.config(json!([options]), json!({}));
+        let failed = host.with_config(&["run", "--json"]).expect_status(2).json();
+        let failure = failed["stacks"][0]["failures"][0].to_string();
+        assert!(failure.contains(expected), "{failed}");
+        assert_eq!(failed["stacks"][0]["downtimeMs"], Value::Null);
+    }
 }
 
 #[test]

@@ -202,7 +202,7 @@ fn a_foreign_archive_binds_a_volume_to_a_directory_only_when_allowed_and_shown()
     for args in [&allowed[..], &[&stack.name]] {
         let shown = restore(&place, &[args, &["--dry-run"]].concat()).expect_status(0);
         for line in [
-            format!("replaces  {bound_text}\n"),
+            format!("replaces  {bound_text} (8 B in 2 members)\n"),
             format!(
                 "volume {}_data (driver local, device={bound_text}, o=bind",
                 stack.name

@@ -19,6 +19,7 @@ mod progress;
 mod quiet;
 mod restore;
 mod restore_foreign;
+mod restore_parts;
 mod restore_race;
 mod run;
 mod second_look;

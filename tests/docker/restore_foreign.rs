@@ -114,7 +114,7 @@ fn a_plain_tar_is_restored_in_place_and_its_missing_parts_are_reported() {
             "the archive has no manifest: which services ran, and from which images, is not known",
             "there is no sums file beside the archive",
             &format!("{volume} is not in the archive and stays as it is"),
-            &format!("replaces  {}\n", old.stack.dir.display()),
+            &format!("replaces  {} (", old.stack.dir.display()),
             "starts    what `docker compose up` starts with the restored compose file, except for services that are down now: migrate\n",
         ] {
             assert!(shown.stdout.contains(said), "{said}: {}", shown.stdout);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
 use super::guessed;
-use super::plan::RestorePlan;
+use super::plan::{RestorePlan, find_targets};
 use super::start::{ServicesToStart, start};
 use super::undo::{Cleaned, clean_leftovers, finish, undo};
 use crate::archive::Sums;
@@ -163,16 +163,14 @@ impl Execution<'_, '_> {
     }
 
     fn attempt(&mut self) -> Result<Done> {
+        self.create_externals()?;
         self.create_volumes()?;
-        let summary = self.unpack()?;
-        if matches!(self.plan.facts, ArchiveFacts::Guessed(_)) && self.plan.options.starts {
-            guessed::check_images(&self.plan)?;
-        }
-        self.signals.check()?;
-        let down_since = Instant::now();
-        self.stop()?;
+        let (summary, down_since) = self.unpack_and_stop()?;
         self.plan.check_unused(&[])?;
         self.signals.check()?;
+        for target in &mut self.plan.entry.targets {
+            target.record_old()?;
+        }
         self.plan.entry.step = RestoreStep::Swapping;
         self.write_entry()?;
         self.plan.entry.exchange()?;
@@ -198,6 +196,41 @@ impl Execution<'_, '_> {
         })
     }
 
+    /// Stops the stack, and unpacks: before that, so that the stack is down for the exchange
+    /// only; or after that, where its containers could change what is unpacked. Returns when
+    /// the stop was issued.
+    fn unpack_and_stop(&mut self) -> Result<(ExtractSummary, Instant)> {
+        if self.plan.unpacks_in_trees() {
+            let down_since = Instant::now();
+            self.stop()?;
+            self.plan.check_unused(&[])?;
+            self.signals.check()?;
+            return Ok((self.unpack()?, down_since));
+        }
+        let summary = self.unpack()?;
+        if matches!(self.plan.facts, ArchiveFacts::Guessed(_))
+            && self.plan.options.starts
+            && self.plan.options.parts.is_whole()
+        {
+            guessed::check_images(&self.plan)?;
+        }
+        self.signals.check()?;
+        let down_since = Instant::now();
+        self.stop()?;
+        Ok((summary, down_since))
+    }
+
+    /// Creates the external networks and volumes that are missing, with the usual options.
+    fn create_externals(&self) -> Result<()> {
+        for name in &self.plan.missing_externals.networks {
+            engine::create_network(&engine::Network::bridge(name))?;
+        }
+        for name in &self.plan.missing_externals.volumes {
+            engine::create_volume(&engine::Volume::usual(name))?;
+        }
+        Ok(())
+    }
+
     /// Creates missing volumes. Their paths are known only afterwards: the
     /// manifest may have been written on another host.
     fn create_volumes(&mut self) -> Result<()> {
@@ -217,7 +250,13 @@ impl Execution<'_, '_> {
         }
         let boundary = host::boundary(&volumes.present)?;
         let dir = &plan.entry.compose.dir;
-        plan.entry.targets = host::targets(plan.facts, dir, &volumes.present, &boundary)?;
+        plan.entry.targets = find_targets(
+            plan.facts,
+            dir,
+            &volumes.present,
+            &boundary,
+            plan.options.parts,
+        )?;
         for target in &plan.entry.targets {
             target.check()?;
         }
@@ -227,6 +266,7 @@ impl Execution<'_, '_> {
     fn unpack(&mut self) -> Result<ExtractSummary> {
         tracing::info!("unpacking beside the present data");
         let plan = &mut self.plan;
+        let parts = plan.options.parts;
         let mut destinations = Vec::new();
         for target in &plan.entry.targets {
             target.create_parent()?;
@@ -242,7 +282,7 @@ impl Execution<'_, '_> {
             });
         }
         let options = ExtractOptions {
-            is_wanted: &|_| true,
+            is_wanted: &|path| parts.includes(path),
             allow_devices: plan.options.allow_devices,
             // The old data is removed, so the new data must not lack anything.
             tolerates_refusals: false,
@@ -290,6 +330,9 @@ impl Execution<'_, '_> {
     /// Starts the services that ran when the archive was made, or, if that is
     /// not known, those that the restored compose file starts.
     fn start(&mut self) -> Result<(Vec<String>, Option<Started>)> {
+        if self.plan.starts_what_ran() {
+            return self.start_what_ran();
+        }
         let services = match self.plan.facts {
             ArchiveFacts::Described(manifest) => ServicesToStart {
                 names: manifest.running.clone(),
@@ -302,6 +345,21 @@ impl Execution<'_, '_> {
         };
         let started = start(&mut self.plan, &services, self.signals)?;
         Ok((services.names, started))
+    }
+
+    /// Starts the containers that ran before.
+    fn start_what_ran(&mut self) -> Result<(Vec<String>, Option<Started>)> {
+        if self.plan.running.is_empty() {
+            return Ok((Vec::new(), None));
+        }
+        let running = self.plan.running.clone();
+        let entry = self
+            .plan
+            .journal_entry(running, journal::StopProgress::Stopped);
+        let started = driver::start(&entry, self.signals)?;
+        let warnings = driver::confirm(&entry, &started, self.signals)?;
+        self.plan.warnings.extend(warnings);
+        Ok((entry.services(), Some(started)))
     }
 
     /// Undoes everything, and adds to the error whether that succeeded.

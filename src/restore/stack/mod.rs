@@ -4,6 +4,7 @@
 //! undone.
 
 mod execute;
+mod externals;
 mod guessed;
 mod images;
 mod plan;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
+use super::externals::{self, Externals};
 use super::images::{self, missing_images, with_dependencies};
 use crate::archive::{Manifest, ServiceImage, Sums};
 use crate::config::plan::StackPlan;
@@ -16,8 +17,10 @@ use crate::restore::archive::Archive;
 use crate::restore::facts::{ArchiveFacts, GuessedFacts};
 use crate::restore::host::{self, HostVolumes};
 use crate::restore::journal::RestoreEntry;
+use crate::restore::parts::Parts;
 use crate::restore::target::Target;
 use crate::restore::trees::tree_of;
+use crate::scan::Boundary;
 use crate::stack::coverage;
 use crate::stack::journal;
 use crate::stack::quiet;
@@ -42,6 +45,12 @@ pub struct RestoreOptions<'a> {
     pub allow_reachable: bool,
     /// Whether the restored services are started.
     pub starts: bool,
+    /// Whether the stack goes on while parts of its data are exchanged.
+    pub live: bool,
+    /// Whether external networks and volumes that are missing are created.
+    pub create_external: bool,
+    /// What is restored, and how much it is.
+    pub parts: &'a Parts,
 }
 
 /// All that is known before anything is changed.
@@ -58,6 +67,8 @@ pub struct RestorePlan<'a> {
     /// Services whose containers are all down while others run.
     pub(super) idle: BTreeSet<String>,
     pub(super) missing_volumes: Vec<Volume>,
+    /// External networks and volumes that are missing and not in the archive.
+    pub(super) missing_externals: Externals,
     pub(super) warnings: Vec<String>,
     /// Running containers that can write to a directory above a target.
     pub(super) reaching: Vec<String>,
@@ -81,7 +92,8 @@ impl<'a> RestorePlan<'a> {
             Some(project) => engine::compose_containers(Some(project))?,
             None => Vec::new(),
         };
-        let volumes = HostVolumes::find(facts)?;
+        let mut volumes = HostVolumes::find(facts)?;
+        volumes.keep_touched(facts.stack(), options.parts);
         volumes.check_exchangeable()?;
         if let ArchiveFacts::Described(manifest) = facts {
             volumes.check_ownership(manifest, stack)?;
@@ -91,7 +103,7 @@ impl<'a> RestorePlan<'a> {
         }
         let located = volumes.located();
         let boundary = host::boundary(&located)?;
-        let targets = host::targets(facts, &compose.dir, &located, &boundary)?;
+        let targets = find_targets(facts, &compose.dir, &located, &boundary, options.parts)?;
         let (files, mut targets): (Vec<Target>, Vec<Target>) = targets
             .into_iter()
             .partition(|target| target.is_file_of_compose(facts.stack()));
@@ -103,24 +115,43 @@ impl<'a> RestorePlan<'a> {
             }
         }
         let mut warnings = match facts {
-            ArchiveFacts::Described(manifest) => described_warnings(manifest, options.starts)?,
+            ArchiveFacts::Described(manifest) => described_warnings(manifest, options)?,
             ArchiveFacts::Guessed(guessed) => guessed_warnings(guessed, archive),
+        };
+        let missing_externals = match facts {
+            ArchiveFacts::Described(manifest) if options.starts && options.parts.is_whole() => {
+                Externals::missing(manifest)?
+            }
+            _ => Externals::default(),
         };
         warnings.extend(
             facts
                 .not_archived()
+                .filter(|_| options.parts.is_whole())
                 .map(|mount| format!("{} is not in the archive and stays as it is", mount.name)),
         );
         warnings.extend(left_alone);
         let mut entry = RestoreEntry::new(facts.stack(), compose, targets);
         entry.keep_old = options.keep_old;
+        entry.live = options.live;
+        entry.new_networks = missing_externals.networks.iter().cloned().collect();
         entry.new_volumes = volumes
             .missing
             .iter()
             .map(|volume| volume.name.clone())
+            .chain(missing_externals.volumes.iter().cloned())
             .collect();
         entry.add_containers(&containers);
-        let (running, idle) = by_state(&containers);
+        let (mut running, idle) = by_state(&containers);
+        let used_by: Vec<String> = running.iter().map(|was| was.id.clone()).collect();
+        if options.live {
+            ensure!(
+                !options.parts.is_whole(),
+                "--live exchanges parts of a stack that runs: name them with --only"
+            );
+            warnings.extend(live_warning(&running));
+            running.clear();
+        }
         let networks = engine::networks(&network_names(&running))?;
         let mut plan = RestorePlan {
             archive,
@@ -132,6 +163,7 @@ impl<'a> RestorePlan<'a> {
             networks,
             idle,
             missing_volumes: volumes.missing,
+            missing_externals,
             warnings,
             reaching: Vec::new(),
             entry,
@@ -141,7 +173,15 @@ impl<'a> RestorePlan<'a> {
         }
         let own: Vec<&str> = plan.running.iter().map(|was| was.id.as_str()).collect();
         plan.check_unused(&own)?;
-        let filter = quiet::WriterFilter::RunningExcept(&[]);
+        // The stack's own containers are stopped before anything is unpacked in their mounts,
+        // unless they are to go on.
+        let own: Vec<&str> = used_by.iter().map(String::as_str).collect();
+        let stopped_first = if plan.unpacks_in_trees() {
+            &own[..]
+        } else {
+            &[]
+        };
+        let filter = quiet::WriterFilter::RunningExcept(stopped_first);
         plan.reaching = plan.users(filter, |_| true)?.possible;
         Ok(plan)
     }
@@ -160,6 +200,17 @@ impl<'a> RestorePlan<'a> {
             ),
             _ => Ok(()),
         }
+    }
+
+    /// Whether something is unpacked where the containers of the stack can reach it.
+    pub(super) fn unpacks_in_trees(&self) -> bool {
+        self.entry.targets.iter().any(|target| target.is_in_tree)
+    }
+
+    /// Whether the services that ran are started again, and not those that ran when the
+    /// archive was made.
+    pub(super) fn starts_what_ran(&self) -> bool {
+        !self.options.parts.is_whole()
     }
 
     /// Describes the plan, for the user to confirm.
@@ -194,11 +245,22 @@ impl<'a> RestorePlan<'a> {
                 true => "replaces",
                 false => "creates",
             };
-            line(verb, &target.path.display());
+            let size = match self.options.parts.size_in(&target.prefix) {
+                Some(size) => format!(" ({size})"),
+                None => String::new(),
+            };
+            line(verb, &format!("{}{size}", target.path.display()));
         }
         for volume in &self.missing_volumes {
             line("creates", &format!("volume {}", volume.described()));
         }
+        for external in self.missing_externals.names() {
+            line("creates", &external);
+        }
+        let starts = match self.starts_what_ran() {
+            true => names(self.running.iter().map(|was| was.name.as_str())),
+            false => starts,
+        };
         match self.options.starts {
             true => line("starts", &starts),
             false => line("starts", &"nothing"),
@@ -284,6 +346,29 @@ impl<'a> RestorePlan<'a> {
     }
 }
 
+/// Returns the trees, or the parts of trees, that are exchanged.
+pub(super) fn find_targets(
+    facts: &ArchiveFacts,
+    dir: &Path,
+    present: &[Volume],
+    boundary: &Boundary,
+    parts: &Parts,
+) -> Result<Vec<Target>> {
+    match parts.is_whole() {
+        true => host::targets(facts, dir, present, boundary),
+        false => parts.targets(&host::all_targets(facts, dir, present, boundary)?),
+    }
+}
+
+fn live_warning(running: &[WasRunning]) -> Option<String> {
+    (!running.is_empty()).then(|| {
+        format!(
+            "{} goes on running: it keeps files open as they were, may write what it has in memory              over what is restored, and can change what is unpacked; files that belong together,              as those of a database, are not restored at one moment",
+            names(running.iter().map(|was| was.name.as_str()))
+        )
+    })
+}
+
 fn names<'n>(names: impl Iterator<Item = &'n str>) -> String {
     match names.collect::<Vec<_>>().join(" ") {
         names if names.is_empty() => "nothing".to_owned(),
@@ -293,13 +378,11 @@ fn names<'n>(names: impl Iterator<Item = &'n str>) -> String {
 
 /// # Errors
 /// When the services are to be started, and images for that are missing.
-fn described_warnings(manifest: &Manifest, starts: bool) -> Result<Vec<String>> {
+fn described_warnings(manifest: &Manifest, options: &RestoreOptions<'_>) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
-    let services = with_dependencies(manifest.running.clone(), &manifest.compose);
-    let is_needed = |image: &&ServiceImage| services.contains(&image.service);
-    if let Some(missing) = missing_images(manifest.images.iter().filter(is_needed))? {
-        ensure!(!starts, "{missing}; {}", images::ADVICE);
-        warnings.push(missing);
+    // A part is restored into a stack that has its images and networks.
+    if options.parts.is_whole() {
+        warnings.extend(missing_needs(manifest, options)?);
     }
     if !manifest.undos.is_empty() {
         warnings.push(format!(
@@ -323,6 +406,34 @@ fn described_warnings(manifest: &Manifest, starts: bool) -> Result<Vec<String>> 
         ));
     }
     Ok(warnings)
+}
+
+/// Returns what is missing on this host of what the services of an archive need.
+///
+/// # Errors
+/// When they are to be started, and could not be. Everything that is missing is named at once.
+fn missing_needs(manifest: &Manifest, options: &RestoreOptions<'_>) -> Result<Option<String>> {
+    let services = with_dependencies(manifest.running.clone(), &manifest.compose);
+    let is_needed = |image: &&ServiceImage| services.contains(&image.service);
+    let images = missing_images(manifest.images.iter().filter(is_needed))?;
+    let externals = match options.create_external {
+        true => None,
+        false => Externals::missing(manifest)?.described(),
+    };
+    let is_startable = images.is_none() && externals.is_none();
+    let advice = [
+        images.as_ref().map(|_| images::ADVICE),
+        externals.as_ref().map(|_| externals::ADVICE),
+    ];
+    let missing: Vec<String> = images.into_iter().chain(externals).collect();
+    let advice: Vec<&str> = advice.into_iter().flatten().collect();
+    ensure!(
+        is_startable || !options.starts,
+        "{}; {}",
+        missing.join("; "),
+        advice.join("; ")
+    );
+    Ok((!missing.is_empty()).then(|| missing.join("; ")))
 }
 
 fn guessed_warnings(guessed: &GuessedFacts, archive: &Archive) -> Vec<String> {

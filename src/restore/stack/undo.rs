@@ -41,6 +41,8 @@ pub fn recover(state_dir: &Path, journal: &Journal) -> Result<Vec<(String, Resul
 /// Puts the old data in place and removes what the restore has created.
 pub(super) fn undo(entry: &RestoreEntry, state_dir: &Path) -> Result<()> {
     let containers = match (entry.step, &entry.project) {
+        // A part was exchanged while the stack ran, and it goes on.
+        _ if entry.live => Vec::new(),
         (RestoreStep::Swapping, Some(project)) => engine::retry_while_unreachable(
             || engine::compose_containers(Some(project)),
             |away| away < DEFAULT_START_TIMEOUT,
@@ -53,6 +55,11 @@ pub(super) fn undo(entry: &RestoreEntry, state_dir: &Path) -> Result<()> {
     for volume in &entry.new_volumes {
         // A superfluous empty volume must not keep the stack from being started.
         if let Err(error) = engine::remove_volume(volume) {
+            tracing::warn!("{error:#}");
+        }
+    }
+    for network in &entry.new_networks {
+        if let Err(error) = engine::remove_network(network) {
             tracing::warn!("{error:#}");
         }
     }

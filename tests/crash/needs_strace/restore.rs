@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::common::kill_points::{if_complete, kill_points};
-use crate::common::mixed::{Mixed, RUNNING};
+use crate::common::mixed::{Mixed, PARTS, RUNNING};
 use crate::common::{in_parallel, killed_before, output, strace};
 
 /// System calls that exchange trees, write the journal, clean up and fill volumes.
@@ -59,20 +59,28 @@ struct Seen {
 
 /// Kills a restore before the first call, the next before the second call, and so
 /// on until a restore completes. Recovers after each.
-fn kill_before_every(syscall: &str, before: Before) -> Seen {
+fn kill_before_every(syscall: &str, before: Before, parts: &[&str]) -> Seen {
     let mixed = Mixed::new();
+    let options = match parts {
+        [] => vec!["--yes"],
+        parts => [&["--yes", "--only"], parts].concat(),
+    };
+    // What is unpacked for parts lies beside them.
+    let beside = || {
+        let inside = ["conf/app.ini", "inside/generation"].map(|part| mixed.stack.dir.join(part));
+        [mixed.trees(), inside.to_vec()].concat()
+    };
     let mut seen = Seen::default();
     for n in kill_points() {
         before.make(&mixed);
-        let restore = mixed
-            .place
-            .program(&["restore", &mixed.stack.name, "--yes"]);
+        let what = [&["restore", &mixed.stack.name], &options[..]].concat();
+        let restore = mixed.place.program(&what);
         let mut killed = killed_before(&restore, syscall, n);
         let ended = output(&mut killed);
         if ended.status != -1 {
             ended.expect_status(0);
             mixed.assert_archived("not killed");
-            mixed.place.assert_no_restore(&mixed.trees(), "not killed");
+            mixed.place.assert_no_restore(&beside(), "not killed");
             break;
         }
         let point = format!("{before:?}, killed before {syscall} {n}");
@@ -87,7 +95,7 @@ fn kill_before_every(syscall: &str, before: Before) -> Seen {
             seen.old += 1;
             before.assert(&mixed, &point);
         }
-        mixed.place.assert_no_restore(&mixed.trees(), &point);
+        mixed.place.assert_no_restore(&beside(), &point);
     }
     seen
 }
@@ -97,10 +105,10 @@ fn is_mixed(mixed: &Mixed) -> bool {
     of_each.iter().any(|one| *one != of_each[0])
 }
 
-fn kill_before_every_step(before: Before) {
+fn kill_before_every_step(before: Before, parts: &[&str]) {
     let all = Mutex::new(Seen::default());
     in_parallel(SYSCALLS, |syscall| {
-        let seen = kill_before_every(syscall, before);
+        let seen = kill_before_every(syscall, before, parts);
         eprintln!("{before:?}, {syscall}: {seen:?}");
         let mut all = all.lock().unwrap();
         all.points += seen.points;
@@ -122,13 +130,19 @@ fn kill_before_every_step(before: Before) {
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_restore_killed_at_any_step_is_wholly_old_or_wholly_new() {
-    kill_before_every_step(Before::Changed);
+    kill_before_every_step(Before::Changed, &[]);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn a_restore_of_parts_killed_at_any_step_is_wholly_old_or_wholly_new() {
+    kill_before_every_step(Before::Changed, &PARTS);
 }
 
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_restore_of_a_removed_stack_killed_at_any_step_leaves_nothing_or_everything() {
-    kill_before_every_step(Before::Gone);
+    kill_before_every_step(Before::Gone, &[]);
 }
 
 #[test]
