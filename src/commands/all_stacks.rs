@@ -7,6 +7,7 @@ use crate::config::{Config, NameGlobs, Stack, StackOptions, Stacks};
 use crate::engine;
 use crate::known_stacks;
 use crate::stack::discover::{Discovery, Search};
+use crate::stack::labels;
 
 /// Makes a plan of all stacks of this host. If the Engine does not answer, they are those
 /// that the last run found: then their backups fail, and that is told.
@@ -14,7 +15,12 @@ use crate::stack::discover::{Discovery, Search};
 /// # Errors
 /// When the configuration is not valid, or the Engine does not answer and there was no run.
 pub fn find(config: Config) -> Result<Plan> {
-    let containers = match engine::refuse_podman().and_then(|()| engine::containers()) {
+    let found = engine::refuse_podman().and_then(|()| {
+        let mut containers = engine::containers()?;
+        labels::forget_those_of_images(&mut containers)?;
+        Ok(containers)
+    });
+    let containers = match found {
         Ok(containers) => containers,
         Err(error) => {
             let context = "cannot find out which stacks there are";

@@ -19,6 +19,7 @@ use crate::config::{DEFAULT_BACKUP_DIR, DEFAULT_BASE_DIR, DEFAULT_STATE_DIR};
 use crate::engine::{self, ComposeProject, Container};
 use crate::outcome::{ExitStatus, MountCoverage, MountKind};
 use crate::stack::discover::{Discovery, FoundStack, Search};
+use crate::stack::labels;
 use crate::sys::format::{count, human_bytes};
 
 /// Days that archives are kept by a proposed configuration, as by one that says nothing.
@@ -26,7 +27,8 @@ const KEEP_DAYS: u32 = 28;
 
 pub fn init(global: &Global, args: &InitArgs) -> Result<ExitStatus> {
     engine::refuse_podman()?;
-    let containers = engine::containers()?;
+    let mut containers = engine::containers()?;
+    labels::forget_those_of_images(&mut containers)?;
     let given = |dir: &Option<PathBuf>, default: &str| match dir {
         Some(dir) => resolve(dir),
         None => Ok(PathBuf::from(default)),

@@ -3,9 +3,10 @@
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::find_archive::{PassedOver, is_stack, open_archive, read_manifest};
@@ -199,13 +200,19 @@ fn confirm(args: &RestoreArgs, text: &str) -> Result<()> {
 fn wait_for_answer() -> Result<()> {
     let stdin = std::io::stdin();
     let mut watched = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
-    let timeout = PollTimeout::try_from(ANSWER_WITHIN).unwrap_or(PollTimeout::MAX);
-    match poll(&mut watched, timeout).context("cannot wait for the answer")? {
-        0 => bail!(
-            "no answer within {} minutes; nothing was done",
-            ANSWER_WITHIN.as_secs() / 60
-        ),
-        _ => Ok(()),
+    let until = Instant::now() + ANSWER_WITHIN;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut watched, timeout) {
+            Ok(0) => bail!(
+                "no answer within {} minutes; nothing was done",
+                ANSWER_WITHIN.as_secs() / 60
+            ),
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).context("cannot wait for the answer"),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const CONFIG_HASH_LABEL: &str = "com.docker.compose.config-hash";
 
 /// What the labels begin with that concern this program.
-const LABEL_PREFIX: &str = "docker-stack-backup.";
+pub const LABEL_PREFIX: &str = "docker-stack-backup.";
 
 /// A container. `project` and `service` are empty unless Compose made it.
 #[derive(Clone, Debug)]

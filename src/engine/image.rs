@@ -28,6 +28,11 @@ struct ImageConfig {
 }
 
 impl Image {
+    /// Whether containers get this label from the image.
+    pub fn has_label(&self, name: &str, value: &str) -> bool {
+        self.config.labels.get(name).is_some_and(|own| own == value)
+    }
+
     /// Compose's hash of a service that a container would get from the image. Compose
     /// gives each container its own; an image has one if it was made from a container.
     pub fn config_hash(&self) -> Option<&str> {

@@ -32,7 +32,7 @@ pub use compose::{
     ComposeProject, Existing, has_compose_file, is_default_compose_file, remove_project,
 };
 pub use compose_config::{ComposeConfig, ConfigService};
-pub use container::{Container, Dependency, Health, Mount, Status};
+pub use container::{Container, Dependency, Health, LABEL_PREFIX, Mount, Status};
 pub use control::{
     MadeWith, compose_containers, containers, containers_of, last_log_lines, made_with,
     needs_missing_container, needs_missing_network, needs_taken_address, pause, remove_containers,

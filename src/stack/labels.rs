@@ -100,13 +100,33 @@ impl StackLabels {
     }
 }
 
+/// Forgets the labels that containers have from their images. Who publishes an image must not
+/// decide what is backed up. An image that is gone may have had any.
+///
+/// # Errors
+/// When the Engine cannot be asked.
+pub fn forget_those_of_images(containers: &mut [Container]) -> Result<()> {
+    let labelled = containers.iter().filter(|c| !c.own_labels.is_empty());
+    let ids = labelled.map(|c| c.image_id.clone()).collect();
+    let images = engine::images(&ids)?;
+    for container in containers.iter_mut().filter(|c| !c.own_labels.is_empty()) {
+        let image = images.iter().find(|image| image.id == container.image_id);
+        container.own_labels.retain(|name, value| {
+            let label = format!("{}{name}", engine::LABEL_PREFIX);
+            image.is_some_and(|image| !image.has_label(&label, value))
+        });
+    }
+    Ok(())
+}
+
 /// Returns the plan of a stack with what the labels of its services add to it. A stack that
 /// has no containers has no labels.
 ///
 /// # Errors
 /// When labels are wrong or contradict the configuration, or the Engine cannot be asked.
 pub fn with_labels(stack: &StackPlan) -> Result<StackPlan> {
-    let containers = engine::compose_containers(None)?;
+    let mut containers = engine::compose_containers(None)?;
+    forget_those_of_images(&mut containers)?;
     // If it is not clear which project is meant, the survey says so.
     let Ok(Some(project)) = find_project(&stack.compose, None, &containers) else {
         return Ok(stack.clone());

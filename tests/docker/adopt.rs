@@ -249,11 +249,34 @@ fn labels_of_services_set_options_of_their_stack() {
     let off = r#"{docker-stack-backup.enable: "false"}"#;
     host.start_with_labels("stacks/off", "off", "compose.yaml", off);
     host.start("stacks/plain", "plain", "compose.yaml");
+    // Who publishes an image does not decide what is backed up.
+    let engine = |args: &[&str]| output(&mut host.engine.docker(args)).expect_status(0);
+    engine(&["create", "--name", "base", "docker-stack-backup/busybox:1"]);
+    let label = "LABEL docker-stack-backup.enable=false";
+    engine(&[
+        "commit",
+        "--change",
+        label,
+        "base",
+        "docker-stack-backup/labelled:1",
+    ]);
+    let dir = host.place.path("stacks/image");
+    fs::create_dir(&dir).unwrap();
+    let compose = "services: {a: {image: \"docker-stack-backup/labelled:1\", command: sleep 1000000, init: true}}\n";
+    fs::write(dir.join("compose.yaml"), compose).unwrap();
+    let stack = Stack {
+        name: "image".to_owned(),
+        project: "image".to_owned(),
+        dir,
+        host: Some(host.engine.host()),
+    };
+    stack.up();
+    host.stacks.push(stack);
     host.place.config(json!("all"), json!({}));
     let run = host.with_config(&["run", "--json"]).expect_status(0).json();
     let stacks = run["stacks"].as_array().unwrap();
     let of = |name: &str| stacks.iter().find(|stack| stack["stack"] == name);
-    assert!(of("off").is_none(), "{run}");
+    assert!(of("off").is_none() && of("image").is_some(), "{run}");
     for (name, is_labelled) in [("web", true), ("plain", false)] {
         let archive = &of(name).unwrap()["archive"];
         assert_eq!(archive["crashConsistent"], is_labelled, "{run}");
