@@ -423,3 +423,36 @@ fn an_invalid_time_picks_no_archive() {
         refused(what, "there is no archive of a stack web");
     }
 }
+
+#[test]
+fn the_package_holds_all_that_the_program_is_built_from() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut package = Command::new(env!("CARGO"));
+    package.args([
+        "package",
+        "--list",
+        "--allow-dirty",
+        "--offline",
+        "--manifest-path",
+    ]);
+    let listed = output(package.arg(root.join("Cargo.toml")))
+        .expect_status(0)
+        .stdout;
+    let listed: Vec<&str> = listed.lines().collect();
+    let sources = walkdir::WalkDir::new(root.join("src")).into_iter();
+    let sources = sources.map(|entry| entry.unwrap().into_path());
+    let sources: Vec<_> = sources.filter(|path| path.is_file()).collect();
+    assert!(sources.len() > 300);
+    for source in sources {
+        let name = source.strip_prefix(root).unwrap().to_str().unwrap();
+        assert!(listed.contains(&name), "{name} is not in the package");
+    }
+    for name in ["Cargo.lock", "LICENSE", "README.md", "docs/restore.md"] {
+        assert!(listed.contains(&name), "{name} is not in the package");
+    }
+    // A link that leads nowhere cannot be packaged.
+    let made = ["Cargo.toml.orig", ".cargo_vcs_info.json"];
+    for name in listed.iter().filter(|name| !made.contains(name)) {
+        assert!(root.join(name).is_file(), "{name} cannot be packaged");
+    }
+}
