@@ -47,34 +47,31 @@ impl Parts {
                  save it to a file first"
             )
         };
-        let is_whole = selection.is_whole();
-        let mut roots = trees.to_vec();
-        if !is_whole {
-            for_each_member(archive, |path, _| {
-                selection.includes(path);
-                Ok(())
-            })?;
-            roots = selection.roots()?;
+        if selection.is_whole() {
+            // What cannot be read is an error when it is unpacked, and undone.
+            let sizes = sizes_of(archive, trees, |_| Ok(())).unwrap_or_else(|error| {
+                tracing::warn!("the sizes are not known: {error:#}");
+                BTreeMap::new()
+            });
+            return Ok(Parts { roots: None, sizes });
         }
-        let mut sizes: BTreeMap<Vec<u8>, PartSize> = BTreeMap::new();
-        for_each_member(archive, |path, member| {
-            let Some(root) = roots.iter().find(|root| within(path, root).is_some()) else {
-                return Ok(());
-            };
-            let is_link = matches!(member.kind, Kind::Symlink | Kind::HardLink);
+        for_each_member(archive, |path, _| {
+            selection.includes(path);
+            Ok(())
+        })?;
+        let roots = selection.roots()?;
+        let sizes = sizes_of(archive, &roots, |root| {
+            let is_link = matches!(root.kind, Kind::Symlink | Kind::HardLink);
             ensure!(
-                is_whole || !is_link || path != root,
+                !is_link,
                 "{} is a symlink, or a further name of another file: name the directory that it is \
                  in",
-                display_path(path)
+                root.name()
             );
-            let size = sizes.entry(root.clone()).or_default();
-            size.file_bytes += member.file_bytes;
-            size.member_count += 1;
             Ok(())
         })?;
         Ok(Parts {
-            roots: (!is_whole).then_some(roots),
+            roots: Some(roots),
             sizes,
         })
     }
@@ -185,6 +182,28 @@ fn target_in(root: &[u8], trees: &[Target]) -> Result<Target> {
     let mut part = Target::new(&above.join("/"), &tree.path.join(inside));
     part.is_in_tree = true;
     Ok(part)
+}
+
+/// Returns the size of what is in each of `roots`, and checks the member that each of them is.
+fn sizes_of(
+    archive: &Archive,
+    roots: &[Vec<u8>],
+    check_root: impl Fn(&Member) -> Result<()>,
+) -> Result<BTreeMap<Vec<u8>, PartSize>> {
+    let mut sizes: BTreeMap<Vec<u8>, PartSize> = BTreeMap::new();
+    for_each_member(archive, |path, member| {
+        let Some(root) = roots.iter().find(|root| within(path, root).is_some()) else {
+            return Ok(());
+        };
+        if path == root {
+            check_root(member)?;
+        }
+        let size = sizes.entry(root.clone()).or_default();
+        size.file_bytes += member.file_bytes;
+        size.member_count += 1;
+        Ok(())
+    })?;
+    Ok(sizes)
 }
 
 fn for_each_member(
