@@ -124,6 +124,51 @@ pub enum Command {
         /// members to list: paths, volumes or services [default: all members]
         #[arg(value_name = "STACK|ARCHIVE")]
         what: Vec<String>,
+        /// Show what is in an archive as a tree, with the size of each file and the sum of each
+        /// directory: an archive file, STACK (its newest good archive) or STACK@TIME; after it the
+        /// parts to show
+        #[arg(long, requires = "what")]
+        tree: bool,
+        /// With --tree: show this many levels only
+        #[arg(long, value_name = "N", requires = "tree")]
+        depth: Option<usize>,
+        /// With --tree: use the newest good archive although newer ones are incomplete, damaged,
+        /// dated in the future or of another stack
+        #[arg(long, requires = "tree")]
+        pass_over: bool,
+    },
+    /// Show what was added, removed and changed between two archives, and what grew
+    ///
+    /// Each line begins with + (only in AFTER), - (only in BEFORE) or ~ (changed). Data is compared by
+    /// the .sums files, and read only where they do not tell. The manifests are not compared, nor the
+    /// times of directories. The exit status is 2 if anything differs.
+    Diff {
+        /// An archive: STACK@TIME, STACK (its newest good archive), or a file
+        #[arg(value_name = "BEFORE")]
+        before: String,
+        /// The archive to compare it with
+        #[arg(value_name = "AFTER")]
+        after: String,
+        /// Use the newest good archive of a stack although newer ones are incomplete, damaged,
+        /// dated in the future or of another stack
+        #[arg(long)]
+        pass_over: bool,
+    },
+    /// Write one file of an archive to standard output
+    ///
+    /// Only what belongs to the file is read. If the archive has a .sums file, the content is
+    /// compared with it, and the exit status is 2 if it is damaged. On a terminal, control
+    /// characters are shown escaped.
+    Cat {
+        /// STACK:PATH (of the newest good archive), STACK@TIME:PATH, or ARCHIVE.tar:PATH. PATH is the
+        /// path in the archive, the absolute path on the host, or one that begins in the stack's
+        /// directory or with the name of a volume
+        #[arg(value_name = "ARCHIVE:PATH")]
+        what: String,
+        /// Use the newest good archive although newer ones are incomplete, damaged, dated in the
+        /// future or of another stack
+        #[arg(long)]
+        pass_over: bool,
     },
     /// Read archives back and report damage
     ///

@@ -37,6 +37,15 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// Splits a normalised path into its first component and the rest, empty if there is
+/// none.
+pub fn split_first(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().position(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (path, b""),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::normalise;

@@ -10,7 +10,8 @@ mod soundness;
 mod sums;
 pub mod tar;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+pub mod tree;
 mod uncached;
 pub mod verify;
 pub mod write;
@@ -18,7 +19,7 @@ pub mod write;
 pub use draft::{Draft, Update};
 pub use manifest::{FORMAT_VERSION, Manifest, ServiceImage};
 pub use manifest::{Identity, identify, read_manifest, read_manifest_of_stream};
-pub use sums::Sums;
+pub use sums::{ContentChecker, ContentHash, Sums};
 pub use tar::{Input, Kind, Member, Reader};
 pub use write::hashes::RenderedHashes;
 pub use write::layout::{Layout, ManifestSlot};

@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use super::find_archive::{self, is_path};
 use super::left_down::print_left_down;
 use super::load::load;
+use super::look::LookedInto;
 use super::output::{print, print_json, table};
+use crate::archive::tree::{ArchiveTree, ListedMember};
 use crate::archive::{self, Manifest};
 use crate::cli::Global;
 use crate::config::StopMethod;
@@ -20,7 +22,8 @@ use crate::restore::selection::Selection;
 use crate::restore::{Archive, listing};
 use crate::store::checks::{Check, Checks};
 use crate::store::{Store, StoredArchive, identity, prune};
-use crate::sys::format::{human_bytes, human_duration};
+use crate::sys::format::{human_bytes, human_duration, json_without_commands};
+use crate::sys::signals::Signals;
 use crate::sys::time::OffsetTime;
 
 /// An archive in the store, with what its manifest and its checks say.
@@ -187,6 +190,73 @@ fn list_members(archive: &str, names: &[String]) -> Result<ExitStatus> {
     let manifest = find_archive::read_manifest(&archive)?;
     let only = Selection::new(names, manifest.as_ref())?;
     print(&listing(&archive, &only)?).map(|()| ExitStatus::Ok)
+}
+
+/// Prints what an archive holds, or those of its members that are named, as a tree.
+pub fn list_tree(
+    global: &Global,
+    what: &[String],
+    depth: Option<usize>,
+    pass_over: bool,
+) -> Result<ExitStatus> {
+    let Some((archive, names)) = what.split_first() else {
+        bail!("--tree needs an archive: `list --tree STACK`");
+    };
+    let signals = Signals::install_silently()?;
+    let looked = LookedInto::open(global, archive, pass_over, signals.flag())?;
+    let tops = match names {
+        [] => vec![(ArchiveTree::ROOT, Vec::new())],
+        names => {
+            let tops = names.iter().map(|name| looked.find(Path::new(name)));
+            tops.collect::<Result<_>>()?
+        }
+    };
+    let mut printer = TreePrinter {
+        is_json: global.json,
+        text: String::new(),
+        is_first: true,
+    };
+    for (top, path) in tops {
+        let depth = depth.unwrap_or(usize::MAX);
+        looked.tree.list(top, &path, depth, |member| {
+            signals.check()?;
+            printer.add(member)
+        })?;
+    }
+    printer.finish().map(|()| ExitStatus::Ok)
+}
+
+/// Prints members as they come: an archive may have millions.
+struct TreePrinter {
+    is_json: bool,
+    text: String,
+    is_first: bool,
+}
+
+impl TreePrinter {
+    fn add(&mut self, member: &ListedMember<'_>) -> Result<()> {
+        if self.is_json {
+            let separator = if self.is_first { "[\n  " } else { ",\n  " };
+            self.text.push_str(separator);
+            let json = serde_json::to_string(member)?;
+            self.text.push_str(&json_without_commands(&json));
+        } else {
+            self.text.push_str(&member.line());
+        }
+        self.is_first = false;
+        if self.text.len() > 64 << 10 {
+            print(&std::mem::take(&mut self.text))?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<()> {
+        if self.is_json {
+            self.text
+                .push_str(if self.is_first { "[]\n" } else { "\n]\n" });
+        }
+        print(&self.text)
+    }
 }
 
 /// Returns the reasons of retention for each archive of a stack, by the

@@ -2,14 +2,17 @@
 //! has the work done by the wings below, and prints the result.
 
 mod all_stacks;
+mod cat;
 mod check;
 mod completions;
+mod diff;
 mod drill;
 mod find_archive;
 mod init;
 mod left_down;
 mod list;
 mod load;
+mod look;
 mod man_pages;
 mod output;
 mod plan;
@@ -42,7 +45,21 @@ pub fn execute(cli: &Cli, log: &Log) -> ExitStatus {
         Command::Check { live } => check::check(global, *live),
         Command::Status { stack } => status::status(global, stack.as_deref()),
         Command::Plan { stacks } => plan::plan(global, stacks),
-        Command::List { what } => list::list(global, what),
+        Command::List {
+            what,
+            tree,
+            depth,
+            pass_over,
+        } => match *tree {
+            true => list::list_tree(global, what, *depth, *pass_over),
+            false => list::list(global, what),
+        },
+        Command::Diff {
+            before,
+            after,
+            pass_over,
+        } => diff::diff(global, before, after, *pass_over),
+        Command::Cat { what, pass_over } => cat::cat(global, what, *pass_over),
         Command::Verify { what } => verify::verify(global, what),
         Command::Prune {
             stacks,

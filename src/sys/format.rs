@@ -123,6 +123,16 @@ pub fn human_duration(duration_ms: u64) -> String {
     }
 }
 
+/// Formats a time in seconds since 1970 and nanoseconds, as RFC 3339 does. A year outside
+/// of the calendar is shown as a number; it is not worth an error.
+pub fn instant(seconds: i64, nanoseconds: u32) -> String {
+    // The cast is lossless: nanoseconds are less than a billion.
+    match jiff::Timestamp::new(seconds, nanoseconds as i32) {
+        Ok(time) => time.to_string(),
+        Err(_) => format!("{seconds}.{nanoseconds:09}"),
+    }
+}
+
 /// Formats a number of things: `1 stack`, `2 stacks`.
 pub fn count(count: u64, noun: &str) -> String {
     match count {

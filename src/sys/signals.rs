@@ -86,6 +86,15 @@ impl Signals {
     /// A signal that is ignored stays ignored: `nohup` relies on that for
     /// SIGHUP.
     pub fn install() -> Result<Signals> {
+        Signals::install_with(Received::log)
+    }
+
+    /// Does the same for a command that stops no stack, and logs nothing.
+    pub fn install_silently() -> Result<Signals> {
+        Signals::install_with(|_, _| ())
+    }
+
+    fn install_with(log: fn(&Received, i32)) -> Result<Signals> {
         let signals = Signals::default();
         let numbers = ENDING.map(|signal| signal as i32);
         let numbers = numbers.into_iter().filter(|number| !is_ignored(*number));
@@ -95,7 +104,7 @@ impl Signals {
         let receive = move || {
             for number in pending.forever() {
                 received.record(number);
-                received.log(number);
+                log(&received, number);
             }
         };
         receiver.spawn(receive).context("cannot handle signals")?;

@@ -5,6 +5,7 @@ mod archives;
 mod cli;
 mod documents;
 mod invariants;
+mod look;
 mod needs_promtool;
 mod newest_archive;
 mod news;

@@ -25,6 +25,63 @@ impl Algorithm {
     }
 }
 
+/// The hash of a member's data as stored, which tells equal data from other data if both
+/// were hashed in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContentHash {
+    algorithm: Algorithm,
+    hash: DataHash,
+}
+
+impl ContentHash {
+    pub(super) fn new(algorithm: Algorithm, hash: DataHash) -> ContentHash {
+        ContentHash { algorithm, hash }
+    }
+
+    /// Whether the data of both is the same; `None` if that cannot be told.
+    pub fn is_same(&self, other: &ContentHash) -> Option<bool> {
+        (self.algorithm == other.algorithm).then_some(self.hash == other.hash)
+    }
+
+    pub fn bytes(&self) -> &DataHash {
+        &self.hash
+    }
+
+    /// A hasher that tells whether data is what was hashed.
+    pub fn checker(self) -> ContentChecker {
+        ContentChecker {
+            expected: self,
+            sha256: Sha256::new(),
+            blake3: blake3::Hasher::new(),
+        }
+    }
+}
+
+/// Compares data that is read bit by bit with its hash.
+pub struct ContentChecker {
+    expected: ContentHash,
+    sha256: Sha256,
+    blake3: blake3::Hasher,
+}
+
+impl ContentChecker {
+    pub fn update(&mut self, data: &[u8]) {
+        match self.expected.algorithm {
+            Algorithm::Sha256 => self.sha256.update(data),
+            Algorithm::Blake3 => drop(self.blake3.update(data)),
+        }
+    }
+
+    /// Whether all data was the expected one.
+    pub fn is_sound(self) -> bool {
+        let hash: DataHash = match self.expected.algorithm {
+            Algorithm::Sha256 => self.sha256.finalize().into(),
+            Algorithm::Blake3 => self.blake3.finalize().into(),
+        };
+        hash == self.expected.hash
+    }
+}
+
 /// Where a member is, and its hashes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct MemberSum {

@@ -20,6 +20,8 @@ use crate::archive::tar::{Input, Member, Reader};
 use crate::archive::write::hashes::RenderedHashes;
 use crate::sys::format::display_path;
 
+pub use member_sum::{ContentChecker, ContentHash};
+
 const FIRST_LINE: &str = "docker-stack-backup sums";
 
 /// The checksums of one archive. A member takes 72 bytes and its path.
@@ -141,6 +143,27 @@ impl Sums {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             text => Some(text.map_err(Into::into).and_then(|text| Sums::parse(&text))),
         }
+    }
+
+    /// Returns the hash of the data of the `at`th member. `None` if it has no data, or
+    /// is another member than the one that the sums have there.
+    pub fn content(&self, at: usize, member: &Member) -> Option<ContentHash> {
+        let sum = self.members.get(at)?;
+        let is_it = sum.start == member.start
+            && sum.data_start() == member.data
+            && sum.data_bytes == member.stored_bytes
+            && sum.data_bytes > 0;
+        is_it.then(|| ContentHash::new(self.algorithm, sum.data))
+    }
+
+    /// Returns the path, the length and the hash of the data of each member that has data.
+    pub fn contents(&self) -> impl Iterator<Item = (&str, u64, ContentHash)> {
+        let members = self.members.iter().enumerate();
+        let with_data = members.filter(|(_, sum)| sum.data_bytes > 0);
+        with_data.map(|(at, sum)| {
+            let hash = ContentHash::new(self.algorithm, sum.data);
+            (self.path(at), sum.data_bytes, hash)
+        })
     }
 
     /// Members with the manifest.

@@ -27,6 +27,21 @@ pub enum Kind {
     BlockDevice,
 }
 
+impl Kind {
+    /// What it is called in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::File => "file",
+            Kind::Directory => "directory",
+            Kind::HardLink => "hard link",
+            Kind::Symlink => "symlink",
+            Kind::Fifo => "FIFO",
+            Kind::CharDevice => "character device",
+            Kind::BlockDevice => "block device",
+        }
+    }
+}
+
 /// A member as its headers describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {

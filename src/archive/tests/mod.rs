@@ -12,11 +12,12 @@ use crate::scan::{Exclude, Inventory, Source, scan};
 
 mod damage;
 mod differs;
-mod facts;
+pub(crate) mod facts;
 mod foreign;
-mod forge;
+pub(crate) mod forge;
 mod hostile;
 mod layout;
+mod looking;
 mod manifest;
 mod moves;
 mod order;
@@ -24,9 +25,9 @@ mod races;
 mod readers;
 mod restored;
 mod tools;
-mod tree;
+pub(crate) mod tree;
 
-static GO_ON: AtomicBool = AtomicBool::new(false);
+pub(crate) static GO_ON: AtomicBool = AtomicBool::new(false);
 
 const MANIFEST: &[u8] = br#"{"formatVersion":1}"#;
 
@@ -67,7 +68,7 @@ fn write_scanned(sources: &[Source], inventory: &Inventory, path: &Path) -> Writ
 }
 
 /// Archives `tree` as `stack` to `path`.
-fn archive(tree: &Path, path: &Path) -> Inventory {
+pub(crate) fn archive(tree: &Path, path: &Path) -> Inventory {
     let sources = sources(tree);
     let inventory = scan_all(&sources);
     let summary = write_scanned(&sources, &inventory, path);

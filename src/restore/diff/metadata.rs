@@ -2,13 +2,11 @@
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
-
 use super::present::PresentFiles;
 use super::report::Aspect;
 use crate::archive::{Kind, Member};
 use crate::scan::Node;
-use crate::sys::format::display_path;
+use crate::sys::format::{display_path, instant};
 
 /// Returns what differs, apart from contents and hard links.
 pub(super) fn differing(present: &PresentFiles<'_>, member: &Member, index: usize) -> Vec<Aspect> {
@@ -16,7 +14,7 @@ pub(super) fn differing(present: &PresentFiles<'_>, member: &Member, index: usiz
     let entry = &inventory.entries[present.first_link(index)];
     let (kind, device) = kind_of(entry.node);
     if member.kind != kind {
-        return vec![Aspect::new("type", kind_name(member.kind), kind_name(kind))];
+        return vec![Aspect::new("type", member.kind.name(), kind.name())];
     }
     let mut aspects = Vec::new();
     let mut compare = |what: &str, archive: String, now: String| {
@@ -54,8 +52,8 @@ pub(super) fn differing(present: &PresentFiles<'_>, member: &Member, index: usiz
     };
     compare(
         "mtime",
-        time(member.mtime_s, member.mtime_ns),
-        time(entry.mtime_s, now_ns),
+        instant(member.mtime_s, member.mtime_ns),
+        instant(entry.mtime_s, now_ns),
     );
     let archived: HashMap<&[u8], &[u8]> = member
         .attributes
@@ -100,26 +98,5 @@ fn kind_of(node: Node) -> (Kind, Option<(u32, u32)>) {
         Node::Fifo => (Kind::Fifo, None),
         Node::CharDevice { major, minor } => (Kind::CharDevice, Some((major, minor))),
         Node::BlockDevice { major, minor } => (Kind::BlockDevice, Some((major, minor))),
-    }
-}
-
-fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::File => "file",
-        Kind::Directory => "directory",
-        Kind::HardLink => "hard link",
-        Kind::Symlink => "symlink",
-        Kind::Fifo => "FIFO",
-        Kind::CharDevice => "character device",
-        Kind::BlockDevice => "block device",
-    }
-}
-
-fn time(seconds: i64, nanoseconds: u32) -> String {
-    // The cast is lossless: nanoseconds are less than a billion. A year outside
-    // of the calendar is shown as a number, it is not worth an error.
-    match Timestamp::new(seconds, nanoseconds as i32) {
-        Ok(time) => time.to_string(),
-        Err(_) => format!("{seconds}.{nanoseconds:09}"),
     }
 }

@@ -11,7 +11,9 @@ use proptest::prelude::*;
 use super::facts::facts;
 use super::forge::{Evil, REAL, any_edit, any_member, edited, evil, file, link, pax, write};
 use super::*;
+use crate::archive::tree::{ArchiveTree, SumsUse};
 use crate::archive::verify::verify;
+use crate::archive::{Input, Reader};
 use crate::restore::diff::{HostTree, diff};
 use crate::restore::selection::Selection;
 use crate::restore::{Archive, Destination, ExtractOptions, extract, to_directory};
@@ -73,6 +75,13 @@ fn agrees<T>(archive: &Path, restored: &anyhow::Result<T>) {
     let problems = verify(archive.into(), &file, None, &GO_ON)
         .unwrap()
         .problems;
+    let mut reader = Reader::new(Input::File(&file)).unwrap();
+    let tree = ArchiveTree::read(&mut reader, SumsUse::None, &GO_ON);
+    assert!(
+        tree.is_ok() || !problems.is_empty(),
+        "verify finds nothing; looking into it: {:#}",
+        tree.unwrap_err()
+    );
     let Err(error) = restored else { return };
     let error = format!("{error:#}");
     let depends_on_host = ["device node", "os error", "cannot set its attribute"];
