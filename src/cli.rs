@@ -170,6 +170,18 @@ pub enum Command {
         #[arg(long)]
         pass_over: bool,
     },
+    /// Show archives as read-only directories, by FUSE, without unpacking them
+    ///
+    /// Without WHAT, DIR gets a directory for each stack in the store: its newest good archive, or
+    /// with --all a directory for each of its archives. Members have their sizes, times, owners,
+    /// modes, links, extended attributes, ACLs and holes; devices do not work. Only the user who
+    /// mounts can look at it.
+    ///
+    /// Runs until it gets SIGTERM or SIGINT, or until somebody unmounts DIR, or COMMAND has ended.
+    /// Then DIR is unmounted, even if it is in use. If the program is killed, `umount DIR` does that,
+    /// and so does the next mount at DIR. Archives that are made meanwhile are not shown; those
+    /// that are removed meanwhile can be read until the end.
+    Mount(MountArgs),
     /// Read archives back and report damage
     ///
     /// An archive in the store that is damaged is marked: only `keepDays` still keeps it, and it
@@ -247,6 +259,29 @@ pub struct InitArgs {
     /// Write the configuration to this file, which must not exist
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "docker-stack-backup mount [OPTIONS] [WHAT] DIR [-- COMMAND...]")]
+pub struct MountArgs {
+    /// DIR, an empty directory. Before it, the one archive to show, as DIR itself: STACK (its newest
+    /// good archive), STACK@TIME, or an archive file
+    #[arg(value_name = "WHAT DIR", required = true, num_args = 1..=2)]
+    pub places: Vec<String>,
+    /// Show the newest good archive of each stack [default]
+    #[arg(long, conflicts_with = "all")]
+    pub latest: bool,
+    /// Show all archives that are complete
+    #[arg(long)]
+    pub all: bool,
+    /// Show the newest good archive of a stack although newer ones are incomplete, damaged, dated
+    /// in the future or of another stack; leave out stacks without a good one
+    #[arg(long, conflicts_with = "all")]
+    pub pass_over: bool,
+    /// Run this command while DIR is mounted, and unmount when it has ended. The exit status is 2
+    /// if it failed
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -14,6 +14,7 @@ pub mod history;
 pub mod known_stacks;
 pub mod last_run;
 pub mod metrics;
+pub mod mount;
 pub mod notify;
 pub mod outcome;
 pub mod recover;

@@ -14,6 +14,7 @@ mod list;
 mod load;
 mod look;
 mod man_pages;
+mod mount;
 mod output;
 mod plan;
 mod preview;
@@ -59,6 +60,7 @@ pub fn execute(cli: &Cli, log: &Log) -> ExitStatus {
             after,
             pass_over,
         } => diff::diff(global, before, after, *pass_over),
+        Command::Mount(args) => mount::mount(global, args),
         Command::Cat { what, pass_over } => cat::cat(global, what, *pass_over),
         Command::Verify { what } => verify::verify(global, what),
         Command::Prune {

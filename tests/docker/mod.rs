@@ -14,6 +14,7 @@ mod hostile_stack;
 mod logs;
 mod mail;
 mod mounts;
+mod needs_dev_fuse;
 mod precopy;
 mod progress;
 mod quiet;

@@ -3,6 +3,7 @@
 //! limits of time, memory and output. Its command line is logged, and the end of
 //! its stderr is part of the error.
 
+mod foreground;
 mod pipe;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use rustix::process::{Resource, Rlimit, set_parent_process_death_signal, setrlim
 use thiserror::Error;
 
 use crate::sys::signals::Signals;
+pub use foreground::Foreground;
 use pipe::PipeReader;
 
 const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
