@@ -294,6 +294,11 @@ pub struct RestoreArgs {
     /// archive files without a manifest, such as those made by tar or by docker-backup.py
     #[arg(long, value_name = "FILE", conflicts_with = "to")]
     pub from: Option<String>,
+    /// Restore the stack WHAT from the files of a mounted archive that were copied to this
+    /// directory, by restic for example. They are compared with the manifest and the sums among
+    /// them, and copied once more beside DIR
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["from", "to", "pass_over"])]
+    pub from_tree: Option<PathBuf>,
     /// Unpack into this directory, which must be missing or empty, and change nothing else
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -30,10 +31,11 @@ use crate::sys::signals::Signals;
 const ANSWER_WITHIN: Duration = Duration::from_secs(600);
 
 pub fn restore(global: &Global, args: &RestoreArgs) -> Result<ExitStatus> {
-    let (archive, passed_over) = match args.from.as_deref() {
-        Some("-") => (Archive::stdin()?, PassedOver::default()),
-        Some(file) => (Archive::open(Path::new(file))?, PassedOver::default()),
-        None => open_archive(global, &args.what)?,
+    let (archive, passed_over) = match (args.from.as_deref(), &args.from_tree) {
+        (Some("-"), _) => (Archive::stdin()?, PassedOver::default()),
+        (Some(file), _) => (Archive::open(Path::new(file))?, PassedOver::default()),
+        (None, Some(tree)) => (open_tree(args, tree)?, PassedOver::default()),
+        (None, None) => open_archive(global, &args.what)?,
     };
     let manifest = read_manifest(&archive)?;
     if args.diff {
@@ -57,6 +59,17 @@ pub fn restore(global: &Global, args: &RestoreArgs) -> Result<ExitStatus> {
         "restored"
     );
     Ok(warn_of_lacks(&summary.unrestored))
+}
+
+/// Makes an archive of a tree that was copied from a mounted one. Until it is ready a
+/// signal ends the program; nothing was done then.
+fn open_tree(args: &RestoreArgs, tree: &Path) -> Result<Archive> {
+    ensure!(
+        is_stack(&args.what) && !args.what.contains('@'),
+        "--from-tree DIR needs the name of a stack: `restore STACK --from-tree DIR`"
+    );
+    let never = AtomicBool::new(false);
+    restores::archive_of_tree(tree, &args.what, args.allow_damaged, &never)
 }
 
 /// The exit status is like that of diff(1), but 2 means that there are
@@ -230,7 +243,7 @@ fn warn_of_lacks(lacks: &[String]) -> ExitStatus {
 /// Returns whether the archive is one in the store. Such an archive is trusted,
 /// because only root can write there.
 fn is_in_store(args: &RestoreArgs) -> bool {
-    args.from.is_none() && is_stack(&args.what)
+    args.from.is_none() && args.from_tree.is_none() && is_stack(&args.what)
 }
 
 /// Returns the archive's manifest. If it has none, guesses what it would say about

@@ -1,6 +1,7 @@
 //! Mounted archives: the program, real kernels, real restic.
 
 mod needs_fusermount;
+mod needs_restic;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
