@@ -304,8 +304,10 @@ with_engine_lock() {
   mkdir -p "$DSB_RUN"
   exec 9>"$DSB_RUN/lock"
   flock 9
-  "$@"
+  local status=0
+  "$@" || status=$?
   exec 9>&-
+  return "$status"
 }
 
 # stop_engine: ends the private Engine with all its containers; any other is
@@ -332,6 +334,67 @@ stop_private_engine() {
   done
   # dockerd mounts its data root on itself, and one that was killed leaves that.
   while mountpoint -q "$DSB_ENGINE"; do umount "$DSB_ENGINE" || break; done
+}
+
+# ---- Podman -----------------------------------------------------------------
+
+# The tests in modules `needs_podman` find it here.
+PODMAN_SOCKET=$DSB_RUN/podman/podman.sock
+PODMAN_USER_SOCKET=$DSB_RUN/podman-user/podman.sock
+PODMAN_DATA=$DSB_CACHE/podman-data
+PODMAN_LOG=$DSB_CACHE/podman.log
+PODMAN_START_SECONDS=20
+# Set by ensure_podman: was a private Podman started by this very call?
+PODMAN_STARTED=no
+
+podman_answers() { docker --host "unix://$1" version >/dev/null 2>&1; }
+
+# ensure_podman: starts a private Podman, and loads the busybox image into it. Fails,
+# with a reason in PODMAN_LOG, where it cannot run. Nothing is installed: its programs are
+# unpacked, and seen as /usr by itself alone.
+ensure_podman() { with_engine_lock start_podman root "$PODMAN_SOCKET"; }
+
+# ensure_user_podman: the same as an ordinary user (a rootless one). Its containers have no
+# network, which that user could make only with /dev/net/tun.
+ensure_user_podman() { with_engine_lock start_podman user "$PODMAN_USER_SOCKET"; }
+
+# start_podman root|user SOCKET
+start_podman() {
+  local deadline
+  podman_answers "$2" || {
+    # shellcheck source=scripts/unpacked-lib.sh
+    . "$SCRIPTS_DIR/unpacked-lib.sh"
+    # In a subshell, since it ends the shell where a package cannot be had.
+    (ensure_unpacked podman podman conmon crun netavark aardvark-dns catatonit uidmap \
+      util-linux coreutils) >"$PODMAN_LOG" 2>&1 || return 1
+    note "starting a private Podman ($1); its log is $PODMAN_LOG"
+    # shellcheck disable=SC2034 # The callers read it.
+    PODMAN_STARTED=yes
+    setsid --fork unshare --mount --net "$SCRIPTS_DIR/podman" "$1" "$DSB_CACHE/podman" \
+      "$PODMAN_DATA/$1" "$2" </dev/null >>"$PODMAN_LOG" 2>&1 9>&-
+    deadline=$((SECONDS + PODMAN_START_SECONDS))
+    until podman_answers "$2"; do
+      [ "$SECONDS" -lt "$deadline" ] || return 1
+      sleep 0.1
+    done
+  }
+  [ -n "$(docker --host "unix://$2" images -q "$BUSYBOX_IMAGE")" ] ||
+    docker save "$BUSYBOX_IMAGE" | docker --host "unix://$2" load >>"$PODMAN_LOG" 2>&1
+}
+
+# Ends the private Podman, and that of a user, with all containers.
+stop_podman() {
+  local socket containers pid
+  for socket in "$PODMAN_SOCKET" "$PODMAN_USER_SOCKET"; do
+    pid=$(cat "$socket.pid" 2>/dev/null) || continue
+    if podman_answers "$socket"; then
+      containers=$(docker --host "unix://$socket" ps --all --quiet)
+      # shellcheck disable=SC2086 # One word an id.
+      [ -z "$containers" ] || docker --host "unix://$socket" rm --force $containers >/dev/null 2>&1 || true
+    fi
+    ! is_process "$socket.pid" "$socket" || kill "$pid"
+    rm -f "$socket.pid"
+  done
 }
 
 # ---- images -----------------------------------------------------------------

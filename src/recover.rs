@@ -234,6 +234,9 @@ impl Recovery {
     ) -> Vec<JournalEntry> {
         let mut started = Vec::new();
         let mut with_undos = Vec::new();
+        // An Engine that does not answer is waited for, and most likely that of a user.
+        let mut found = found;
+        found.sort_by_key(FoundEntry::has_own_engine);
         for FoundEntry { stack, entry } in found {
             match entry {
                 Ok(entry) if entry.is_down() => started.push((start_one(&entry, signals), entry)),

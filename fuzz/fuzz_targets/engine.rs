@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::{LazyLock, Mutex};
 use std::thread;
 
-use docker_stack_backup::engine::{self, ComposeConfig};
+use docker_stack_backup::engine::{ComposeConfig, Engine};
 use libfuzzer_sys::fuzz_target;
 
 /// What is answered to each request.
@@ -31,7 +31,7 @@ static ENGINE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
 fuzz_target!(|bytes: &[u8]| {
     LazyLock::force(&ENGINE);
     *ANSWER.lock().unwrap() = bytes.to_vec();
-    let _ = engine::containers();
+    let _ = Engine::DEFAULT.containers();
     if let Ok(json) = serde_json::from_slice(bytes) {
         let _ = ComposeConfig::from_json(json);
     }

@@ -13,6 +13,7 @@ let
   makeJob = import ./job.nix {
     inherit lib pkgs json;
     shared = cfg;
+    users = config.users.users or { };
   };
   stackOptions = import ./stack-options.nix { inherit lib; };
   paths = import ./paths.nix { inherit lib; };
@@ -205,8 +206,9 @@ in
         host = stackOptions.optional types.str {
           description = ''
             Socket of another Docker Engine than the system's, as in `DOCKER_HOST`,
-            such as that of a rootless one. The Engine must run on this machine,
-            because the data is read from this machine's file systems.
+            such as Podman's, or that of a rootless one. The Engine must run on this
+            machine, because the data is read from this machine's file systems. A stack
+            may have another one: {option}`services.docker-stack-backup.stacks.<name>.engine`.
           '';
           example = "unix:///run/user/1000/docker.sock";
         };
@@ -237,11 +239,15 @@ in
   config = lib.mkIf cfg.enable {
     assertions = [
       {
-        assertion = cfg.docker.host != null || config.virtualisation.docker.enable;
+        assertion =
+          cfg.docker.host != null
+          || config.virtualisation.docker.enable
+          || lib.all (job: !lib.elem null job.engines) jobs;
         message = ''
-          services.docker-stack-backup needs a Docker Engine: set
+          services.docker-stack-backup needs an Engine for each stack: set
           virtualisation.docker.enable = true, or point
-          services.docker-stack-backup.docker.host at the socket of one.
+          services.docker-stack-backup.docker.host, or `engine` of each stack, at the
+          socket of one.
         '';
       }
       {
@@ -255,9 +261,9 @@ in
       {
         assertion = lib.getName cfg.docker.package != "podman";
         message = ''
-          services.docker-stack-backup.docker.package is Podman, which is not supported:
-          containers are found, stopped and started in order by the labels that Docker
-          Compose gives them on a Docker Engine. Use pkgs.docker.
+          services.docker-stack-backup.docker.package is Podman, which has no Compose of
+          its own. Leave it at pkgs.docker, whose command speaks to Podman, too, and name
+          Podman's socket: docker.host = "unix:///run/podman/podman.sock".
         '';
       }
     ]

@@ -35,6 +35,9 @@ in
   hooks ? false,
   # Whether any of them runs on the host.
   hostHooks ? false,
+  # Whether there are Engines of ordinary users. Docker commands for these are run by
+  # their users.
+  userEngines ? false,
 }:
 let
   anyBelow =
@@ -100,7 +103,7 @@ in
     "CAP_SYS_NICE"
   ]
   ++ lib.optional hooks "CAP_KILL"
-  ++ lib.optionals hostHooks [
+  ++ lib.optionals (hostHooks || userEngines) [
     "CAP_SETUID"
     "CAP_SETGID"
   ]
@@ -132,7 +135,7 @@ in
   # See CAP_SYS_NICE.
   ++ lib.optional archives "setpriority ioprio_set"
   ++ lib.optional (unpacks || hostHooks) "@chown"
-  ++ lib.optional hostHooks "@setuid";
+  ++ lib.optional (hostHooks || userEngines) "@setuid";
   UMask = "0077";
   # A core dump would hold what was read: passwords, databases.
   LimitCORE = 0;

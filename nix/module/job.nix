@@ -5,6 +5,8 @@
   json,
   # `services.docker-stack-backup`, of which the jobs share the package and Docker.
   shared,
+  # `users.users`.
+  users,
 }:
 let
   hardening = import ./hardening.nix { inherit lib; };
@@ -19,15 +21,40 @@ let
   isSet = value: value != null && value != [ ] && value != { };
   program = lib.getExe shared.package;
   inherit (shared) docker;
-  # A rootless Engine runs in the units of its user.
-  rootlessUser = builtins.match "unix:///run/user/([0-9]+)/.*" (toString docker.host);
-  dockerUnits =
-    if docker.host == null then
+  # The number of the user whose Engine is at a socket, if it is a user's.
+  userOf =
+    engine:
+    let
+      found = builtins.match "unix:///run/user/([0-9]+)/.*" engine;
+    in
+    if found == null then null else lib.head found;
+  isOfUser = engine: engine != null && userOf engine != null;
+  podmanSocket = "unix:///run/podman/podman.sock";
+  # What must run before the Engine can be asked.
+  unitsOf =
+    engine:
+    if engine == null then
       [ "docker.service" ]
-    else if rootlessUser == null then
-      [ ]
+    else if engine == podmanSocket then
+      [ "podman.socket" ]
+    else if isOfUser engine then
+      [ "user@${userOf engine}.service" ]
     else
-      [ "user@${lib.head rootlessUser}.service" ];
+      [ ];
+  # Where the Engine has its volumes.
+  dataOf =
+    engine:
+    if engine == docker.host then
+      [ docker.dataRoot ]
+    else if engine == podmanSocket then
+      [ "/var/lib/containers/storage" ]
+    else
+      map (user: "${user.home}/.local/share") (
+        lib.filter (
+          # An Engine that is there without a session.
+          user: isOfUser engine && user.linger or false == true && toString user.uid == userOf engine
+        ) (lib.attrValues users)
+      );
 in
 # `name` is `null` for the simple form.
 { name, ... }@job:
@@ -103,6 +130,20 @@ let
   exec =
     command: program + lib.optionalString (name != null) " --config /etc/${etcName}" + " " + command;
 
+  engineOf =
+    stack:
+    if stack.engine != null then
+      stack.engine
+    else if job.defaults.engine != null then
+      job.defaults.engine
+    else
+      docker.host;
+  engines = lib.unique (map engineOf (stacks ++ lib.optional takesAll { engine = null; }));
+  dockerUnits = lib.unique (lib.concatMap unitsOf engines);
+  engineData = lib.unique (lib.concatMap dataOf engines);
+  # A drill starts nothing on the Engine of a user.
+  rootData = lib.unique (lib.concatMap dataOf (lib.filter (engine: !isOfUser engine) engines));
+
   stackPaths =
     lib.concatMap (stack: [ stack.path ] ++ stack.includeBinds) stacks
     ++ lib.optional takesAll job.baseDir;
@@ -111,6 +152,7 @@ let
   hookNeeds = {
     hooks = allHooks != [ ];
     hostHooks = lib.any (hook: hook.host or false) allHooks;
+    userEngines = lib.any isOfUser engines;
   };
   secretFiles = lib.filter (lib.hasPrefix "/") (
     lib.concatMap (hook: lib.attrValues (hook.secrets or { })) allHooks
@@ -124,9 +166,9 @@ let
       "/root"
       "/tmp"
     ]
-    ++ [ docker.dataRoot ]
+    ++ engineData
     ++ secretFiles
-    ++ lib.optional (docker.host != null) (lib.removePrefix "unix://" docker.host);
+    ++ map (lib.removePrefix "unix://") (lib.filter (engine: engine != null) engines);
   ownPaths = [
     job.backupDir
     job.stateDir
@@ -198,7 +240,7 @@ let
       description = "Drill the newest archives of Docker Compose stacks";
       needs = {
         readPaths = readPaths ++ lib.concatMap (stack: stack.drillSecrets) stacks;
-        writePaths = writePaths ++ [ "${docker.dataRoot}/volumes" ];
+        writePaths = writePaths ++ map (data: "${data}/volumes") rootData;
         unpacks = true;
       };
       also.after = afterRun;
@@ -269,7 +311,7 @@ let
         // {
           inherit readPaths;
           # An interrupted restore is undone beside the directories that it replaces.
-          writePaths = writePaths ++ map dirOf stackPaths ++ [ docker.dataRoot ] ++ lib.optional takesAll "/";
+          writePaths = writePaths ++ map dirOf stackPaths ++ engineData ++ lib.optional takesAll "/";
           # The password is read from the file itself. With `LoadCredential=` a
           # missing file would keep this unit, and so the stacks, from starting;
           # without it only the mail is not sent.
@@ -359,6 +401,7 @@ in
     path
     stacks
     takesAll
+    engines
     etcName
     ;
   inherit (job) backupDir stateDir logFile;

@@ -213,6 +213,15 @@ rec {
       example = [ "shared-media" ];
     };
 
+    engine = optional (types.strMatching "unix:///.+") {
+      description = ''
+        Socket of the Engine that runs the stack, if that is another one than that of
+        {option}`services.docker-stack-backup.docker`: Podman's, or that of an ordinary
+        user. The user's services must run when backups are made (`linger = true`).
+      '';
+      example = "unix:///run/user/1000/podman/podman.sock";
+    };
+
     ignoreBinds = list {
       description = ''
         Binds outside the stack's directory that are not archived on purpose, so

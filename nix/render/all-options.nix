@@ -22,6 +22,7 @@
       excludeVolumes = [ "all_cache" ];
       includeVolumes = [ "shared" ];
       includeBinds = [ "/srv/scans" ];
+      engine = "unix:///run/user/1001/podman/podman.sock";
       ignoreBinds = [ "/mnt/media" ];
       capture = "offline";
       share = false;
@@ -65,6 +66,7 @@
       excludeCaches = false;
       excludeVolumes = [ "scratch" ];
       includeVolumes = [ "common" ];
+      engine = "unix:///run/podman/podman.sock";
       ignoreBinds = [ "/mnt" ];
       capture = "precopy";
       share = true;

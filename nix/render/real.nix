@@ -10,6 +10,7 @@ let
   nixos = nixpkgs + "/nixos/modules";
   modules = map (path: nixos + path) [
     "/misc/assertions.nix"
+    "/misc/ids.nix"
     "/services/backup/borgbackup.nix"
     "/services/backup/restic.nix"
     "/services/logging/logrotate.nix"

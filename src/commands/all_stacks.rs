@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::config::plan::Plan;
 use crate::config::{Config, NameGlobs, Stack, StackOptions, Stacks};
-use crate::engine;
+use crate::engine::Engine;
 use crate::known_stacks;
 use crate::stack::discover::{Discovery, Search};
 use crate::stack::labels;
@@ -15,9 +15,12 @@ use crate::stack::labels;
 /// # Errors
 /// When the configuration is not valid, or the Engine does not answer and there was no run.
 pub fn find(config: Config) -> Result<Plan> {
-    let found = engine::refuse_podman().and_then(|()| {
-        let mut containers = engine::containers()?;
-        labels::forget_those_of_images(&mut containers)?;
+    let engine = match &config.defaults.0.engine {
+        Some(host) => Engine::at(host)?,
+        None => Engine::DEFAULT,
+    };
+    let found = engine.containers().and_then(|mut containers| {
+        labels::forget_those_of_images(&engine, &mut containers)?;
         Ok(containers)
     });
     let containers = match found {

@@ -11,11 +11,12 @@ use super::load::{load, load_without_looking};
 use super::output::print;
 use super::preview::Previewer;
 use crate::cli::Global;
-use crate::config::plan::{Plan, StackPlan};
+use crate::config::plan::{Plan, StackPlan, engines};
+use crate::engine::Engine;
+use crate::notify;
 use crate::outcome::ExitStatus;
 use crate::store::{Store, identity};
 use crate::sys::format::{count, human_bytes, one_line};
-use crate::{engine, notify};
 
 pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
     // Loading checks the configuration.
@@ -38,12 +39,13 @@ pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
             text.push_str(&format!("FAILED  {what}: {error:#}\n"));
         }
     };
-    add(
-        "docker",
-        engine::refuse_podman()
-            .and_then(|()| engine::versions())
-            .map(|(engine, compose)| format!("Engine {engine}, Compose {compose}")),
-    );
+    for engine in engines(&plan.stacks) {
+        let what = match engine.is_default() {
+            true => "docker".to_owned(),
+            false => format!("engine {engine}"),
+        };
+        add(&what, check_engine(&engine));
+    }
     add("backupDir", check_store(&plan));
     add("stateDir", check_dir(&plan.state_dir));
     for line in left_down(&plan) {
@@ -70,6 +72,15 @@ pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
         0 => ExitStatus::Ok,
         _ => ExitStatus::CouldNotRun,
     })
+}
+
+fn check_engine(engine: &Engine) -> Result<String> {
+    let (version, compose) = engine.versions()?;
+    let program = match engine.is_podman() {
+        true => "Podman",
+        false => "Engine",
+    };
+    Ok(format!("{program} {version}, Compose {compose}"))
 }
 
 fn check_store(plan: &Plan) -> Result<String> {

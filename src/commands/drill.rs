@@ -11,6 +11,7 @@ use crate::cli::Global;
 use crate::config::DEFAULT_START_TIMEOUT;
 use crate::config::plan::Plan;
 use crate::drill as drills;
+use crate::engine::Engine;
 use crate::last_run::log_channels;
 use crate::metrics;
 use crate::notify::{self, News};
@@ -208,6 +209,7 @@ fn attempt(
     };
     let wish = drills::DrillOptions {
         state_dir: &plan.state_dir,
+        engine: stack.map_or(&Engine::DEFAULT, |stack| &stack.compose.engine),
         signals,
         start_timeout: stack.map_or(DEFAULT_START_TIMEOUT, |stack| stack.start_timeout),
         check: command

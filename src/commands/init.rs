@@ -16,7 +16,7 @@ use crate::adopt::{self, Proposal, ProposedStack, database_of, nix_module};
 use crate::cli::{Global, InitArgs};
 use crate::config::plan::Plan;
 use crate::config::{DEFAULT_BACKUP_DIR, DEFAULT_BASE_DIR, DEFAULT_STATE_DIR};
-use crate::engine::{self, ComposeProject, Container};
+use crate::engine::{ComposeProject, Container, Engine};
 use crate::outcome::{ExitStatus, MountCoverage, MountKind};
 use crate::stack::discover::{Discovery, FoundStack, Search};
 use crate::stack::labels;
@@ -26,9 +26,9 @@ use crate::sys::format::{count, human_bytes};
 const KEEP_DAYS: u32 = 28;
 
 pub fn init(global: &Global, args: &InitArgs) -> Result<ExitStatus> {
-    engine::refuse_podman()?;
-    let mut containers = engine::containers()?;
-    labels::forget_those_of_images(&mut containers)?;
+    let engine = Engine::DEFAULT;
+    let mut containers = engine.containers()?;
+    labels::forget_those_of_images(&engine, &mut containers)?;
     let given = |dir: &Option<PathBuf>, default: &str| match dir {
         Some(dir) => resolve(dir),
         None => Ok(PathBuf::from(default)),
@@ -204,6 +204,7 @@ fn is_composes_choice(stack: &FoundStack, project: &str) -> bool {
         name: None,
         files: stack.files.clone(),
         env_files: stack.env_files.clone(),
+        engine: Engine::DEFAULT,
     };
     compose.config().is_ok_and(|config| config.name == project)
 }

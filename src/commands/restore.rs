@@ -283,7 +283,7 @@ fn facts_for_stack(
                     archive.name()
                 )
             })?;
-            guess(archive, stack).map(ArchiveFacts::Guessed)
+            guess(archive, stack).map(|guessed| ArchiveFacts::Guessed(Box::new(guessed)))
         }
         (None, None) => bail!(
             "{} has no manifest, so its stack is not known: name the stack (`restore STACK --from \

@@ -12,8 +12,8 @@ use super::list::age;
 use super::load::load;
 use super::output::{print, print_json, table};
 use crate::cli::Global;
-use crate::config::plan::Plan;
-use crate::engine::{self, Container, Health, Status};
+use crate::config::plan::{Plan, engines};
+use crate::engine::{Container, Health, Status};
 use crate::history::{GoodBackup, History, PastBackup, PastRun};
 use crate::last_run;
 use crate::outcome::{ExitStatus, LastDrill, RunOutcome, StackStatus};
@@ -30,6 +30,8 @@ const RUNS_SHOWN: usize = 20;
 /// How many values a trend has.
 const TREND_LENGTH: usize = 10;
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(5);
+/// How long an Engine may take to list its containers.
+const ENGINE_LIMIT: Duration = Duration::from_secs(10);
 const TIMER: &str = "docker-stack-backup.timer";
 
 /// How a stack is.
@@ -285,10 +287,15 @@ fn states<'a>(
     last: Option<&RunOutcome>,
     advice: &mut Vec<String>,
 ) -> BTreeMap<&'a str, StackState> {
-    let containers = engine::containers().unwrap_or_else(|error| {
-        advice.push(format!("cannot ask the Engine: {error:#}"));
-        Vec::new()
-    });
+    let mut asked = Vec::new();
+    for engine in engines(&plan.stacks) {
+        let containers = engine.containers_within(ENGINE_LIMIT);
+        let containers = containers.unwrap_or_else(|error| {
+            advice.push(format!("cannot ask the Engine: {error:#}"));
+            Vec::new()
+        });
+        asked.push((engine, containers));
+    }
     let is_busy = Lock::is_held_by_journal_writer(&plan.state_dir);
     let journal = Journal::of(&plan.state_dir).found().unwrap_or_default();
     advice.extend(super::left_down::left_down(plan));
@@ -302,7 +309,11 @@ fn states<'a>(
             Some(project) => c.project == project,
             None => without_symlinks(&c.working_dir) == dir,
         };
-        let own: Vec<&Container> = containers.iter().filter(is_of_stack).collect();
+        let of_engine = asked
+            .iter()
+            .find(|(engine, _)| engine.is_same(&stack.compose.engine));
+        let containers = of_engine.iter().flat_map(|(_, containers)| containers);
+        let own: Vec<&Container> = containers.filter(is_of_stack).collect();
         let found = journal.iter().find(|found| found.stack == stack.name);
         let state = match found {
             None => StackState::of(&own),

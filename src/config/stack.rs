@@ -82,6 +82,9 @@ pub struct StackOptions {
     pub path: Option<PathBuf>,
     /// Compose's project name, for a stack that is started with `-p`.
     pub project: Option<String>,
+    /// The Engine that runs it, as `unix:///PATH`. Default: the one that the docker
+    /// command would use.
+    pub engine: Option<String>,
     /// Compose files (`-f`), relative to the stack's directory.
     pub files: Vec<PathBuf>,
     /// Environment files (`--env-file`), relative to the stack's directory.

@@ -73,6 +73,7 @@ pub fn run_finally(stack: &StackPlan, outcome: &mut StackOutcome) {
 fn context<'a>(stack: &'a StackPlan, project: &'a str, hook: &Hook) -> HookContext<'a> {
     HookContext {
         stack: &stack.name,
+        engine: &stack.compose.engine,
         project,
         dir: stack.dir(),
         phase: hook.when.name(),

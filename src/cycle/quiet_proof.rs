@@ -5,13 +5,24 @@ use anyhow::{Result, bail};
 use super::recorder::add_warning;
 use super::state::Cycle;
 use crate::config::OnBusy;
-use crate::engine::{self, Container, Status};
+use crate::engine::{Container, Status};
 use crate::outcome::StackOutcome;
 use crate::scan::Inventory;
+use crate::stack::neighbours::Neighbours;
 use crate::stack::quiet::{self, WriterFilter, Writers};
 
 /// Exit status of a container that got SIGKILL.
 const KILLED: i64 = 128 + 9;
+
+/// The containers that one look has found.
+pub(super) struct Containers {
+    /// Those whose writing makes the backup fail.
+    all: Vec<Container>,
+    /// Those of users' Engines: they are told of.
+    of_users: Vec<Container>,
+    /// Whether all other Engines have answered.
+    is_complete: bool,
+}
 
 impl Cycle<'_> {
     /// Fails if a container that the backup will not stop writes to the data. This
@@ -20,8 +31,8 @@ impl Cycle<'_> {
         let own = self.survey.running.iter();
         let own: Vec<&str> = own.map(|was| was.id.as_str()).collect();
         let filter = WriterFilter::RunningExcept(&own);
-        let containers = engine::containers()?;
-        let writers = self.container_writers(&containers, filter);
+        let containers = self.with_neighbours(self.stack.compose.engine.containers()?);
+        let writers = self.container_writers(&containers.all, filter);
         if self.stack.on_busy == OnBusy::Fail && !writers.busy.is_empty() {
             bail!("{}; nothing was stopped", in_use(&writers.busy));
         }
@@ -33,20 +44,21 @@ impl Cycle<'_> {
     pub(super) fn prove_quiet(
         &self,
         outcome: &mut StackOutcome,
-    ) -> Result<(Inventory, Vec<Container>)> {
+    ) -> Result<(Inventory, Containers)> {
         self.context.signals.check()?;
         // A mount may have been unmounted with the last container.
         self.refuse_replaced(|source| !source.is_mount())?;
-        let containers = engine::containers()?;
-        self.check_stopped(outcome, &containers)?;
+        let containers = self.with_neighbours(self.stack.compose.engine.containers()?);
+        self.check_stopped(outcome, &containers.all)?;
         // While the stack is down, its own containers are not exempt.
         let filter = WriterFilter::RunningExcept(&[]);
-        let Writers { mut busy, possible } = self.container_writers(&containers, filter);
+        let Writers { mut busy, possible } = self.container_writers(&containers.all, filter);
         for found in possible {
             tracing::debug!(found, "could write");
         }
+        self.tell_of_users(outcome, &containers, filter);
         let inventory = self.scan()?;
-        let frozen = containers.iter().filter(|c| c.status == Status::Paused);
+        let frozen = containers.all.iter().filter(|c| c.status == Status::Paused);
         let frozen: Vec<&str> = frozen.map(|c| c.id.as_str()).collect();
         busy.extend(quiet::process_writers(&inventory, &frozen)?);
         self.fail_or_warn(outcome, &busy)?;
@@ -59,12 +71,56 @@ impl Cycle<'_> {
     pub(super) fn prove_quiet_since(
         &self,
         outcome: &mut StackOutcome,
-        before: &[Container],
+        before: &Containers,
     ) -> Result<()> {
-        let now = self.await_containers()?;
-        let filter = WriterFilter::StartedSince(before);
-        let writers = self.container_writers(&now, filter);
+        let own = self.await_containers()?;
+        let now = match before.is_complete {
+            true => self.with_neighbours(own),
+            // One that was not seen before would look as if it had just been started.
+            false => Containers {
+                all: own,
+                of_users: Vec::new(),
+                is_complete: false,
+            },
+        };
+        let writers = self.container_writers(&now.all, WriterFilter::StartedSince(&before.all));
+        self.tell_of_users(outcome, &now, WriterFilter::StartedSince(&before.of_users));
         self.fail_or_warn(outcome, &writers.busy)
+    }
+
+    /// Adds the containers of other stacks' Engines, if these have answered before.
+    fn with_neighbours(&self, own: Vec<Container>) -> Containers {
+        let neighbours = match self.survey.neighbours_answer {
+            true => Neighbours::of(self.stack),
+            false => Neighbours::default(),
+        };
+        for warning in &neighbours.warnings {
+            tracing::warn!("{warning}");
+        }
+        Containers {
+            is_complete: self.survey.neighbours_answer && neighbours.warnings.is_empty(),
+            all: own.into_iter().chain(neighbours.containers).collect(),
+            of_users: neighbours.of_users,
+        }
+    }
+
+    /// Warns of containers of users' Engines that write to the data. A user must not be
+    /// able to keep another stack from being backed up by what the user's Engine says;
+    /// an open file is found by its process.
+    fn tell_of_users(
+        &self,
+        outcome: &mut StackOutcome,
+        containers: &Containers,
+        filter: WriterFilter<'_>,
+    ) {
+        for found in self.container_writers(&containers.of_users, filter).busy {
+            add_warning(
+                outcome,
+                format!(
+                    "{found}, says the Engine of a user: the data may have changed while it was archived"
+                ),
+            );
+        }
     }
 
     /// What is not archived may be written to.

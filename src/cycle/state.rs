@@ -58,7 +58,8 @@ impl Cycle<'_> {
     /// is away, for example because it is being restarted: the start has to wait
     /// for it anyway.
     pub(super) fn await_containers(&self) -> Result<Vec<Container>> {
-        driver::containers(self.stack.start_timeout, self.context.signals)
+        let engine = &self.stack.compose.engine;
+        driver::containers(engine, self.stack.start_timeout, self.context.signals)
     }
 
     /// Whether the containers are paused instead of stopped, so that the archive

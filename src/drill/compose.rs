@@ -10,11 +10,10 @@ use super::literal::{escaped, unescaped};
 use super::mount::MountSource;
 use super::resolved::service_of;
 use super::secrets::{FileSource, files};
-use super::service::Rewriting;
+use super::service::{Rewriting, Surroundings};
 use crate::archive::Manifest;
 
-/// Returns the compose file, and notes on what it lacks. `network` is what each
-/// network is.
+/// Returns the compose file, and notes on what it lacks.
 ///
 /// # Errors
 /// When the manifest does not describe a service.
@@ -22,7 +21,7 @@ pub fn compose(
     manifest: &Manifest,
     project: &str,
     source: &FileSource<'_>,
-    network: &Value,
+    surroundings: &Surroundings,
 ) -> Result<(Value, Vec<String>)> {
     let manifest = &Manifest {
         compose: unescaped(&manifest.compose),
@@ -40,8 +39,8 @@ pub fn compose(
         },
         secrets: &secrets,
         configs: &configs,
-        network,
-        networks: Map::from_iter([("default".to_owned(), network.clone())]),
+        surroundings,
+        networks: Map::from_iter([("default".to_owned(), surroundings.network.clone())]),
         volumes: Map::new(),
         notes,
     };

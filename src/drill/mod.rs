@@ -33,10 +33,11 @@ use anyhow::{Context, Result, bail};
 use compose::isolated_network;
 use host_files::copy_host_file;
 use secrets::FileSource;
+use service::Surroundings;
 
 use crate::archive::Manifest;
 use crate::config::StopMethod;
-use crate::engine::{self, ComposeProject, Volume};
+use crate::engine::{ComposeProject, Engine, Volume};
 use crate::outcome::DrillOutcome;
 use crate::restore::{Archive, Destination, ExtractOptions, extract};
 use crate::stack::driver;
@@ -57,6 +58,8 @@ pub struct DrillCheck<'a> {
 
 pub struct DrillOptions<'a> {
     pub state_dir: &'a Path,
+    /// Where the copy runs.
+    pub engine: &'a Engine,
     pub signals: &'a Signals,
     pub start_timeout: Duration,
     pub check: Option<DrillCheck<'a>>,
@@ -76,19 +79,29 @@ pub fn drill(
     options: &DrillOptions<'_>,
 ) -> Result<DrillOutcome> {
     let began = Instant::now();
-    let project = Project::of(options.state_dir, &manifest.stack);
     // A killed drill of the same stack may have left something.
-    if let Some(left) = project.take_down()? {
+    let earlier = Project::found(options.state_dir, &manifest.stack)?;
+    if let Some(left) = earlier.take_down()? {
         bail!("{left}; remove it by hand");
     }
-    if manifest.running.is_empty() {
-        let reason = "nothing ran when the archive was made, so there is nothing to start";
+    let reason = match () {
+        () if manifest.running.is_empty() => {
+            Some("nothing ran when the archive was made, so there is nothing to start")
+        }
+        () if options.engine.user_id().is_some() => Some(
+            "its Engine is that of a user, whose containers cannot read what is unpacked in \
+             stateDir",
+        ),
+        () => None,
+    };
+    if let Some(reason) = reason {
         return Ok(DrillOutcome::skipped(
             &manifest.stack,
             archive.name(),
             reason,
         ));
     }
+    let project = Project::of(options.state_dir, &manifest.stack, options.engine);
     let mut notes = Vec::new();
     let result = attempt(archive, manifest, options, &project, &mut notes);
     let taken_down = project.take_down();
@@ -135,7 +148,7 @@ pub fn recover(state_dir: &Path) -> Result<Vec<(String, Result<()>)>> {
         let name = item.with_context(context)?.file_name();
         let Some(stack) = name.to_str() else { continue };
         tracing::warn!(stack, "a drill was killed, taking it down");
-        let result = Project::of(state_dir, stack).take_down();
+        let result = Project::found(state_dir, stack).and_then(|project| project.take_down());
         if let Ok(Some(left)) = &result {
             tracing::warn!(stack, "{left}");
         }
@@ -151,10 +164,11 @@ struct Project {
     /// Directory of its files. It exists as long as there may be something to
     /// take down.
     scratch: PathBuf,
+    engine: Engine,
 }
 
 impl Project {
-    fn of(state_dir: &Path, stack: &str) -> Project {
+    fn of(state_dir: &Path, stack: &str, engine: &Engine) -> Project {
         // Compose allows only lower-case letters, digits, - and _.
         let allowed = |c: char| match c.to_ascii_lowercase() {
             c if c.is_ascii_alphanumeric() || c == '-' || c == '_' => c,
@@ -164,7 +178,38 @@ impl Project {
         Project {
             name: format!("{PROJECT_PREFIX}{stack_part}"),
             scratch: state_dir.join("drill").join(stack),
+            engine: engine.clone(),
         }
+    }
+
+    /// The project that a killed drill of a stack has left, on the Engine that it noted.
+    fn found(state_dir: &Path, stack: &str) -> Result<Project> {
+        let project = Project::of(state_dir, stack, &Engine::DEFAULT);
+        let path = project.engine_file();
+        let engine = match fs::read(&path) {
+            Ok(json) => serde_json::from_slice(&json)
+                .with_context(|| format!("cannot parse {}", path.display()))?,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(project),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        Ok(Project { engine, ..project })
+    }
+
+    /// Where it is noted on which Engine the project is, if that is not the default one.
+    fn engine_file(&self) -> PathBuf {
+        self.scratch.join("engine.json")
+    }
+
+    /// Notes on which Engine the project will be, before it has anything there.
+    fn note_engine(&self) -> Result<()> {
+        if self.engine.is_default() {
+            return Ok(());
+        }
+        let path = self.engine_file();
+        fs::write(&path, serde_json::to_vec(&self.engine)?)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Removes containers, networks, volumes and files. Does nothing if there are
@@ -175,7 +220,8 @@ impl Project {
         if !scratch.exists() {
             return Ok(None);
         }
-        engine::remove_project(&self.name)
+        self.engine
+            .remove_project(&self.name)
             .with_context(|| format!("cannot take down {}", self.name))?;
         let left = remove_tree(scratch).err();
         Ok(left.map(|error| left_message(scratch, &error)))
@@ -192,7 +238,7 @@ fn left_message(scratch: &Path, error: &std::io::Error) -> String {
 /// Tries again to remove the files of a stack's drill. Returns why some are left,
 /// if some are. The lock must be held.
 pub fn clean_leftovers(state_dir: &Path, stack: &str) -> Option<String> {
-    let scratch = Project::of(state_dir, stack).scratch;
+    let scratch = Project::of(state_dir, stack, &Engine::DEFAULT).scratch;
     let error = remove_tree(&scratch).err()?;
     Some(left_message(&scratch, &error))
 }
@@ -204,9 +250,12 @@ fn attempt(
     project: &Project,
     notes: &mut Vec<String>,
 ) -> Result<()> {
+    let engine = options.engine;
+    engine.check()?;
     let volumes = volumes::volumes(manifest, &project.name)?;
     let unpacked = create_unpack_dir(project)?;
-    let mut destinations = create_volumes(&volumes)?;
+    project.note_engine()?;
+    let mut destinations = create_volumes(engine, &volumes)?;
     // The first matching destination counts, and this one matches all members.
     destinations.push(destination("", &unpacked, OsStr::new(""))?);
     let extract_options = ExtractOptions {
@@ -226,8 +275,12 @@ fn attempt(
         copy: &copy,
         copy_host_file: &|path| copy_host_file(Path::new(path), options.secrets, &secrets_dir),
     };
-    let network = isolated_network(&engine::isolating_options()?);
-    let (compose, lacking) = compose::compose(manifest, &project.name, &source, &network)?;
+    let surroundings = Surroundings {
+        network: isolated_network(&engine.isolating_options()?),
+        log_driver: engine.local_log_driver(),
+        host_names: engine.host_names(),
+    };
+    let (compose, lacking) = compose::compose(manifest, &project.name, &source, &surroundings)?;
     notes.extend(lacking);
     let file = project.scratch.join("compose.json");
     fs::write(&file, serde_json::to_vec_pretty(&compose)?)
@@ -237,6 +290,7 @@ fn attempt(
         name: Some(project.name.clone()),
         files: vec![file],
         env_files: Vec::new(),
+        engine: engine.clone(),
     };
     options.signals.check()?;
     tracing::info!(
@@ -245,8 +299,16 @@ fn attempt(
         "starting"
     );
     let deadline = Instant::now() + options.start_timeout;
-    compose.up_all(options.start_timeout, options.signals)?;
-    wait::wait_until_up(&project.name, &manifest.running, deadline, options.signals)?;
+    engine.checking_health(&project.name, || {
+        compose.up_all(options.start_timeout, options.signals)
+    })?;
+    wait::wait_until_up(
+        engine,
+        &project.name,
+        &manifest.running,
+        deadline,
+        options.signals,
+    )?;
     notes.extend(look_again(manifest, options, project, &compose)?);
     if let Some(check) = &options.check {
         compose
@@ -263,7 +325,7 @@ fn look_again(
     project: &Project,
     compose: &ComposeProject,
 ) -> Result<Vec<String>> {
-    let containers = engine::compose_containers(Some(&project.name))?;
+    let containers = options.engine.compose_containers(Some(&project.name))?;
     let entry = JournalEntry {
         format_version: journal::FORMAT_VERSION,
         stack: manifest.stack.clone(),
@@ -299,12 +361,12 @@ fn create_unpack_dir(project: &Project) -> Result<PathBuf> {
 /// Creates volumes, by the member path of the tree that each is for. Returns them
 /// as destinations: the tree is unpacked in place of the volume's directory,
 /// which is removed for that.
-fn create_volumes(volumes: &BTreeMap<String, Volume>) -> Result<Vec<Destination>> {
+fn create_volumes(engine: &Engine, volumes: &BTreeMap<String, Volume>) -> Result<Vec<Destination>> {
     for volume in volumes.values() {
-        engine::create_volume(volume)?;
+        engine.create_volume(volume)?;
     }
     let names = volumes.values().map(|volume| volume.name.clone());
-    let created = engine::volumes(&names.collect())?;
+    let created = engine.volumes(&names.collect())?;
     let mut destinations = Vec::new();
     for (tree, volume) in volumes {
         let mountpoint = created

@@ -15,6 +15,8 @@ use crate::archive::Manifest;
 /// is out of reach; and Engines before 25.0.4 answer for names of the internet
 /// even in an internal network.
 const NO_NAME_SERVER: &str = "127.0.0.1";
+/// An address at which nothing of the host answers.
+const NOWHERE: &str = "127.0.0.1";
 
 const HOOK: Shape = Shape::Fields(&[
     ("command", Shape::Scalars),
@@ -43,14 +45,23 @@ const FILE_USE: Shape = Shape::Fields(&[
     ("uid", Shape::Scalar),
 ]);
 
+/// What the Engine gives a throw-away project.
+pub struct Surroundings {
+    /// What each network is.
+    pub network: Value,
+    /// The log driver of each container.
+    pub log_driver: &'static str,
+    /// Names of the host that must lead nowhere.
+    pub host_names: &'static [&'static str],
+}
+
 /// What the rewriting of all services shares.
 pub struct Rewriting<'a> {
     pub manifest: &'a Manifest,
     pub mounts: MountSource<'a>,
     pub secrets: &'a Map<String, Value>,
     pub configs: &'a Map<String, Value>,
-    /// What a network is.
-    pub network: &'a Value,
+    pub surroundings: &'a Surroundings,
     /// Networks that the rewritten services use.
     pub networks: Map<String, Value>,
     /// Volumes that the rewritten services use.
@@ -78,10 +89,16 @@ impl Rewriting<'_> {
         }
         service.insert("restart".to_owned(), "no".into());
         // The Engine's default may send logs to another machine.
-        service.insert("logging".to_owned(), json!({"driver": "local"}));
+        service.insert(
+            "logging".to_owned(),
+            json!({"driver": self.surroundings.log_driver}),
+        );
         // In a namespace that is not its own, a container may not set this.
         if !service.contains_key("network_mode") {
             service.insert("dns".to_owned(), json!([NO_NAME_SERVER]));
+            if !self.surroundings.host_names.is_empty() {
+                lead_nowhere(&mut service, self.surroundings.host_names);
+            }
         }
         service
     }
@@ -173,7 +190,8 @@ impl Rewriting<'_> {
                         .collect(),
                 };
                 let join = |(name, options): (String, Value)| {
-                    self.networks.insert(name.clone(), self.network.clone());
+                    self.networks
+                        .insert(name.clone(), self.surroundings.network.clone());
                     // Addresses belong to the real network.
                     let aliases = options
                         .get("aliases")
@@ -258,6 +276,28 @@ impl Rewriting<'_> {
     fn note_lack(&mut self, service: &str, what: &str) {
         let note = format!("service {service}: without its {what}");
         self.notes.push(note);
+    }
+}
+
+/// Has names of the host lead to the container itself.
+fn lead_nowhere(service: &mut Map<String, Value>, names: &[&str]) {
+    let hosts = service.entry("extra_hosts").or_insert_with(|| json!([]));
+    for name in names {
+        match hosts {
+            Value::Object(hosts) => {
+                hosts.insert((*name).to_owned(), NOWHERE.into());
+            }
+            Value::Array(hosts) => {
+                let has_name = |host: &Value| {
+                    let host = host.as_str().unwrap_or_default();
+                    host.strip_prefix(name)
+                        .is_some_and(|rest| rest.starts_with(['=', ':']))
+                };
+                hosts.retain(|host| !has_name(host));
+                hosts.push(format!("{name}:{NOWHERE}").into());
+            }
+            _ => {}
+        }
     }
 }
 

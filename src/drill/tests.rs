@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::compose::{compose as compose_from, isolated_network};
 use super::copy::{CopyLocation, find};
 use super::secrets::FileSource;
+use super::service::Surroundings;
 use super::volumes::volumes;
 use crate::archive::Manifest;
 
@@ -53,12 +54,29 @@ fn network() -> Value {
     isolated_network(&[("a".to_owned(), "b".to_owned())].into())
 }
 
+/// Those of a Docker Engine.
+fn surroundings() -> Surroundings {
+    Surroundings {
+        network: network(),
+        log_driver: "local",
+        host_names: &[],
+    }
+}
+
 fn compose(manifest: &Manifest, project: &str) -> Result<(Value, Vec<String>)> {
+    compose_in(&surroundings(), manifest, project)
+}
+
+fn compose_in(
+    surroundings: &Surroundings,
+    manifest: &Manifest,
+    project: &str,
+) -> Result<(Value, Vec<String>)> {
     let source = FileSource {
         copy: &copy,
         copy_host_file: &copy_host_file,
     };
-    compose_from(manifest, project, &source, &network())
+    compose_from(manifest, project, &source, surroundings)
 }
 
 /// Returns the drilled service `app`, and notes. `peer` is drilled, too; `down` is
@@ -774,5 +792,36 @@ fn a_symlink_above_a_tree_does_not_lead_out_of_the_copy() {
     symlink(dir.join("outside"), root.join("web")).unwrap();
     for path in ["/srv/media", "/srv/media/x", "/opt/stacks/web"] {
         assert!(matches!(find(path), CopyLocation::Outside(_)), "{path}");
+    }
+}
+
+#[test]
+fn on_podman_names_of_the_host_lead_nowhere_and_logs_stay_here() {
+    let podman = Surroundings {
+        log_driver: "k8s-file",
+        host_names: &["host.docker.internal"],
+        ..surroundings()
+    };
+    let nowhere = "host.docker.internal:127.0.0.1";
+    for (hosts, expected) in [
+        (Value::Null, json!([nowhere])),
+        (
+            json!(["a=10.0.0.1", "host.docker.internal:host-gateway"]),
+            json!(["a=10.0.0.1", nowhere]),
+        ),
+        (
+            json!({"host.docker.internal": ["host-gateway"], "a": ["10.0.0.1"]}),
+            json!({"host.docker.internal": "127.0.0.1", "a": ["10.0.0.1"]}),
+        ),
+    ] {
+        let services = json!({"app": {"image": "i", "extra_hosts": hosts}});
+        let manifest = manifest(&["app"], json!({"services": services}));
+        let (compose, _) = compose_in(&podman, &manifest, "p").unwrap();
+        let app = &compose["services"]["app"];
+        assert_eq!(app["extra_hosts"], expected);
+        assert_eq!(app["logging"]["driver"], "k8s-file");
+        // The control: a Docker Engine gives the host no name.
+        let (compose, _) = compose_in(&surroundings(), &manifest, "p").unwrap();
+        assert_eq!(compose["services"]["app"]["extra_hosts"], hosts);
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::engine::{self, Container, Health, Status};
+use crate::engine::{CheckPace, Container, Engine, Health, Status};
 use crate::sys::signals::Signals;
 
 /// Pause between two looks at the containers.
@@ -30,6 +30,7 @@ enum Progress {
 /// When a service ends or becomes unhealthy, when the time is up, or when a
 /// signal asks the program to end.
 pub fn wait_until_up(
+    engine: &Engine,
     project: &str,
     services: &[String],
     deadline: Instant,
@@ -37,7 +38,8 @@ pub fn wait_until_up(
 ) -> Result<()> {
     loop {
         signals.check()?;
-        let containers = engine::compose_containers(Some(project))?;
+        let mut containers = engine.compose_containers(Some(project))?;
+        engine.check_health(&mut containers, CheckPace::OwnInterval);
         let seen: Vec<(&String, Progress)> = services
             .iter()
             .map(|service| (service, progress(service, &containers)))
@@ -46,7 +48,7 @@ pub fn wait_until_up(
             if let Progress::Failed(why) = progress {
                 bail!(
                     "service {service} {why}{}",
-                    last_words(service, &containers)
+                    last_words(engine, service, &containers)
                 );
             }
         }
@@ -91,9 +93,9 @@ fn progress(service: &str, containers: &[Container]) -> Progress {
 }
 
 /// Returns the end of a service's log, for a message.
-fn last_words(service: &str, containers: &[Container]) -> String {
+fn last_words(engine: &Engine, service: &str, containers: &[Container]) -> String {
     let container = containers.iter().find(|c| c.service == service);
-    let lines = container.map(|container| engine::last_log_lines(&container.id, 5));
+    let lines = container.map(|container| engine.last_log_lines(&container.id, 5));
     match lines.unwrap_or_default().join(" | ") {
         lines if lines.is_empty() => lines,
         lines => format!(" (its log ends: {lines})"),

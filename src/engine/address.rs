@@ -1,14 +1,84 @@
-//! Where the Engine is, by the environment and the docker command's configuration.
+//! Where an Engine is: at a socket that the configuration names, or where the
+//! environment and the docker command's configuration say.
 
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
 use std::{env, fs};
 
-use serde::Deserialize;
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
 
 const UNIX: &str = "unix://";
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+/// The longest path of a socket (unix(7)).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// Where the Engine is.
+/// An Engine: the one that the docker command would use, or the one at a socket.
+///
+/// In JSON it is `null` or `unix:///PATH`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Engine(Option<String>);
+
+impl Engine {
+    /// The Engine that the docker command would use.
+    pub const DEFAULT: Engine = Engine(None);
+
+    /// Returns the Engine at a socket of this machine, given as `unix:///PATH`.
+    ///
+    /// # Errors
+    /// When it is something else: data is read from this machine's file systems.
+    pub fn at(host: &str) -> Result<Engine> {
+        let path = Path::new(host.strip_prefix(UNIX).unwrap_or_default());
+        ensure!(
+            path.is_absolute(),
+            "{host:?} is not a socket of this machine: name it as unix:///PATH, such as \
+             unix:///run/user/1000/podman/podman.sock"
+        );
+        ensure!(
+            path.components().all(|part| part != Component::ParentDir),
+            "{host}: must not contain `..`"
+        );
+        ensure!(
+            path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX,
+            "{host}: the path of a socket has at most {SOCKET_PATH_BYTES_MAX} bytes"
+        );
+        Ok(Engine(Some(host.to_owned())))
+    }
+
+    /// Whether it is the Engine that the docker command would use.
+    pub fn is_default(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Returns the path of the Engine's socket; `None` if it is reached otherwise.
+    pub fn socket(&self) -> Option<PathBuf> {
+        self.address().socket()
+    }
+
+    /// Whether the other one is the same Engine, by the same address.
+    pub fn is_same(&self, other: &Engine) -> bool {
+        self.address() == other.address()
+    }
+
+    pub(super) fn address(&self) -> EngineAddress {
+        match &self.0 {
+            Some(host) => EngineAddress::Host(host.clone()),
+            None => EngineAddress::configured(),
+        }
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address() {
+            EngineAddress::Host(host) => f.write_str(&host),
+            EngineAddress::Context(context) => write!(f, "context {context}"),
+        }
+    }
+}
+
+/// Where an Engine is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum EngineAddress {
     Host(String),
@@ -18,7 +88,7 @@ pub(super) enum EngineAddress {
 
 impl EngineAddress {
     /// Returns the address that the docker command would use.
-    pub(super) fn configured() -> EngineAddress {
+    fn configured() -> EngineAddress {
         EngineAddress::decide(|name| env::var(name).ok(), current_context)
     }
 
@@ -101,6 +171,31 @@ mod tests {
             };
             let found = EngineAddress::decide(variable, |_| context.map(str::to_owned)).socket();
             assert_eq!(found, expected, "{variables:?} {context:?}");
+        }
+    }
+
+    #[test]
+    fn an_engine_is_named_by_a_socket_of_this_machine() {
+        for host in ["unix:///run/user/1000/podman/podman.sock", "unix:///a"] {
+            let engine = Engine::at(host).unwrap();
+            assert_eq!(engine.to_string(), host);
+            assert!(!engine.is_default());
+            let json = serde_json::to_string(&engine).unwrap();
+            assert_eq!(json, format!("{host:?}"));
+            assert_eq!(serde_json::from_str::<Engine>(&json).unwrap(), engine);
+        }
+        let long = format!("unix:///{}", "x".repeat(SOCKET_PATH_BYTES_MAX));
+        for host in [
+            "",
+            "/run/docker.sock",
+            "unix://",
+            "unix://run/x",
+            "unix:///run/../x",
+            "tcp://127.0.0.1:2375",
+            "ssh://host",
+            &long,
+        ] {
+            assert!(Engine::at(host).is_err(), "{host}");
         }
     }
 

@@ -1,6 +1,9 @@
-//! The Engine's API, through its Unix socket. It stops, starts and inspects
+//! The API of an Engine, through its Unix socket. It stops, starts and inspects
 //! containers while a stack is down, without the 30 to 80 ms that each docker
 //! command costs before it does anything.
+//!
+//! The socket may belong to an ordinary user, whose answers are bounded: in time, in
+//! length, and in what an id may be.
 //!
 //! <https://docs.docker.com/reference/api/engine/>
 
@@ -8,7 +11,7 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -17,21 +20,30 @@ use super::error::{Refused, Unreachable};
 use super::http::{Connection, Received, Request, Response};
 use super::image::Image;
 use super::json::null_as_empty;
+use super::owner::Owner;
 use super::volume::Volume;
 
-/// Time limit of a request that the Engine answers at once; the same as that of
-/// a docker command.
-const LIMIT: Duration = Duration::from_secs(60);
+/// Time limit of a request that the Engine answers at once, and of describing any
+/// number of things; the same as that of a docker command.
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
+/// How much the descriptions of containers, volumes or images may have in all.
+const DESCRIPTION_BYTES_MAX: usize = 256 << 20;
 
 /// An Engine that has answered.
-#[derive(Debug)]
-pub(super) struct Engine {
+#[derive(Clone, Debug)]
+pub(super) struct Api {
     pub socket: PathBuf,
     /// The newest version of the API that it speaks, such as `1.45`.
-    pub api_version: String,
+    pub version: String,
+    /// The version of Podman's own API, if it is Podman.
+    pub libpod_version: Option<String>,
+    /// Who runs the Engine.
+    pub owner: Owner,
+    /// Time limit of a request that is answered at once.
+    pub limit: Duration,
 }
 
-impl Engine {
+impl Api {
     /// Returns the ids of all containers, running or not; with a label (`name` or
     /// `name=value`), of those that have it.
     pub fn container_ids(&self, label: Option<&str>) -> Result<Vec<String>> {
@@ -44,13 +56,32 @@ impl Engine {
         if let Some(label) = label {
             target += &format!("&filters={}", label_filter(label));
         }
-        let listed: Vec<Listed> = parse(&self.call("GET", &target, LIMIT)?)?;
-        Ok(listed.into_iter().map(|container| container.id).collect())
+        let listed: Vec<Listed> = parse(&self.call("GET", &target, self.limit)?)?;
+        let ids = listed.into_iter().map(|container| container.id);
+        ids.map(|id| check_id(&id).map(|()| id)).collect()
     }
 
     /// Describes these containers. Those that are gone by now are left out.
     pub fn inspect(&self, ids: &[String]) -> Result<Vec<RawContainer>> {
-        self.describe(ids.iter().map(|id| format!("/containers/{id}/json")))
+        let found: Vec<RawContainer> =
+            self.describe(ids.iter().map(|id| format!("/containers/{id}/json")))?;
+        found
+            .iter()
+            .try_for_each(|container| check_id(container.id()))?;
+        Ok(found)
+    }
+
+    /// Runs a container's health check now. Only Podman can.
+    pub fn check_health(&self, libpod_version: &str, id: &str) -> Result<()> {
+        let target = format!("/v{libpod_version}/libpod/containers/{id}/healthcheck");
+        let request = Request {
+            method: "GET",
+            target: &target,
+            body: None,
+        };
+        let mut connection = self.connect()?;
+        let response = self.logged(request, |request| connection.request(request, LIMIT))?;
+        check("GET", &target, response).map(drop)
     }
 
     /// Describes these images, by id or reference. What does not exist is left
@@ -75,26 +106,35 @@ impl Engine {
             volumes: Vec<Volume>,
         }
         let target = format!("/volumes?filters={}", label_filter(label));
-        let listed: Listed = parse(&self.call("GET", &target, LIMIT)?)?;
+        let listed: Listed = parse(&self.call("GET", &target, self.limit)?)?;
         let mut names: Vec<String> = listed.volumes.into_iter().map(|v| v.name).collect();
         names.sort();
         Ok(names)
     }
 
-    /// Gets all `targets` that exist, through one connection.
+    /// Gets all `targets` that exist, through one connection, within one time limit.
     fn describe<T: for<'de> Deserialize<'de>>(
         &self,
         targets: impl Iterator<Item = String>,
     ) -> Result<Vec<T>> {
         let mut found = Vec::new();
         let mut connection = self.connect()?;
+        let began = Instant::now();
+        let mut total_bytes = 0;
         for target in targets {
             let request = Request {
                 method: "GET",
                 target: &target,
                 body: None,
             };
-            let response = self.send(&mut connection, request, LIMIT)?;
+            let left = self.limit.saturating_sub(began.elapsed());
+            let response = self.send(&mut connection, request, left)?;
+            total_bytes += response.body.len();
+            ensure!(
+                total_bytes <= DESCRIPTION_BYTES_MAX,
+                "the descriptions are too long (more than {} MiB)",
+                DESCRIPTION_BYTES_MAX >> 20
+            );
             if response.status != 404 {
                 found.push(parse(&check("GET", &target, response)?)?);
             }
@@ -170,7 +210,18 @@ impl Engine {
     }
 
     fn connect(&self) -> Result<Connection> {
-        Ok(Connection::open(&self.socket).map_err(|error| self.unreachable(error))?)
+        let connection = Connection::open(&self.socket, self.limit);
+        let connection = connection.map_err(|error| self.unreachable(error))?;
+        // Whoever owns the socket's directory can put the socket of another Engine in
+        // its place at any time.
+        let owner = connection.peer().map_err(|error| self.unreachable(error))?;
+        ensure!(
+            owner == self.owner,
+            "another user than before answers at unix://{} ({owner} instead of {})",
+            self.socket.display(),
+            self.owner
+        );
+        Ok(connection)
     }
 
     fn send(
@@ -182,25 +233,36 @@ impl Engine {
         self.exchange(request, |request| connection.request(request, limit))
     }
 
-    /// Logs what `send` does with a request to this version of the API.
+    /// Has `send` send a request to this version of the API.
     fn exchange(
         &self,
         request: Request<'_>,
         send: impl FnOnce(Request<'_>) -> io::Result<Response>,
     ) -> Result<Response> {
+        let versioned = format!("/v{}{}", self.version, request.target);
+        self.logged(request, |request| {
+            send(Request {
+                target: &versioned,
+                ..request
+            })
+        })
+    }
+
+    /// Logs what `send` does with a request.
+    fn logged(
+        &self,
+        request: Request<'_>,
+        send: impl FnOnce(Request<'_>) -> io::Result<Response>,
+    ) -> Result<Response> {
         let Request { method, target, .. } = request;
-        let versioned = format!("/v{}{target}", self.api_version);
         let began = Instant::now();
-        let response = send(Request {
-            target: &versioned,
-            ..request
-        });
+        let response = send(request);
         let status = response.as_ref().map_or(0, |response| response.status);
         let duration_ms = began.elapsed().as_millis() as u64;
         tracing::debug!(method, target, status, duration_ms, "request to the Engine");
         response.map_err(|error| match error.kind() {
             ErrorKind::TimedOut => anyhow!(
-                "{method} {target}: no answer from the Docker Engine after {} s",
+                "{method} {target}: no answer from the Engine after {} s",
                 began.elapsed().as_secs()
             ),
             ErrorKind::InvalidData => anyhow!(error).context(format!(
@@ -256,6 +318,17 @@ fn check(method: &str, target: &str, response: Response) -> Result<Response> {
     };
     let refused = format!("{method} {target}: error response from daemon: {reason}");
     Err(Refused(refused).into())
+}
+
+/// Fails unless it can be the id of a container: ids are part of paths and of command
+/// lines.
+fn check_id(id: &str) -> Result<()> {
+    ensure!(
+        id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "cannot parse the Engine's answer: {:?} is not the id of a container",
+        id.chars().take(80).collect::<String>()
+    );
+    Ok(())
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(response: &Response) -> Result<T> {

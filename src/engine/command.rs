@@ -3,16 +3,18 @@
 use std::env;
 use std::ffi::OsString;
 use std::iter::once;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::unistd::{User, getuid};
+use nix::unistd::{User, geteuid, getuid};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::address::{EngineAddress, config_dir};
+use super::address::{Engine, EngineAddress, config_dir};
 use super::error::{Refused, is_unreachable};
+use super::owner::Owner;
 use crate::sys::process::{Exit, Output, Program, directory_of};
 
 const DOCKER: &str = "docker";
@@ -52,24 +54,34 @@ const NOT_FOR_SSH: [&str; 5] = [
 /// that the request itself contains.
 pub(super) const ENGINE_SLACK: Duration = Duration::from_secs(60);
 
-/// Prepares a docker command. It gets nothing of the environment in which this
+/// Prepares a docker command for an Engine. It gets nothing of the environment in which this
 /// program was started: Compose would put it into the files that it resolves. The
 /// Engine is named by options, because variables can be overridden by a stack's
 /// `.env`, and would be seen by its compose file.
-pub(super) fn docker<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Program {
-    command(DOCKER, [], args)
+///
+/// For the Engine of an ordinary user, that user runs the command: the user can put
+/// another Engine's socket in the place of its socket, and can name any file in the
+/// compose file.
+pub(super) fn docker<S: AsRef<str>>(engine: &Engine, args: impl IntoIterator<Item = S>) -> Program {
+    command(engine, DOCKER, [], args)
 }
 
 /// Prepares a `docker compose` command. Compose is a plugin, which the docker command
 /// would start after it has asked the plugin to describe itself; that takes more time
 /// than most of these commands do. So the plugin is started directly, as the docker
 /// command would start it.
-pub(super) fn compose<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Program {
+pub(super) fn compose<S: AsRef<str>>(
+    engine: &Engine,
+    args: impl IntoIterator<Item = S>,
+) -> Program {
     let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
     let args = once("compose".to_owned()).chain(args);
     match compose_plugin() {
-        Some(file) => command(file, [(STARTED_BY_DOCKER, DOCKER.into())], args).shown_as(DOCKER),
-        None => docker(args),
+        Some(file) => {
+            let variables = [(STARTED_BY_DOCKER, DOCKER.into())];
+            command(engine, file, variables, args).shown_as(DOCKER)
+        }
+        None => docker(engine, args),
     }
 }
 
@@ -96,7 +108,8 @@ fn find_compose_plugin() -> Option<String> {
         /// Why the docker command does not start it.
         err: Option<serde_json::Value>,
     }
-    let output = docker(["info", "--format", "{{json .ClientInfo.Plugins}}"])
+    let args = ["info", "--format", "{{json .ClientInfo.Plugins}}"];
+    let output = docker(&Engine::default(), args)
         .limit(PLUGIN_LIMIT)
         .output()
         .ok()?;
@@ -106,33 +119,56 @@ fn find_compose_plugin() -> Option<String> {
 }
 
 fn command<S: AsRef<str>>(
+    engine: &Engine,
     program: &str,
     variables: impl IntoIterator<Item = (&'static str, OsString)>,
     args: impl IntoIterator<Item = S>,
 ) -> Program {
-    let address = EngineAddress::configured();
+    let address = engine.address();
     let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let user = engine
+        .owner()
+        .filter(|owner| !owner.is_root() && geteuid().is_root());
     let mut options = match &address {
         EngineAddress::Host(host) => vec!["--host".to_owned(), host.clone()],
         EngineAddress::Context(context) => vec!["--context".to_owned(), context.clone()],
     };
-    if let Some(dir) = config_dir(set) {
+    let config_dir = match user {
+        // That of root is not for the user, and that of the user not for root's work.
+        Some(_) => Some(NO_PATH.to_owned()),
+        None => config_dir(set),
+    };
+    if let Some(dir) = config_dir {
         options.extend(["--config".to_owned(), dir]);
     }
     let options = options.into_iter().map(OsString::from);
     let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
-    Program::with_options(program, options, args)
-        .only_env(environment(&address).into_iter().chain(variables))
-        .memory_limit(MEMORY_LIMIT)
+    let program = Program::with_options(program, options, args)
+        .only_env(environment(&address, user).into_iter().chain(variables))
+        .memory_limit(MEMORY_LIMIT);
+    match user {
+        // It inherits no lock, by which the next run would know that it still runs.
+        Some(user) => program
+            .user_ids(user.uid, user.gid)
+            .inherits_nothing()
+            .killed_with_this_thread(),
+        None => program,
+    }
 }
 
 /// Returns the environment of a docker command. Nothing is found on its `PATH`, so
 /// that no version of Compose finds Git; only for an Engine elsewhere is it where
 /// `ssh` is.
-fn environment(address: &EngineAddress) -> Vec<(&'static str, OsString)> {
-    let home = User::from_uid(getuid()).ok().flatten();
-    let home = home.map(|user| user.dir.into_os_string());
-    let home = home.or_else(|| env::var_os("HOME"));
+fn environment(address: &EngineAddress, user: Option<Owner>) -> Vec<(&'static str, OsString)> {
+    let home = match user {
+        Some(user) => user.home(),
+        None => {
+            let own = User::from_uid(getuid()).ok().flatten();
+            let own = own.map(|user| user.dir);
+            own.or_else(|| env::var_os("HOME").map(PathBuf::from))
+        }
+    };
+    let home = home.map(PathBuf::into_os_string);
     let mut variables: Vec<(&'static str, OsString)> = Vec::from([
         ("HOME", home.unwrap_or_else(|| "/".into())),
         ("PATH", NO_PATH.into()),
@@ -147,22 +183,23 @@ fn environment(address: &EngineAddress) -> Vec<(&'static str, OsString)> {
     variables
 }
 
-/// Returns the versions of the Engine and of Compose.
-///
-/// # Errors
-/// When either is missing, or the Engine does not answer.
-pub fn versions() -> Result<(String, String)> {
-    let engine = docker(["version", "--format", "{{.Server.Version}}"])
-        .output()?
-        .check()
-        .context(
-            "cannot reach the Docker Engine (does it run, and may this user use its socket?)",
-        )?;
-    let compose = compose(["version", "--short"])
-        .output()?
-        .check()
-        .context("cannot run Docker Compose (version 2 is needed, as a plugin of docker)")?;
-    Ok((output_text(&engine), output_text(&compose)))
+impl Engine {
+    /// Returns the versions of the Engine and of Compose.
+    ///
+    /// # Errors
+    /// When either is missing, or the Engine does not answer.
+    pub fn versions(&self) -> Result<(String, String)> {
+        self.check()?;
+        let engine = docker(self, ["version", "--format", "{{.Server.Version}}"])
+            .output()?
+            .check()
+            .context("cannot reach the Engine (does it run, and may this user use its socket?)")?;
+        let compose = compose(self, ["version", "--short"])
+            .output()?
+            .check()
+            .context("cannot run Docker Compose (version 2 is needed, as a plugin of docker)")?;
+        Ok((output_text(&engine), output_text(&compose)))
+    }
 }
 
 fn output_text(output: &Output) -> String {
@@ -176,7 +213,11 @@ pub(super) fn output_lines(output: &Output) -> Vec<String> {
 
 /// Runs `docker KIND inspect`. That prints what it found and exits 1 for names
 /// that are gone, which is no error here: things come and go between two calls.
-pub(super) fn inspect<T: DeserializeOwned>(kind: &str, names: Vec<String>) -> Result<Vec<T>> {
+pub(super) fn inspect<T: DeserializeOwned>(
+    engine: &Engine,
+    kind: &str,
+    names: Vec<String>,
+) -> Result<Vec<T>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
@@ -184,7 +225,7 @@ pub(super) fn inspect<T: DeserializeOwned>(kind: &str, names: Vec<String>) -> Re
     let args = [kind.to_owned(), "inspect".to_owned()]
         .into_iter()
         .chain(names);
-    let output = docker(args).output()?;
+    let output = docker(engine, args).output()?;
     let stderr = String::from_utf8_lossy(&output.stderr).to_lowercase();
     let mut lines = stderr.lines().filter(|line| !line.trim().is_empty());
     // An Engine that is away has no such file as its socket.

@@ -9,11 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::address::Engine;
 use super::command::{ENGINE_SLACK, compose, docker, output_lines};
 use super::compose_config::ComposeConfig;
 use super::compose_error::OwnWords;
-use super::control::remove_containers;
-use super::volume::remove_volume;
 use crate::sys::process::{Exit, Output, Program};
 use crate::sys::signals::Signals;
 
@@ -70,7 +69,7 @@ impl Existing {
     }
 }
 
-/// The options by which Compose finds a stack.
+/// The options by which Compose finds a stack, and the Engine that runs it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ComposeProject {
@@ -80,6 +79,8 @@ pub struct ComposeProject {
     pub name: Option<String>,
     pub files: Vec<PathBuf>,
     pub env_files: Vec<PathBuf>,
+    #[serde(default, skip_serializing_if = "Engine::is_default")]
+    pub engine: Engine,
 }
 
 impl ComposeProject {
@@ -117,7 +118,7 @@ impl ComposeProject {
         // started under any of them.
         option("--profile", "*");
         all.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
-        compose(all).current_dir(&self.dir)
+        compose(&self.engine, all).current_dir(&self.dir)
     }
 
     /// The files that Compose reads first. They may not exist.
@@ -171,7 +172,14 @@ impl ComposeProject {
     /// When there is no compose file, or it does not parse. Of Compose's message,
     /// only what does not quote files of the host is in the error.
     pub fn config(&self) -> Result<ComposeConfig> {
-        let context = || format!("cannot read the compose file in {}", self.dir.display());
+        let context = || {
+            let dir = self.dir.display();
+            match self.engine.user_id() {
+                // That user runs Compose, and must be able to enter the directory.
+                Some(user) => format!("cannot read the compose file in {dir} as user {user}"),
+                None => format!("cannot read the compose file in {dir}"),
+            }
+        };
         let output = self
             .read(["config", "--format", "json"])
             .with_context(context)?;
@@ -327,32 +335,34 @@ fn outdated_container(line: &str) -> Option<String> {
     }
 }
 
-/// Removes a project's containers, volumes and networks, found by their labels,
-/// until there are none. One look is not enough: the Engine may still be making
-/// something for a client that has ended.
-pub fn remove_project(project: &str) -> Result<()> {
-    while remove_found(project)? {}
-    Ok(())
-}
+impl Engine {
+    /// Removes a project's containers, volumes and networks, found by their labels,
+    /// until there are none. One look is not enough: the Engine may still be making
+    /// something for a client that has ended.
+    pub fn remove_project(&self, project: &str) -> Result<()> {
+        while self.remove_found(project)? {}
+        Ok(())
+    }
 
-/// Removes what one look finds, and returns whether it found anything.
-fn remove_found(project: &str) -> Result<bool> {
-    let filter = format!("label=com.docker.compose.project={project}");
-    let list = |kind: &str, list: &[&str]| -> Result<Vec<String>> {
-        let args = [&[kind], list, &["--quiet", "--filter", &filter]].concat();
-        Ok(output_lines(&docker(args).output()?.check()?))
-    };
-    let containers = list("container", &["ls", "--all", "--no-trunc"])?;
-    remove_containers(&containers)?;
-    let volumes = list("volume", &["ls"])?;
-    for volume in &volumes {
-        remove_volume(volume)?;
+    /// Removes what one look finds, and returns whether it found anything.
+    fn remove_found(&self, project: &str) -> Result<bool> {
+        let filter = format!("label=com.docker.compose.project={project}");
+        let list = |kind: &str, list: &[&str]| -> Result<Vec<String>> {
+            let args = [&[kind], list, &["--quiet", "--filter", &filter]].concat();
+            Ok(output_lines(&docker(self, args).output()?.check()?))
+        };
+        let containers = list("container", &["ls", "--all", "--no-trunc"])?;
+        self.remove_containers(&containers)?;
+        let volumes = list("volume", &["ls"])?;
+        for volume in &volumes {
+            self.remove_volume(volume)?;
+        }
+        let networks = list("network", &["ls", "--no-trunc"])?;
+        for network in &networks {
+            docker(self, ["network", "rm", network]).output()?.check()?;
+        }
+        Ok(!(containers.is_empty() && volumes.is_empty() && networks.is_empty()))
     }
-    let networks = list("network", &["ls", "--no-trunc"])?;
-    for network in &networks {
-        docker(["network", "rm", network]).output()?.check()?;
-    }
-    Ok(!(containers.is_empty() && volumes.is_empty() && networks.is_empty()))
 }
 
 #[cfg(test)]

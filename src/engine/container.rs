@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::health::HealthChecks;
 use super::json::null_as_empty;
 use super::network::Endpoint;
 use super::stand_in::STAND_IN_LABEL;
@@ -21,6 +23,13 @@ pub(super) const CONFIG_HASH_LABEL: &str = "com.docker.compose.config-hash";
 
 /// What the labels begin with that concern this program.
 pub const LABEL_PREFIX: &str = "docker-stack-backup.";
+
+/// Health checks of a container that does not say how often they are made, and how
+/// many must fail (docker run --health-interval, --health-retries).
+const DEFAULT_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+const DEFAULT_CHECK_RETRIES: u32 = 3;
+
+const PODMAN_COMPOSE_LABELS: &str = "io.podman.compose.";
 
 /// A container. `project` and `service` are empty unless Compose made it.
 #[derive(Clone, Debug)]
@@ -50,6 +59,7 @@ pub struct Container {
     pub oom_killed: bool,
     /// `None` when the container has no health check.
     pub health: Option<Health>,
+    pub health_checks: Option<HealthChecks>,
     /// Services of the same project that it depends on.
     pub depends_on: Vec<Dependency>,
     /// Ids or names of the containers whose network, IPC or PID namespace or
@@ -60,6 +70,8 @@ pub struct Container {
     /// The labels by which it sets options of its stack, without the prefix that is this
     /// program's name.
     pub own_labels: BTreeMap<String, String>,
+    /// Whether podman-compose made it, a program with other labels than Compose.
+    pub is_of_podman_compose: bool,
     /// Whether it only hands volumes on; see [`StandIn`](super::StandIn).
     pub is_stand_in: bool,
     pub mounts: Vec<Mount>,
@@ -84,6 +96,8 @@ pub enum Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
+    /// Podman has no word for a container that was never started.
+    #[serde(alias = "")]
     Starting,
     Healthy,
     Unhealthy,
@@ -169,6 +183,28 @@ struct RawState {
 #[serde(rename_all = "PascalCase")]
 struct RawHealth {
     status: Health,
+    #[serde(default)]
+    failing_streak: u32,
+    #[serde(default, deserialize_with = "null_as_empty")]
+    log: Vec<RawHealthCheck>,
+}
+
+/// A check that was made.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawHealthCheck {
+    #[serde(default)]
+    end: String,
+}
+
+/// How a container's health is checked.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct RawHealthConfig {
+    #[serde(deserialize_with = "null_as_empty")]
+    interval: i64,
+    #[serde(deserialize_with = "null_as_empty")]
+    retries: u32,
 }
 
 #[derive(Deserialize)]
@@ -179,6 +215,8 @@ struct RawConfig {
     #[serde(default, deserialize_with = "null_as_empty")]
     labels: BTreeMap<String, String>,
     stop_timeout: Option<i64>,
+    #[serde(default, deserialize_with = "null_as_empty")]
+    healthcheck: RawHealthConfig,
 }
 
 #[derive(Deserialize)]
@@ -194,6 +232,31 @@ struct RawHostConfig {
     auto_remove: bool,
     #[serde(default, deserialize_with = "null_as_empty")]
     volumes_from: Vec<String>,
+}
+
+impl RawContainer {
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn health_checks(&self) -> Option<HealthChecks> {
+        let health = self.state.health.as_ref()?;
+        let ends = health.log.iter();
+        let ends = ends.filter_map(|check| check.end.parse::<Timestamp>().ok());
+        let config = &self.config.healthcheck;
+        Some(HealthChecks {
+            last: ends.max(),
+            interval: match config.interval {
+                nanoseconds @ 1.. => Duration::from_nanos(nanoseconds as u64),
+                _ => DEFAULT_CHECK_INTERVAL,
+            },
+            failures: health.failing_streak,
+            retries: match config.retries {
+                0 => DEFAULT_CHECK_RETRIES,
+                retries => retries,
+            },
+        })
+    }
 }
 
 impl From<RawContainer> for Container {
@@ -227,7 +290,12 @@ impl From<RawContainer> for Container {
             joins: joined.chain(donors).map(str::to_owned).collect(),
             is_removed_at_end: host.auto_remove,
             own_labels: own_labels.collect(),
+            is_of_podman_compose: {
+                let mut labels = raw.config.labels.keys();
+                labels.any(|label| label.starts_with(PODMAN_COMPOSE_LABELS))
+            },
             is_stand_in: raw.config.labels.contains_key(STAND_IN_LABEL),
+            health_checks: raw.health_checks(),
             networks: raw.network_settings.networks,
             name: raw.name.trim_start_matches('/').to_owned(),
             project: label("project"),

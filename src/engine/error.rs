@@ -2,8 +2,9 @@
 //! not answer at all.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use nix::unistd::{Uid, User};
 use thiserror::Error;
 
 /// The Engine answered no, so nothing that it was asked for is under way.
@@ -14,13 +15,34 @@ pub(super) struct Refused(pub String);
 /// The Engine does not answer now. It may soon, because it may be restarting.
 #[derive(Debug, Error)]
 #[error(
-    "cannot connect to the Docker Engine at unix://{}: {error} (does it run, and may this user use \
-     its socket?)",
-    socket.display()
+    "cannot connect to the Engine at unix://{}: {error} ({})",
+    socket.display(),
+    advice(socket)
 )]
 pub(super) struct Unreachable {
     pub socket: PathBuf,
     pub error: io::Error,
+}
+
+/// Says what may help if nobody answers at a socket.
+fn advice(socket: &Path) -> String {
+    let user = socket.strip_prefix("/run/user").ok();
+    let user = user.and_then(|below| below.components().next()?.as_os_str().to_str());
+    let uid = user.and_then(|user| user.parse().ok());
+    let Some(uid) = uid.filter(|_| !socket.exists()) else {
+        return "does it run, and may this user use its socket?".to_owned();
+    };
+    let found = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    let name = found.map_or_else(|| uid.to_string(), |user| user.name);
+    let unit = match socket.file_name().and_then(|name| name.to_str()) {
+        Some("docker.sock") => "docker.service",
+        _ => "podman.socket",
+    };
+    format!(
+        "it is the Engine of a user, which runs while that user's services do: `loginctl \
+         enable-linger {name}` starts them at boot, and `systemctl --user enable --now {unit}`, \
+         run by that user, adds the Engine to them"
+    )
 }
 
 /// Whether the Engine refused the request. When it is away or hangs, that is no

@@ -8,16 +8,16 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpgid};
 use rustix::process::{self, PidfdFlags};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::api::{Engine, RawExec};
+use super::address::Engine;
+use super::api::{Api, RawExec};
 use super::http::Received;
-use super::socket::engine;
 use crate::sys::process::{Exit, OUTPUT_LIMIT};
 use crate::sys::progress;
 
@@ -62,7 +62,7 @@ impl Exec {
     ///
     /// # Errors
     /// When the container does not run, or there is no Engine's socket.
-    pub fn create(container: &str, options: &ExecOptions<'_>) -> Result<Exec> {
+    pub fn create(engine: &Engine, container: &str, options: &ExecOptions<'_>) -> Result<Exec> {
         let body = json!({
             "AttachStdout": true,
             "AttachStderr": true,
@@ -70,7 +70,7 @@ impl Exec {
             "User": options.user.unwrap_or_default(),
             "Env": options.environment,
         });
-        engine_of_socket()?.create_exec(container, &body).map(Exec)
+        api_of(engine)?.create_exec(container, &body).map(Exec)
     }
 
     /// Runs the process to its end, or kills it after `limit` or when `is_interrupted`.
@@ -80,11 +80,12 @@ impl Exec {
     /// When the Engine does not answer, or the process cannot be killed.
     pub fn run(
         &self,
+        engine: &Engine,
         limit: Duration,
         is_interrupted: &dyn Fn() -> bool,
     ) -> Result<(Exit, Vec<u8>)> {
         let deadline = Instant::now() + limit;
-        let mut stream = engine_of_socket()?.start_exec(&self.0)?;
+        let mut stream = api_of(engine)?.start_exec(&self.0)?;
         let mut output = Demultiplexer::default();
         let mut looked = Instant::now();
         let mut is_open = true;
@@ -99,7 +100,7 @@ impl Exec {
             // What it has started may hold its output open after its end.
             if !is_open || looked.elapsed() > LOOK_INTERVAL {
                 looked = Instant::now();
-                match self.state()? {
+                match self.state(engine)? {
                     State::Ended(0) => break Exit::Success,
                     State::Ended(code) => break Exit::Failure(code as i32),
                     State::Gone => bail!("its container has ended"),
@@ -112,10 +113,11 @@ impl Exec {
                 () if output.total_bytes > OUTPUT_LIMIT => Exit::TooMuchOutput,
                 () => continue,
             };
-            self.end(SETTLE_LIMIT).with_context(|| match reason {
-                Exit::TimedOut(limit) => format!("still running after {} s", limit.as_secs()),
-                _ => reason.to_string(),
-            })?;
+            self.end(engine, SETTLE_LIMIT)
+                .with_context(|| match reason {
+                    Exit::TimedOut(limit) => format!("still running after {} s", limit.as_secs()),
+                    _ => reason.to_string(),
+                })?;
             break reason;
         };
         Ok((exit, output.tail))
@@ -125,16 +127,20 @@ impl Exec {
     ///
     /// # Errors
     /// When it still runs after `limit`, or the Engine does not answer.
-    pub fn end(&self, limit: Duration) -> Result<()> {
+    pub fn end(&self, engine: &Engine, limit: Duration) -> Result<()> {
         let began = Instant::now();
         loop {
             progress::step();
-            match self.state()? {
+            match self.state(engine)? {
                 State::Ended(_) | State::Gone => return Ok(()),
                 // The client may have died right after its request to start it.
                 State::Created if began.elapsed() > SETTLE_LIMIT => return Ok(()),
                 State::Running(exec) => {
-                    let killed = kill_process(&exec);
+                    // The Engine of a user could name any process.
+                    let killed = match engine.is_of_root() {
+                        true => kill_process(&exec),
+                        false => Err(anyhow!(OUT_OF_REACH)),
+                    };
                     if began.elapsed() > limit {
                         killed?;
                         bail!("process {} does not end although it was killed", exec.pid);
@@ -146,8 +152,8 @@ impl Exec {
         }
     }
 
-    fn state(&self) -> Result<State> {
-        let found = engine_of_socket()?.inspect_exec(&self.0)?;
+    fn state(&self, engine: &Engine) -> Result<State> {
+        let found = api_of(engine)?.inspect_exec(&self.0)?;
         Ok(match found {
             None => State::Gone,
             Some(exec) if exec.running => State::Running(exec),
@@ -156,20 +162,21 @@ impl Exec {
     }
 }
 
-fn engine_of_socket() -> Result<&'static Engine> {
-    engine().context(
+fn api_of(engine: &Engine) -> Result<&'static Api> {
+    engine.api()?.context(
         "commands in containers need the Engine's socket; it does not answer, or the Engine is \
          reached in another way",
     )
 }
+
+const OUT_OF_REACH: &str =
+    "it cannot be killed from here, and goes on until it ends or its container is stopped";
 
 /// Kills a process and its process group.
 ///
 /// # Errors
 /// When it is not a process of this machine.
 fn kill_process(exec: &RawExec) -> Result<()> {
-    const OUT_OF_REACH: &str =
-        "it cannot be killed from here, and goes on until it ends or its container is stopped";
     ensure!(exec.pid > 1, OUT_OF_REACH);
     let pid = Pid::from_raw(exec.pid);
     // The handle stays that of this process, should its number go to another one.

@@ -7,9 +7,12 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+use super::owner::Owner;
 
 /// Larger than any response of an Engine, so that another peer cannot fill the
 /// memory.
@@ -66,13 +69,14 @@ impl Connection {
     /// that this program runs inherits it.
     ///
     /// # Errors
-    /// `TimedOut` when nobody accepts the connection.
-    pub fn open(socket: &Path) -> io::Result<Connection> {
+    /// `TimedOut` when nobody accepts the connection within `limit`, and at most 10 s.
+    pub fn open(socket: &Path, limit: Duration) -> io::Result<Connection> {
         let address = SocketAddrUnix::new(socket)?;
         let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         // It is the limit of connect(2), too: see unix(7) of a full queue.
-        set_socket_timeout(&socket, Timeout::Send, Some(CONNECT_LIMIT))?;
+        let limit = limit.min(CONNECT_LIMIT);
+        set_socket_timeout(&socket, Timeout::Send, Some(limit))?;
         match connect(&socket, &address) {
             Ok(()) => {}
             Err(Errno::AGAIN) => {
@@ -84,6 +88,15 @@ impl Connection {
         Ok(Connection {
             stream: UnixStream::from(socket),
             buffer: Vec::new(),
+        })
+    }
+
+    /// Returns who has opened the socket at the other end.
+    pub fn peer(&self) -> io::Result<Owner> {
+        let peer = getsockopt(&self.stream, PeerCredentials)?;
+        Ok(Owner {
+            uid: peer.uid(),
+            gid: peer.gid(),
         })
     }
 
@@ -330,8 +343,8 @@ mod tests {
         rustix::net::bind(&listener, &address).unwrap();
         rustix::net::listen(&listener, 0).unwrap();
         // The control: there is room for one.
-        let first = Connection::open(&path).unwrap();
-        let error = Connection::open(&path).map(drop).unwrap_err();
+        let first = Connection::open(&path, LIMIT).unwrap();
+        let error = Connection::open(&path, LIMIT).map(drop).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         drop(first);
     }

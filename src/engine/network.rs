@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::address::Engine;
 use super::command::{docker, inspect};
 use super::json::null_as_empty;
 
@@ -85,17 +86,6 @@ impl Network {
     }
 }
 
-/// Removes a network. It is no error if there is none of this name.
-pub fn remove_network(name: &str) -> Result<()> {
-    if networks(&BTreeSet::from([name.to_owned()]))?.is_empty() {
-        return Ok(());
-    }
-    let removed = docker(["network", "rm", name]).output()?.check();
-    removed
-        .map(drop)
-        .with_context(|| format!("cannot remove network {name}"))
-}
-
 /// The connection of a container to a network.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -143,18 +133,47 @@ impl Endpoint {
     }
 }
 
-/// Returns the networks of these names; names that do not exist are left out.
-pub fn networks(names: &BTreeSet<String>) -> Result<Vec<Network>> {
-    inspect("network", names.iter().cloned().collect())
-}
+impl Engine {
+    /// Returns the networks of these names; names that do not exist are left out.
+    pub fn networks(&self, names: &BTreeSet<String>) -> Result<Vec<Network>> {
+        inspect(self, "network", names.iter().cloned().collect())
+    }
 
-/// Creates a network with the driver, pools, labels and options of `network`, so
-/// that Compose accepts it as its own.
-pub fn create_network(network: &Network) -> Result<()> {
-    let created = docker(create_args(network)).output()?.check();
-    created
-        .map(drop)
-        .with_context(|| format!("cannot create network {}", network.name))
+    /// Creates a network with the driver, pools, labels and options of `network`, so
+    /// that Compose accepts it as its own.
+    pub fn create_network(&self, network: &Network) -> Result<()> {
+        let created = docker(self, create_args(network)).output()?.check();
+        created
+            .map(drop)
+            .with_context(|| format!("cannot create network {}", network.name))
+    }
+
+    /// Removes a network. It is no error if there is none of this name.
+    pub fn remove_network(&self, name: &str) -> Result<()> {
+        if self
+            .networks(&BTreeSet::from([name.to_owned()]))?
+            .is_empty()
+        {
+            return Ok(());
+        }
+        let removed = docker(self, ["network", "rm", name]).output()?.check();
+        removed
+            .map(drop)
+            .with_context(|| format!("cannot remove network {name}"))
+    }
+
+    /// Connects a container that does not run to a network that was made again, with
+    /// the aliases and fixed addresses that it had there. What refers to the network
+    /// of before is dropped.
+    pub fn connect(&self, container: &str, network: &str, endpoint: &Endpoint) -> Result<()> {
+        let disconnect = ["network", "disconnect", "--force", network, container];
+        docker(self, disconnect).output()?.check()?;
+        docker(self, connect_args(container, network, endpoint))
+            .output()?
+            .check()
+            .map(drop)
+            .with_context(|| format!("cannot connect a container to network {network}"))
+    }
 }
 
 fn create_args(network: &Network) -> Vec<String> {
@@ -194,19 +213,6 @@ fn create_args(network: &Network) -> Vec<String> {
     }
     args.push(network.name.clone());
     args
-}
-
-/// Connects a container that does not run to a network that was made again, with
-/// the aliases and fixed addresses that it had there. What refers to the network
-/// of before is dropped.
-pub fn connect(container: &str, network: &str, endpoint: &Endpoint) -> Result<()> {
-    let disconnect = ["network", "disconnect", "--force", network, container];
-    docker(disconnect).output()?.check()?;
-    docker(connect_args(container, network, endpoint))
-        .output()?
-        .check()
-        .map(drop)
-        .with_context(|| format!("cannot connect a container to network {network}"))
 }
 
 fn connect_args(container: &str, network: &str, endpoint: &Endpoint) -> Vec<String> {

@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result};
 
+use super::address::Engine;
 use super::command::{docker, output_lines};
 
 /// Label of a stand-in. Its value is the name.
@@ -23,13 +24,13 @@ pub struct StandIn<'a> {
 
 impl StandIn<'_> {
     /// Creates the container, in place of one that a killed program has left.
-    pub fn create(&self) -> Result<()> {
+    pub fn create(&self, engine: &Engine) -> Result<()> {
         let filter = format!("label={STAND_IN_LABEL}={}", self.name);
-        let left = docker(["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter]);
-        for id in output_lines(&left.output()?.check()?) {
-            docker(["rm", "--force", &id]).output()?.check()?;
+        let list = ["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter];
+        for id in output_lines(&docker(engine, list).output()?.check()?) {
+            docker(engine, ["rm", "--force", &id]).output()?.check()?;
         }
-        docker(self.args())
+        docker(engine, self.args())
             .output()?
             .check()
             .map(drop)

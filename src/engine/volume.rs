@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::address::Engine;
 use super::command::docker;
 use super::json::null_as_empty;
 
@@ -88,28 +89,32 @@ pub(super) fn is_generated_name(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Creates a volume with the driver, labels and options of `volume`, so that
-/// Compose accepts it as its own.
-pub fn create_volume(volume: &Volume) -> Result<()> {
-    let mut args = ["volume", "create", "--driver", &volume.driver]
-        .map(str::to_owned)
-        .to_vec();
-    for (option, pairs) in [("--label", &volume.labels), ("--opt", &volume.options)] {
-        for (key, value) in pairs {
-            args.extend([option.to_owned(), format!("{key}={value}")]);
+impl Engine {
+    /// Creates a volume with the driver, labels and options of `volume`, so that
+    /// Compose accepts it as its own.
+    pub fn create_volume(&self, volume: &Volume) -> Result<()> {
+        let mut args = ["volume", "create", "--driver", &volume.driver]
+            .map(str::to_owned)
+            .to_vec();
+        for (option, pairs) in [("--label", &volume.labels), ("--opt", &volume.options)] {
+            for (key, value) in pairs {
+                args.extend([option.to_owned(), format!("{key}={value}")]);
+            }
         }
+        args.push(volume.name.clone());
+        let created = docker(self, args).output()?.check();
+        created
+            .map(drop)
+            .with_context(|| format!("cannot create volume {}", volume.name))
     }
-    args.push(volume.name.clone());
-    let created = docker(args).output()?.check();
-    created
-        .map(drop)
-        .with_context(|| format!("cannot create volume {}", volume.name))
-}
 
-/// Removes a volume. It is no error if there is none of this name.
-pub fn remove_volume(name: &str) -> Result<()> {
-    let removed = docker(["volume", "rm", "--force", name]).output()?.check();
-    removed
-        .map(drop)
-        .with_context(|| format!("cannot remove volume {name}"))
+    /// Removes a volume. It is no error if there is none of this name.
+    pub fn remove_volume(&self, name: &str) -> Result<()> {
+        let removed = docker(self, ["volume", "rm", "--force", name])
+            .output()?
+            .check();
+        removed
+            .map(drop)
+            .with_context(|| format!("cannot remove volume {name}"))
+    }
 }

@@ -12,7 +12,7 @@ pub enum ArchiveFacts {
     /// The archive has a manifest.
     Described(Box<Manifest>),
     /// The archive has none: `tar` made it, or the old script.
-    Guessed(GuessedFacts),
+    Guessed(Box<GuessedFacts>),
 }
 
 /// What the headers of an archive, the configuration and the present stack say

@@ -13,7 +13,7 @@ use super::facts::GuessedFacts;
 use crate::archive::Kind;
 use crate::archive::member_path::{normalise, split, within};
 use crate::config::plan::StackPlan;
-use crate::engine::{self, ComposeProject};
+use crate::engine::ComposeProject;
 use crate::outcome::{MountCoverage, MountKind};
 use crate::stack::survey::{self, Survey};
 use crate::sys::format::display_path;
@@ -46,7 +46,8 @@ pub fn guess(archive: &Archive, stack: &StackPlan) -> Result<GuessedFacts> {
         .with_context(|| format!("cannot restore a stack from {}", archive.name()))?;
     // The name in the present compose file does not count: the one in the
     // archive may have another.
-    let project = survey::find_project(&stack.compose, None, &engine::compose_containers(None)?)?;
+    let containers = stack.compose.engine.compose_containers(None)?;
+    let project = survey::find_project(&stack.compose, None, &containers)?;
     Ok(GuessedFacts {
         stack: stack.name.clone(),
         compose: ComposeProject {

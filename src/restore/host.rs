@@ -12,7 +12,7 @@ use super::parts::Parts;
 use super::target::Target;
 use crate::archive::Manifest;
 use crate::config::plan::StackPlan;
-use crate::engine::{self, Volume};
+use crate::engine::{Engine, Volume};
 use crate::scan::Boundary;
 use crate::stack::coverage;
 
@@ -22,8 +22,9 @@ use crate::stack::coverage;
 /// When the Engine cannot be asked, or the archive lacks a description.
 pub fn host_trees(facts: &ArchiveFacts, stack: Option<&StackPlan>) -> Result<Vec<HostTree>> {
     let dir = directory(facts, stack)?;
-    let volumes = HostVolumes::find(facts)?;
-    let boundary = boundary(&volumes.present)?;
+    let engine = engine_of(facts, stack);
+    let volumes = HostVolumes::find(engine, facts)?;
+    let boundary = boundary(engine, &volumes.present)?;
     let targets = targets(facts, &dir, &volumes.present, &boundary)?;
     let replaced = targets.into_iter().map(|target| HostTree {
         prefix: target.prefix.into_bytes(),
@@ -34,6 +35,17 @@ pub fn host_trees(facts: &ArchiveFacts, stack: Option<&StackPlan>) -> Result<Vec
         path: None,
     });
     Ok(replaced.chain(created).collect())
+}
+
+/// Returns the Engine of the stack: the configured one. An archive does not name one,
+/// because it may be of another machine.
+pub(super) fn engine_of<'e>(facts: &'e ArchiveFacts, stack: Option<&'e StackPlan>) -> &'e Engine {
+    static DEFAULT: Engine = Engine::DEFAULT;
+    match (facts, stack) {
+        (_, Some(stack)) => &stack.compose.engine,
+        (ArchiveFacts::Guessed(guessed), None) => &guessed.compose.engine,
+        (ArchiveFacts::Described(_), None) => &DEFAULT,
+    }
 }
 
 /// Returns the path of the stack's directory: the configured one, or, if the
@@ -58,12 +70,12 @@ pub(super) struct HostVolumes {
 }
 
 impl HostVolumes {
-    pub(super) fn find(facts: &ArchiveFacts) -> Result<HostVolumes> {
+    pub(super) fn find(engine: &Engine, facts: &ArchiveFacts) -> Result<HostVolumes> {
         let (names, described) = match facts {
             ArchiveFacts::Described(manifest) => (volume_names(manifest), &manifest.volumes[..]),
             ArchiveFacts::Guessed(_) => (BTreeSet::new(), &[][..]),
         };
-        let present = engine::volumes(&names)?;
+        let present = engine.volumes(&names)?;
         let mut missing = Vec::new();
         for name in names {
             if present.iter().any(|volume| volume.name == name) {
@@ -171,8 +183,8 @@ fn volume_names(manifest: &Manifest) -> BTreeSet<String> {
 ///
 /// # Errors
 /// When the Engine cannot be asked.
-pub(super) fn boundary(present: &[Volume]) -> Result<Boundary> {
-    Ok(coverage::boundary(&engine::containers()?, present))
+pub(super) fn boundary(engine: &Engine, present: &[Volume]) -> Result<Boundary> {
+    Ok(coverage::boundary(engine, &engine.containers()?, present))
 }
 
 /// Returns the path that each tree of the archive goes to. A tree within another

@@ -72,7 +72,8 @@ impl State for RestoreEntry {
     const NAME: &'static str = "the restore journal";
     const FORMAT_VERSION: u32 = FORMAT_VERSION;
 
-    /// Version 2 had no step `cleaning`, version 3 replaced whole trees of stopped stacks only.
+    /// Version 2 had no step `cleaning`. Version 3 replaced whole trees of stopped stacks
+    /// only, and had no Engines.
     fn upgrade(version: u32, json: Value) -> Option<Value> {
         matches!(version, 2..=4).then_some(json)
     }
@@ -228,6 +229,7 @@ mod tests {
             name: None,
             files: vec![],
             env_files: vec![],
+            engine: Default::default(),
         };
         let mut entry = RestoreEntry::new("x", compose, targets.to_vec());
         for target in &mut entry.targets {

@@ -20,6 +20,8 @@ const LINKS_MAX: usize = 40;
 #[derive(Clone, Debug, Default)]
 pub struct Boundary {
     written: BTreeSet<(u64, u64)>,
+    /// A user who writes to all directories that are the user's.
+    user: Option<u32>,
 }
 
 /// What is at a path.
@@ -41,7 +43,20 @@ impl Boundary {
         let found = written.filter_map(look).map(|stat| identity(&stat));
         Boundary {
             written: found.collect(),
+            user: None,
         }
+    }
+
+    /// Adds all directories of a user.
+    pub fn and_of_user(self, uid: u32) -> Boundary {
+        Boundary {
+            user: Some(uid),
+            ..self
+        }
+    }
+
+    fn is_written(&self, stat: &Statx) -> bool {
+        self.written.contains(&identity(stat)) || self.user == Some(stat.stx_uid)
     }
 
     /// Resolves an absolute path. Symlinks are followed, except those that are in,
@@ -117,7 +132,7 @@ impl Boundary {
                 to_go.extend(parts(&target));
                 continue;
             }
-            let is_written = is_written || self.written.contains(&identity(&stat));
+            let is_written = is_written || self.is_written(&stat);
             handles.push((opened, is_written));
         }
         Ok(Resolved {
@@ -131,7 +146,8 @@ impl Boundary {
 /// answer, and without mounting anything.
 fn look(at: impl AsFd, path: &Path, flags: AtFlags) -> rustix::io::Result<Statx> {
     let flags = flags | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    rustix::fs::statx(at, path, flags, StatxFlags::TYPE | StatxFlags::INO)
+    let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::UID;
+    rustix::fs::statx(at, path, flags, wanted)
 }
 
 /// Returns device and inode.

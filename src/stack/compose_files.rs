@@ -273,6 +273,7 @@ secrets: {s: {file: /etc/s}, t: {environment: T}}
             name: None,
             files: Vec::new(),
             env_files: Vec::new(),
+            engine: Default::default(),
         };
         let found = of(&compose, None, &Boundary::default()).files;
         let found: Vec<PathBuf> = found.into_iter().collect();

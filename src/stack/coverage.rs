@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, makedev};
 
 use crate::config::plan::StackPlan;
-use crate::engine::{ComposeConfig, ComposeProject, Container, Volume};
+use crate::engine::{ComposeConfig, ComposeProject, Container, Engine, Volume};
 use crate::outcome::{MountCoverage, MountKind};
 use crate::scan::{Boundary, Source};
 use crate::stack::advice::Advisor;
@@ -73,11 +73,16 @@ impl Tree {
 
 /// Returns what containers write to, so that symlinks in there are not followed.
 /// `volumes` may be bound to directories.
-pub fn boundary(containers: &[Container], volumes: &[Volume]) -> Boundary {
+pub fn boundary(engine: &Engine, containers: &[Container], volumes: &[Volume]) -> Boundary {
     let mounts = containers.iter().flat_map(|container| &container.mounts);
     let written = mounts.filter(|mount| mount.writable && mount.source.is_absolute());
     let bound = volumes.iter().filter_map(Volume::bound);
-    Boundary::new(written.map(|mount| mount.source.as_path()).chain(bound))
+    let boundary = Boundary::new(written.map(|mount| mount.source.as_path()).chain(bound));
+    // Containers of a user's Engine are the user's, and so is what they can write to.
+    match engine.user_id() {
+        Some(user) => boundary.and_of_user(user),
+        None => boundary,
+    }
 }
 
 /// A stack's mounts, each with its users in the form `service:/path/in/container`.

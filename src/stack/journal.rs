@@ -17,7 +17,7 @@ use crate::sys::state_file::{self, State};
 use crate::sys::time::OffsetTime;
 
 /// Version of the journal's files.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// How a stack was stopped, and what must be started again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,7 +78,8 @@ impl State for JournalEntry {
     const NAME: &'static str = "the journal";
     const FORMAT_VERSION: u32 = FORMAT_VERSION;
 
-    /// The first version has no undos.
+    /// The first version has no undos. The second one has no Engines: all stacks had the
+    /// default one.
     fn upgrade(version: u32, mut json: Value) -> Option<Value> {
         if !(1..=FORMAT_VERSION).contains(&version) {
             return None;
@@ -122,6 +123,12 @@ pub struct FoundEntry {
 }
 
 impl FoundEntry {
+    /// Whether the stack has another Engine than the default one.
+    pub fn has_own_engine(&self) -> bool {
+        let entry = self.entry.as_ref();
+        entry.is_ok_and(|entry| !entry.compose.engine.is_default())
+    }
+
     /// Whether the stack may be stopped.
     pub fn is_down(&self) -> bool {
         self.entry.as_ref().map_or(true, JournalEntry::is_down)
@@ -222,6 +229,7 @@ mod tests {
 
     use super::*;
     use crate::config::HookTarget;
+    use crate::engine::Engine;
 
     fn entry(stack: &str) -> JournalEntry {
         JournalEntry {
@@ -233,6 +241,7 @@ mod tests {
                 name: None,
                 files: vec![],
                 env_files: vec![],
+                engine: Engine::default(),
             },
             stop_method: StopMethod::Stop,
             stop_timeout_secs: None,

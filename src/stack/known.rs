@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::plan::StackPlan;
-use crate::engine;
 use crate::sys::paths::without_symlinks;
 
 /// Of the machine, not of a stack.
-const SYSTEM: [&str; 8] = [
+const SYSTEM: [&str; 10] = [
     "/dev",
     "/proc",
     "/sys",
@@ -16,6 +15,8 @@ const SYSTEM: [&str; 8] = [
     "/usr/share/zoneinfo",
     "/run/docker.sock",
     "/var/run/docker.sock",
+    "/run/podman/podman.sock",
+    "/var/run/podman/podman.sock",
 ];
 
 /// Whether a bind is a part of the machine, the Engine's socket, or in the directory of
@@ -24,7 +25,11 @@ pub fn is_known(stack: &StackPlan, source: &Path) -> bool {
     let real = without_symlinks(source);
     let is_in = |dir: &Path| source.starts_with(dir) || real.starts_with(without_symlinks(dir));
     SYSTEM.iter().any(|path| is_in(Path::new(path)))
-        || engine::configured_socket().is_some_and(|socket| is_in(&socket))
+        || stack
+            .compose
+            .engine
+            .socket()
+            .is_some_and(|socket| is_in(&socket))
         || stack.other_stacks.iter().any(|dir| is_in(dir))
 }
 

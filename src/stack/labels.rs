@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::config::StopMethod;
 use crate::config::plan::StackPlan;
-use crate::engine::{self, Container};
+use crate::engine::{Container, Engine, LABEL_PREFIX};
 use crate::scan::Exclude;
 use crate::stack::survey::find_project;
 
@@ -105,14 +105,14 @@ impl StackLabels {
 ///
 /// # Errors
 /// When the Engine cannot be asked.
-pub fn forget_those_of_images(containers: &mut [Container]) -> Result<()> {
+pub fn forget_those_of_images(engine: &Engine, containers: &mut [Container]) -> Result<()> {
     let labelled = containers.iter().filter(|c| !c.own_labels.is_empty());
     let ids = labelled.map(|c| c.image_id.clone()).collect();
-    let images = engine::images(&ids)?;
+    let images = engine.images(&ids)?;
     for container in containers.iter_mut().filter(|c| !c.own_labels.is_empty()) {
         let image = images.iter().find(|image| image.id == container.image_id);
         container.own_labels.retain(|name, value| {
-            let label = format!("{}{name}", engine::LABEL_PREFIX);
+            let label = format!("{LABEL_PREFIX}{name}");
             image.is_some_and(|image| !image.has_label(&label, value))
         });
     }
@@ -125,8 +125,9 @@ pub fn forget_those_of_images(containers: &mut [Container]) -> Result<()> {
 /// # Errors
 /// When labels are wrong or contradict the configuration, or the Engine cannot be asked.
 pub fn with_labels(stack: &StackPlan) -> Result<StackPlan> {
-    let mut containers = engine::compose_containers(None)?;
-    forget_those_of_images(&mut containers)?;
+    let engine = &stack.compose.engine;
+    let mut containers = engine.compose_containers(None)?;
+    forget_those_of_images(engine, &mut containers)?;
     // If it is not clear which project is meant, the survey says so.
     let Ok(Some(project)) = find_project(&stack.compose, None, &containers) else {
         return Ok(stack.clone());

@@ -11,6 +11,7 @@ pub mod hooks;
 pub mod journal;
 mod known;
 pub mod labels;
+pub mod neighbours;
 pub mod quiet;
 mod remade;
 pub mod running;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 
-use crate::engine::{self, ComposeConfig, ComposeProject, ConfigService, Container, MadeWith};
+use crate::engine::{ComposeConfig, ComposeProject, ConfigService, Container, MadeWith};
 use crate::stack::running::{self, WasRunning};
 
 /// Refuses `down` if `up` would make other containers than those that run: they
@@ -37,10 +37,11 @@ pub fn refuse_differences(
     if running.is_empty() {
         return Ok(());
     }
-    let containers = engine::containers_of(running.iter().map(|was| was.id.clone()).collect())?;
+    let engine = &compose.engine;
+    let containers = engine.containers_of(running.iter().map(|was| was.id.clone()).collect())?;
     let mut differences = Vec::new();
     for was in running {
-        let made_with = engine::made_with(&was.id)?;
+        let made_with = engine.made_with(&was.id)?;
         let container = containers.iter().find(|container| container.id == was.id);
         let named = match config.services.get(&was.service) {
             Some(wanted) => named_differences(wanted, &made_with, container),
@@ -156,6 +157,7 @@ mod tests {
             name: None,
             files: Vec::new(),
             env_files: Vec::new(),
+            engine: Default::default(),
         };
         let error = refuse_differences(&compose, &config, &[]).unwrap_err();
         assert!(

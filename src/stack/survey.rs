@@ -11,15 +11,14 @@ use anyhow::{Result, bail};
 
 use crate::config::StopMethod;
 use crate::config::plan::StackPlan;
-use crate::engine::{
-    self, ComposeConfig, ComposeProject, Container, Image, Network, Status, Volume,
-};
+use crate::engine::{ComposeConfig, ComposeProject, Container, Image, Network, Status, Volume};
 use crate::outcome::MountCoverage;
 use crate::scan::{Boundary, Source};
 use crate::stack::advice::Advisor;
 use crate::stack::compose_files;
 use crate::stack::coverage::{self, Mounts, Tree};
 use crate::stack::elsewhere;
+use crate::stack::neighbours::Neighbours;
 use crate::stack::remade;
 use crate::stack::running::{self, StateBefore, WasRunning};
 use crate::sys::mounts;
@@ -48,6 +47,8 @@ pub struct Survey {
     pub volumes: Vec<Volume>,
     pub images: Vec<Image>,
     pub coverage: Vec<MountCoverage>,
+    /// Whether the Engines of the other stacks have answered.
+    pub neighbours_answer: bool,
     /// What containers write to.
     boundary: Boundary,
     pub warnings: Vec<String>,
@@ -78,14 +79,15 @@ impl Survey {
                 stack.dir().display()
             );
         }
-        engine::refuse_podman()?;
+        let engine = &stack.compose.engine;
+        engine.check()?;
         let (config, all_containers) = thread::scope(|scope| {
             let span = tracing::Span::current();
-            let list = move || span.in_scope(engine::containers);
+            let list = move || span.in_scope(|| engine.containers());
             let listing = spawn_or_run(scope, list);
             (stack.compose.config(), listing.join())
         });
-        let all_containers = all_containers?;
+        let mut all_containers = all_containers?;
         let config = config.and_then(|config| {
             refuse_misled(&stack.compose, &config, &all_containers)?;
             Ok(config)
@@ -121,6 +123,7 @@ impl Survey {
             let found = elsewhere::find(&project, config, &all_containers)?;
             warnings.extend(found);
         }
+        refuse_podman_compose(&project, &containers)?;
         let mut running = WasRunning::all(&containers);
         let sharers = Sharers::of(&running, &all_containers);
         warnings.extend(running.iter().filter_map(state_warning));
@@ -146,14 +149,19 @@ impl Survey {
             running.extend(sharers.to_stop);
             warnings.extend(sharers.warnings);
         }
-        let networks = engine::networks(&running::network_names(&running))?;
+        let networks = engine.networks(&running::network_names(&running))?;
         let mut mounts = Mounts::collect(&containers, config.as_ref());
-        for volume in engine::project_volumes(&project)? {
+        for volume in engine.project_volumes(&project)? {
             mounts.add_volume(&volume, None);
         }
-        let volumes = engine::volumes(&mounts.volumes.keys().cloned().collect())?;
+        let volumes = engine.volumes(&mounts.volumes.keys().cloned().collect())?;
         warnings.extend(coverage::missing_volumes(stack, &mounts, &volumes));
-        let boundary = coverage::boundary(&all_containers, &volumes);
+        // What follows is about who writes.
+        let neighbours = Neighbours::of(stack);
+        let neighbours_answer = neighbours.warnings.is_empty();
+        warnings.extend(neighbours.warnings);
+        all_containers.extend(neighbours.containers);
+        let boundary = coverage::boundary(engine, &all_containers, &volumes);
         let found = compose_files::of(&stack.compose, config.as_ref(), &boundary);
         let writers = coverage::project_writers(&stack.compose, &found.files, &all_containers);
         let advisor = Advisor {
@@ -166,7 +174,7 @@ impl Survey {
         let (trees, mut coverage) =
             coverage::decide(stack, &project, &mounts, &volumes, &found.files, &advisor)?;
         coverage.extend(coverage::misled(&found.misled));
-        let images = engine::images(&containers.iter().map(|c| c.image_id.clone()).collect())?;
+        let images = engine.images(&containers.iter().map(|c| c.image_id.clone()).collect())?;
         warnings.extend(writers);
         Ok(Survey {
             compose,
@@ -180,6 +188,7 @@ impl Survey {
             volumes,
             images,
             coverage,
+            neighbours_answer,
             boundary,
             warnings,
         })
@@ -193,12 +202,28 @@ fn refuse_misled(
     config: &ComposeConfig,
     containers: &[Container],
 ) -> Result<()> {
-    let boundary = coverage::boundary(containers, &[]);
+    let boundary = coverage::boundary(&compose.engine, containers, &[]);
     let found = compose_files::of(compose, Some(config), &boundary);
     match found.misled.into_values().next() {
         Some(reason) => bail!("Compose reads a file that is not the stack's: {reason}"),
         None => Ok(()),
     }
+}
+
+/// Refuses a project that podman-compose has made. It does not record the order of the
+/// services as Compose does, and Compose would make all of its containers anew.
+fn refuse_podman_compose(project: &str, containers: &[Container]) -> Result<()> {
+    if containers
+        .iter()
+        .any(|container| container.is_of_podman_compose)
+    {
+        bail!(
+            "project {project} was started by podman-compose, which does not record the order of \
+             its services: take it down with podman-compose, and start it with `docker compose up \
+             -d`, or with `podman compose` where that runs docker-compose"
+        );
+    }
+    Ok(())
 }
 
 /// Whether a directory holds nothing but directories. That is what is left of a stack
@@ -452,6 +477,7 @@ mod tests {
                 name: None,
                 files: files.iter().map(PathBuf::from).collect(),
                 env_files: Vec::new(),
+                engine: Default::default(),
             };
             let found = find_project(&compose, named, containers);
             found.map_err(|error| error.to_string())

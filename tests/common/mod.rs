@@ -7,6 +7,7 @@ pub mod hooks;
 pub mod kill_points;
 pub mod ledger;
 pub mod mixed;
+pub mod podman;
 pub mod scene;
 pub mod shop;
 pub mod smtp;
@@ -433,7 +434,9 @@ impl Stack {
     pub fn ids(&self) -> Vec<String> {
         let filter = format!("label=com.docker.compose.project={}", self.project);
         let format = "{{.Names}} {{.ID}}";
-        let ids = docker(["ps", "--all", "--filter", &filter, "--format", format]);
+        let mut list = self.docker();
+        let list = list.args(["ps", "--all", "--filter", &filter, "--format", format]);
+        let ids = output(list).expect_status(0).stdout;
         let mut ids: Vec<String> = ids.lines().map(str::to_owned).collect();
         ids.sort();
         ids

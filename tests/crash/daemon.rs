@@ -175,7 +175,7 @@ fn an_engine_that_dies_during_the_stop_is_waited_for_and_all_is_up_again() {
         let ended = scene.run_with_engine_killed_at("stop").expect_status(2);
         let failures = failures(&scene, &ended.json());
         assert!(
-            failures.contains("cannot connect to the Docker Engine"),
+            failures.contains("cannot connect to the Engine"),
             "{failures}"
         );
         scene.assert_up();

@@ -6,6 +6,7 @@ mod docker_calls;
 mod full_disk;
 mod hooks;
 mod journal;
+mod needs_podman;
 mod needs_strace;
 mod recovery;
 mod signals;

@@ -15,6 +15,8 @@ mod logs;
 mod mail;
 mod mounts;
 mod needs_dev_fuse;
+mod needs_podman;
+mod needs_rootless;
 mod precopy;
 mod progress;
 mod quiet;

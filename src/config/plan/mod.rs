@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{
     Channel, Config, Email, NameGlobs, Retention, Stack, StackOptions, Stacks, email, notify,
 };
+use crate::engine::Engine;
 use conflicts::conflicts;
 use stack::{check_options, single_stack_fields};
 
@@ -77,10 +78,15 @@ impl Plan {
             bail!(problems.join("\n"));
         }
         let trees: Vec<Vec<PathBuf>> = stacks.iter().map(StackPlan::directories).collect();
+        let engines = engines(&stacks);
         for (i, stack) in stacks.iter_mut().enumerate() {
             let others = trees.iter().enumerate().filter(|(other, _)| *other != i);
             stack.other_stacks = others.flat_map(|(_, dirs)| dirs.clone()).collect();
             stack.other_stacks.retain(|dir| !trees[i].contains(dir));
+            let others = engines
+                .iter()
+                .filter(|other| !other.is_same(&stack.compose.engine));
+            stack.other_engines = others.cloned().collect();
             stack.own_dirs = vec![config.backup_dir.clone(), config.state_dir.clone()];
         }
         Ok(Plan {
@@ -140,6 +146,18 @@ fn ignored_stacks(stacks: &[StackPlan], globs: &NameGlobs) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// Returns the Engines of the stacks, each once.
+pub fn engines(stacks: &[StackPlan]) -> Vec<Engine> {
+    let mut engines: Vec<Engine> = Vec::new();
+    for stack in stacks {
+        let engine = &stack.compose.engine;
+        if !engines.iter().any(|known| known.is_same(engine)) {
+            engines.push(engine.clone());
+        }
+    }
+    engines
 }
 
 fn relative_paths(config: &Config) -> Vec<String> {

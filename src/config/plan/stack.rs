@@ -11,7 +11,7 @@ use crate::config::stack::{
     Capture, DEFAULT_DOWN_LIMIT, DEFAULT_DRILL, DEFAULT_EXCLUDE_CACHES, DEFAULT_SHARE,
     DEFAULT_STALL_LIMIT, DEFAULT_START_TIMEOUT, OnBusy, StackOptions, StopMethod, Verify,
 };
-use crate::engine::ComposeProject;
+use crate::engine::{ComposeProject, Engine};
 use crate::scan::Exclude;
 
 /// What to do with one stack.
@@ -29,6 +29,8 @@ pub struct StackPlan {
     pub ignore_binds: Vec<String>,
     /// Directories that the other stacks archive.
     pub other_stacks: Vec<PathBuf>,
+    /// The Engines of the other stacks that are not this one's.
+    pub other_engines: Vec<Engine>,
     /// `backupDir` and `stateDir`, which no archive may hold.
     pub own_dirs: Vec<PathBuf>,
     pub capture: Capture,
@@ -103,6 +105,10 @@ impl StackPlan {
                 name: own.project,
                 files: own.files,
                 env_files: own.env_files,
+                engine: match own.engine.as_ref().or(defaults.engine.as_ref()) {
+                    Some(host) => Engine::at(host).context("`engine`")?,
+                    None => Engine::default(),
+                },
             },
             exclude: Exclude::new(&patterns).context("`exclude`")?,
             exclude_caches: own
@@ -114,6 +120,7 @@ impl StackPlan {
             include_binds: own.include_binds,
             ignore_binds: [defaults.ignore_binds.clone(), own.ignore_binds].concat(),
             other_stacks: Vec::new(),
+            other_engines: Vec::new(),
             own_dirs: Vec::new(),
             share: own.share.or(defaults.share).unwrap_or(DEFAULT_SHARE),
             unshared: Exclude::new(&[defaults.unshared.clone(), own.unshared].concat())
@@ -158,6 +165,9 @@ impl StackPlan {
 pub(super) fn check_options(options: &StackOptions) -> Result<()> {
     Exclude::new(&options.exclude).context("`exclude`")?;
     Exclude::new(&options.unshared).context("`unshared`")?;
+    if let Some(host) = &options.engine {
+        Engine::at(host).context("`engine`")?;
+    }
     for bind in &options.ignore_binds {
         check_bind(bind).context("`ignoreBinds`")?;
     }

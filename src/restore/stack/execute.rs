@@ -12,7 +12,7 @@ use super::plan::{RestorePlan, find_targets};
 use super::start::{ServicesToStart, start};
 use super::undo::{Cleaned, clean_leftovers, finish, undo};
 use crate::archive::Sums;
-use crate::engine;
+use crate::engine::{Network, Volume};
 use crate::restore::archive::Archive;
 use crate::restore::extract::{Destination, ExtractOptions, ExtractSummary, extract};
 use crate::restore::facts::ArchiveFacts;
@@ -222,11 +222,12 @@ impl Execution<'_, '_> {
 
     /// Creates the external networks and volumes that are missing, with the usual options.
     fn create_externals(&self) -> Result<()> {
+        let engine = &self.plan.entry.compose.engine;
         for name in &self.plan.missing_externals.networks {
-            engine::create_network(&engine::Network::bridge(name))?;
+            engine.create_network(&Network::bridge(name))?;
         }
         for name in &self.plan.missing_externals.volumes {
-            engine::create_volume(&engine::Volume::usual(name))?;
+            engine.create_volume(&Volume::usual(name))?;
         }
         Ok(())
     }
@@ -239,16 +240,16 @@ impl Execution<'_, '_> {
             return Ok(());
         }
         for volume in &plan.missing_volumes {
-            engine::create_volume(volume)?;
+            plan.entry.compose.engine.create_volume(volume)?;
         }
-        let volumes = HostVolumes::find(plan.facts)?;
+        let volumes = HostVolumes::find(&plan.entry.compose.engine, plan.facts)?;
         if let Some(missing) = volumes.missing.first() {
             bail!(
                 "the Engine does not have volume {}, which was just created",
                 missing.name
             );
         }
-        let boundary = host::boundary(&volumes.present)?;
+        let boundary = host::boundary(&plan.entry.compose.engine, &volumes.present)?;
         let dir = &plan.entry.compose.dir;
         plan.entry.targets = find_targets(
             plan.facts,
@@ -322,7 +323,8 @@ impl Execution<'_, '_> {
             .journal_entry(running.clone(), journal::StopProgress::Stopping);
         self.journal.begin(&entry, None)?;
         tracing::info!(services = entry.services().join(" "), "stopping");
-        driver::stop_in_order(running, self.plan.stop_timeout, self.signals)?;
+        let engine = &self.plan.entry.compose.engine;
+        driver::stop_in_order(engine, running, self.plan.stop_timeout, self.signals)?;
         entry.step = journal::StopProgress::Stopped;
         self.journal.write(&entry)
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::images::with_dependencies;
 use crate::archive::Manifest;
-use crate::engine;
+use crate::engine::Engine;
 
 /// What to do about them.
 pub(super) const ADVICE: &str =
@@ -27,13 +27,13 @@ impl Externals {
     ///
     /// # Errors
     /// When the Engine cannot be asked.
-    pub(super) fn missing(manifest: &Manifest) -> Result<Externals> {
+    pub(super) fn missing(engine: &Engine, manifest: &Manifest) -> Result<Externals> {
         let services = with_dependencies(manifest.running.clone(), &manifest.compose);
         let mut needed = Externals::of(&manifest.compose, &services);
-        for network in engine::networks(&needed.networks)? {
+        for network in engine.networks(&needed.networks)? {
             needed.networks.remove(&network.name);
         }
-        for volume in engine::volumes(&needed.volumes)? {
+        for volume in engine.volumes(&needed.volumes)? {
             needed.volumes.remove(&volume.name);
         }
         let is_archived = |name: &String| {

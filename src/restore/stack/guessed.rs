@@ -10,7 +10,7 @@ use super::images::{self, missing_images, with_dependencies};
 use super::plan::RestorePlan;
 use super::start::ServicesToStart;
 use crate::archive::ServiceImage;
-use crate::engine::{self, ComposeConfig, ComposeProject};
+use crate::engine::{ComposeConfig, ComposeProject};
 use crate::stack::running::{StateBefore, replicas};
 use crate::stack::survey::find_project;
 
@@ -40,7 +40,7 @@ pub(super) fn check_images(plan: &RestorePlan<'_>) -> Result<()> {
     };
     let services = with_dependencies(services_to_start(plan, &config), &config.json);
     let images: Vec<ServiceImage> = services.into_iter().filter_map(image).collect();
-    if let Some(missing) = missing_images(&images)? {
+    if let Some(missing) = missing_images(&plan.entry.compose.engine, &images)? {
         bail!("{missing}; {}", images::ADVICE);
     }
     Ok(())
@@ -59,6 +59,7 @@ fn unpacked_compose(plan: &RestorePlan<'_>) -> ComposeProject {
         name: compose.name.clone(),
         files: compose.files.iter().map(in_staging).collect(),
         env_files: compose.env_files.iter().map(in_staging).collect(),
+        engine: compose.engine.clone(),
         dir,
     }
 }
@@ -100,7 +101,7 @@ pub(super) fn read_restored_compose(plan: &mut RestorePlan<'_>) -> Result<Servic
 }
 
 fn find_project_name(plan: &mut RestorePlan<'_>, config: &ComposeConfig) -> Result<()> {
-    let everywhere = engine::compose_containers(None)?;
+    let everywhere = plan.entry.compose.engine.compose_containers(None)?;
     let project = find_project(&plan.entry.compose, Some(&config.name), &everywhere)?;
     let project = project.context("Compose gives the project no name")?;
     let own = everywhere.iter().filter(|c| c.project == project);
@@ -113,7 +114,7 @@ fn find_project_name(plan: &mut RestorePlan<'_>, config: &ComposeConfig) -> Resu
 fn note_new_volumes(plan: &mut RestorePlan<'_>, config: &ComposeConfig) -> Result<()> {
     let volumes = config.volumes.values().filter(|volume| !volume.external);
     let volumes: BTreeSet<String> = volumes.map(|volume| volume.name.clone()).collect();
-    let present = engine::volumes(&volumes)?;
+    let present = plan.entry.compose.engine.volumes(&volumes)?;
     let is_missing = |name: &String| present.iter().all(|volume| volume.name != *name);
     for name in volumes.into_iter().filter(is_missing) {
         plan.warnings.push(format!(

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::archive::ServiceImage;
-use crate::engine;
+use crate::engine::Engine;
 
 /// What to do about missing images.
 pub(super) const ADVICE: &str = "pull or load them, or give --no-start";
@@ -17,11 +17,15 @@ pub(super) const ADVICE: &str = "pull or load them, or give --no-start";
 /// # Errors
 /// When the Engine cannot be asked.
 pub(super) fn missing_images<'a>(
+    engine: &Engine,
     images: impl IntoIterator<Item = &'a ServiceImage>,
 ) -> Result<Option<String>> {
     let mut missing = Vec::new();
     for image in images {
-        if engine::images(&BTreeSet::from([image.reference.clone()]))?.is_empty() {
+        if engine
+            .images(&BTreeSet::from([image.reference.clone()]))?
+            .is_empty()
+        {
             missing.push(described(image));
         }
     }

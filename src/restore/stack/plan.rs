@@ -12,7 +12,7 @@ use super::images::{self, missing_images, with_dependencies};
 use crate::archive::{Manifest, ServiceImage, Sums};
 use crate::config::plan::StackPlan;
 use crate::config::{DEFAULT_START_TIMEOUT, StopMethod};
-use crate::engine::{self, ComposeProject, Container, Network, Volume};
+use crate::engine::{ComposeProject, Container, Engine, Network, Volume};
 use crate::restore::archive::Archive;
 use crate::restore::facts::{ArchiveFacts, GuessedFacts};
 use crate::restore::host::{self, HostVolumes};
@@ -23,6 +23,7 @@ use crate::restore::trees::tree_of;
 use crate::scan::Boundary;
 use crate::stack::coverage;
 use crate::stack::journal;
+use crate::stack::neighbours::Neighbours;
 use crate::stack::quiet;
 use crate::stack::running::{WasRunning, network_names};
 use crate::sys::format::one_line;
@@ -66,6 +67,8 @@ pub struct RestorePlan<'a> {
     pub(super) networks: Vec<Network>,
     /// Services whose containers are all down while others run.
     pub(super) idle: BTreeSet<String>,
+    /// Containers of other Engines, which may use what is replaced.
+    neighbours: Vec<Container>,
     pub(super) missing_volumes: Vec<Volume>,
     /// External networks and volumes that are missing and not in the archive.
     pub(super) missing_externals: Externals,
@@ -88,11 +91,13 @@ impl<'a> RestorePlan<'a> {
         options: &RestoreOptions<'a>,
     ) -> Result<RestorePlan<'a>> {
         let compose = compose_project(facts, stack)?;
+        let engine = compose.engine.clone();
+        engine.check()?;
         let containers = match &compose.name {
-            Some(project) => engine::compose_containers(Some(project))?,
+            Some(project) => engine.compose_containers(Some(project))?,
             None => Vec::new(),
         };
-        let mut volumes = HostVolumes::find(facts)?;
+        let mut volumes = HostVolumes::find(&engine, facts)?;
         volumes.keep_touched(facts.stack(), options.parts);
         volumes.check_exchangeable()?;
         if let ArchiveFacts::Described(manifest) = facts {
@@ -102,7 +107,7 @@ impl<'a> RestorePlan<'a> {
             volumes.check_plain()?;
         }
         let located = volumes.located();
-        let boundary = host::boundary(&located)?;
+        let boundary = host::boundary(&engine, &located)?;
         let targets = find_targets(facts, &compose.dir, &located, &boundary, options.parts)?;
         let (files, mut targets): (Vec<Target>, Vec<Target>) = targets
             .into_iter()
@@ -115,12 +120,12 @@ impl<'a> RestorePlan<'a> {
             }
         }
         let mut warnings = match facts {
-            ArchiveFacts::Described(manifest) => described_warnings(manifest, options)?,
+            ArchiveFacts::Described(manifest) => described_warnings(&engine, manifest, options)?,
             ArchiveFacts::Guessed(guessed) => guessed_warnings(guessed, archive),
         };
         let missing_externals = match facts {
             ArchiveFacts::Described(manifest) if options.starts && options.parts.is_whole() => {
-                Externals::missing(manifest)?
+                Externals::missing(&engine, manifest)?
             }
             _ => Externals::default(),
         };
@@ -152,7 +157,9 @@ impl<'a> RestorePlan<'a> {
             warnings.extend(live_warning(&running));
             running.clear();
         }
-        let networks = engine::networks(&network_names(&running))?;
+        let networks = engine.networks(&network_names(&running))?;
+        let neighbours = stack.map(Neighbours::of).unwrap_or_default();
+        warnings.extend(neighbours.warnings);
         let mut plan = RestorePlan {
             archive,
             facts,
@@ -162,6 +169,7 @@ impl<'a> RestorePlan<'a> {
             running,
             networks,
             idle,
+            neighbours: neighbours.containers,
             missing_volumes: volumes.missing,
             missing_externals,
             warnings,
@@ -312,7 +320,8 @@ impl<'a> RestorePlan<'a> {
     ) -> Result<quiet::Writers> {
         let targets = self.entry.targets.iter().filter(|target| counts(target));
         let paths: Vec<PathBuf> = targets.map(|target| target.path.clone()).collect();
-        let containers = engine::containers()?;
+        let mut containers = self.entry.compose.engine.containers()?;
+        containers.extend(self.neighbours.iter().cloned());
         Ok(quiet::container_writers(
             &containers,
             &paths,
@@ -378,11 +387,15 @@ fn names<'n>(names: impl Iterator<Item = &'n str>) -> String {
 
 /// # Errors
 /// When the services are to be started, and images for that are missing.
-fn described_warnings(manifest: &Manifest, options: &RestoreOptions<'_>) -> Result<Vec<String>> {
+fn described_warnings(
+    engine: &Engine,
+    manifest: &Manifest,
+    options: &RestoreOptions<'_>,
+) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     // A part is restored into a stack that has its images and networks.
     if options.parts.is_whole() {
-        warnings.extend(missing_needs(manifest, options)?);
+        warnings.extend(missing_needs(engine, manifest, options)?);
     }
     if !manifest.undos.is_empty() {
         warnings.push(format!(
@@ -412,13 +425,17 @@ fn described_warnings(manifest: &Manifest, options: &RestoreOptions<'_>) -> Resu
 ///
 /// # Errors
 /// When they are to be started, and could not be. Everything that is missing is named at once.
-fn missing_needs(manifest: &Manifest, options: &RestoreOptions<'_>) -> Result<Option<String>> {
+fn missing_needs(
+    engine: &Engine,
+    manifest: &Manifest,
+    options: &RestoreOptions<'_>,
+) -> Result<Option<String>> {
     let services = with_dependencies(manifest.running.clone(), &manifest.compose);
     let is_needed = |image: &&ServiceImage| services.contains(&image.service);
-    let images = missing_images(manifest.images.iter().filter(is_needed))?;
+    let images = missing_images(engine, manifest.images.iter().filter(is_needed))?;
     let externals = match options.create_external {
         true => None,
-        false => Externals::missing(manifest)?.described(),
+        false => Externals::missing(engine, manifest)?.described(),
     };
     let is_startable = images.is_none() && externals.is_none();
     let advice = [
@@ -493,6 +510,7 @@ fn compose_project(facts: &ArchiveFacts, stack: Option<&StackPlan>) -> Result<Co
                 |stack| stack.compose.env_files.clone(),
             ),
             dir,
+            engine: host::engine_of(facts, stack).clone(),
         },
     };
     let holds = |path: &Path| match facts {

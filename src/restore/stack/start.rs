@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::plan::RestorePlan;
-use crate::engine::{self, Container, Existing};
+use crate::engine::{Container, Existing};
 use crate::stack::driver::{self, Started};
 use crate::stack::journal;
 use crate::stack::running::{StateBefore, WasRunning};
@@ -43,7 +43,11 @@ pub(super) fn start(
         .create(names, &replicas, Existing::Update)
         .context("cannot create the containers")?;
     let project = plan.entry.project.as_deref().unwrap_or_default();
-    let containers = engine::compose_containers(Some(project))?;
+    let containers = plan
+        .entry
+        .compose
+        .engine
+        .compose_containers(Some(project))?;
     let is_started = |c: &&Container| !c.one_off && names.contains(&c.service);
     let to_start: Vec<WasRunning> = containers
         .iter()

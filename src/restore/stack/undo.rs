@@ -44,22 +44,22 @@ pub(super) fn undo(entry: &RestoreEntry, state_dir: &Path) -> Result<()> {
         // A part was exchanged while the stack ran, and it goes on.
         _ if entry.live => Vec::new(),
         (RestoreStep::Swapping, Some(project)) => engine::retry_while_unreachable(
-            || engine::compose_containers(Some(project)),
+            || entry.compose.engine.compose_containers(Some(project)),
             |away| away < DEFAULT_START_TIMEOUT,
         )?,
         _ => Vec::new(),
     };
-    driver::stop_at_once(&containers)?;
+    driver::stop_at_once(&entry.compose.engine, &containers)?;
     entry.undo()?;
     remove_new_containers(entry, &containers)?;
     for volume in &entry.new_volumes {
         // A superfluous empty volume must not keep the stack from being started.
-        if let Err(error) = engine::remove_volume(volume) {
+        if let Err(error) = entry.compose.engine.remove_volume(volume) {
             tracing::warn!("{error:#}");
         }
     }
     for network in &entry.new_networks {
-        if let Err(error) = engine::remove_network(network) {
+        if let Err(error) = entry.compose.engine.remove_network(network) {
             tracing::warn!("{error:#}");
         }
     }
@@ -93,7 +93,7 @@ fn remove_new_containers(entry: &RestoreEntry, containers: &[Container]) -> Resu
     }
     new.retain(|c| !heirs.contains_key(&c.service));
     let ids: Vec<String> = new.into_iter().map(|c| c.id.clone()).collect();
-    engine::remove_containers(&ids)
+    entry.compose.engine.remove_containers(&ids)
 }
 
 /// What became of the old data of a restore that succeeded.

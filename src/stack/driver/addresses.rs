@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use anyhow::Result;
 
 use super::stop::stop_in_order;
-use crate::engine::{self, Container, Status};
+use crate::engine::{Container, Engine, Status};
 use crate::stack::running::{Address, WasRunning};
 use crate::sys::signals::Signals;
 
@@ -95,8 +95,8 @@ fn precedes_in_network(first: &Address, second: &Address) -> Option<(bool, Optio
 }
 
 /// Finds the container that has a fixed address of `was`.
-pub(super) fn holder_of_address(was: &WasRunning) -> Result<Option<Container>> {
-    let containers = engine::containers()?.into_iter();
+pub(super) fn holder_of_address(engine: &Engine, was: &WasRunning) -> Result<Option<Container>> {
+    let containers = engine.containers()?.into_iter();
     let mut others = containers.filter(|c| c.id != was.id && c.status != Status::Stopped);
     Ok(others.find(|other| holds_address(other, was)))
 }
@@ -113,7 +113,11 @@ fn holds_address(other: &Container, was: &WasRunning) -> bool {
 
 /// Stops a container, and what needs it, so that its address becomes free. Returns
 /// the positions of all that were stopped.
-pub(super) fn give_way(containers: &[WasRunning], holder: usize) -> Result<BTreeSet<usize>> {
+pub(super) fn give_way(
+    engine: &Engine,
+    containers: &[WasRunning],
+    holder: usize,
+) -> Result<BTreeSet<usize>> {
     let mut stopped = BTreeSet::from([holder]);
     // A namespace is lost with the container that it belongs to.
     while let Some(joiner) = (0..containers.len()).find(|i| {
@@ -130,7 +134,7 @@ pub(super) fn give_way(containers: &[WasRunning], holder: usize) -> Result<BTree
         containers = names.join(" "),
         "stopped once more, because another container has to have this address"
     );
-    stop_in_order(&giving_way, None, &Signals::default())?;
+    stop_in_order(engine, &giving_way, None, &Signals::default())?;
     Ok(stopped)
 }
 

@@ -1,5 +1,5 @@
 //! Stops a stack, starts it, and checks that it stays up. There is one driver,
-//! Compose on a Docker Engine. Backup, restore and recovery use the functions of
+//! Compose on an Engine, Docker's or Podman. Backup, restore and recovery use the functions of
 //! this module and do not know how they work. The first look at a stack is a
 //! [survey](Survey).
 //!
@@ -22,7 +22,7 @@ use anyhow::Result;
 
 use crate::config::StopMethod;
 pub use crate::engine::was_refused;
-use crate::engine::{self, Container};
+use crate::engine::{self, CheckPace, Container, Engine};
 use crate::stack::journal::JournalEntry;
 use crate::stack::remade;
 use crate::stack::survey::Survey;
@@ -38,11 +38,12 @@ pub use stop::{stop_at_once, stop_in_order};
 /// When anything was not stopped. If the error is a [refusal](was_refused), no
 /// stop is under way any more.
 pub fn stop(survey: &Survey, grace: Option<Duration>, signals: &Signals) -> Result<()> {
+    let engine = &survey.compose.engine;
     match survey.stop_method {
-        StopMethod::Stop => stop_in_order(&survey.running, grace, signals),
-        StopMethod::Pause => stop::pause(&survey.running),
+        StopMethod::Stop => stop_in_order(engine, &survey.running, grace, signals),
+        StopMethod::Pause => stop::pause(engine, &survey.running),
         StopMethod::Down => {
-            stop_in_order(&survey.running, grace, signals)?;
+            stop_in_order(engine, &survey.running, grace, signals)?;
             if signals.received().is_some() {
                 return Ok(());
             }
@@ -61,19 +62,21 @@ pub fn stop(survey: &Survey, grace: Option<Duration>, signals: &Signals) -> Resu
 /// Lists every container of the Engine. If the Engine is away, for example
 /// because it is being restarted, it is waited for, at most for `limit` and until
 /// a signal asks the program to end.
-pub fn containers(limit: Duration, signals: &Signals) -> Result<Vec<Container>> {
-    wait_for_engine(engine::containers, limit, signals)
+pub fn containers(engine: &Engine, limit: Duration, signals: &Signals) -> Result<Vec<Container>> {
+    wait_for_engine(|| engine.containers(), limit, signals)
 }
 
 /// Lists the containers of an entry's project, and those of others that the entry
 /// names.
 fn present(entry: &JournalEntry) -> Result<Vec<Container>> {
-    let mut present = engine::compose_containers(Some(&entry.project))?;
+    let engine = &entry.compose.engine;
+    let mut present = engine.compose_containers(Some(&entry.project))?;
     let others = entry.containers.iter().filter(|was| !was.is_own());
     let others: Vec<String> = others.map(|was| was.id.clone()).collect();
     if !others.is_empty() {
-        present.extend(engine::containers_of(others)?);
+        present.extend(engine.containers_of(others)?);
     }
+    engine.check_health(&mut present, CheckPace::Soon);
     Ok(present)
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
 
-use crate::engine::{self, Existing, Network, StandIn};
+use crate::engine::{Existing, Network, StandIn};
 use crate::stack::journal::JournalEntry;
 use crate::stack::running::{WasRunning, network_names, replicas};
 
@@ -15,7 +15,8 @@ pub(super) fn remake(entry: &JournalEntry, missing: &[WasRunning]) -> Result<Vec
     make_networks(entry, &network_names(missing))?;
     let volumes = missing.iter().flat_map(|was| &was.anonymous_volumes);
     let volumes: BTreeSet<String> = volumes.map(|volume| volume.name.clone()).collect();
-    let present = engine::volumes(&volumes)?;
+    let engine = &entry.compose.engine;
+    let present = engine.volumes(&volumes)?;
     let present: BTreeSet<&str> = present.iter().map(|volume| volume.name.as_str()).collect();
     let mut lost = Vec::new();
     let mut existing = Existing::Keep;
@@ -43,7 +44,7 @@ pub(super) fn remake(entry: &JournalEntry, missing: &[WasRunning]) -> Result<Vec
             volumes: volumes.collect(),
         };
         if !stand_in.volumes.is_empty() {
-            stand_in.create()?;
+            stand_in.create(engine)?;
             existing = Existing::Update;
         }
     }
@@ -62,12 +63,13 @@ pub(super) fn remake(entry: &JournalEntry, missing: &[WasRunning]) -> Result<Vec
 /// are made again. It keeps its data, unlike a container that Compose would make
 /// in its place.
 pub(super) fn reconnect(entry: &JournalEntry, id: &str) -> Result<()> {
-    let Some(container) = engine::containers_of(vec![id.to_owned()])?.pop() else {
+    let engine = &entry.compose.engine;
+    let Some(container) = engine.containers_of(vec![id.to_owned()])?.pop() else {
         bail!("the container is gone");
     };
     let names = container.networks.keys().cloned().collect();
     make_networks(entry, &names)?;
-    for network in engine::networks(&names)? {
+    for network in engine.networks(&names)? {
         let endpoint = &container.networks[&network.name];
         if !endpoint.network_id.is_empty() && endpoint.network_id != network.id {
             tracing::info!(
@@ -75,7 +77,7 @@ pub(super) fn reconnect(entry: &JournalEntry, id: &str) -> Result<()> {
                 network = network.name,
                 "connecting"
             );
-            engine::connect(id, &network.name, endpoint)?;
+            engine.connect(id, &network.name, endpoint)?;
         }
     }
     Ok(())
@@ -84,7 +86,7 @@ pub(super) fn reconnect(entry: &JournalEntry, id: &str) -> Result<()> {
 /// Makes those of these networks again that are gone and whose description the
 /// entry has.
 fn make_networks(entry: &JournalEntry, names: &BTreeSet<String>) -> Result<()> {
-    let present = engine::networks(names)?;
+    let present = entry.compose.engine.networks(names)?;
     let gone = names
         .iter()
         .filter(|name| !present.iter().any(|network| network.name == **name));
@@ -103,7 +105,8 @@ fn make_networks(entry: &JournalEntry, names: &BTreeSet<String>) -> Result<()> {
 
 /// Makes a network again, if possible with the addresses that it had.
 fn make_network(entry: &JournalEntry, network: &Network) -> Result<()> {
-    let error = match engine::create_network(network) {
+    let engine = &entry.compose.engine;
+    let error = match engine.create_network(network) {
         Ok(()) => return Ok(()),
         Err(error) => error,
     };
@@ -115,5 +118,7 @@ fn make_network(entry: &JournalEntry, network: &Network) -> Result<()> {
     // Another network may have taken the addresses.
     let mut elsewhere = network.clone();
     elsewhere.ipam.pools.clear();
-    engine::create_network(&elsewhere).with_context(|| format!("{error:#}"))
+    engine
+        .create_network(&elsewhere)
+        .with_context(|| format!("{error:#}"))
 }

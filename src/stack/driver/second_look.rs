@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use super::start::{LastStart, Started, end_of_log};
 use super::start_state::{StartState, start_state};
 use super::{present, wait_for_engine};
-use crate::engine::{Container, Status};
+use crate::engine::{Container, Engine, Status};
 use crate::stack::journal::JournalEntry;
 use crate::stack::running::{StateBefore, WasRunning};
 use crate::sys::format::count;
@@ -36,13 +36,14 @@ const HEALTH_PAUSE: Duration = Duration::from_millis(100);
 /// counts as down.
 pub fn confirm(entry: &JournalEntry, started: &Started, signals: &Signals) -> Result<Vec<String>> {
     let limit = Duration::from_secs(entry.start_timeout_secs);
+    let engine = &entry.compose.engine;
     let mut last_starts = started.last_starts.clone();
     let mut restarted = BTreeSet::new();
     thread::sleep(SECOND_LOOK_AFTER.saturating_sub(started.confirmed_at.elapsed()));
     loop {
         let seen_now = wait_for_engine(|| present(entry), limit, signals)?;
         let seen = look(entry, &started.started, &last_starts, &seen_now);
-        let failures: Vec<String> = seen.iter().filter_map(Seen::end).collect();
+        let failures: Vec<String> = seen.iter().filter_map(|seen| seen.end(engine)).collect();
         if !failures.is_empty() {
             bail!(failures.join("; "));
         }
@@ -50,7 +51,7 @@ pub fn confirm(entry: &JournalEntry, started: &Started, signals: &Signals) -> Re
         let restarts: Vec<&Seen> = seen.iter().filter(|seen| seen.is_restarted).collect();
         if !restarts.is_empty() {
             if elapsed > RESTART_LIMIT || signals.is_repeated() {
-                let loops = restarts.iter().map(|seen| seen.restart_loop());
+                let loops = restarts.iter().map(|seen| seen.restart_loop(engine));
                 bail!(loops.collect::<Vec<_>>().join("; "));
             }
             for seen in restarts {
@@ -143,7 +144,7 @@ fn is_restarted(last_start: Option<&LastStart>, now: &Container) -> bool {
 
 impl Seen<'_> {
     /// Says why the container does not run, with the end of its log.
-    fn end(&self) -> Option<String> {
+    fn end(&self, engine: &Engine) -> Option<String> {
         if !matches!(self.state, StartState::Down(_) | StartState::Paused) {
             return None;
         }
@@ -154,7 +155,7 @@ impl Seen<'_> {
             Some(now) => format!(
                 "{name} started, but ended soon after with exit status {}{}",
                 now.exit_code,
-                end_of_log(&now.id)
+                end_of_log(engine, &now.id)
             ),
         })
     }
@@ -163,10 +164,10 @@ impl Seen<'_> {
         self.container.map_or(0, |now| now.restart_count)
     }
 
-    fn restart_loop(&self) -> String {
+    fn restart_loop(&self, engine: &Engine) -> String {
         let log = self
             .container
-            .map_or_else(String::new, |now| end_of_log(&now.id));
+            .map_or_else(String::new, |now| end_of_log(engine, &now.id));
         let times = count(self.restart_count(), "time");
         format!(
             "{} started, but keeps restarting: {times} since{log}",

@@ -13,7 +13,7 @@ use super::remake::{reconnect, remake};
 use super::start_state::{StartState, dependency_is_met, start_state};
 use super::stop::{pause, stop_in_order};
 use crate::config::StopMethod;
-use crate::engine::{self, Container, Existing, Status};
+use crate::engine::{self, Container, Engine, Existing, Status};
 use crate::stack::journal::{JournalEntry, StopProgress};
 use crate::stack::running::{StateBefore, WasRunning, replicas};
 use crate::sys::signals::Signals;
@@ -79,9 +79,10 @@ fn finish_stop(entry: &JournalEntry, signals: &Signals) -> Result<()> {
         .cloned()
         .collect();
     if entry.stop_method == StopMethod::Pause {
-        return pause(&still_there);
+        return pause(&entry.compose.engine, &still_there);
     }
     stop_in_order(
+        &entry.compose.engine,
         &still_there,
         entry.stop_timeout_secs.map(Duration::from_secs),
         &Signals::default(),
@@ -410,7 +411,7 @@ impl Start<'_> {
         let message = format!("{error:#}");
         if engine::needs_missing_network(&message) {
             reconnect(self.entry, id)?;
-            return engine::start(id);
+            return self.entry.compose.engine.start(id);
         }
         if engine::needs_taken_address(&message) {
             return self.make_room(i, id, error);
@@ -421,19 +422,20 @@ impl Start<'_> {
     /// Starts a container whose fixed address another one has. If that is of the
     /// same stack, it gives way, and is started afterwards, with all that needs it.
     fn make_room(&mut self, i: usize, id: &str, error: Error) -> Result<()> {
-        let Some(holder) = holder_of_address(&self.entry.containers[i])? else {
+        let engine = &self.entry.compose.engine;
+        let Some(holder) = holder_of_address(engine, &self.entry.containers[i])? else {
             return Err(error);
         };
         let containers = self.entry.containers.iter();
         let Some(k) = containers.into_iter().position(|was| was.id == holder.id) else {
             return Err(error.context(format!("its address is taken by container {}", holder.name)));
         };
-        for stopped in give_way(&self.entry.containers, k)? {
+        for stopped in give_way(engine, &self.entry.containers, k)? {
             self.started.remove(&stopped);
             self.last_starts.remove(&stopped);
             self.attempts.remove(&stopped);
         }
-        engine::start(id)
+        engine.start(id)
     }
 
     /// Pauses again the containers that had been paused before the stop.
@@ -442,7 +444,7 @@ impl Start<'_> {
             if was.before == StateBefore::Paused
                 && let Some(id) = &seen.id
             {
-                engine::pause(id)?;
+                self.entry.compose.engine.pause(id)?;
             }
         }
         Ok(())
@@ -487,7 +489,9 @@ impl Start<'_> {
                 StartState::Down(reason) => self.with_error(i, reason),
                 StartState::Paused => self.with_error(i, "is still paused"),
             };
-            let log = seen.id.as_deref().map_or_else(String::new, end_of_log);
+            let engine = &self.entry.compose.engine;
+            let log = seen.id.as_deref();
+            let log = log.map_or_else(String::new, |id| end_of_log(engine, id));
             Some(format!("{} {reason}{log}", was.name))
         };
         let pairs = self.entry.containers.iter().zip(seen).enumerate();
@@ -497,8 +501,8 @@ impl Start<'_> {
 }
 
 /// Returns the end of a container's log in parentheses, or nothing if it is empty.
-pub(super) fn end_of_log(id: &str) -> String {
-    match engine::last_log_lines(id, 5).join(" | ") {
+pub(super) fn end_of_log(engine: &Engine, id: &str) -> String {
+    match engine.last_log_lines(id, 5).join(" | ") {
         log if log.is_empty() => log,
         log => format!(" (its log ends: {log})"),
     }
@@ -506,6 +510,7 @@ pub(super) fn end_of_log(id: &str) -> String {
 
 fn start_one(entry: &JournalEntry, i: usize, seen: &Seen, last_error: Option<&str>) -> Result<()> {
     let was = &entry.containers[i];
+    let engine = &entry.compose.engine;
     let id = seen.id.as_deref();
     tracing::debug!(container = was.name, "starting");
     let up = |existing| {
@@ -516,13 +521,13 @@ fn start_one(entry: &JournalEntry, i: usize, seen: &Seen, last_error: Option<&st
         Some(_) if was.is_own() && last_error.is_some_and(engine::needs_missing_container) => {
             up(Existing::Replace)
         }
-        Some(id) if seen.state == StartState::Paused => engine::unpause(id),
+        Some(id) if seen.state == StartState::Paused => engine.unpause(id),
         Some(_)
             if was.is_own() && entry.stop_method == StopMethod::Down && last_error.is_none() =>
         {
             up(Existing::Keep)
         }
-        Some(id) => engine::start(id),
+        Some(id) => engine.start(id),
         None if !was.is_own() => bail!("it was removed; make it again by hand"),
         None if was.anonymous_volumes.is_empty() => up(Existing::Keep),
         // `up` would give it empty volumes.

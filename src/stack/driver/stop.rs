@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::engine::{self, Container, Status};
+use crate::engine::{self, Container, Engine, Status};
 use crate::stack::running::WasRunning;
 use crate::sys::signals::Signals;
 
@@ -39,6 +39,7 @@ fn stop_order(containers: &[WasRunning]) -> Vec<Vec<usize>> {
 /// When any container was not stopped. If the error is a
 /// [refusal](engine::was_refused), no stop is under way either.
 pub fn stop_in_order(
+    engine: &Engine,
     containers: &[WasRunning],
     grace: Option<Duration>,
     signals: &Signals,
@@ -53,28 +54,30 @@ pub fn stop_in_order(
         let longest_grace = grace.unwrap_or(Duration::from_secs(own));
         let names: Vec<&str> = group.iter().map(|c| c.name.as_str()).collect();
         tracing::debug!(containers = names.join(" "), "stopping");
-        engine::stop(&ids, grace, longest_grace)?;
+        engine.stop(&ids, grace, longest_grace)?;
     }
     Ok(())
 }
 
 /// Stops those of the containers that run, all at once, each with its own stop
 /// timeout.
-pub fn stop_at_once(containers: &[Container]) -> Result<()> {
+pub fn stop_at_once(engine: &Engine, containers: &[Container]) -> Result<()> {
     let running = containers.iter().filter(|c| c.status != Status::Stopped);
     let (ids, timeouts): (Vec<String>, Vec<Duration>) =
         running.map(|c| (c.id.clone(), c.stop_timeout)).unzip();
     match timeouts.into_iter().max() {
-        Some(longest_grace) => engine::stop(&ids, None, longest_grace),
+        Some(longest_grace) => engine.stop(&ids, None, longest_grace),
         None => Ok(()),
     }
 }
 
 /// Pauses the containers, all at once. They need no order, because none of them
 /// notices. Containers that were paused before stay paused.
-pub(super) fn pause(containers: &[WasRunning]) -> Result<()> {
+pub(super) fn pause(engine: &Engine, containers: &[WasRunning]) -> Result<()> {
     engine::combine_errors(engine::in_parallel(containers, |was| {
-        engine::pause(&was.id).with_context(|| format!("cannot pause {}", was.name))
+        engine
+            .pause(&was.id)
+            .with_context(|| format!("cannot pause {}", was.name))
     }))
 }
 

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::{Uid, User, geteuid};
 
 use crate::config::{Hook, HookCommand, HookPlace, HookTarget, VARIABLE_PREFIX, shell_words};
-use crate::engine::{self, Container, Exec, ExecOptions, Health, Status};
+use crate::engine::{self, CheckPace, Container, Engine, Exec, ExecOptions, Health, Status};
 use crate::outcome::HookOutcome;
 use crate::stack::journal::{Journal, JournalEntry, PendingUndo};
 use crate::stack::survey::Survey;
@@ -39,6 +39,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 #[derive(Clone, Copy)]
 pub struct HookContext<'a> {
     pub stack: &'a str,
+    pub engine: &'a Engine,
     pub project: &'a str,
     /// The stack's directory on the host.
     pub dir: &'a Path,
@@ -73,6 +74,7 @@ impl HookContext<'_> {
 /// A command that has not begun to run.
 pub struct ReadyCommand {
     runner: Runner,
+    engine: Engine,
     secrets: Vec<String>,
     limit: Duration,
 }
@@ -106,7 +108,7 @@ impl ReadyCommand {
             .collect();
         let runner = match &command.target {
             HookTarget::Service(service) => {
-                let container = running_container(context.project, service)?;
+                let container = running_container(context.engine, context.project, service)?;
                 let variables = variables.iter();
                 let variables: Vec<String> = variables
                     .map(|(name, value)| format!("{name}={value}"))
@@ -116,12 +118,13 @@ impl ReadyCommand {
                     user: command.user.as_deref(),
                     environment: &variables,
                 };
-                Runner::Container(Exec::create(&container.id, &options)?)
+                Runner::Container(Exec::create(context.engine, &container.id, &options)?)
             }
             HookTarget::Host => Runner::Host(Box::new(host_program(command, variables)?)),
         };
         Ok(ReadyCommand {
             runner,
+            engine: context.engine.clone(),
             secrets: secrets.into_iter().map(|(_, value)| value).collect(),
             limit: Duration::from_secs(command.timeout_secs),
         })
@@ -139,7 +142,10 @@ impl ReadyCommand {
     pub fn run(self, signals: &Signals) -> Ended {
         let began = Instant::now();
         let ran = match self.runner {
-            Runner::Container(exec) => exec.run(self.limit, &|| signals.received().is_some()),
+            Runner::Container(exec) => {
+                let is_interrupted = || signals.received().is_some();
+                exec.run(&self.engine, self.limit, &is_interrupted)
+            }
             Runner::Host(program) => program
                 .limit(self.limit)
                 .interruptible_by(signals)
@@ -256,7 +262,8 @@ fn undo_one(undo: &PendingUndo, entry: &JournalEntry) -> HookOutcome {
     let attempt = || {
         let limit = Duration::from_secs(undo.command.timeout_secs);
         if let Some(hook) = &undo.hook {
-            let over = engine::retry_while_unreachable(|| hook.end(limit), |away| away < limit);
+            let end = || hook.end(&entry.compose.engine, limit);
+            let over = engine::retry_while_unreachable(end, |away| away < limit);
             over.context("cannot make sure that the hook itself is over")?;
         }
         if let HookTarget::Service(service) = &undo.command.target {
@@ -283,6 +290,7 @@ fn undo_one(undo: &PendingUndo, entry: &JournalEntry) -> HookOutcome {
 fn undo_context(entry: &JournalEntry) -> HookContext<'_> {
     HookContext {
         stack: &entry.stack,
+        engine: &entry.compose.engine,
         project: &entry.project,
         dir: &entry.compose.dir,
         phase: "undo",
@@ -315,7 +323,7 @@ fn by_hand(command: &HookCommand, entry: &JournalEntry) -> String {
 fn await_service(service: &str, entry: &JournalEntry) -> Result<()> {
     let limit = Duration::from_secs(entry.start_timeout_secs);
     let began = Instant::now();
-    let look = || running_container(&entry.project, service);
+    let look = || running_container(&entry.compose.engine, &entry.project, service);
     loop {
         progress::step();
         let container = engine::retry_while_unreachable(look, |away| away < limit)?;
@@ -328,8 +336,9 @@ fn await_service(service: &str, entry: &JournalEntry) -> Result<()> {
 }
 
 /// Returns the container of a service; the first one, if there are several.
-fn running_container(project: &str, service: &str) -> Result<Container> {
-    let containers = engine::compose_containers(Some(project))?;
+fn running_container(engine: &Engine, project: &str, service: &str) -> Result<Container> {
+    let mut containers = engine.compose_containers(Some(project))?;
+    engine.check_health(&mut containers, CheckPace::Soon);
     let mut running: Vec<Container> = containers
         .into_iter()
         .filter(|c| c.service == service && !c.one_off && c.status == Status::Running)
@@ -340,7 +349,7 @@ fn running_container(project: &str, service: &str) -> Result<Container> {
     };
     // A command may have secrets, so it must not go to a container that was made without
     // Compose, from an image with the labels of this project.
-    let images = engine::images(&BTreeSet::from([container.image_id.clone()]))?;
+    let images = engine.images(&BTreeSet::from([container.image_id.clone()]))?;
     let is_of_image = |hash: &str| images.iter().any(|image| image.config_hash() == Some(hash));
     ensure!(
         container

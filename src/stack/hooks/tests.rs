@@ -16,6 +16,7 @@ fn command(argv: &[&str]) -> HookCommand {
 fn run(command: &HookCommand) -> Ended {
     let context = HookContext {
         stack: "web",
+        engine: &Engine::default(),
         project: "web_project",
         dir: Path::new("/opt/web"),
         phase: "finally",

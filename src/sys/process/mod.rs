@@ -11,6 +11,7 @@ mod tests;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -21,6 +22,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, User};
 use rustix::fs::{Access, access};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Resource, Rlimit, set_parent_process_death_signal, setrlimit};
 use thiserror::Error;
 
@@ -41,6 +43,10 @@ const SIGTERM_GRACE: Duration = Duration::from_secs(10);
 /// How many lines of stderr are part of an error, and how much of each.
 const ERROR_LINES: usize = 5;
 const ERROR_LINE_CHARS: usize = 1000;
+/// The descriptors after stdin, stdout and stderr. This process opens those that it wants
+/// to be inherited when it begins, so they have low numbers.
+const FIRST_INHERITABLE: i32 = 3;
+const INHERITABLE_MAX: i32 = 256;
 /// How much a program may print, to stdout and to stderr.
 pub const OUTPUT_LIMIT: usize = 64 << 20;
 
@@ -201,8 +207,33 @@ impl Program {
     }
 
     /// Runs the program as a user, with the user's primary group and no other.
-    pub fn user(mut self, user: &User) -> Program {
-        self.command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+    pub fn user(self, user: &User) -> Program {
+        self.user_ids(user.uid.as_raw(), user.gid.as_raw())
+    }
+
+    /// Runs the program as the user and the group with these numbers, without any other
+    /// group.
+    pub fn user_ids(mut self, uid: u32, gid: u32) -> Program {
+        self.command.uid(uid).gid(gid);
+        self
+    }
+
+    /// Closes every file of this process that the program would inherit, such as a lock.
+    /// A user who runs a program can keep what it has open.
+    #[allow(unsafe_code)]
+    pub fn inherits_nothing(mut self) -> Program {
+        // SAFETY: between fork and exec, the closure makes system calls only. It
+        // allocates nothing and takes no lock. A descriptor that it borrows may not be
+        // open; then the call fails, which does not matter.
+        unsafe {
+            self.command.pre_exec(|| {
+                for descriptor in FIRST_INHERITABLE..INHERITABLE_MAX {
+                    let descriptor = BorrowedFd::borrow_raw(descriptor);
+                    let _ = fcntl_setfd(descriptor, FdFlags::CLOEXEC);
+                }
+                Ok(())
+            });
+        }
         self
     }
 
