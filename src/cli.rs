@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
+
+use crate::complete;
 
 /// Backs up Docker Compose stacks, one after another: stop, archive, start.
 ///
@@ -25,8 +28,67 @@ Exit status:
   2  less was done than was asked for (the report says what); every stack is up
   3  a stack that was running is still down, or a hook is not undone";
 
+const RUN_EXAMPLES: &str = "\
+Examples:
+  docker-stack-backup run
+  docker-stack-backup run web db
+  docker-stack-backup run --stack /opt/stacks/web --backup-dir /var/backups/docker";
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  docker-stack-backup check
+  docker-stack-backup check --live";
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  docker-stack-backup status
+  docker-stack-backup status web
+  docker-stack-backup status --json | jq '.stacks[] | select(.state != \"running\")'";
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  docker-stack-backup plan
+  docker-stack-backup plan web";
+const LIST_EXAMPLES: &str = "\
+Examples:
+  docker-stack-backup list
+  docker-stack-backup list web@2026-11
+  docker-stack-backup list --paths web
+  docker-stack-backup list /var/backups/docker/web/web_20261124_031500.tar web/html";
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  docker-stack-backup verify
+  docker-stack-backup verify web@2026-11-24
+  docker-stack-backup verify /mnt/usb/web_20261124_031500.tar";
+const PRUNE_EXAMPLES: &str = "\
+Examples:
+  docker-stack-backup prune --dry-run
+  docker-stack-backup prune web";
+const DRILL_EXAMPLES: &str = "\
+Examples:
+  docker-stack-backup drill
+  docker-stack-backup drill web@2026-11-24
+  docker-stack-backup drill web -- db pg_isready -q";
+const RESTORE_EXAMPLES: &str = "\
+Examples:
+  docker-stack-backup restore web
+  docker-stack-backup restore web@2026-11-24 --dry-run
+  docker-stack-backup restore web --to /tmp/web --only web/html
+  docker-stack-backup restore web --diff";
+const RECOVER_EXAMPLES: &str = "\
+Examples:
+  docker-stack-backup recover
+  docker-stack-backup recover --forget web";
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  docker-stack-backup report
+  docker-stack-backup report web
+  docker-stack-backup report --html backups.html
+  docker-stack-backup report --test";
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  docker-stack-backup completions bash > /etc/bash_completion.d/docker-stack-backup";
+
 /// Options of all commands.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of all commands")]
 pub struct Global {
     /// Configuration file (JSON) [default: /etc/docker-stack-backup/config.json]
     #[arg(
@@ -77,9 +139,10 @@ pub enum Command {
         args: InitArgs,
     },
     /// Back up all configured stacks, prune old archives, report
+    #[command(after_help = RUN_EXAMPLES)]
     Run {
         /// Names of the stacks to back up [default: all configured stacks]
-        #[arg(value_name = "STACK")]
+        #[arg(value_name = "STACK", add = ArgValueCompleter::new(complete::stacks))]
         stacks: Vec<String>,
         /// Remove archives older than this many days, unless another rule of the configured
         /// retention keeps them; overrides `keepDays` of the configuration. Without a configuration
@@ -96,6 +159,7 @@ pub enum Command {
         unwatched: bool,
     },
     /// Check the configuration; needs no Docker and changes nothing
+    #[command(after_help = CHECK_EXAMPLES)]
     Check {
         /// Also check Docker, the stacks, the directories that are written to, the mail server and
         /// the other channels of news
@@ -107,22 +171,25 @@ pub enum Command {
     /// The exit status is 3 if a stack was left stopped or with a hook that is not undone, and 2 if
     /// the last run of a stack failed, it was never backed up, or it is unhealthy, restarting or
     /// unknown.
+    #[command(after_help = STATUS_EXAMPLES)]
     Status {
         /// Show the last runs of this stack
-        #[arg(value_name = "STACK")]
+        #[arg(value_name = "STACK", add = ArgValueCompleter::new(complete::stacks))]
         stack: Option<String>,
     },
     /// Show what a run would stop, archive and leave out; changes nothing
+    #[command(after_help = PLAN_EXAMPLES)]
     Plan {
         /// Names of the stacks to show [default: all configured stacks]
-        #[arg(value_name = "STACK")]
+        #[arg(value_name = "STACK", add = ArgValueCompleter::new(complete::stacks))]
         stacks: Vec<String>,
     },
     /// List the archives in the store, or the members of one archive
+    #[command(after_help = LIST_EXAMPLES)]
     List {
-        /// Names of stacks [default: all stacks in the store]; or an archive file, and after it the
-        /// members to list: paths, volumes or services [default: all members]
-        #[arg(value_name = "STACK|ARCHIVE")]
+        /// STACK or STACK@TIME (such as @2026-11) [default: all stacks in the store]; or an archive
+        /// file, and after it the members to list: paths, volumes or services [default: all members]
+        #[arg(value_name = "WHAT", add = ArgValueCompleter::new(complete::archives))]
         what: Vec<String>,
         /// Show what is in an archive as a tree, with the size of each file and the sum of each
         /// directory: an archive file, STACK (its newest good archive) or STACK@TIME; after it the
@@ -136,6 +203,9 @@ pub enum Command {
         /// dated in the future or of another stack
         #[arg(long, requires = "tree")]
         pass_over: bool,
+        /// Show the path of each archive, one a line, and nothing else
+        #[arg(long)]
+        paths: bool,
     },
     /// Show what was added, removed and changed between two archives, and what grew
     ///
@@ -187,15 +257,18 @@ pub enum Command {
     /// An archive in the store that is damaged is marked: only `keepDays` still keeps it, and it
     /// is not restored unless its time is given. An archive in the store that has no .sums file gets
     /// one if no damage is found.
+    #[command(after_help = VERIFY_EXAMPLES)]
     Verify {
-        /// Names of stacks, or archive files [default: all archives in the store]
-        #[arg(value_name = "STACK|ARCHIVE")]
+        /// STACK, STACK@TIME (such as @2026-11), or archive files [default: all archives in the
+        /// store]
+        #[arg(value_name = "WHAT", add = ArgValueCompleter::new(complete::archives))]
         what: Vec<String>,
     },
     /// Remove the archives that the configured retention does not keep
+    #[command(after_help = PRUNE_EXAMPLES)]
     Prune {
         /// Names of the stacks to prune [default: all configured stacks]
-        #[arg(value_name = "STACK")]
+        #[arg(value_name = "STACK", add = ArgValueCompleter::new(complete::stacks))]
         stacks: Vec<String>,
         /// Show which archives would be removed and which kept, and why; remove nothing
         #[arg(long)]
@@ -210,10 +283,11 @@ pub enum Command {
     /// access to the outside, and uses local images only. It is removed again in any case. Waits
     /// until a backup, or any other command that is not a drill, has ended. The exit status is 2 if
     /// a stack does not become healthy.
+    #[command(after_help = DRILL_EXAMPLES)]
     Drill {
         /// Stacks (their newest good archives), STACK@TIME, or archive files [default: all
         /// configured stacks; the result is news then, by mail for example]
-        #[arg(value_name = "WHAT")]
+        #[arg(value_name = "WHAT", add = ArgValueCompleter::new(complete::archives))]
         what: Vec<String>,
         /// Drill the newest good archive of a stack although newer ones are incomplete, damaged,
         /// dated in the future or of another stack
@@ -224,15 +298,29 @@ pub enum Command {
         command: Vec<String>,
     },
     /// Put a stack back as it is in an archive, or unpack an archive
+    #[command(after_help = RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
     /// Put right what a killed command left: start stacks, undo a restore, remove a drill
+    #[command(after_help = RECOVER_EXAMPLES)]
     Recover {
         /// Do not start this stack, but forget that it was stopped
-        #[arg(long, value_name = "STACK")]
+        #[arg(long, value_name = "STACK", add = ArgValueCompleter::new(complete::stacks))]
         forget: Option<String>,
     },
     /// Show the report of the last run again
+    #[command(after_help = REPORT_EXAMPLES)]
     Report {
+        /// Names of stacks of the last run [default: all of them]
+        #[arg(
+            value_name = "STACK",
+            conflicts_with_all = ["test", "send_queued"],
+            add = ArgValueCompleter::new(complete::stacks)
+        )]
+        stacks: Vec<String>,
+        /// Write a page of HTML into this file: sizes, downtimes, archives and what retention does
+        /// with them, drills and coverage of all stacks
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["stacks", "test", "send_queued"])]
+        html: Option<PathBuf>,
         /// Send a test message by mail and on every channel of `notify`, and say what happened on
         /// each. The exit status is 1 if one failed
         #[arg(long, alias = "mail-test")]
@@ -242,6 +330,7 @@ pub enum Command {
         send_queued: bool,
     },
     /// Print a completion script for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions { shell: clap_complete::Shell },
     /// Write the man pages into a directory
     ManPages { dir: PathBuf },
@@ -288,7 +377,7 @@ pub struct MountArgs {
 pub struct RestoreArgs {
     /// STACK (its newest good archive), STACK@TIME (such as @20261124_031500 or @2026-11-24), an
     /// archive file, or - for an archive on standard input
-    #[arg(value_name = "WHAT")]
+    #[arg(value_name = "WHAT", add = ArgValueCompleter::new(complete::archives))]
     pub what: String,
     /// Restore the configured stack WHAT from this archive file (- for standard input). Needed for
     /// archive files without a manifest, such as those made by tar or by docker-backup.py

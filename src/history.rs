@@ -103,6 +103,15 @@ impl History {
         found
     }
 
+    /// Returns the lengths of the archives of a stack's remembered good backups, in bytes,
+    /// oldest first.
+    pub fn good_sizes(&self, stack: &str) -> Vec<u64> {
+        let past = self.of_stack(stack).into_iter().map(|(_, past)| past);
+        past.filter(|past| past.status == StackStatus::Ok)
+            .filter_map(|past| past.archive_bytes)
+            .collect()
+    }
+
     fn add(&mut self, outcome: &RunOutcome) {
         for stack in &outcome.stacks {
             let made = stack.archive.as_ref();
@@ -169,6 +178,25 @@ mod tests {
         let later = example_run("2026-11-03T03:15:00+01:00", StackStatus::Ok);
         history.add(&later);
         assert_eq!(history.last_good["web"].time, later.started);
+    }
+
+    #[test]
+    fn the_sizes_of_good_backups_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        for (day, status) in [
+            (1, StackStatus::Ok),
+            (2, StackStatus::Failed),
+            (3, StackStatus::Ok),
+        ] {
+            let started = format!("2026-11-0{day}T03:15:00+01:00");
+            let mut run = example_run(&started, StackStatus::Ok);
+            run.stacks[0].status = status;
+            run.stacks[0].archive.as_mut().unwrap().archive_bytes = day;
+            add(dir.path(), &run).unwrap();
+        }
+        let history = History::read(dir.path()).unwrap();
+        assert_eq!(history.good_sizes("web"), [1, 3]);
+        assert_eq!(history.good_sizes("db"), [0; 0]);
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub fn begin(plan: &Plan) -> RunOutcome {
             .collect(),
         gone: Vec::new(),
         holes: ToldHoles::default(),
+        unconfigured: None,
+        fail_on_warning: plan.fail_on_warning,
         pruned: Vec::new(),
         store: None,
         errors: Vec::new(),
@@ -72,7 +74,7 @@ pub fn conclude(plan: &Plan, log: &Log, outcome: &mut RunOutcome) {
         outcome.errors.push(error.to_owned());
     }
     outcome.finished = Some(OffsetTime::now());
-    tracing::info!(status = ?outcome.exit_status(), "backup ended");
+    tracing::info!("backup ended: {}", outcome.exit_status().meaning());
     outcome.log.extend(log.lines());
     if let Err(error) = history::add(&plan.state_dir, outcome) {
         add_error(outcome, &error);

@@ -5,6 +5,7 @@ pub mod adopt;
 pub mod archive;
 pub mod cli;
 pub mod commands;
+pub mod complete;
 pub mod config;
 pub mod cycle;
 pub mod drill;

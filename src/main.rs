@@ -3,13 +3,15 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser as _};
 
 use docker_stack_backup::cli::{Cli, Command};
 use docker_stack_backup::outcome::ExitStatus;
 use docker_stack_backup::{commands, sys, worker};
 
 fn main() -> ExitCode {
+    // Answers a shell that asks how a command line could go on, and ends then.
+    clap_complete::CompleteEnv::with_factory(Cli::command).complete();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

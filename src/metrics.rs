@@ -4,7 +4,7 @@
 //! It is made from the state directory alone: a store that does not answer must not keep
 //! anyone from being told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
@@ -12,9 +12,10 @@ use anyhow::{Context as _, Result};
 use crate::config::plan::Plan;
 use crate::history::History;
 use crate::last_run;
-use crate::outcome::{RunOutcome, StackOutcome, StackStatus};
+use crate::notify;
+use crate::outcome::{ChannelStatus, RunOutcome, StackOutcome, StackStatus};
 use crate::stack::journal::{FoundEntry, Journal};
-use crate::store::drill_results;
+use crate::store::{drill_results, verify_results};
 use crate::sys::durable::write_durably_with_mode;
 use crate::sys::logging::Log;
 use crate::sys::time::OffsetTime;
@@ -59,6 +60,7 @@ fn text(plan: &Plan) -> Result<String> {
     let journal = Journal::of(&plan.state_dir).found()?;
     let journal: BTreeMap<&str, &FoundEntry> =
         journal.iter().map(|entry| (&*entry.stack, entry)).collect();
+    let verifies = verify_results::last_verifies(&plan.state_dir)?;
     let drills = drill_results::last_drills(&plan.state_dir)?;
     let mut text = Text::default();
 
@@ -70,8 +72,23 @@ fn text(plan: &Plan) -> Result<String> {
             add(&info, 1.0);
         },
     );
+    let runs = history.runs.iter().rev();
+    let mut real_runs = runs.filter(|run| !run.stacks.is_empty());
+    let last_start = match &last {
+        // A recovery has no stacks, and is no run that was due.
+        Some(last) if !last.stacks.is_empty() => Some(&last.started),
+        _ => real_runs.next().map(|run| &run.started),
+    };
+    if let Some(start) = last_start {
+        text.family(
+            "last_run_start_timestamp_seconds",
+            "When the last run began.",
+            |add| add(&[], seconds(start)),
+        );
+    }
     if let Some(last) = &last {
-        of_run(&mut text, last);
+        let undelivered = notify::undelivered(plan)?;
+        of_run(&mut text, last, &undelivered);
     }
 
     // Every configured stack has its series from the first day.
@@ -158,15 +175,24 @@ fn text(plan: &Plan) -> Result<String> {
             Some(f64::from(drill.problems.is_empty()))
         },
     );
+    text.of_stacks(
+        "stack_last_verify_timestamp_seconds",
+        "When archives of the stack were last verified; 0 if they never were.",
+        |stack| {
+            let verify = verifies.get(stack);
+            Some(verify.map_or(0.0, |verify| seconds(&verify.time)))
+        },
+    );
+    text.of_stacks(
+        "stack_last_verify_success",
+        "Whether no archive of the stack was marked as damaged after its last verify.",
+        |stack| Some(f64::from(verifies.get(stack)?.damaged_count == 0)),
+    );
     Ok(text.lines)
 }
 
-fn of_run(text: &mut Text<'_>, last: &RunOutcome) {
-    text.family(
-        "last_run_start_timestamp_seconds",
-        "When the last run began.",
-        |add| add(&[], seconds(&last.started)),
-    );
+/// `undelivered` has the channels whose news are waiting, or were given up.
+fn of_run(text: &mut Text<'_>, last: &RunOutcome, undelivered: &BTreeSet<String>) {
     text.family(
         "last_run_end_timestamp_seconds",
         "When the last run ended, or a recovery concluded it; 0 if neither is so.",
@@ -183,11 +209,34 @@ fn of_run(text: &mut Text<'_>, last: &RunOutcome) {
         |add| add(&[], last.warnings().len() as f64),
     );
     text.family(
+        "stack_warnings",
+        "Number of warnings of the last run about the stack.",
+        |add| {
+            for stack in &last.stacks {
+                add(&[("stack", &stack.stack)], stack.warnings.len() as f64);
+            }
+        },
+    );
+    text.family(
+        "project_not_backed_up",
+        "1 for a Compose project that ran although no stack is its backup.",
+        |add| {
+            for found in last.unconfigured.iter().flatten() {
+                add(&[("project", &found.project)], 1.0);
+            }
+        },
+    );
+    text.family(
         "channel_failed",
         "Whether the news of the last run did not reach the channel.",
         |add| {
             for channel in &last.channels {
-                let is_failed = f64::from(channel.error.is_some());
+                let is_failed = match channel.status {
+                    // A later command may have sent it.
+                    ChannelStatus::Waiting => undelivered.contains(&channel.channel),
+                    ChannelStatus::Sent | ChannelStatus::Lost => channel.error.is_some(),
+                };
+                let is_failed = f64::from(is_failed);
                 add(&[("channel", &channel.channel)], is_failed);
             }
         },
@@ -318,6 +367,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::history;
+    use crate::outcome::ChannelOutcome;
     use crate::outcome::tests::example_run;
 
     fn plan(dir: &Path) -> Plan {
@@ -353,6 +403,62 @@ mod tests {
         std::fs::write(dir.path().join("journal/db.json"), "{").unwrap();
         let text = text(&plan).unwrap();
         insta::assert_snapshot!(text.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
+    }
+
+    /// Returns the samples of a metric.
+    fn samples(plan: &Plan, name: &str) -> Vec<String> {
+        let text = text(plan).unwrap();
+        let prefix = format!("{PREFIX}{name}");
+        let lines = text.lines().filter_map(|line| line.strip_prefix(&prefix));
+        lines.map(|line| line.trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_recovery_is_not_taken_for_the_run_that_is_due() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan(dir.path());
+        let start = || samples(&plan, "last_run_start_timestamp_seconds");
+        let conclude = |run: &mut RunOutcome| {
+            history::add(dir.path(), run).unwrap();
+            last_run::save(&plan, run);
+        };
+        let mut recovery = example_run("2026-11-03T12:00:00Z", StackStatus::Ok);
+        recovery.stacks.clear();
+        conclude(&mut recovery);
+        assert_eq!(start(), [""; 0], "there was no run yet");
+        conclude(&mut example_run("2026-11-01T03:00:00Z", StackStatus::Ok));
+        conclude(&mut recovery);
+        let expected = "2026-11-01T03:00:00Z".parse::<OffsetTime>().unwrap();
+        assert_eq!(start(), [seconds(&expected).to_string()]);
+        // The control: the next run counts.
+        conclude(&mut example_run("2026-11-04T03:00:00Z", StackStatus::Ok));
+        assert_ne!(start(), [seconds(&expected).to_string()]);
+    }
+
+    #[test]
+    fn a_channel_whose_news_was_sent_later_has_not_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan(dir.path());
+        let mut run = example_run("2026-11-01T03:00:00Z", StackStatus::Ok);
+        let channel = |status| ChannelOutcome {
+            channel: "ntfy".to_owned(),
+            status,
+            error: Some("no answer".to_owned()),
+        };
+        let mut failed = |status| {
+            run.channels = vec![channel(status)];
+            last_run::save(&plan, &mut run);
+            samples(&plan, "channel_failed")
+        };
+        assert_eq!(failed(ChannelStatus::Waiting), [r#"{channel="ntfy"} 0"#]);
+        // The controls: it was not kept, or was given up later.
+        assert_eq!(failed(ChannelStatus::Lost), [r#"{channel="ntfy"} 1"#]);
+        let lost = serde_json::json!({"formatVersion": 1, "channels": {"ntfy": {
+            "run": null, "drills": null,
+            "lost": {"count": 1, "since": "2026-11-01T03:00:00Z", "error": "x"},
+        }}});
+        std::fs::write(dir.path().join("news.json"), lost.to_string()).unwrap();
+        assert_eq!(failed(ChannelStatus::Waiting), [r#"{channel="ntfy"} 1"#]);
     }
 
     #[test]

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use anyhow::{Result, anyhow};
 
 use crate::config::plan::{Plan, StackPlan};
+use crate::history::History;
 use crate::notify;
 use crate::outcome::{Phase, RecoveredStack, RunOutcome, StackOutcome, StackStatus};
 use crate::recover::recover_stacks;
-use crate::store::{drill_results, health};
+use crate::stack::all_engines::all_containers;
+use crate::stack::unconfigured;
+use crate::store::{alarms, drill_results, health};
 use crate::sys::lock::{Lock, Operation};
 use crate::sys::logging::Log;
 use crate::sys::priority;
@@ -66,6 +69,9 @@ pub fn run(
     if let Err(error) = known_stacks::compare(plan, &mut outcome) {
         last_run::add_error(&mut outcome, &error);
     }
+    // Also if the store cannot be used: then archives become old.
+    add_health(plan, &mut outcome);
+    find_unconfigured(plan, &mut outcome);
     outcome.interrupted = signals.received().map(str::to_owned);
     metrics::conclude(plan, log, &mut outcome);
     // A run that is killed before this tells of the same stacks again.
@@ -101,9 +107,35 @@ fn attempt(watch: &Watch<'_>, adopts_store: bool, outcome: &mut RunOutcome) -> R
         outcome.holes.remember(&stack.name, &done.coverage);
         last_run::save(plan, outcome);
     }
-    let tidied = watch.tidy_store(outcome);
-    add_health(plan, outcome);
-    tidied
+    watch.tidy_store(outcome)
+}
+
+/// Looks for projects without a stack, if the run is one of all stacks.
+fn find_unconfigured(plan: &Plan, outcome: &mut RunOutcome) {
+    if !plan.is_whole() {
+        return;
+    }
+    if plan.takes_all {
+        // What was passed over is a failure already.
+        outcome.unconfigured = Some(Vec::new());
+        return;
+    }
+    let asked = match all_containers(&plan.stacks) {
+        Ok(asked) => asked,
+        Err(error) => {
+            // What is not known is not none.
+            let what = "cannot look for projects that are not backed up";
+            return tracing::warn!("{what}: {error:#}");
+        }
+    };
+    let outcomes = outcome.stacks.iter();
+    let stacks = plan.stacks.iter().zip(outcomes);
+    let stacks = stacks.map(|(stack, outcome)| (stack, outcome.project.as_deref()));
+    let found = unconfigured::find(&stacks.collect::<Vec<_>>(), &plan.ignore_projects, &asked);
+    for project in &found {
+        tracing::warn!("{}: {}", project.project, project.warning());
+    }
+    outcome.unconfigured = Some(found);
 }
 
 /// Adds the last drills, and what they and damaged archives warn of.
@@ -113,10 +145,22 @@ fn add_health(plan: &Plan, outcome: &mut RunOutcome) {
         last_run::add_error(outcome, &error);
         BTreeMap::new()
     });
-    for stack in &mut outcome.stacks {
+    // A history that cannot be read is replaced, and said to be so, at the end of the run.
+    let history = History::read(&plan.state_dir).unwrap_or_default();
+    for (stack, plan) in outcome.stacks.iter_mut().zip(&plan.stacks) {
         stack.drilled = drills.remove(&stack.stack);
-        let is_drilled = plan.stack(&stack.stack).is_none_or(|stack| stack.drill);
-        for warning in health::warnings(stack, is_drilled, &now) {
+        let mut sizes = history.good_sizes(&stack.stack);
+        let made = stack.archive.as_ref();
+        let made = made.filter(|_| stack.status == StackStatus::Ok);
+        sizes.extend(made.map(|archive| archive.archive_bytes));
+        let known = history.last_good.get(&stack.stack);
+        let newest = match made {
+            Some(_) => Some(&outcome.started),
+            None => stack.newest_good.as_ref().or(known.map(|good| &good.time)),
+        };
+        let alarms = alarms::warnings(plan, newest, &sizes, &now);
+        let health = health::warnings(stack, plan.drill, &now);
+        for warning in health.into_iter().chain(alarms) {
             tracing::warn!(stack = stack.stack, "{warning}");
             stack.warnings.push(warning);
         }

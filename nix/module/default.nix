@@ -17,6 +17,15 @@ let
   };
   stackOptions = import ./stack-options.nix { inherit lib; };
   paths = import ./paths.nix { inherit lib; };
+
+  # Where the node exporter looks for files of metrics, if its flags say so.
+  textfileDirectory =
+    let
+      node = config.services.prometheus.exporters.node or { };
+      flag = "(.*[[:space:]])?--collector[.]textfile[.]directory[[:space:]=]+\"?([^[:space:]\"]+).*";
+      found = builtins.match flag (toString (node.extraFlags or [ ]));
+    in
+    if !(node.enable or false) || found == null then null else lib.elemAt found 1;
   inherit (paths) isBelow;
 
   # The simple form is a job without a name. It is left out where there are others and
@@ -134,6 +143,7 @@ in
     jobOptions {
       path = "services.docker-stack-backup";
       config = cfg;
+      inherit textfileDirectory;
     }
     // {
       enable = lib.mkEnableOption "backups of Docker Compose stacks";
@@ -150,7 +160,7 @@ in
                   path = "services.docker-stack-backup.jobs.<name>";
                   suffix = "-${name}";
                   simple = cfg;
-                  inherit config;
+                  inherit config textfileDirectory;
                 }
                 // {
                   enable = lib.mkEnableOption "this job" // {

@@ -122,6 +122,8 @@ in
   suffix ? "",
   # The same options of the simple form, some of which a job takes over.
   simple ? null,
+  # Where the node exporter looks for files of metrics; `null` if it does not.
+  textfileDirectory ? null,
 }:
 let
   # The default of an option that a job takes over.
@@ -172,7 +174,8 @@ in
     type = types.listOf types.str;
     default = [ ];
     description = ''
-      Compose projects that are not backed up on purpose, by name, as globs.
+      Compose projects that are not backed up on purpose, by name, as globs; `*` is all
+      that are not listed. Reports warn of every other one that runs without a stack.
     '';
     example = [ "test-*" ];
   };
@@ -242,14 +245,32 @@ in
     example = "/var/log/docker-backup.log";
   };
 
-  metricsFile = options.optional absolutePath {
+  metricsFile = mkOption {
+    type = types.nullOr absolutePath;
     apply = asString;
+    default =
+      if textfileDirectory == null then
+        null
+      else
+        "${textfileDirectory}/docker-stack-backup${suffix}.prom";
+    defaultText = lib.literalMD ''
+      a file in the directory that `--collector.textfile.directory` names, if
+      {option}`services.prometheus.exporters.node.extraFlags` has that flag, else `null`
+    '';
     description = ''
-      File for the textfile collector of {option}`services.prometheus.exporters.node`,
-      in the directory that its flag `--collector.textfile.directory` names. Its
-      directory must exist.
+      File for the textfile collector of {option}`services.prometheus.exporters.node`.
+      Its directory must exist; the exporter must be able to read it.
     '';
     example = "/var/lib/node-exporter/docker-stack-backup.prom";
+  };
+
+  failOnWarning = mkOption {
+    type = types.bool;
+    default = false;
+    description = ''
+      Whether a run with a warning has exit status 2, so that its unit fails.
+    '';
+    example = true;
   };
 
   retention =

@@ -88,6 +88,7 @@ let
       stateDir
       logFile
       metricsFile
+      failOnWarning
       ;
     stacks =
       if takesAll then
@@ -173,10 +174,11 @@ let
     job.backupDir
     job.stateDir
   ];
+  metricsDir = lib.optional (job.metricsFile != null) (dirOf job.metricsFile);
   writePaths =
     ownPaths
     ++ lib.optional (job.logFile != null) (dirOf job.logFile)
-    ++ lib.optional (job.metricsFile != null) (dirOf job.metricsFile)
+    ++ metricsDir
     ++ lib.optionals hookNeeds.hostHooks stackPaths;
   needsNetwork = job.email != null || job.notify != [ ];
   newsUnits = lib.optional needsNetwork "network-online.target";
@@ -343,7 +345,7 @@ let
       hardening {
         inherit needsNetwork;
         readPaths = [ ];
-        writePaths = [ job.stateDir ];
+        writePaths = [ job.stateDir ] ++ metricsDir;
       }
       // {
         Type = "oneshot";

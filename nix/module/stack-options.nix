@@ -322,6 +322,22 @@ rec {
       example = 3600;
     };
 
+    maxAge = optional (types.strMatching "[1-9][0-9]*[hdw]") {
+      description = ''
+        Age of the newest good archive beyond which reports warn: a number of hours,
+        days or weeks. `null` never warns.
+      '';
+      example = "2d";
+    };
+
+    sizeDrop = optional (types.ints.between 1 100) {
+      description = ''
+        Percentage by which an archive may be smaller than those before it without a
+        warning. `null` means 50; 100 never warns.
+      '';
+      example = 80;
+    };
+
     drill = optional types.bool {
       description = ''
         Whether a drill of all stacks drills this one. `null` means `true`.

@@ -11,6 +11,7 @@
     metricsFile = "/var/lib/node-exporter/stacks.prom";
     logFile = "/var/log/backup.log";
     ignoreProjects = [ "test-*" ];
+    failOnWarning = true;
     stacks.everything = {
       order = 1;
       path = "/srv/elsewhere/everything";
@@ -35,6 +36,8 @@
       stallLimit = 600;
       onBusy = "warn";
       verify = "structure";
+      maxAge = "36h";
+      sizeDrop = 80;
       drill = false;
       drillCheck = [
         "db"
@@ -79,6 +82,8 @@
       stallLimit = 1200;
       onBusy = "fail";
       verify = "full";
+      maxAge = "2d";
+      sizeDrop = 60;
       drill = true;
       hooks = [
         {

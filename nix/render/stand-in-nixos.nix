@@ -36,6 +36,7 @@ in
     networking = loose;
     services.borgbackup = loose;
     services.logrotate = loose;
+    services.prometheus = loose;
     services.restic = loose;
     system = loose;
     systemd = {

@@ -4,19 +4,25 @@
 use std::fs::File;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde::Serialize;
 
 use super::left_down::left_down;
 use super::load::{load, load_without_looking};
-use super::output::print;
+use super::output::{print, print_json};
 use super::preview::Previewer;
 use crate::cli::Global;
 use crate::config::plan::{Plan, StackPlan, engines};
 use crate::engine::Engine;
+use crate::history::History;
+use crate::last_run;
 use crate::notify;
 use crate::outcome::ExitStatus;
-use crate::store::{Store, identity};
+use crate::stack::all_engines::all_containers;
+use crate::stack::unconfigured;
+use crate::store::{Store, alarms, identity};
 use crate::sys::format::{count, human_bytes, one_line};
+use crate::sys::time::OffsetTime;
 
 pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
     // Loading checks the configuration.
@@ -27,51 +33,91 @@ pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
     if plan.stacks.is_empty() && (live || !plan.takes_all) {
         tracing::warn!("no stacks are configured");
     }
-    if !live {
-        return print("the configuration is valid\n").map(|()| ExitStatus::Ok);
+    let mut checked = Checked::default();
+    if live {
+        check_live(&plan, &mut checked);
     }
-    let mut text = String::new();
-    let mut problem_count = 0;
-    let mut add = |what: &str, result: Result<String>| match result {
-        Ok(detail) => text.push_str(&format!("ok      {what}: {detail}\n")),
-        Err(error) => {
-            problem_count += 1;
-            text.push_str(&format!("FAILED  {what}: {error:#}\n"));
-        }
-    };
+    match (global.json, live) {
+        (true, _) => print_json(&checked)?,
+        (false, true) => print(&checked.text())?,
+        (false, false) => print("the configuration is valid\n")?,
+    }
+    Ok(match checked.checks.iter().all(|check| check.ok) {
+        true => ExitStatus::Ok,
+        false => ExitStatus::CouldNotRun,
+    })
+}
+
+/// What was looked at.
+#[derive(Default, Serialize)]
+struct Checked {
+    checks: Vec<CheckedThing>,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct CheckedThing {
+    what: String,
+    ok: bool,
+    /// What was found, or why it failed.
+    detail: String,
+}
+
+impl Checked {
+    fn add(&mut self, what: &str, result: Result<String>) {
+        self.checks.push(CheckedThing {
+            what: what.to_owned(),
+            ok: result.is_ok(),
+            detail: result.unwrap_or_else(|error| format!("{error:#}")),
+        });
+    }
+
+    fn text(&self) -> String {
+        let checks = self.checks.iter().map(|check| {
+            let word = if check.ok { "ok    " } else { "FAILED" };
+            format!("{word}  {}: {}\n", check.what, check.detail)
+        });
+        let warnings = self.warnings.iter();
+        let warnings = warnings.map(|warning| format!("warning {}\n", one_line(warning)));
+        checks.chain(warnings).collect()
+    }
+}
+
+fn check_live(plan: &Plan, checked: &mut Checked) {
     for engine in engines(&plan.stacks) {
         let what = match engine.is_default() {
             true => "docker".to_owned(),
             false => format!("engine {engine}"),
         };
-        add(&what, check_engine(&engine));
+        checked.add(&what, check_engine(&engine));
     }
-    add("backupDir", check_store(&plan));
-    add("stateDir", check_dir(&plan.state_dir));
-    for line in left_down(&plan) {
-        add("journal", Err(anyhow!(line)));
+    checked.add("backupDir", check_store(plan));
+    checked.add("stateDir", check_dir(&plan.state_dir));
+    for line in left_down(plan) {
+        checked.add("journal", Err(anyhow!(line)));
     }
     if let Some(path) = &plan.log_file {
-        add("logFile", check_log_file(path));
+        checked.add("logFile", check_log_file(path));
     }
     for reason in &plan.passed_over {
-        add("stacks", Err(anyhow!("{reason}")));
+        checked.add("stacks", Err(anyhow!("{reason}")));
     }
-    let previewer = Previewer::new(&plan);
+    if let Some(path) = &plan.metrics_file {
+        checked.add("metricsFile", check_metrics_file(path));
+    }
+    let previewer = Previewer::new(plan);
     for stack in &plan.stacks {
-        add(
+        checked.add(
             &format!("stack {}", stack.name),
             check_stack(stack, &previewer),
         );
     }
-    for (what, result) in notify::check(&plan) {
-        add(&what, result);
+    for (what, result) in notify::check(plan) {
+        checked.add(&what, result);
     }
-    print(&text)?;
-    Ok(match problem_count {
-        0 => ExitStatus::Ok,
-        _ => ExitStatus::CouldNotRun,
-    })
+    if let Err(error) = add_alarms(plan, &mut checked.warnings) {
+        checked.add("alarms", Err(error));
+    }
 }
 
 fn check_engine(engine: &Engine) -> Result<String> {
@@ -116,6 +162,43 @@ fn check_log_file(path: &Path) -> Result<String> {
     let opened = File::options().append(true).open(path);
     opened.with_context(|| format!("cannot append to {}", path.display()))?;
     Ok(path.display().to_string())
+}
+
+/// The directory is that of the collector, so it is not created.
+fn check_metrics_file(path: &Path) -> Result<String> {
+    let dir = path.parent().context("it is not the path of a file")?;
+    ensure!(
+        dir.is_dir(),
+        "the directory {} does not exist",
+        dir.display()
+    );
+    check_dir(dir).map(|_| path.display().to_string())
+}
+
+/// Adds what a run would warn of beside its own work.
+///
+/// # Errors
+/// When the history cannot be read, or the Engine does not answer.
+fn add_alarms(plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {
+    let history = History::read(&plan.state_dir)?;
+    let now = OffsetTime::now();
+    for stack in &plan.stacks {
+        let newest = history.last_good.get(&stack.name).map(|good| &good.time);
+        let sizes = history.good_sizes(&stack.name);
+        let alarms = alarms::warnings(stack, newest, &sizes, &now).into_iter();
+        warnings.extend(alarms.map(|warning| format!("stack {}: {warning}", stack.name)));
+    }
+    let last = last_run::read(&plan.state_dir)?;
+    let known = plan.stacks.iter().map(|stack| {
+        let project = last.as_ref().and_then(|last| last.project(&stack.name));
+        (stack, project)
+    });
+    let known: Vec<_> = known.collect();
+    let asked = all_containers(&plan.stacks)?;
+    let found = unconfigured::find(&known, &plan.ignore_projects, &asked);
+    let found = found.iter();
+    warnings.extend(found.map(|found| format!("project {}: {}", found.project, found.warning())));
+    Ok(())
 }
 
 /// Each mount that is not covered, and each warning, has a line of its own.

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::find_archive::{find_in_store, is_path, open_archive, read_manifest};
 use super::load::{load, load_or_default};
-use super::output::{print, print_json, start_log_file};
+use super::output::{print, print_json_field, start_log_file};
 use super::recover::recovery_status;
 use crate::cli::Global;
 use crate::config::DEFAULT_START_TIMEOUT;
@@ -169,7 +169,7 @@ fn show(global: &Global, drilled: &DrillOutcome) -> Result<()> {
 
 fn conclude(global: &Global, results: &[DrillOutcome]) -> Result<ExitStatus> {
     if global.json {
-        print_json(&results)?;
+        print_json_field("drills", &results)?;
     }
     Ok(match results.iter().all(DrillOutcome::is_healthy) {
         true => ExitStatus::Ok,
@@ -234,6 +234,7 @@ fn record(plan: &Plan, archive: &StoredArchive, drilled: &DrillOutcome) -> Resul
         time_zone: check.time_zone.clone(),
         problems: check.problems.clone(),
         skipped: drilled.skipped.clone(),
+        skipped_later: None,
     };
     if drilled.skipped.is_none() {
         let store = Store::open(&plan.backup_dir)?;

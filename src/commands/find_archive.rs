@@ -11,6 +11,7 @@ use crate::cli::Global;
 use crate::config::plan::Plan;
 use crate::restore::{Archive, check_manifest};
 use crate::store::{Store, StoredArchive, identity};
+use crate::sys::similar::did_you_mean;
 use crate::sys::time::OffsetTime;
 
 /// Opens the archive that `what` means: `-`, a path, `STACK` or `STACK@TIME`.
@@ -72,6 +73,75 @@ pub fn is_stack(what: &str) -> bool {
     what != "-" && !is_path(what)
 }
 
+/// Archives of a stack in the store: `STACK`, or `STACK@TIME` for those whose time begins
+/// with these digits.
+pub struct StackAt<'a> {
+    pub stack: &'a str,
+    time: &'a str,
+    digits: String,
+}
+
+impl<'a> StackAt<'a> {
+    /// # Errors
+    /// When the time has other characters than a time.
+    pub fn parse(what: &'a str) -> Result<StackAt<'a>> {
+        let (stack, time) = what.split_once('@').unwrap_or((what, ""));
+        let digits: String = time.chars().filter(char::is_ascii_digit).collect();
+        let is_separator = |c: char| "-_:T ".contains(c);
+        ensure!(
+            time.chars().all(|c| c.is_ascii_digit() || is_separator(c))
+                && digits.is_empty() == time.is_empty(),
+            "{time:?} is not a time: give its first digits, as in {stack}@20261124_03 or \
+             {stack}@2026-11-24 (`list {stack}` shows all archives)"
+        );
+        Ok(StackAt {
+            stack,
+            time,
+            digits,
+        })
+    }
+
+    /// Returns the archives, the oldest first; none if the stack has no archive at all.
+    ///
+    /// # Errors
+    /// When there is no such stack, or it has no archive of this time.
+    pub fn archives(&self, plan: &Plan, store: &Store) -> Result<Vec<StoredArchive>> {
+        let StackAt {
+            stack,
+            time,
+            digits,
+        } = self;
+        let mut archives = store.list(stack)?;
+        if archives.is_empty() {
+            ensure!(
+                plan.configured.iter().any(|known| known == stack),
+                "{}",
+                unknown_stack(plan, store, stack)
+            );
+            return Ok(archives);
+        }
+        archives.retain(|archive| {
+            let name = archive.name.time.strftime("%Y%m%d%H%M%S").to_string();
+            name.starts_with(digits)
+        });
+        ensure!(
+            !archives.is_empty(),
+            "there is no archive of {stack} of {time} (`list {stack}` shows all archives)"
+        );
+        Ok(archives)
+    }
+}
+
+fn unknown_stack(plan: &Plan, store: &Store, stack: &str) -> String {
+    let stored = store.stacks().unwrap_or_default();
+    let known = plan.configured.iter().chain(&stored).map(String::as_str);
+    format!(
+        "no stack `{stack}` is configured, and there is no archive of a stack {stack} in {}{}",
+        plan.backup_dir.display(),
+        did_you_mean(stack, known)
+    )
+}
+
 /// Finds the archive that `STACK` or `STACK@TIME` means: the newest good one
 /// that is not dated in the future, or the newest of those whose time begins with
 /// these digits, good or not.
@@ -79,17 +149,10 @@ pub fn is_stack(what: &str) -> bool {
 /// # Errors
 /// When the time has other characters, or there is no such archive.
 pub fn find_in_store(plan: &Plan, what: &str) -> Result<(StoredArchive, PassedOver)> {
-    let (stack, time) = what.split_once('@').unwrap_or((what, ""));
-    let digits: String = time.chars().filter(char::is_ascii_digit).collect();
-    let is_separator = |c: char| "-_:T ".contains(c);
-    ensure!(
-        time.chars().all(|c| c.is_ascii_digit() || is_separator(c))
-            && digits.is_empty() == time.is_empty(),
-        "{time:?} is not a time: give its first digits, as in {stack}@20261124_03 or \
-         {stack}@2026-11-24 (`list {stack}` shows all archives)"
-    );
+    let wanted = StackAt::parse(what)?;
+    let stack = wanted.stack;
     let store = Store::open(&plan.backup_dir)?;
-    let mut archives = store.list(stack)?;
+    let mut archives = wanted.archives(plan, &store)?;
     if archives.is_empty() {
         identity::check(plan)?;
         bail!(
@@ -97,14 +160,9 @@ pub fn find_in_store(plan: &Plan, what: &str) -> Result<(StoredArchive, PassedOv
             plan.backup_dir.display()
         );
     }
-    if !digits.is_empty() {
-        archives.retain(|archive| {
-            let name = archive.name.time.strftime("%Y%m%d%H%M%S").to_string();
-            name.starts_with(&digits)
-        });
-        let archive = archives.pop().with_context(|| {
-            format!("there is no archive of {stack} of {time} (`list {stack}` shows all archives)")
-        })?;
+    if !wanted.digits.is_empty()
+        && let Some(archive) = archives.pop()
+    {
         return Ok((archive, PassedOver::default()));
     }
     newest_good(archives, &OffsetTime::now())

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, json};
 
 use super::load::resolve;
-use super::output::{print, show};
+use super::output::{print_plain, show};
 use super::preview::{Previewer, StackPreview};
 use crate::adopt::{self, Proposal, ProposedStack, database_of, nix_module};
 use crate::cli::{Global, InitArgs};
@@ -109,7 +109,7 @@ fn hand_out(proposal: &Proposal, args: &InitArgs) -> Result<ExitStatus> {
         false => serde_json::to_string_pretty(&proposal.json())? + "\n",
     };
     match &args.output {
-        None => print(&text)?,
+        None => print_plain(&text)?,
         Some(path) => create(path, &text)?,
     }
     if !args.nix {

@@ -47,11 +47,17 @@ fn line(found: &FoundEntry) -> String {
         Ok(entry) => {
             format!(
                 "{stack} IS DOWN ({}): stopped at {}, and not started again; start it with \
-                 `docker-stack-backup recover`",
+                 `docker-stack-backup recover`, or, if it was started or removed by hand, \
+                 `docker-stack-backup recover --forget {stack}`",
                 entry.services().join(", "),
                 entry.since.strftime("%F %T")
             )
         }
-        Err(error) => format!("{stack} MAY BE DOWN: {error:#}"),
+        Err(error) => {
+            format!(
+                "{stack} MAY BE DOWN: {error:#}; once you see that it runs as it should: \
+                 `docker-stack-backup recover --forget {stack}`"
+            )
+        }
     }
 }

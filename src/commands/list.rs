@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use super::find_archive::{self, is_path};
+use super::find_archive::{self, StackAt, is_path};
 use super::left_down::print_left_down;
 use super::load::load;
 use super::look::LookedInto;
-use super::output::{print, print_json, table};
+use super::output::{print, print_json, print_json_field, print_plain, table};
 use crate::archive::tree::{ArchiveTree, ListedMember};
 use crate::archive::{self, Manifest};
 use crate::cli::Global;
@@ -99,7 +99,8 @@ impl ArchiveView {
         let check = |check: &Option<Check>| match check {
             None => "-".to_owned(),
             Some(check) if check.problems.is_empty() => {
-                format!("{} ago", age(now, &check.time))
+                let part = if check.partial { "part, " } else { "" };
+                format!("{part}{}", age(now, &check.time))
             }
             Some(_) => "FAILED".to_owned(),
         };
@@ -134,23 +135,26 @@ pub(super) fn age(now: &OffsetTime, then: &OffsetTime) -> String {
     }
 }
 
-pub fn list(global: &Global, what: &[String]) -> Result<ExitStatus> {
+pub fn list(global: &Global, what: &[String], paths: bool) -> Result<ExitStatus> {
     if let Some((archive, names)) = what.split_first()
         && is_path(archive)
     {
-        return list_members(archive, names);
+        return list_members(global, archive, names);
     }
     let plan = load(global)?;
-    print_left_down(global, &plan)?;
+    if !paths {
+        print_left_down(global, &plan)?;
+    }
     let store = Store::open(&plan.backup_dir)?;
-    let stacks = match what {
+    let wanted = match what {
         [] => store.stacks()?,
-        stacks => stacks.to_vec(),
+        wanted => wanted.to_vec(),
     };
     let mut views = Vec::new();
-    for stack in &stacks {
-        let reasons = retention_reasons(&plan, &store, stack)?;
-        for archive in store.list(stack)? {
+    for wanted in &wanted {
+        let wanted = StackAt::parse(wanted)?;
+        let reasons = retention_reasons(&plan, &store, wanted.stack)?;
+        for archive in wanted.archives(&plan, &store)? {
             let checks = Checks::of(&store, &archive.name).unwrap_or_else(|error| {
                 tracing::warn!(path = %archive.path.display(), "{error:#}");
                 Checks::default()
@@ -160,7 +164,12 @@ pub fn list(global: &Global, what: &[String]) -> Result<ExitStatus> {
         }
     }
     if global.json {
-        print_json(&views)?;
+        print_json_field("archives", &views)?;
+    } else if paths {
+        let lines = views
+            .iter()
+            .map(|view| format!("{}\n", view.path.display()));
+        print_plain(&lines.collect::<String>())?;
     } else if views.is_empty() {
         identity::check(&plan)?;
         tracing::info!(path = %plan.backup_dir.display(), "no archives");
@@ -185,11 +194,27 @@ pub fn list(global: &Global, what: &[String]) -> Result<ExitStatus> {
     Ok(ExitStatus::Ok)
 }
 
-fn list_members(archive: &str, names: &[String]) -> Result<ExitStatus> {
+fn list_members(global: &Global, archive: &str, names: &[String]) -> Result<ExitStatus> {
     let archive = Archive::open(Path::new(archive))?;
     let manifest = find_archive::read_manifest(&archive)?;
     let only = Selection::new(names, manifest.as_ref())?;
-    print(&listing(&archive, &only)?).map(|()| ExitStatus::Ok)
+    print_members(global, &archive, &only).map(|()| ExitStatus::Ok)
+}
+
+/// Prints the paths of the selected members of an archive.
+pub(super) fn print_members(global: &Global, archive: &Archive, only: &Selection) -> Result<()> {
+    #[derive(Serialize)]
+    struct Members {
+        archive: String,
+        members: Vec<String>,
+    }
+    let members = listing(archive, only)?;
+    if global.json {
+        let archive = archive.name();
+        return print_json(&Members { archive, members });
+    }
+    let lines = members.iter().map(|member| format!("{member}\n"));
+    print_plain(&lines.collect::<String>())
 }
 
 /// Prints what an archive holds, or those of its members that are named, as a tree.

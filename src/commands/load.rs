@@ -9,9 +9,9 @@ use super::all_stacks;
 use crate::cli::Global;
 use crate::config::plan::Plan;
 use crate::config::salvage::Salvage;
-use crate::config::{Config, DEFAULT_BACKUP_DIR, DEFAULT_STATE_DIR, Stack, StackOptions, Stacks};
-
-const DEFAULT_CONFIG: &str = "/etc/docker-stack-backup/config.json";
+use crate::config::{
+    Config, DEFAULT_BACKUP_DIR, DEFAULT_CONFIG_FILE, DEFAULT_STATE_DIR, Stack, StackOptions, Stacks,
+};
 
 /// Loads the configuration file, or what stands in for it on the command line.
 ///
@@ -35,10 +35,10 @@ pub fn load_without_looking(global: &Global) -> Result<Plan> {
 fn check_present(global: &Global) -> Result<()> {
     let has_options =
         !global.stack_dirs.is_empty() || global.backup_dir.is_some() || global.state_dir.is_some();
-    let file = config_file(global, Path::new(DEFAULT_CONFIG))?;
+    let file = config_file(global, Path::new(DEFAULT_CONFIG_FILE))?;
     ensure!(
         has_options || file.is_some(),
-        "there is no configuration: create {DEFAULT_CONFIG}, or give --config FILE, or --stack DIR \
+        "there is no configuration: create {DEFAULT_CONFIG_FILE}, or give --config FILE, or --stack DIR \
          and --backup-dir DIR"
     );
     Ok(())
@@ -65,7 +65,7 @@ enum Look {
 }
 
 fn load_with(global: &Global, look: Look) -> Result<Plan> {
-    let file = config_file(global, Path::new(DEFAULT_CONFIG))?;
+    let file = config_file(global, Path::new(DEFAULT_CONFIG_FILE))?;
     let mut config = match file {
         Some(path) => Config::load(path)?,
         None => Config {
@@ -128,7 +128,7 @@ pub fn load_to_recover(global: &Global) -> Result<Recoverable> {
         Err(problem) => problem,
     };
     let file = global.config.as_deref();
-    let file = file.unwrap_or(Path::new(DEFAULT_CONFIG));
+    let file = file.unwrap_or(Path::new(DEFAULT_CONFIG_FILE));
     let (bytes, default) = match global.stack_dirs.as_slice() {
         [] => (fs::read(file).unwrap_or_default(), DEFAULT_STATE_DIR.into()),
         _ => (Vec::new(), default_state_dir()?),
@@ -147,6 +147,8 @@ pub fn load_to_recover(global: &Global) -> Result<Recoverable> {
         retention: None,
         email: salvaged.email,
         notify: salvaged.notify,
+        ignore_projects: Vec::new(),
+        fail_on_warning: false,
         stacks: Vec::new(),
         configured: Vec::new(),
         takes_all: false,

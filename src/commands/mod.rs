@@ -8,6 +8,7 @@ mod completions;
 mod diff;
 mod drill;
 mod find_archive;
+mod html_report;
 mod init;
 mod left_down;
 mod list;
@@ -22,6 +23,7 @@ mod prune;
 mod recover;
 mod report;
 mod restore;
+mod roff;
 mod run;
 mod status;
 mod verify;
@@ -51,9 +53,10 @@ pub fn execute(cli: &Cli, log: &Log) -> ExitStatus {
             tree,
             depth,
             pass_over,
+            paths,
         } => match *tree {
             true => list::list_tree(global, what, *depth, *pass_over),
-            false => list::list(global, what),
+            false => list::list(global, what, *paths),
         },
         Command::Diff {
             before,
@@ -75,7 +78,12 @@ pub fn execute(cli: &Cli, log: &Log) -> ExitStatus {
         } => drill::drill(global, what, command, *pass_over, log),
         Command::Restore(args) => restore::restore(global, args),
         Command::Recover { forget } => recover::recover(global, forget.as_deref(), log),
-        Command::Report { test, send_queued } => report::report(global, *test, *send_queued),
+        Command::Report {
+            stacks,
+            html,
+            test,
+            send_queued,
+        } => report::report(global, stacks, html.as_deref(), *test, *send_queued),
         Command::Completions { shell } => completions::completions(*shell),
         Command::ManPages { dir } => man_pages::man_pages(dir),
         Command::Worker => unreachable!("main has served it"),

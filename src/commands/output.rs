@@ -1,5 +1,6 @@
 //! What commands write: text and JSON on stdout, and the log file.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result};
@@ -7,12 +8,39 @@ use serde::Serialize;
 
 use crate::cli::Global;
 use crate::config::plan::Plan;
-use crate::outcome::{ExitStatus, RunOutcome};
+use crate::outcome::{ExitStatus, FORMAT_VERSION, RunOutcome};
 use crate::report;
 use crate::sys::format::{json_without_commands, without_commands};
 use crate::sys::logging::Log;
+use crate::sys::terminal::{colored, stdout_wants_color, stdout_width};
 
+/// Prints an object as JSON, with the version of its format. What each command prints is
+/// in docs/json-output.schema.json.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Versioned<'a, T: Serialize> {
+        format_version: u32,
+        #[serde(flatten)]
+        value: &'a T,
+    }
+    write_json(&Versioned {
+        format_version: FORMAT_VERSION,
+        value,
+    })
+}
+
+/// Prints a value as the field `name` of an object.
+pub fn print_json_field<T: Serialize>(name: &str, value: &T) -> Result<()> {
+    print_json(&BTreeMap::from([(name, value)]))
+}
+
+/// Prints the outcome of a run as JSON, as it is saved.
+pub fn print_outcome_json(outcome: &RunOutcome) -> Result<()> {
+    write_json(outcome)
+}
+
+fn write_json(value: &impl Serialize) -> Result<()> {
     let json = serde_json::to_string_pretty(value)? + "\n";
     write(&json_without_commands(&json))
 }
@@ -20,6 +48,15 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
 /// Prints text to stdout, without what would command a terminal. A reader that has
 /// closed the pipe (`... | head`) is no error.
 pub fn print(text: &str) -> Result<()> {
+    let text = without_commands(text);
+    match stdout_wants_color() {
+        true => write(&colored(&text)),
+        false => write(&text),
+    }
+}
+
+/// Prints text for programs: without colour, whoever asks for it.
+pub fn print_plain(text: &str) -> Result<()> {
     write(&without_commands(text))
 }
 
@@ -41,7 +78,7 @@ fn write(text: &str) -> Result<()> {
 /// the run ended.
 pub fn show_outcome(global: &Global, outcome: &RunOutcome) -> ExitStatus {
     let result = if global.json {
-        print_json(outcome)
+        print_outcome_json(outcome)
     } else if global.quiet {
         Ok(())
     } else {
@@ -59,25 +96,121 @@ pub fn show_outcome(global: &Global, outcome: &RunOutcome) -> ExitStatus {
     }
 }
 
-/// Formats rows as a table whose columns are as wide as their widest cell.
+/// Formats rows as a table whose columns are as wide as their widest cell. The first row
+/// is the header. Where stdout is not wide enough, the last columns of each row go into
+/// lines of their own below it.
 pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
+    fitted(rows, stdout_width())
+}
+
+fn fitted<const N: usize>(rows: &[[String; N]], width: Option<usize>) -> String {
+    let length = |cell: &String| cell.chars().count();
+    let widest = |column: usize| rows.iter().map(|row| length(&row[column])).max();
+    let widths: Vec<usize> = (0..N).map(|column| widest(column).unwrap_or(0)).collect();
+    let fits = |count: &usize| {
+        let needed = widths[..*count].iter().sum::<usize>() + 2 * (count - 1);
+        width.is_none_or(|width| needed <= width)
+    };
+    // A name that is too long stays as it is.
+    let beside = (1..=N).rev().find(fits).unwrap_or(1);
     let mut text = String::new();
-    for row in rows {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
+    for (i, row) in rows.iter().enumerate() {
+        let cells = row[..beside].iter().zip(&widths);
+        let cells = cells.map(|(cell, width)| format!("{cell:<width$}"));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
+        if i == 0 {
+            continue;
+        }
+        let below = rows[0][beside..].iter().zip(&row[beside..]);
+        let below = below.filter(|(_, cell)| !cell.is_empty() && *cell != "-");
+        let below = below.map(|(name, cell)| match name.as_str() {
+            "" => cell.clone(),
+            name => format!("{}: {cell}", name.to_lowercase()),
+        });
+        text += &wrapped(
+            &below.collect::<Vec<_>>().join("; "),
+            width.unwrap_or(usize::MAX),
+        );
     }
     text
+}
+
+/// Breaks a text between words into indented lines.
+fn wrapped(text: &str, width: usize) -> String {
+    const INDENT: &str = "    ";
+    let mut lines = String::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        let is_full = INDENT.len() + line.chars().count() + 1 + word.chars().count() > width;
+        if is_full && !line.is_empty() {
+            lines += &format!("{INDENT}{line}\n");
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line += word;
+    }
+    match line.is_empty() {
+        true => lines,
+        false => lines + &format!("{INDENT}{line}\n"),
+    }
 }
 
 /// Lets the log be appended to the configured file as well.
 pub fn start_log_file(plan: &Plan, log: &Log) {
     if let Some(path) = &plan.log_file {
         log.append_to(path.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+
+    #[test]
+    fn a_table_fits_the_width() {
+        let rows = [
+            ["STACK", "SIZE", "VERIFIED", "RETENTION", ""],
+            [
+                "web",
+                "1.0 KiB",
+                "3 h",
+                "within 28 days, newest good archive",
+                "DAMAGED",
+            ],
+            ["paperless", "12.3 GiB", "-", "within 28 days", ""],
+        ];
+        let rows = rows.map(|row| row.map(str::to_owned));
+        assert_snapshot!(fitted(&rows, None), @r"
+        STACK      SIZE      VERIFIED  RETENTION
+        web        1.0 KiB   3 h       within 28 days, newest good archive  DAMAGED
+        paperless  12.3 GiB  -         within 28 days
+        ");
+        assert_snapshot!(fitted(&rows, Some(60)), @r"
+        STACK      SIZE      VERIFIED
+        web        1.0 KiB   3 h
+            retention: within 28 days, newest good archive; DAMAGED
+        paperless  12.3 GiB  -
+            retention: within 28 days
+        ");
+        assert_snapshot!(fitted(&rows, Some(30)), @r"
+        STACK      SIZE      VERIFIED
+        web        1.0 KiB   3 h
+            retention: within 28 days,
+            newest good archive;
+            DAMAGED
+        paperless  12.3 GiB  -
+            retention: within 28 days
+        ");
+        for width in 10..90 {
+            let text = fitted(&rows, Some(width));
+            let longest = text.lines().map(|line| line.chars().count()).max().unwrap();
+            // The longest word, in an indented line.
+            assert!(longest <= width.max(14), "{width}: {text}");
+        }
     }
 }

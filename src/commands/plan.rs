@@ -1,6 +1,7 @@
 //! `plan`: shows what a run would do.
 
 use anyhow::Result;
+use serde::Serialize;
 
 use super::left_down::print_left_down;
 use super::load::load;
@@ -19,7 +20,18 @@ pub fn plan(global: &Global, stacks: &[String]) -> Result<ExitStatus> {
         status = ExitStatus::Incomplete;
     }
     let previewer = Previewer::new(&plan);
+    #[derive(Serialize)]
+    struct Unreadable {
+        stack: String,
+        error: String,
+    }
+    #[derive(Serialize)]
+    struct Previews {
+        stacks: Vec<StackPreview>,
+        errors: Vec<Unreadable>,
+    }
     let mut previews = Vec::new();
+    let mut errors = Vec::new();
     for stack in &plan.stacks {
         match previewer.preview(stack) {
             Ok(preview) => {
@@ -30,12 +42,17 @@ pub fn plan(global: &Global, stacks: &[String]) -> Result<ExitStatus> {
             }
             Err(error) => {
                 tracing::error!(stack = stack.name, "{error:#}");
+                errors.push(Unreadable {
+                    stack: stack.name.clone(),
+                    error: format!("{error:#}"),
+                });
                 status = ExitStatus::Incomplete;
             }
         }
     }
     if global.json {
-        print_json(&previews)?;
+        let stacks = previews;
+        print_json(&Previews { stacks, errors })?;
     } else {
         let texts: Vec<String> = previews.iter().map(StackPreview::text).collect();
         print(&texts.join("\n"))?;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::load::load;
-use super::output::{print, print_json, table};
+use super::output::{print, print_json_field, table};
 use crate::cli::Global;
 use crate::config::Retention;
 use crate::config::plan::Plan;
@@ -23,6 +23,10 @@ pub fn prune(global: &Global, stacks: &[String], dry_run: bool, yes: bool) -> Re
     plan.select(stacks)?;
     let Some(policy) = &plan.retention else {
         tracing::info!("no retention policy is configured, so nothing is pruned");
+        if global.json {
+            let name = if dry_run { "archives" } else { "stacks" };
+            print_json_field::<[(); 0]>(name, &[])?;
+        }
         return Ok(ExitStatus::Ok);
     };
     let now = OffsetTime::now();
@@ -37,7 +41,7 @@ pub fn prune(global: &Global, stacks: &[String], dry_run: bool, yes: bool) -> Re
         .map(|stack| prune_stack(&store, policy, &stack.name, &now, yes))
         .collect();
     if global.json {
-        print_json(&pruned)?;
+        print_json_field("stacks", &pruned)?;
     }
     let removed = || pruned.iter().flat_map(|stack| &stack.removed);
     let freed_bytes: u64 = removed().map(|archive| archive.archive_bytes).sum();
@@ -58,6 +62,7 @@ pub fn prune(global: &Global, stacks: &[String], dry_run: bool, yes: bool) -> Re
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct DecisionView {
+    stack: String,
     path: PathBuf,
     archive_bytes: u64,
     keep: bool,
@@ -67,6 +72,7 @@ struct DecisionView {
 impl DecisionView {
     fn of((archive, decision): (StoredArchive, Decision)) -> DecisionView {
         DecisionView {
+            stack: archive.name.stack,
             path: archive.path,
             archive_bytes: archive.archive_bytes,
             keep: decision.keep,
@@ -101,9 +107,12 @@ fn show_decisions(
         views.extend(pruning.decisions.into_iter().map(DecisionView::of));
     }
     if global.json {
-        return print_json(&views).map(|()| ExitStatus::Ok);
+        return print_json_field("archives", &views).map(|()| ExitStatus::Ok);
     }
-    let rows: Vec<_> = views.iter().map(DecisionView::row).collect();
+    let header = ["PRUNE", "ARCHIVE", "SIZE", "WHY"];
+    let rows: Vec<_> = std::iter::once(header.map(str::to_owned))
+        .chain(views.iter().map(DecisionView::row))
+        .collect();
     let removed_bytes: u64 = views
         .iter()
         .filter(|view| !view.keep)

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::load::{Recoverable, load_to_recover};
-use super::output::{show_outcome, start_log_file};
+use super::output::{print_json_field, show_outcome, start_log_file};
 use crate::cli::Global;
 use crate::metrics;
 use crate::outcome::{ExitStatus, RunOutcome};
@@ -15,6 +15,9 @@ pub fn recover(global: &Global, forget: Option<&str>, log: &Log) -> Result<ExitS
     if let Some(stack) = forget {
         recovery::forget(&plan, stack)?;
         metrics::update(&plan)?;
+        if global.json {
+            print_json_field("forgotten", &stack)?;
+        }
         return Ok(ExitStatus::Ok);
     }
     start_log_file(&plan, log);
@@ -25,6 +28,9 @@ pub fn recover(global: &Global, forget: Option<&str>, log: &Log) -> Result<ExitS
         (None, None) => {
             tracing::info!("nothing to recover");
             metrics::update(&plan)?;
+            if global.json {
+                print_json_field::<[(); 0]>("recovered", &[])?;
+            }
             Ok(ExitStatus::Ok)
         }
     }

@@ -1,33 +1,54 @@
 //! `report`: shows the report of the last run, and tries and empties the channels of
 //! news.
 
+use std::path::Path;
+
 use anyhow::{Result, bail, ensure};
 
+use super::html_report::write_html;
 use super::left_down::print_left_down;
 use super::load::load;
-use super::output::{print, print_json};
+use super::output::{print, print_json_field, print_outcome_json};
 use crate::cli::Global;
 use crate::config::plan::Plan;
 use crate::last_run::{self, log_channels};
 use crate::outcome::{ChannelOutcome, ChannelStatus, ExitStatus, RunOutcome};
-use crate::{notify, report as reports};
+use crate::{metrics, notify, report as reports};
 
-pub fn report(global: &Global, test: bool, send_queued: bool) -> Result<ExitStatus> {
+pub fn report(
+    global: &Global,
+    stacks: &[String],
+    html: Option<&Path>,
+    test: bool,
+    send_queued: bool,
+) -> Result<ExitStatus> {
     let plan = load(global)?;
     if send_queued {
         return self::send_queued(global, &plan);
     }
     let last = last_run::read(&plan.state_dir)?;
+    if let Some(file) = html {
+        return write_html(global, &plan, last.as_ref(), file);
+    }
     if test {
         return self::test(global, &plan, last.as_ref());
     }
     print_left_down(global, &plan)?;
     print_waiting(global, &plan)?;
-    let Some(outcome) = last else {
+    let Some(mut outcome) = last else {
         bail!("there was no run yet")
     };
+    for stack in stacks {
+        if outcome.stack(stack).is_none() {
+            ensure!(plan.stack(stack).is_some(), "{}", plan.unknown_stack(stack));
+            bail!("{stack} was not in the last run (`status {stack}` shows its earlier ones)");
+        }
+    }
+    if !stacks.is_empty() {
+        outcome.select(stacks);
+    }
     if global.json {
-        print_json(&outcome)?;
+        print_outcome_json(&outcome)?;
     } else {
         print(&reports::run_text(&outcome))?;
     }
@@ -63,7 +84,7 @@ fn test(global: &Global, plan: &Plan, last: Option<&RunOutcome>) -> Result<ExitS
         })
         .collect();
     if global.json {
-        print_json(&tested)?;
+        print_json_field("channels", &tested)?;
     } else {
         for channel in &tested {
             let (word, what) = match &channel.error {
@@ -83,8 +104,11 @@ fn test(global: &Global, plan: &Plan, last: Option<&RunOutcome>) -> Result<ExitS
 fn send_queued(global: &Global, plan: &Plan) -> Result<ExitStatus> {
     let channels = notify::send_queued(plan);
     log_channels(&channels);
+    if let Err(error) = metrics::update(plan) {
+        tracing::error!("{error:#}");
+    }
     if global.json {
-        print_json(&channels)?;
+        print_json_field("channels", &channels)?;
     }
     Ok(
         match channels.iter().all(|channel| channel.error.is_none()) {

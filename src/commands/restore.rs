@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::Serialize;
 
 use super::find_archive::{PassedOver, is_stack, open_archive, read_manifest};
+use super::list::print_members;
 use super::load::load_or_default;
 use super::output::{print, print_json, show};
 use crate::archive::Manifest;
@@ -48,7 +50,7 @@ pub fn restore(global: &Global, args: &RestoreArgs) -> Result<ExitStatus> {
     passed_over.check(args.pass_over || args.dry_run)?;
     let only = Selection::new(&args.only, manifest.as_ref())?;
     if args.dry_run {
-        return print(&restores::listing(&archive, &only)?).map(|()| ExitStatus::Ok);
+        return print_members(global, &archive, &only).map(|()| ExitStatus::Ok);
     }
     let signals = Signals::install()?;
     let summary = restores::to_directory(&archive, dir, &only, args.allow_devices, signals.flag())?;
@@ -58,6 +60,15 @@ pub fn restore(global: &Global, args: &RestoreArgs) -> Result<ExitStatus> {
         path = %dir.display(),
         "restored"
     );
+    if global.json {
+        print_json(&Unpacked {
+            archive: archive.name(),
+            dir,
+            member_count: summary.member_count,
+            file_bytes: summary.file_bytes,
+            lacks: &summary.unrestored,
+        })?;
+    }
     Ok(warn_of_lacks(&summary.unrestored))
 }
 
@@ -70,6 +81,18 @@ fn open_tree(args: &RestoreArgs, tree: &Path) -> Result<Archive> {
     );
     let never = AtomicBool::new(false);
     restores::archive_of_tree(tree, &args.what, args.allow_damaged, &never)
+}
+
+/// What came of unpacking into a directory.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Unpacked<'a> {
+    archive: String,
+    dir: &'a Path,
+    member_count: u64,
+    file_bytes: u64,
+    /// Messages on what could not be restored.
+    lacks: &'a [String],
 }
 
 /// The exit status is like that of diff(1), but 2 means that there are
@@ -143,7 +166,11 @@ fn restore_stack(
         .collect();
     let preview = format!("{shown}{notes}");
     if args.dry_run {
-        return print(&preview).map(|()| ExitStatus::Ok);
+        match global.json {
+            true => print_json(&looked.view())?,
+            false => print(&preview)?,
+        }
+        return Ok(ExitStatus::Ok);
     }
     if let Err(error) = passed_over.check(args.pass_over) {
         show(&preview);

@@ -6,22 +6,26 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::list::age;
 use super::load::load;
 use super::output::{print, print_json, table};
 use crate::cli::Global;
-use crate::config::plan::{Plan, engines};
-use crate::engine::{Container, Health, Status};
+use crate::config::plan::{Plan, StackPlan};
+use crate::engine::{Container, Engine, Health, Status};
 use crate::history::{GoodBackup, History, PastBackup, PastRun};
 use crate::last_run;
-use crate::outcome::{ExitStatus, LastDrill, RunOutcome, StackStatus};
-use crate::stack::journal::Journal;
-use crate::store::drill_results;
+use crate::outcome::{
+    ExitStatus, LastDrill, RunOutcome, StackOutcome, StackStatus, UnconfiguredProject,
+};
+use crate::stack::journal::{FoundEntry, Journal};
+use crate::stack::survey::find_project;
+use crate::stack::{all_engines, unconfigured};
+use crate::store::{alarms, drill_results};
 use crate::sys::format::{human_bytes, human_duration, one_line};
 use crate::sys::lock::Lock;
-use crate::sys::paths::without_symlinks;
 use crate::sys::process::{Exit, Program};
 use crate::sys::time::OffsetTime;
 
@@ -29,9 +33,10 @@ use crate::sys::time::OffsetTime;
 const RUNS_SHOWN: usize = 20;
 /// How many values a trend has.
 const TREND_LENGTH: usize = 10;
+/// How many containers of a stack are shown, and how many lines of each one's log.
+const TROUBLES_SHOWN: usize = 3;
+const LOG_LINES_SHOWN: usize = 3;
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(5);
-/// How long an Engine may take to list its containers.
-const ENGINE_LIMIT: Duration = Duration::from_secs(10);
 const TIMER: &str = "docker-stack-backup.timer";
 
 /// How a stack is.
@@ -91,13 +96,18 @@ impl StackState {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct StatusView {
-    format_version: u32,
     stacks: Vec<StackView>,
+    /// Projects that run although no stack is their backup.
+    unconfigured: Vec<UnconfiguredProject>,
     last_run: Option<LastRunView>,
-    /// When the timer starts the next run, in the words of systemd.
-    next_run: Option<String>,
+    /// When the timer starts the next run.
+    next_run: Option<OffsetTime>,
+    /// What could not be read, so that the rest is incomplete.
+    errors: Vec<String>,
     /// What to do, most urgent first.
     advice: Vec<String>,
+    #[serde(skip)]
+    fail_on_warning: bool,
 }
 
 #[derive(Serialize)]
@@ -113,22 +123,40 @@ struct LastRunView {
 struct StackView {
     stack: String,
     state: StackState,
+    /// The containers that are the reason for a bad state.
+    troubles: Vec<ContainerTrouble>,
     last_good: Option<GoodBackup>,
     last_attempt: Option<PastBackup>,
     /// Downtimes in milliseconds and sizes in bytes of the last runs, oldest first.
     downtimes_ms: Vec<u64>,
     archive_bytes: Vec<u64>,
     drilled: Option<LastDrill>,
+    warnings: Vec<String>,
+    /// Whether earlier runs are known, so that no backup means that there was none.
+    #[serde(skip)]
+    is_past_known: bool,
+}
+
+/// A container that does not work.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerTrouble {
+    container: String,
+    problem: String,
+    /// What its health check said last.
+    health: Option<String>,
+    /// The last lines of its log.
+    log: Vec<String>,
 }
 
 /// Shows all stacks, or the last runs of one.
 pub fn status(global: &Global, stack: Option<&str>) -> Result<ExitStatus> {
     let plan = load(global)?;
-    let history = History::read(&plan.state_dir)?;
     if let Some(stack) = stack {
+        let history = History::read(&plan.state_dir)?;
         return runs_of(global, &plan, &history, stack);
     }
-    let view = StatusView::of(&plan, &history)?;
+    let view = StatusView::of(&plan);
     match global.json {
         true => print_json(&view)?,
         false => print(&view.text())?,
@@ -136,55 +164,116 @@ pub fn status(global: &Global, stack: Option<&str>) -> Result<ExitStatus> {
     Ok(view.exit_status())
 }
 
-impl StatusView {
-    fn of(plan: &Plan, history: &History) -> Result<StatusView> {
-        let last = last_run::read(&plan.state_dir)?;
-        let mut drills = drill_results::last_drills(&plan.state_dir)?;
-        let mut advice = Vec::new();
-        let states = states(plan, last.as_ref(), &mut advice);
-        let mut stacks = Vec::new();
-        for stack in &plan.stacks {
-            let past = history.of_stack(&stack.name);
-            let past: Vec<&PastBackup> = past.into_iter().map(|(_, past)| past).collect();
-            let recent = &past[past.len().saturating_sub(TREND_LENGTH)..];
-            let state = states.get(&*stack.name).copied();
-            stacks.push(StackView {
-                stack: stack.name.clone(),
-                state: state.unwrap_or(StackState::Unknown),
-                last_good: history.last_good.get(&stack.name).cloned(),
-                last_attempt: past.last().map(|past| (*past).clone()),
-                downtimes_ms: recent.iter().filter_map(|past| past.downtime_ms).collect(),
-                archive_bytes: recent
-                    .iter()
-                    .filter_map(|past| past.archive_bytes)
-                    .collect(),
-                drilled: drills.remove(&stack.name),
-            });
+/// What was read of the state directory. What cannot be read is missing, because that a
+/// stack is down must be seen in any case.
+struct Past {
+    history: History,
+    is_history_known: bool,
+    last: Option<RunOutcome>,
+    drills: BTreeMap<String, LastDrill>,
+    journal: Vec<FoundEntry>,
+    errors: Vec<String>,
+}
+
+impl Past {
+    fn read(state_dir: &Path) -> Past {
+        let mut errors = Vec::new();
+        let history = noted(History::read(state_dir), &mut errors);
+        let last = noted(last_run::read(state_dir), &mut errors);
+        let drills = noted(drill_results::last_drills(state_dir), &mut errors);
+        let journal = noted(Journal::of(state_dir).found(), &mut errors);
+        Past {
+            is_history_known: history.is_some(),
+            history: history.unwrap_or_default(),
+            last: last.flatten(),
+            drills: drills.unwrap_or_default(),
+            journal: journal.unwrap_or_default(),
+            errors,
         }
+    }
+
+    fn outcome(&self, stack: &str) -> Option<&StackOutcome> {
+        self.last.as_ref()?.stack(stack)
+    }
+
+    /// Returns the project that a stack was when it was last looked at.
+    fn project(&self, stack: &str) -> Option<&str> {
+        self.last.as_ref()?.project(stack)
+    }
+}
+
+/// Returns what was read, or nothing, with the error noted.
+fn noted<T>(read: Result<T>, errors: &mut Vec<String>) -> Option<T> {
+    read.map_err(|error| errors.push(format!("{error:#}"))).ok()
+}
+
+impl StatusView {
+    fn of(plan: &Plan) -> StatusView {
+        let mut past = Past::read(&plan.state_dir);
+        let asked = all_engines::containers(&plan.stacks).into_iter();
+        let asked: Vec<(Engine, Vec<Container>)> = asked
+            .map(|(engine, containers)| {
+                let containers = containers.unwrap_or_else(|error| {
+                    let errors = &mut past.errors;
+                    errors.push(format!("cannot ask the Engine: {error:#}"));
+                    Vec::new()
+                });
+                (engine, containers)
+            })
+            .collect();
+        let is_busy = Lock::is_held_by_journal_writer(&plan.state_dir);
+        let now = OffsetTime::now();
+        let stacks: Vec<StackView> = plan
+            .stacks
+            .iter()
+            .map(|stack| {
+                let is_its = |(engine, _): &&(Engine, _)| stack.compose.engine.is_same(engine);
+                let containers = asked
+                    .iter()
+                    .find(is_its)
+                    .map(|(_, containers)| &**containers);
+                StackView::of(stack, &past, containers.unwrap_or_default(), is_busy, &now)
+            })
+            .collect();
+        let known = plan.stacks.iter();
+        let known: Vec<_> = known
+            .map(|stack| (stack, past.project(&stack.name)))
+            .collect();
+        let unconfigured = unconfigured::find(&known, &plan.ignore_projects, &asked);
+        let mut advice = super::left_down::left_down(plan);
         let with_plans = stacks.iter().zip(&plan.stacks);
         advice.extend(with_plans.filter_map(|(stack, plan)| stack.advice(plan.dir())));
-        Ok(StatusView {
-            format_version: 1,
+        let warnings = stacks.iter().flat_map(|stack| {
+            let warnings = stack.warnings.iter();
+            warnings.map(|warning| format!("{}: {}", stack.stack, one_line(warning)))
+        });
+        advice.extend(warnings);
+        let unknown = unconfigured.iter();
+        advice.extend(unknown.map(|found| format!("{}: {}", found.project, found.warning())));
+        StatusView {
             stacks,
-            last_run: last.map(|last| LastRunView {
+            unconfigured,
+            last_run: past.last.map(|last| LastRunView {
                 exit_status: last.exit_status() as u8,
                 started: last.started,
                 finished: last.finished,
             }),
             next_run: next_run(),
+            errors: past.errors,
             advice,
-        })
+            fail_on_warning: plan.fail_on_warning,
+        }
     }
 
     fn exit_status(&self) -> ExitStatus {
-        let status = |stack: &StackView| match (stack.state, &stack.last_attempt) {
-            (StackState::Down | StackState::UndoPending, _) => ExitStatus::StackDown,
-            (StackState::Unhealthy | StackState::Restarting, _) => ExitStatus::Incomplete,
-            (StackState::Unknown, _) | (_, None) => ExitStatus::Incomplete,
-            (_, Some(past)) => past_status(past),
+        let stacks = self.stacks.iter().map(StackView::exit_status);
+        let has_warnings = !self.unconfigured.is_empty()
+            || self.stacks.iter().any(|stack| !stack.warnings.is_empty());
+        let rest = match self.errors.is_empty() && !(self.fail_on_warning && has_warnings) {
+            true => ExitStatus::Ok,
+            false => ExitStatus::Incomplete,
         };
-        let worst = self.stacks.iter().map(status).max();
-        worst.unwrap_or(ExitStatus::Ok)
+        stacks.fold(rest, ExitStatus::max)
     }
 
     fn text(&self) -> String {
@@ -213,10 +302,10 @@ impl StatusView {
             text.push_str(&format!("last run  {started}, {how}\n"));
         }
         if let Some(next) = &self.next_run {
-            text.push_str(&format!("next run  {next}\n"));
+            text.push_str(&format!("next run  {}\n", next.strftime("%F %H:%M")));
         }
-        for advice in &self.advice {
-            text.push_str(&format!("\n{advice}\n"));
+        for note in self.errors.iter().chain(&self.advice) {
+            text.push_str(&format!("\n{note}\n"));
         }
         text
     }
@@ -231,6 +320,68 @@ fn past_status(past: &PastBackup) -> ExitStatus {
 }
 
 impl StackView {
+    fn of(
+        stack: &StackPlan,
+        past: &Past,
+        containers: &[Container],
+        is_busy: bool,
+        now: &OffsetTime,
+    ) -> StackView {
+        let name = &stack.name;
+        let entry = past.journal.iter().find(|found| found.stack == *name);
+        // Several projects may be meant; then which one is not known.
+        let project = find_project(&stack.compose, past.project(name), containers);
+        let project = project.ok().flatten();
+        let is_own = |c: &&Container| !c.one_off && Some(&c.project) == project.as_ref();
+        let own: Vec<&Container> = containers.iter().filter(is_own).collect();
+        let outcome = past.outcome(name);
+        let state = match entry {
+            None => StackState::of(&own),
+            // The run that is under way has given it up.
+            Some(_) if outcome.is_some_and(|s| s.status == StackStatus::Down) => StackState::Down,
+            Some(_) if is_busy => StackState::Busy,
+            Some(found) if found.is_down() => StackState::Down,
+            Some(_) => StackState::UndoPending,
+        };
+        let attempts = past.history.of_stack(name).into_iter();
+        let attempts: Vec<&PastBackup> = attempts.map(|(_, past)| past).collect();
+        let recent = &attempts[attempts.len().saturating_sub(TREND_LENGTH)..];
+        let last_good = past.history.last_good.get(name);
+        let newest = last_good.map(|good| &good.time);
+        let mut warnings = match past.is_history_known {
+            true => alarms::warnings(stack, newest, &past.history.good_sizes(name), now),
+            false => Vec::new(),
+        };
+        if attempts.is_empty() {
+            // The advice says that it was never backed up.
+            warnings.clear();
+        }
+        StackView {
+            stack: name.clone(),
+            state,
+            troubles: troubles(state, &own, entry, &stack.compose.engine),
+            last_good: last_good.cloned(),
+            last_attempt: attempts.last().map(|past| (*past).clone()),
+            downtimes_ms: recent.iter().filter_map(|past| past.downtime_ms).collect(),
+            archive_bytes: recent
+                .iter()
+                .filter_map(|past| past.archive_bytes)
+                .collect(),
+            drilled: past.drills.get(name).cloned(),
+            warnings,
+            is_past_known: past.is_history_known,
+        }
+    }
+
+    fn exit_status(&self) -> ExitStatus {
+        match (self.state, &self.last_attempt) {
+            (StackState::Down | StackState::UndoPending, _) => ExitStatus::StackDown,
+            (StackState::Unhealthy | StackState::Restarting, _) => ExitStatus::Incomplete,
+            (StackState::Unknown, _) | (_, None) => ExitStatus::Incomplete,
+            (_, Some(past)) => past_status(past),
+        }
+    }
+
     fn row(&self, now: &OffsetTime) -> [String; 7] {
         let none = || "-".to_owned();
         let good = self.last_good.as_ref();
@@ -240,10 +391,11 @@ impl StackView {
             Some(_) => "FAILED".to_owned(),
             None => none(),
         };
+        let never = if self.is_past_known { "NEVER" } else { "?" };
         [
             self.stack.clone(),
             self.state.name().to_owned(),
-            good.map_or_else(|| "NEVER".to_owned(), |good| age(now, &good.time)),
+            good.map_or_else(|| never.to_owned(), |good| age(now, &good.time)),
             good.map_or_else(none, |good| human_bytes(good.archive_bytes)),
             self.downtimes_ms
                 .last()
@@ -256,102 +408,112 @@ impl StackView {
     /// What to do about the stack in `dir`, if there is something to do.
     fn advice(&self, dir: &Path) -> Option<String> {
         let stack = &self.stack;
-        match (self.state, &self.last_attempt) {
-            // The journal's line says it, or there is nothing to do yet.
-            (StackState::Down | StackState::UndoPending | StackState::Busy, _) => None,
-            (StackState::Unhealthy | StackState::Restarting, _) => Some(format!(
-                "{stack} is {}\n  see why: docker compose --project-directory {} logs --tail 50",
-                self.state.name(),
-                dir.display()
-            )),
-            (_, Some(past)) if past.status == StackStatus::NotRun => Some(format!(
+        let advice = match (self.state, &self.last_attempt) {
+            // There is nothing to do yet.
+            (StackState::Busy, _) => return None,
+            // The journal's line says how to start it.
+            (StackState::Down, _) => match self.troubles.as_slice() {
+                [] => return None,
+                _ => format!("{stack} does not run since it was stopped for a backup"),
+            },
+            (StackState::UndoPending, _) => return None,
+            (StackState::Unhealthy | StackState::Restarting, _) => {
+                format!("{stack} is {} (in {})", self.state.name(), dir.display())
+            }
+            (_, Some(past)) if past.status == StackStatus::NotRun => format!(
                 "the last run ended before it backed up {stack}\n  \
                  try again: docker-stack-backup run {stack}"
-            )),
-            (_, Some(past)) if past.status != StackStatus::Ok => Some(format!(
+            ),
+            (_, Some(past)) if past.status != StackStatus::Ok => format!(
                 "the last backup of {stack} failed: {}\n  try again: docker-stack-backup run {stack}",
                 one_line(past.failure.as_deref().unwrap_or("see the report"))
-            )),
-            (_, None) => Some(format!(
-                "{stack} was never backed up: docker-stack-backup run {stack}"
-            )),
-            _ => None,
-        }
+            ),
+            (_, None) if self.is_past_known => {
+                format!("{stack} was never backed up: docker-stack-backup run {stack}")
+            }
+            _ => return None,
+        };
+        let troubles = self.troubles.iter().map(ContainerTrouble::text);
+        Some(advice + &troubles.collect::<String>())
     }
 }
 
-/// Returns the states of the stacks by name, and adds what to do about those that were
-/// left stopped.
-fn states<'a>(
-    plan: &'a Plan,
-    last: Option<&RunOutcome>,
-    advice: &mut Vec<String>,
-) -> BTreeMap<&'a str, StackState> {
-    let mut asked = Vec::new();
-    for engine in engines(&plan.stacks) {
-        let containers = engine.containers_within(ENGINE_LIMIT);
-        let containers = containers.unwrap_or_else(|error| {
-            advice.push(format!("cannot ask the Engine: {error:#}"));
-            Vec::new()
-        });
-        asked.push((engine, containers));
+/// Returns the containers that are the reason for a bad state of their stack.
+fn troubles(
+    state: StackState,
+    own: &[&Container],
+    entry: Option<&FoundEntry>,
+    engine: &Engine,
+) -> Vec<ContainerTrouble> {
+    let entry = entry.and_then(|found| found.entry.as_ref().ok());
+    let ran = |c: &Container| {
+        entry.is_some_and(|entry| entry.containers.iter().any(|was| was.id == c.id))
+    };
+    let is_bad = |c: &&&Container| match state {
+        StackState::Unhealthy => c.health == Some(Health::Unhealthy),
+        StackState::Restarting => c.status == Status::Restarting,
+        StackState::Down => c.status == Status::Restarting || c.status == Status::Stopped && ran(c),
+        _ => false,
+    };
+    let bad = own.iter().filter(is_bad).take(TROUBLES_SHOWN);
+    bad.map(|container| ContainerTrouble::of(container, engine))
+        .collect()
+}
+
+impl ContainerTrouble {
+    fn of(container: &Container, engine: &Engine) -> ContainerTrouble {
+        let exit_code = container.exit_code;
+        ContainerTrouble {
+            container: container.name.clone(),
+            problem: match container.status {
+                Status::Restarting => {
+                    format!("keeps ending, the last time with status {exit_code}")
+                }
+                Status::Stopped => format!("does not run, and ended with status {exit_code}"),
+                Status::Running | Status::Paused => "is unhealthy".to_owned(),
+            },
+            health: container.last_probe.clone(),
+            log: engine.last_log_lines(&container.id, LOG_LINES_SHOWN),
+        }
     }
-    let is_busy = Lock::is_held_by_journal_writer(&plan.state_dir);
-    let journal = Journal::of(&plan.state_dir).found().unwrap_or_default();
-    advice.extend(super::left_down::left_down(plan));
-    let mut states = BTreeMap::new();
-    for stack in &plan.stacks {
-        let outcome = last.and_then(|last| last.stacks.iter().find(|s| s.stack == stack.name));
-        let project = outcome.and_then(|outcome| outcome.project.as_deref());
-        let dir = without_symlinks(stack.dir());
-        let is_of_stack = |c: &&Container| match project {
-            _ if c.one_off => false,
-            Some(project) => c.project == project,
-            None => without_symlinks(&c.working_dir) == dir,
-        };
-        let of_engine = asked
+
+    fn text(&self) -> String {
+        let mut text = format!("\n  {} {}", self.container, self.problem);
+        let health = self
+            .health
             .iter()
-            .find(|(engine, _)| engine.is_same(&stack.compose.engine));
-        let containers = of_engine.iter().flat_map(|(_, containers)| containers);
-        let own: Vec<&Container> = containers.filter(is_of_stack).collect();
-        let found = journal.iter().find(|found| found.stack == stack.name);
-        let state = match found {
-            None => StackState::of(&own),
-            // The run that is under way has given it up.
-            Some(_) if outcome.is_some_and(|s| s.status == StackStatus::Down) => StackState::Down,
-            Some(_) if is_busy => StackState::Busy,
-            Some(found) if found.is_down() => StackState::Down,
-            Some(_) => StackState::UndoPending,
-        };
-        states.insert(&*stack.name, state);
+            .map(|line| format!("\n    health check: {line}"));
+        let log = self.log.iter().map(|line| format!("\n    log: {line}"));
+        text.extend(health.chain(log));
+        text + &format!("\n    see more: docker logs --tail 50 {}", self.container)
     }
-    states
 }
 
 /// Returns when systemd starts the next run, if its timer is there.
-fn next_run() -> Option<String> {
+fn next_run() -> Option<OffsetTime> {
     let args = [
         "show",
         TIMER,
         "--property=NextElapseUSecRealtime",
         "--value",
+        "--timestamp=unix",
     ];
     let output = Program::new("systemctl", args)
         .limit(SYSTEMCTL_LIMIT)
         .output()
         .ok()?;
-    let next = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    (output.exit == Exit::Success && !next.is_empty()).then_some(next)
+    let next = String::from_utf8_lossy(&output.stdout);
+    let seconds = next.trim().strip_prefix('@')?.parse().ok()?;
+    let is_good = output.exit == Exit::Success;
+    let instant = Timestamp::from_second(seconds).ok().filter(|_| is_good)?;
+    Some(OffsetTime::local(instant))
 }
 
 /// Shows what the last runs did to a stack.
 fn runs_of(global: &Global, plan: &Plan, history: &History, stack: &str) -> Result<ExitStatus> {
     let past = history.of_stack(stack);
     if past.is_empty() && plan.stack(stack).is_none() {
-        bail!(
-            "no stack `{stack}` is configured (there are: {})",
-            plan.configured.join(", ")
-        );
+        bail!(plan.unknown_stack(stack));
     }
     let shown = &past[past.len().saturating_sub(RUNS_SHOWN)..];
     let status = past
@@ -369,7 +531,13 @@ fn runs_of(global: &Global, plan: &Plan, history: &History, stack: &str) -> Resu
             started: &run.started,
             past,
         });
-        print_json(&views.collect::<Vec<_>>())?;
+        #[derive(Serialize)]
+        struct Views<'a> {
+            stack: &'a str,
+            runs: Vec<View<'a>>,
+        }
+        let runs = views.collect();
+        print_json(&Views { stack, runs })?;
         return Ok(status);
     }
     let none = || "-".to_owned();

@@ -1,21 +1,26 @@
 //! `verify`: reads archives back, and notes the result in the store.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::find_archive::is_path;
+use super::find_archive::{StackAt, is_path};
 use super::load::load;
-use super::output::{print, print_json};
+use super::output::{print, print_json_field};
 use crate::archive::verify::{Verified, verify as verify_file};
 use crate::cli::Global;
+use crate::config::plan::Plan;
+use crate::metrics;
 use crate::outcome::ExitStatus;
 use crate::store::checks::{Check, Checks};
+use crate::store::verify_results::{LastVerify, record_verifies};
 use crate::store::{Sidecar, Store, StoredArchive};
 use crate::sys::format::human_bytes;
 use crate::sys::lock::{Lock, Operation};
 use crate::sys::signals::Signals;
+use crate::sys::time::OffsetTime;
 
 /// An archive to be verified.
 struct ArchiveFile {
@@ -26,27 +31,35 @@ struct ArchiveFile {
 
 pub fn verify(global: &Global, what: &[String]) -> Result<ExitStatus> {
     let files_only = !what.is_empty() && what.iter().all(|name| is_path(name));
-    let (store, _lock) = match load(global) {
-        Ok(plan) => {
+    // Files can be verified without a configuration.
+    let plan = match load(global) {
+        Err(_) if files_only => None,
+        plan => Some(plan?),
+    };
+    let (store, _lock) = match &plan {
+        Some(plan) => {
             let lock = Lock::take(&plan.state_dir, Operation::Verify)?;
             (Store::open(&plan.backup_dir).ok(), Some(lock))
         }
-        // Files can be verified without a configuration.
-        Err(_) if files_only => (None, None),
-        Err(error) => return Err(error),
+        None => (None, None),
     };
     let signals = Signals::install()?;
     let mut results = Vec::new();
-    for file in find_files(store.as_ref(), what)? {
+    let mut stacks = BTreeSet::new();
+    for file in find_files(plan.as_ref(), store.as_ref(), what)? {
         signals.check()?;
         let verified = verify_one(store.as_ref(), &file, &signals)?;
         if !global.json {
             print(&text(&verified))?;
         }
         results.push(verified);
+        stacks.extend(file.stored.map(|stored| stored.name.stack));
+    }
+    if let Some((plan, store)) = plan.as_ref().zip(store.as_ref()) {
+        record(plan, store, stacks)?;
     }
     if global.json {
-        print_json(&results)?;
+        print_json_field("archives", &results)?;
     }
     Ok(
         match results.iter().all(|verified| verified.problems.is_empty()) {
@@ -56,7 +69,26 @@ pub fn verify(global: &Global, what: &[String]) -> Result<ExitStatus> {
     )
 }
 
-fn find_files(store: Option<&Store>, what: &[String]) -> Result<Vec<ArchiveFile>> {
+/// Remembers that archives of these stacks were verified, for those who ask later.
+fn record(plan: &Plan, store: &Store, stacks: BTreeSet<String>) -> Result<()> {
+    let mut verifies = BTreeMap::new();
+    for stack in stacks {
+        let archives = store.list(&stack)?;
+        let last = LastVerify {
+            time: OffsetTime::now(),
+            damaged_count: archives.iter().filter(|archive| archive.damaged).count() as u64,
+        };
+        verifies.insert(stack, last);
+    }
+    record_verifies(&plan.state_dir, verifies)?;
+    metrics::update(plan)
+}
+
+fn find_files(
+    plan: Option<&Plan>,
+    store: Option<&Store>,
+    what: &[String],
+) -> Result<Vec<ArchiveFile>> {
     let open_store = || store.context("cannot open the backup directory: does it exist?");
     let archives_of = |stack: &str| open_store()?.list(stack);
     let mut files = Vec::new();
@@ -66,9 +98,11 @@ fn find_files(store: Option<&Store>, what: &[String]) -> Result<Vec<ArchiveFile>
     };
     for name in &names {
         if !is_path(name) {
-            let archives = archives_of(name)?;
+            let plan = plan.context("stacks need a configuration")?;
+            let wanted = StackAt::parse(name)?;
+            let archives = wanted.archives(plan, open_store()?)?;
             if archives.is_empty() && !what.is_empty() {
-                bail!("there is no archive of a stack {name}");
+                bail!("there is no archive of a stack {}", wanted.stack);
             }
             files.extend(archives.into_iter().map(|archive| ArchiveFile {
                 path: archive.path.clone(),

@@ -8,6 +8,8 @@ use anyhow::{Result, anyhow};
 use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 
+use crate::sys::similar::closest;
+
 /// Parses a whole JSON text.
 ///
 /// # Errors
@@ -81,15 +83,5 @@ fn suggestion(message: &str) -> Option<&str> {
     }
     let mut quoted = message.split('`').skip(1).step_by(2);
     let unknown = quoted.next()?;
-    let is_close = |known: &&str| {
-        let known = known.to_lowercase();
-        let unknown = unknown.to_lowercase().replace(['_', '-'], "");
-        strsim::normalized_damerau_levenshtein(&known, &unknown) > 0.6
-            || known.starts_with(&unknown)
-            || unknown.starts_with(&known)
-    };
-    quoted.filter(is_close).max_by(|a, b| {
-        let score = |known| strsim::normalized_damerau_levenshtein(known, unknown);
-        score(a).total_cmp(&score(b))
-    })
+    closest(unknown, quoted)
 }

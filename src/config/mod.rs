@@ -1,6 +1,7 @@
 //! The JSON configuration: its types and their defaults. Unknown fields are
 //! refused. `plan` decides what the values mean together.
 
+mod alarm;
 pub mod email;
 mod hook;
 mod json;
@@ -20,6 +21,7 @@ use anyhow::{Context, Result};
 use serde::de::{self, Unexpected};
 use serde::{Deserialize, Deserializer};
 
+pub use alarm::{DEFAULT_SIZE_DROP, MaxAge};
 pub use email::{Email, Encryption, MailLog};
 pub use hook::{
     DEFAULT_HOOK_TIMEOUT_SECS, Hook, HookCommand, HookOptions, HookPlace, HookTarget, OnError,
@@ -33,6 +35,8 @@ pub use stack::{
     StopMethod, Verify,
 };
 
+/// Read if no other file is named.
+pub const DEFAULT_CONFIG_FILE: &str = "/etc/docker-stack-backup/config.json";
 pub const DEFAULT_BASE_DIR: &str = "/opt/stacks";
 pub const DEFAULT_BACKUP_DIR: &str = "/var/backups/docker";
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/docker-stack-backup";
@@ -43,7 +47,8 @@ pub const DEFAULT_LOG_FILE: &str = "/var/log/docker-backup.log";
 pub struct Config {
     /// Stacks are backed up one after another.
     pub stacks: Stacks,
-    /// Compose projects that are not backed up on purpose, as globs.
+    /// Compose projects that are not backed up on purpose, as globs. Of others that run
+    /// without a stack there is a warning.
     pub ignore_projects: Vec<String>,
     /// A stack without a `path` is the directory with its name in here.
     pub base_dir: PathBuf,
@@ -67,6 +72,8 @@ pub struct Config {
     /// Other channels of news.
     #[serde(deserialize_with = "notify::channels")]
     pub notify: Vec<Channel>,
+    /// Whether a run with a warning has exit status 2.
+    pub fail_on_warning: bool,
     /// Options for stacks that do not set them. Lists of patterns and volumes are
     /// added to those of the stack.
     pub defaults: Stack,
@@ -86,6 +93,7 @@ impl Default for Config {
             retention: Some(Retention::default()),
             email: None,
             notify: Vec::new(),
+            fail_on_warning: false,
             defaults: Stack::default(),
         }
     }

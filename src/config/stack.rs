@@ -10,6 +10,7 @@ use serde::de::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::alarm::MaxAge;
 use super::hook::{self, HookOptions};
 
 /// `startTimeout` of a stack that does not set it.
@@ -125,6 +126,11 @@ pub struct StackOptions {
     #[serde(deserialize_with = "hook::list")]
     pub hooks: Vec<HookOptions>,
     pub verify: Option<Verify>,
+    /// How old the newest good archive may become without a warning.
+    pub max_age: Option<MaxAge>,
+    /// Percentage by which an archive may be smaller than those before it without a
+    /// warning.
+    pub size_drop: Option<u32>,
     /// Whether a drill of all stacks drills this one.
     pub drill: Option<bool>,
     /// A service, and a command that must succeed in it for a drill to succeed.

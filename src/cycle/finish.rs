@@ -11,10 +11,11 @@ use super::manifest::write_manifest;
 use super::recorder::{OutcomeRecorder, add_warning};
 use super::state::Cycle;
 use crate::archive::{Sums, verify};
-use crate::config::HookPlace;
+use crate::config::{HookPlace, Verify};
 use crate::outcome::{ArchiveOutcome, Phase, StackOutcome, StackStatus};
 use crate::stack::driver::{self, Started};
 use crate::stack::journal::StopProgress;
+use crate::store::checks::Checks;
 use crate::store::{ArchiveName, Sidecar};
 use crate::sys::format::human_bytes;
 use crate::sys::threads::spawn_or_run;
@@ -146,9 +147,11 @@ impl Cycle<'_> {
         let name = path.file_name().unwrap_or_default();
         match (sums, ArchiveName::parse(&self.stack.name, name)) {
             (Some(sums), Some(name)) => {
-                self.context
-                    .store
-                    .write_sidecar(&name, Sidecar::Sums, |out| sums.write(out))
+                let store = self.context.store;
+                store.write_sidecar(&name, Sidecar::Sums, |out| sums.write(out))?;
+                // What was read back is as it was rendered.
+                let is_partial = self.stack.verify != Verify::Full;
+                Checks::of_new(is_partial).write(store, &name)
             }
             _ => Ok(()),
         }

@@ -61,7 +61,7 @@ impl<'a> OutcomeRecorder<'a> {
 }
 
 pub(super) fn add_failure(outcome: &mut StackOutcome, phase: Phase, message: String) {
-    tracing::error!(?phase, "{message}");
+    tracing::error!("{}: {message}", phase.name());
     outcome.add_failure(phase, message);
 }
 

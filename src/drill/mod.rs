@@ -43,12 +43,10 @@ use crate::restore::{Archive, Destination, ExtractOptions, extract};
 use crate::stack::driver;
 use crate::stack::journal::{self, JournalEntry, StopProgress};
 use crate::stack::running::WasRunning;
+use crate::stack::unconfigured::DRILL_PREFIX;
 use crate::sys::remove_tree::remove_tree;
 use crate::sys::signals::Signals;
 use crate::sys::time::{OffsetTime, zone_name};
-
-/// What the names of all throw-away projects begin with.
-const PROJECT_PREFIX: &str = "dsbdrill-";
 
 /// A command that must succeed in a service's container.
 pub struct DrillCheck<'a> {
@@ -176,7 +174,7 @@ impl Project {
         };
         let stack_part: String = stack.chars().map(allowed).collect();
         Project {
-            name: format!("{PROJECT_PREFIX}{stack_part}"),
+            name: format!("{DRILL_PREFIX}{stack_part}"),
             scratch: state_dir.join("drill").join(stack),
             engine: engine.clone(),
         }

@@ -30,6 +30,8 @@ const DEFAULT_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 const DEFAULT_CHECK_RETRIES: u32 = 3;
 
 const PODMAN_COMPOSE_LABELS: &str = "io.podman.compose.";
+/// How much of the output of a health check is kept.
+const PROBE_CHARS: usize = 300;
 
 /// A container. `project` and `service` are empty unless Compose made it.
 #[derive(Clone, Debug)]
@@ -60,6 +62,8 @@ pub struct Container {
     /// `None` when the container has no health check.
     pub health: Option<Health>,
     pub health_checks: Option<HealthChecks>,
+    /// What its health check printed the last time, on one line.
+    pub last_probe: Option<String>,
     /// Services of the same project that it depends on.
     pub depends_on: Vec<Dependency>,
     /// Ids or names of the containers whose network, IPC or PID namespace or
@@ -195,6 +199,15 @@ struct RawHealth {
 struct RawHealthCheck {
     #[serde(default)]
     end: String,
+    #[serde(default)]
+    output: String,
+}
+
+impl RawHealth {
+    fn last_probe(&self) -> Option<String> {
+        let words: Vec<&str> = self.log.last()?.output.split_whitespace().collect();
+        (!words.is_empty()).then(|| words.join(" ").chars().take(PROBE_CHARS).collect())
+    }
 }
 
 /// How a container's health is checked.
@@ -316,6 +329,7 @@ impl From<RawContainer> for Container {
             restart_count: raw.restart_count,
             exit_code: raw.state.exit_code,
             oom_killed: raw.state.oom_killed,
+            last_probe: raw.state.health.as_ref().and_then(RawHealth::last_probe),
             health: raw
                 .state
                 .health

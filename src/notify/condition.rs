@@ -39,6 +39,8 @@ pub struct Condition {
     pub level: Level,
     /// The stacks of which it tells. A run may be one of a single stack.
     stacks: BTreeSet<String>,
+    /// Whether it tells of all stacks and projects there are.
+    is_whole: bool,
     failures: BTreeSet<Fault>,
     warnings: BTreeSet<Fault>,
     /// Whether something happened that does not last, such as a recovery.
@@ -70,6 +72,7 @@ impl Condition {
         let mut condition = Condition {
             level: run_level(run),
             stacks: BTreeSet::new(),
+            is_whole: run.unconfigured.is_some(),
             failures: BTreeSet::new(),
             warnings: BTreeSet::new(),
             has_event: !run.recovered.is_empty()
@@ -102,7 +105,7 @@ impl Condition {
         condition.warnings = run
             .warnings()
             .into_iter()
-            .map(|(stack, warning)| fault(Some(stack), warning))
+            .map(|(stack, warning)| fault(Some(stack), &warning))
             .collect();
         condition
     }
@@ -115,6 +118,7 @@ impl Condition {
                 false => Level::Failure,
             },
             stacks: BTreeSet::new(),
+            is_whole: false,
             failures: BTreeSet::new(),
             warnings: BTreeSet::new(),
             has_event: false,
@@ -175,10 +179,8 @@ impl Condition {
     }
 
     fn is_about(&self, fault: &Fault) -> bool {
-        fault
-            .stack
-            .as_ref()
-            .is_none_or(|stack| self.stacks.contains(stack))
+        let stack = fault.stack.as_ref();
+        self.is_whole || stack.is_none_or(|stack| self.stacks.contains(stack))
     }
 
     /// Returns what the channel knows from now on.

@@ -14,6 +14,7 @@ mod target;
 mod tests;
 mod web;
 
+use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -363,6 +364,20 @@ pub fn check(plan: &Plan) -> Vec<(String, Result<String>)> {
             }
         });
     checked.collect()
+}
+
+/// Returns the channels that have messages waiting, or were not told of some that were
+/// given up.
+///
+/// # Errors
+/// When the queue cannot be read.
+pub fn undelivered(plan: &Plan) -> Result<BTreeSet<String>> {
+    let queue = NewsQueue::of(&plan.state_dir);
+    let messages = queue.messages()?.into_iter();
+    let waiting = messages.map(|stored| stored.message.channel);
+    let told = queue.told()?.channels.into_iter();
+    let lost = told.filter(|(_, channel)| channel.lost.is_some());
+    Ok(waiting.chain(lost.map(|(name, _)| name)).collect())
 }
 
 /// Returns a line for each channel that has messages waiting.

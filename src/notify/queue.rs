@@ -73,6 +73,14 @@ impl NewsQueue {
         state_file::path(&self.state_dir, "news")
     }
 
+    /// Returns what the channels were told.
+    ///
+    /// # Errors
+    /// When the file cannot be read or parsed.
+    pub fn told(&self) -> Result<Told> {
+        Ok(state_file::read(&self.told_path())?.unwrap_or_default())
+    }
+
     /// Returns all messages in their order. Files that cannot be read are left alone,
     /// since a newer program may have written them.
     pub fn messages(&self) -> Result<Vec<Stored>> {

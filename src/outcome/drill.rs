@@ -20,6 +20,40 @@ pub struct LastDrill {
     /// Why nothing was drilled, although nothing is wrong.
     #[serde(default)]
     pub skipped: Option<String>,
+    /// The last drill since then that was skipped.
+    #[serde(default)]
+    pub skipped_later: Option<SkippedDrill>,
+}
+
+/// A drill for which there was nothing to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SkippedDrill {
+    pub time: OffsetTime,
+    pub reason: String,
+}
+
+impl LastDrill {
+    /// Returns what to remember after `later`. One that was skipped proves nothing, so it
+    /// does not replace one that was done.
+    pub fn followed_by(self, later: LastDrill) -> LastDrill {
+        match later.skipped {
+            Some(reason) if self.skipped.is_none() => LastDrill {
+                skipped_later: Some(SkippedDrill {
+                    time: later.time,
+                    reason,
+                }),
+                ..self
+            },
+            _ => later,
+        }
+    }
+
+    /// Returns when a drill of the stack was last tried.
+    pub fn last_tried(&self) -> &OffsetTime {
+        let later = self.skipped_later.as_ref();
+        later.map_or(&self.time, |skipped| &skipped.time)
+    }
 }
 
 /// What one drill of one stack did.

@@ -11,6 +11,7 @@ mod hook;
 mod stack;
 mod store;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -19,13 +20,13 @@ use crate::sys::time::OffsetTime;
 
 pub use channel::{ChannelOutcome, ChannelStatus};
 pub use coverage::{MountCoverage, MountKind, ToldHoles};
-pub use drill::{DrillOutcome, LastDrill};
+pub use drill::{DrillOutcome, LastDrill, SkippedDrill};
 pub use hook::HookOutcome;
 pub use stack::{
     ArchiveOutcome, CaptureOutcome, DamagedArchive, Failure, Phase, PhaseTime, StackOutcome,
     StackStatus,
 };
-pub use store::{PrunedStack, RemovedArchive, StoreUsage};
+pub use store::{PrunedStack, RemovedArchive, StoreUsage, UnconfiguredProject};
 
 /// Version of the JSON in `last-run.json` and of the output of `--json`.
 pub const FORMAT_VERSION: u32 = 1;
@@ -56,6 +57,13 @@ pub struct RunOutcome {
     /// What was told about holes up to now, by this run and those before it.
     #[serde(default)]
     pub holes: ToldHoles,
+    /// Projects that run without a stack; `None` if they were not looked for, because the
+    /// run is not one of all stacks.
+    #[serde(default)]
+    pub unconfigured: Option<Vec<UnconfiguredProject>>,
+    /// Whether a warning makes the run incomplete.
+    #[serde(default)]
+    pub fail_on_warning: bool,
     pub pruned: Vec<PrunedStack>,
     pub store: Option<StoreUsage>,
     /// Failures that belong to no single stack: pruning, the log file.
@@ -107,6 +115,18 @@ pub enum ExitStatus {
     StackDown = 3,
 }
 
+impl ExitStatus {
+    /// Returns what it says of a run, as an end of a sentence.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            ExitStatus::Ok => "all good",
+            ExitStatus::CouldNotRun => "nothing was done",
+            ExitStatus::Incomplete => "less was done than was asked for; every stack is up",
+            ExitStatus::StackDown => "a stack is down, or a hook is not undone",
+        }
+    }
+}
+
 impl RunOutcome {
     pub fn exit_status(&self) -> ExitStatus {
         let is_down = |stack: &StackOutcome| {
@@ -122,6 +142,7 @@ impl RunOutcome {
             || self.channel_troubles().next().is_some()
             || !self.stacks.iter().all(is_ok)
             || self.pruned.iter().any(|stack| stack.error.is_some())
+            || self.fails_by_warnings()
         {
             ExitStatus::Incomplete
         } else {
@@ -138,22 +159,52 @@ impl RunOutcome {
             && !self.stacks.iter().any(StackOutcome::has_new_holes)
     }
 
+    /// Keeps only what concerns these stacks.
+    pub fn select(&mut self, stacks: &[String]) {
+        self.stacks.retain(|stack| stacks.contains(&stack.stack));
+        self.recovered.retain(|stack| stacks.contains(&stack.stack));
+        self.pruned.retain(|stack| stacks.contains(&stack.stack));
+        self.unconfigured = None;
+    }
+
+    /// Returns the outcome of a stack; `None` if the run is not one of this stack.
+    pub fn stack(&self, name: &str) -> Option<&StackOutcome> {
+        self.stacks.iter().find(|stack| stack.stack == name)
+    }
+
+    /// Returns the project that a stack was, as far as the run looked at it.
+    pub fn project(&self, stack: &str) -> Option<&str> {
+        self.stack(stack)?.project.as_deref()
+    }
+
     /// Returns the channels that did not do all they were to do.
     pub fn channel_troubles(&self) -> impl Iterator<Item = &ChannelOutcome> {
         let channels = self.channels.iter();
         channels.filter(|channel| channel.error.is_some())
     }
 
-    /// Returns the warnings about all stacks, each with the stack's name.
-    pub fn warnings(&self) -> Vec<(&str, &str)> {
+    /// Whether a warning is what makes the run incomplete, if nothing else does.
+    pub fn fails_by_warnings(&self) -> bool {
+        self.fail_on_warning && !self.warnings().is_empty()
+    }
+
+    /// Returns the warnings about all stacks, and about projects without a stack, each
+    /// with its name.
+    pub fn warnings(&self) -> Vec<(&str, Cow<'_, str>)> {
         let recovered = self.recovered.iter().map(|s| (&s.stack, &s.warnings));
         let stacks = self.stacks.iter().map(|s| (&s.stack, &s.warnings));
         let gone = self.gone.iter().map(|s| (&s.stack, &s.warnings));
-        recovered
+        let of_stacks = recovered
             .chain(stacks)
             .chain(gone)
-            .flat_map(|(stack, warnings)| warnings.iter().map(|w| (stack.as_str(), w.as_str())))
-            .collect()
+            .flat_map(|(stack, warnings)| {
+                let warnings = warnings.iter().map(|warning| Cow::from(warning.as_str()));
+                warnings.map(|warning| (stack.as_str(), warning))
+            });
+        let unconfigured = self.unconfigured.iter().flatten();
+        let of_projects =
+            unconfigured.map(|found| (found.project.as_str(), found.warning().into()));
+        of_stacks.chain(of_projects).collect()
     }
 }
 
@@ -192,6 +243,8 @@ pub mod tests {
             stacks: vec![stack],
             gone: Vec::new(),
             holes: ToldHoles::default(),
+            unconfigured: None,
+            fail_on_warning: false,
             pruned: Vec::new(),
             store: None,
             errors: Vec::new(),

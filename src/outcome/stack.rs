@@ -51,6 +51,9 @@ pub struct StackOutcome {
     /// Archives in the store that `verify` found damaged.
     #[serde(default)]
     pub damaged: Vec<DamagedArchive>,
+    /// When the newest good archive in the store was begun, at the end of the run.
+    #[serde(default)]
+    pub newest_good: Option<OffsetTime>,
 }
 
 impl StackOutcome {
@@ -97,6 +100,7 @@ impl StackOutcome {
             coverage: Vec::new(),
             drilled: None,
             damaged: Vec::new(),
+            newest_good: None,
         }
     }
 }

@@ -24,6 +24,24 @@ pub struct RemovedArchive {
     pub reason: String,
 }
 
+/// A Compose project that runs although no stack is its backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnconfiguredProject {
+    pub project: String,
+    /// Where it was started.
+    pub dir: PathBuf,
+}
+
+impl UnconfiguredProject {
+    pub fn warning(&self) -> String {
+        format!(
+            "it runs (from {}), but is not backed up: add it to `stacks`, or to `ignoreProjects`",
+            self.dir.display()
+        )
+    }
+}
+
 /// The store and its file system after the run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -141,7 +141,15 @@ pub fn drills(page: &mut Page, run: &RunOutcome) {
                     (None, _) => "FAILED".to_owned(),
                 };
                 let time = drill.time.strftime("%F %H:%M");
-                format!("{time} {result} ({})", in_store(run, &drill.archive))
+                let skipped = drill.skipped_later.as_ref().map(|skipped| {
+                    let time = skipped.time.strftime("%F %H:%M");
+                    format!("; {time} skipped, {}", skipped.reason)
+                });
+                format!(
+                    "{time} {result} ({}){}",
+                    in_store(run, &drill.archive),
+                    skipped.unwrap_or_default()
+                )
             }
         };
         page.line("  ", &format!("{}: {last}", stack.stack));

@@ -61,7 +61,7 @@ fn headline_parts(run: &RunOutcome) -> (String, String) {
     }
     clauses.extend(backed_up(run));
     let remark = match label {
-        "SUCCESS" => remarks(run),
+        "SUCCESS" | "WARNING" => remarks(run),
         "INTERRUPTED" => interrupted,
         _ => None,
     };
@@ -89,6 +89,8 @@ fn label(run: &RunOutcome) -> &'static str {
         "INTERRUPTED"
     } else if run.finished.is_none() {
         "UNFINISHED"
+    } else if run.fails_by_warnings() {
+        "WARNING"
     } else {
         "SUCCESS"
     }

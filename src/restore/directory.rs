@@ -60,9 +60,9 @@ pub fn to_directory(
 ///
 /// # Errors
 /// When the archive cannot be read, or a selected name is not in it.
-pub fn listing(archive: &Archive, selection: &Selection) -> Result<String> {
+pub fn listing(archive: &Archive, selection: &Selection) -> Result<Vec<String>> {
     let mut reader = archive.reader()?;
-    let mut text = String::new();
+    let mut members = Vec::new();
     while let Some(member) = reader.next_member()? {
         let path = normalise(&member.path).with_context(|| member.name())?;
         if selection.includes(&path) {
@@ -71,11 +71,11 @@ pub fn listing(archive: &Archive, selection: &Selection) -> Result<String> {
             } else {
                 ""
             };
-            text.push_str(&format!("{}{slash}\n", member.name()));
+            members.push(format!("{}{slash}", member.name()));
         }
     }
     selection.check_all_found()?;
-    Ok(text)
+    Ok(members)
 }
 
 fn open_empty(dir: &Path) -> Result<OwnedFd> {

@@ -2,6 +2,7 @@
 //! to its data, and how it is stopped and started.
 
 mod advice;
+pub mod all_engines;
 mod compose_files;
 pub mod coverage;
 pub mod discover;
@@ -16,3 +17,4 @@ pub mod quiet;
 mod remade;
 pub mod running;
 pub mod survey;
+pub mod unconfigured;

@@ -233,6 +233,54 @@ fn holds_no_file(dir: &Path) -> bool {
     fs::read_dir(dir).is_ok_and(|mut entries| entries.all(|entry| is_dir(entry).unwrap_or(false)))
 }
 
+/// Where a stack's containers were started.
+struct StackPlace {
+    dir: PathBuf,
+    files: Vec<PathBuf>,
+}
+
+impl StackPlace {
+    fn of(compose: &ComposeProject) -> StackPlace {
+        let files = compose.files.iter();
+        StackPlace {
+            dir: without_symlinks(&compose.dir),
+            files: files
+                .map(|file| without_symlinks(&compose.dir.join(file)))
+                .collect(),
+        }
+    }
+
+    fn has(&self, container: &Container) -> bool {
+        !container.one_off
+            && without_symlinks(&container.working_dir) == self.dir
+            && self.is_of_files(container)
+    }
+
+    /// Two stacks may have one directory, and files of their own in it.
+    fn is_of_files(&self, container: &Container) -> bool {
+        let used = &container.config_files;
+        let mut real = used.iter().map(|file| without_symlinks(file));
+        self.files.is_empty() || used.is_empty() || real.any(|file| self.files.contains(&file))
+    }
+}
+
+/// Returns the projects that a stack may be: the one that [`find_project`] finds, or all
+/// that run from its place if it cannot tell which is meant.
+pub fn projects_of(
+    compose: &ComposeProject,
+    named: Option<&str>,
+    all_containers: &[Container],
+) -> BTreeSet<String> {
+    match find_project(compose, named, all_containers) {
+        Ok(found) => found.into_iter().collect(),
+        Err(_) => {
+            let place = StackPlace::of(compose);
+            let here = all_containers.iter().filter(|c| place.has(c));
+            here.map(|c| c.project.clone()).collect()
+        }
+    }
+}
+
 /// Finds a stack's project: the configured one, else the one that runs from its
 /// directory, else `named`, the name that Compose would give it, else the one
 /// that has stopped containers from its directory. `None` if there is none of
@@ -250,18 +298,8 @@ pub fn find_project(
         return Ok(Some(name.clone()));
     }
     let dir = without_symlinks(&compose.dir);
-    let files: Vec<PathBuf> = compose
-        .files
-        .iter()
-        .map(|file| without_symlinks(&compose.dir.join(file)))
-        .collect();
-    // Two stacks may have one directory, and files of their own in it.
-    let is_of_files = |c: &Container| {
-        let mut used = c.config_files.iter().map(|file| without_symlinks(file));
-        files.is_empty() || c.config_files.is_empty() || used.any(|file| files.contains(&file))
-    };
-    let from_here =
-        |c: &&Container| !c.one_off && without_symlinks(&c.working_dir) == dir && is_of_files(c);
+    let place = StackPlace::of(compose);
+    let from_here = |c: &&Container| place.has(c);
     let names = |containers: &mut dyn Iterator<Item = &Container>| -> BTreeSet<String> {
         containers.map(|c| c.project.clone()).collect()
     };

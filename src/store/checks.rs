@@ -50,6 +50,14 @@ pub struct Check {
     pub time_zone: Option<String>,
     /// Empty if the check found nothing wrong.
     pub problems: Vec<String>,
+    /// Whether only a part was read back from the disk: what was hashed on its way into the
+    /// archive was not.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub partial: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Check {
@@ -59,11 +67,24 @@ impl Check {
             time: OffsetTime::now(),
             time_zone: zone_name(),
             problems: problems.to_vec(),
+            partial: false,
         }
     }
 }
 
 impl Checks {
+    /// Returns the checks of a new archive that was read back when it was made.
+    pub fn of_new(is_partial: bool) -> Checks {
+        let check = Check {
+            partial: is_partial,
+            ..Check::now(&[])
+        };
+        Checks {
+            verified: Some(check),
+            ..Checks::default()
+        }
+    }
+
     /// Reads the checks of an archive.
     ///
     /// # Errors

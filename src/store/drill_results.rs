@@ -51,6 +51,10 @@ pub fn record_drill(state_dir: &Path, stack: &str, drill: LastDrill) -> Result<(
         tracing::warn!("{error:#}; the file is replaced");
         BTreeMap::new()
     });
+    let drill = match stacks.remove(stack) {
+        Some(before) => before.followed_by(drill),
+        None => drill,
+    };
     stacks.insert(stack.to_owned(), drill);
     let results = DrillResults {
         format_version: DrillResults::FORMAT_VERSION,
@@ -76,7 +80,31 @@ mod tests {
             time_zone: None,
             problems: Vec::new(),
             skipped: None,
+            skipped_later: None,
         }
+    }
+
+    #[test]
+    fn a_drill_that_was_skipped_does_not_replace_one_that_was_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let skipped = |time: &str| LastDrill {
+            skipped: Some("nothing ran".to_owned()),
+            ..drill(time)
+        };
+        let record = |drill: LastDrill| {
+            record_drill(dir.path(), "web", drill).unwrap();
+            last_drills(dir.path()).unwrap().remove("web").unwrap()
+        };
+        let first = record(skipped("2026-10-01T00:00:00Z"));
+        assert_eq!(first, skipped("2026-10-01T00:00:00Z"));
+        // The control: a real one replaces one that was skipped.
+        let real = drill("2026-10-02T00:00:00Z");
+        assert_eq!(record(real.clone()), real);
+        let later = record(skipped("2026-10-03T00:00:00Z"));
+        assert_eq!((&later.time, &later.skipped), (&real.time, &None));
+        assert_eq!(later.last_tried().to_string(), "2026-10-03T00:00:00+00:00");
+        let newest = drill("2026-10-04T00:00:00Z");
+        assert_eq!(record(newest.clone()), newest);
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub fn warnings(stack: &StackOutcome, is_drilled: bool, now: &OffsetTime) -> Vec
     }
     if let Some(drill) = stack.drilled.as_ref().filter(|_| is_drilled) {
         let day = drill.time.strftime("%F");
-        let days = now.duration_since(&drill.time).as_hours() / 24;
+        let days = now.duration_since(drill.last_tried()).as_hours() / 24;
         if let Some(problem) = drill.problems.first() {
             let archive = name(&drill.archive);
             warnings.push(format!("the drill of {archive} on {day} failed: {problem}"));
@@ -113,6 +113,7 @@ mod tests {
                 time_zone: None,
                 problems: texts(problems),
                 skipped: None,
+                skipped_later: None,
             }),
             ..StackOutcome::not_run("web")
         }

@@ -4,6 +4,7 @@
 //! through directory handles, and no symlink below the store is followed.
 //! Whoever writes or removes something here must hold the lock.
 
+pub mod alarms;
 mod archive_name;
 mod archives;
 pub mod checks;
@@ -18,6 +19,7 @@ pub mod retention;
 mod sidecar;
 #[cfg(test)]
 mod tests;
+pub mod verify_results;
 
 pub use archive_name::ArchiveName;
 pub use archives::StoredArchive;

@@ -20,6 +20,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::format::without_commands;
+use super::terminal::wants_color;
 use super::time::OffsetTime;
 use crate::sys::progress;
 
@@ -240,10 +241,10 @@ impl StderrKind {
     }
 
     fn print(self, level: Level, line: &str) {
-        let color = std::env::var_os("NO_COLOR").is_none();
+        let color = wants_color(matches!(self, StderrKind::Terminal));
         let line = match self {
             StderrKind::Journal => format!("<{}>{line}\n", syslog_priority(level)),
-            StderrKind::Terminal if color => match level {
+            StderrKind::Terminal | StderrKind::Plain if color => match level {
                 Level::ERROR => format!("\x1b[31m{line}\x1b[0m\n"),
                 Level::WARN => format!("\x1b[33m{line}\x1b[0m\n"),
                 Level::INFO => format!("{line}\n"),

@@ -125,6 +125,10 @@ fn tidy_store(plan: &Plan, outcome: &mut RunOutcome) -> Result<()> {
             Ok(damaged) => outcome.stacks[i].damaged = damaged,
             Err(error) => last_run::add_error(outcome, &error),
         }
+        match newest_good(&store, &name, &now) {
+            Ok(newest) => outcome.stacks[i].newest_good = newest,
+            Err(error) => last_run::add_error(outcome, &error),
+        }
         let misplaced = health::misplaced(&store, &name, &now).unwrap_or_else(|error| {
             last_run::add_error(outcome, &error);
             Vec::new()
@@ -139,6 +143,13 @@ fn tidy_store(plan: &Plan, outcome: &mut RunOutcome) -> Result<()> {
     }
     outcome.store = Some(store.usage()?);
     Ok(())
+}
+
+/// Returns when the newest good archive of a stack was begun.
+fn newest_good(store: &Store, stack: &str, now: &OffsetTime) -> Result<Option<OffsetTime>> {
+    let archives = store.list(stack)?.into_iter();
+    let mut good = archives.filter(|archive| archive.objection(now).is_none());
+    Ok(good.next_back().map(|archive| archive.time))
 }
 
 /// Removes the unfinished archives that killed runs left. An error is added to

@@ -330,7 +330,7 @@ fn failed(mut outcome: StackOutcome, phase: Phase, message: String) -> StackOutc
 }
 
 fn add_failure(outcome: &mut StackOutcome, phase: Phase, message: String) {
-    tracing::error!(stack = outcome.stack, ?phase, "{message}");
+    tracing::error!(stack = outcome.stack, "{}: {message}", phase.name());
     outcome.add_failure(phase, message);
 }
 

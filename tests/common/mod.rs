@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod mixed;
 pub mod podman;
 pub mod scene;
+pub mod schema;
 pub mod shop;
 pub mod smtp;
 pub mod spy;
@@ -42,10 +43,25 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// The outcome printed by `--json`.
-    pub fn json(&self) -> Value {
+    /// The JSON that was printed.
+    #[track_caller]
+    pub fn parsed(&self) -> Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("{error} in:\n{}\n{}", self.stdout, self.stderr))
+    }
+
+    /// What was printed with `--json`. It is as the schema says.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        let value = self.parsed();
+        schema::assert_known(&value);
+        value
+    }
+
+    /// A list that was printed with `--json`.
+    #[track_caller]
+    pub fn items(&self, name: &str) -> Value {
+        self.json()[name].take()
     }
 
     #[track_caller]
@@ -233,6 +249,10 @@ impl Place {
             "logFile": self.path("log"),
             "stacks": stacks,
         });
+        if config["stacks"].is_array() {
+            // Other tests have projects on the same Engine.
+            config["ignoreProjects"] = serde_json::json!(["*"]);
+        }
         for (key, value) in more.as_object().unwrap() {
             config[key] = value.clone();
         }

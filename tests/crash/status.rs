@@ -64,7 +64,9 @@ fn status_and_metrics_tell_what_is_up_what_is_down_and_what_to_do() {
     assert_eq!(metric("stack_down"), 0.0);
     assert_eq!(metric("stack_last_attempt_success"), 0.0);
     assert_eq!(metric("stack_last_success_timestamp_seconds"), good);
-    let runs = status(&scene, &[name, "--json"]).expect_status(2).json();
+    let runs = status(&scene, &[name, "--json"])
+        .expect_status(2)
+        .items("runs");
     assert_eq!(runs[0]["status"], "ok");
     assert_eq!(runs.as_array().unwrap().len(), 2);
 

@@ -91,7 +91,7 @@ fn init_proposes_what_runs_and_never_overwrites() {
     let init = |more: &[&str]| host.program(&[&["init"], &dirs[..], more].concat());
 
     let ended = init(&[]).expect_status(0);
-    let config = ended.json();
+    let config = ended.parsed();
     assert_eq!(config["baseDir"], json!(host.place.path("stacks")));
     let expected = json!([
         "down",

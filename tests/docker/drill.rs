@@ -84,7 +84,7 @@ fn a_drill_of_all_stacks_ended_by_a_signal_reports_the_finished_drills() {
     send(&drill, Signal::SIGTERM);
     send(&drill, Signal::SIGCONT);
     let ended = drill.end().expect_status(2);
-    let all = ended.json();
+    let all = ended.items("drills");
     assert_eq!(all[0]["problems"], json!([]), "{all}");
     assert_eq!(all[0]["interrupted"], Value::Null);
     for (i, stack) in [(1, web.name.as_str()), (2, "never")] {
@@ -101,7 +101,7 @@ fn a_drill_of_all_stacks_ended_by_a_signal_reports_the_finished_drills() {
     let list = || {
         output(&mut place.program(&["list", "--json"]))
             .expect_status(0)
-            .json()
+            .items("archives")
     };
     assert!(list()[0]["drilled"]["time"].is_string(), "{}", list());
     assert_eq!(list()[1]["drilled"], Value::Null, "{}", list());
@@ -155,7 +155,7 @@ fn a_signal_ends_a_waiting_drill_at_once() {
         wait_until("the drill waits", is_there);
         let began = Instant::now();
         send(&child, Signal::SIGTERM);
-        let ended = child.end().expect_status(2).json();
+        let ended = child.end().expect_status(2).items("drills");
         let took = began.elapsed();
         // Without the signal it would wait for three minutes.
         assert!(took < Duration::from_secs(120), "{took:?}");
@@ -170,7 +170,9 @@ fn a_signal_ends_a_waiting_drill_at_once() {
     let limited = json!([{"name": stack.name, "startTimeout": 8}]);
     place.config(limited, json!({}));
     let began = Instant::now();
-    let ended = output(&mut drill(&["app", "true"])).expect_status(2).json();
+    let ended = output(&mut drill(&["app", "true"]))
+        .expect_status(2)
+        .items("drills");
     assert!(began.elapsed() > Duration::from_secs(8));
     assert_eq!(ended[0]["interrupted"], Value::Null, "{ended}");
     assert_ne!(ended[0]["problems"], json!([]), "{ended}");
@@ -208,7 +210,7 @@ fn without_cap_sys_admin_a_drill_notes_a_lost_attribute_and_a_restore_refuses() 
     let drill = place.program(&["drill", "--json", &stack.name]);
     let told = "not restored: trusted.thing: only root with CAP_SYS_ADMIN may set it";
     let notes = |mut program: Command| {
-        let json = output(&mut program).expect_status(0).json();
+        let json = output(&mut program).expect_status(0).items("drills");
         assert_eq!(json[0]["problems"], json!([]), "{json}");
         json[0]["notes"].as_array().unwrap().clone()
     };
@@ -314,7 +316,7 @@ fn a_drill_runs_on_archived_data_and_leaves_no_trace() {
     let check = "test \"$(redis-cli get visitors)\" = 42";
     let json: Value = drill(&shop, &["cache", "sh", "-c", check])
         .expect_status(0)
-        .json();
+        .items("drills");
     assert_eq!(json[0]["problems"], json!([]));
     assert_eq!(json[0]["services"], json!(["app", "cache", "db"]));
     assert_eq!(traces(&shop.place, &shop.stack), [""; 0]);
@@ -325,10 +327,12 @@ fn a_drill_runs_on_archived_data_and_leaves_no_trace() {
     let check = format!(
         "test \"$GREETING\" = '{greeting}' && test -s /uploads/picture && ! ip route | grep default"
     );
-    let json = drill(&shop, &["app", "sh", "-c", &check]).json();
+    let json = drill(&shop, &["app", "sh", "-c", &check]).items("drills");
     assert_eq!(json[0]["problems"], json!([]));
     // The control: a failing check is reported.
-    let json = drill(&shop, &["app", "false"]).expect_status(2).json();
+    let json = drill(&shop, &["app", "false"])
+        .expect_status(2)
+        .items("drills");
     assert!(
         json[0]["problems"][0]
             .as_str()
@@ -345,7 +349,7 @@ fn a_drill_runs_on_archived_data_and_leaves_no_trace() {
     );
     let list = output(&mut shop.place.program(&["list", "--json"]))
         .expect_status(0)
-        .json();
+        .items("archives");
     assert!(
         list[0]["drilled"]["problems"][0].as_str().is_some(),
         "{list}"
@@ -402,13 +406,13 @@ fn without_a_name_every_configured_stack_is_drilled() {
     place.config(json!([redis.name, web.name]), json!({}));
     place.run().expect_status(0);
     let drill = |args: &[&str]| output(&mut place.program(&[&["drill", "--json"], args].concat()));
-    let all = drill(&[]).expect_status(0).json();
+    let all = drill(&[]).expect_status(0).items("drills");
     assert_eq!(all[0]["stack"], redis.name);
     assert_eq!(all[1]["stack"], web.name);
     // A stack without an archive does not prevent the drills of the others.
     let new = place.stack("paused");
     place.config(json!([redis.name, new.name, web.name]), json!({}));
-    let all = drill(&[]).expect_status(2).json();
+    let all = drill(&[]).expect_status(2).items("drills");
     for (i, is_healthy) in [true, false, true].into_iter().enumerate() {
         assert_eq!(all[i]["problems"] == json!([]), is_healthy, "{all}");
     }
@@ -419,7 +423,7 @@ fn without_a_name_every_configured_stack_is_drilled() {
     // The same holds if the stacks are named.
     let all = drill(&[&new.name, "./none.tar", &web.name])
         .expect_status(2)
-        .json();
+        .items("drills");
     for (i, name) in [new.name.as_str(), "./none.tar", &web.name]
         .into_iter()
         .enumerate()
@@ -465,7 +469,7 @@ fn a_drill_mounts_no_live_data_through_a_symlink() {
                  for dir in /here /disk; do mkdir -p $dir && echo drilled >$dir/file; done";
     let json = drill_of(&place, &stack, &["app", "sh", "-c", check])
         .expect_status(0)
-        .json();
+        .items("drills");
     assert_eq!(json[0]["problems"], json!([]), "{json}");
     let note = format!(
         "service app: nothing at /disk, a symlink leads from {} to {}, which the archive does not \
@@ -498,7 +502,9 @@ fn symlinks_in_an_archive_cannot_make_a_drill_write_elsewhere() {
         succeed("tar", ["-rf", forged, "-C", links, name]);
     }
     let drill = ["drill", "--json", forged.to_str().unwrap()];
-    let json = output(&mut place.program(&drill)).expect_status(0).json();
+    let json = output(&mut place.program(&drill))
+        .expect_status(0)
+        .items("drills");
     assert_eq!(json[0]["problems"], json!([]), "{json}");
     assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
     assert_eq!(traces(&place, &stack), [""; 0]);
@@ -573,7 +579,9 @@ fn a_drilled_container_is_isolated_from_the_host_and_other_projects() {
     assert_eq!(seen(&inspect(&stack.container("app"))), expected);
     // The notes list everything that the drill left out.
     let args = ["drill", "--json", &stack.name];
-    let json = output(&mut place.program(&args)).expect_status(0).json();
+    let json = output(&mut place.program(&args))
+        .expect_status(0)
+        .items("drills");
     let told = json[0]["notes"].to_string();
     for what in [
         "volumes_from container:",
@@ -652,7 +660,7 @@ fn a_drilled_container_reaches_no_service_and_no_secret_of_the_host() {
     );
     let json = drill_of(&place, &stack, &["app", "sh", "-c", &check])
         .expect_status(0)
-        .json();
+        .items("drills");
     assert_eq!(json[0]["problems"], json!([]), "{json}");
     let notes = |json: &Value| json[0]["notes"].to_string();
     for note in [
@@ -666,7 +674,9 @@ fn a_drilled_container_reaches_no_service_and_no_secret_of_the_host() {
     let copied = place.path("copied.tar");
     fs::copy(place.archive(&stack.name), &copied).unwrap();
     let args = ["drill", "--json", copied.to_str().unwrap()];
-    let json = output(&mut place.program(&args)).expect_status(0).json();
+    let json = output(&mut place.program(&args))
+        .expect_status(0)
+        .items("drills");
     assert!(notes(&json).contains("secrets: without listed"), "{json}");
     assert_eq!(traces(&place, &stack), [""; 0]);
 }
@@ -710,7 +720,7 @@ fn a_stack_behind_a_symlink_is_drilled_and_restored_with_its_binds() {
     let check = "test \"$(cat /db/file /real/file)\" = archivedarchived";
     let json = drill_of(&place, &stack, &["app", "sh", "-c", check])
         .expect_status(0)
-        .json();
+        .items("drills");
     assert_eq!(json[0]["problems"], json!([]), "{json}");
     assert_eq!(json[0]["notes"], json!([]), "{json}");
     let out = place.path("out");
@@ -769,13 +779,13 @@ fn what_has_nothing_to_start_is_skipped_and_no_health_check_is_needed() {
     configure(true);
     up();
     place.run().expect_status(0);
-    let json = drill(&[]).expect_status(0).json();
+    let json = drill(&[]).expect_status(0).items("drills");
     assert_eq!(json[0]["problems"], json!([]), "{json}");
     assert_eq!(json[0]["services"], json!(["s0", "s1", "s2"]));
     assert_eq!(json[0]["skipped"], Value::Null);
     // It may be left out of the drills of all stacks, and drilled by name.
     configure(false);
-    let json = drill(&[]).expect_status(0).json();
+    let json = drill(&[]).expect_status(0).items("drills");
     assert!(
         json[0]["skipped"]
             .as_str()
@@ -783,7 +793,7 @@ fn what_has_nothing_to_start_is_skipped_and_no_health_check_is_needed() {
             .contains("`drill` is false"),
         "{json}"
     );
-    let json = drill(&[&stack.name]).expect_status(0).json();
+    let json = drill(&[&stack.name]).expect_status(0).items("drills");
     assert_eq!(json[0]["skipped"], Value::Null);
 
     // The control: a service without a health check that crashes a moment after
@@ -795,7 +805,7 @@ fn what_has_nothing_to_start_is_skipped_and_no_health_check_is_needed() {
     configure(true);
     up();
     place.run().expect_status(0);
-    let json = drill(&[]).expect_status(2).json();
+    let json = drill(&[]).expect_status(2).items("drills");
     let problem = json[0]["problems"][0].as_str().unwrap();
     // It is found while the drill waits, or by its second look.
     let is_named = problem.contains("crash") && problem.contains("exit status 1");
@@ -805,7 +815,7 @@ fn what_has_nothing_to_start_is_skipped_and_no_health_check_is_needed() {
     write("");
     output(&mut stack.compose(&["down", "--remove-orphans", "--timeout", "1"])).expect_status(0);
     place.run().expect_status(0);
-    let json = drill(&[]).expect_status(0).json();
+    let json = drill(&[]).expect_status(0).items("drills");
     assert!(
         json[0]["skipped"].as_str().unwrap().contains("nothing ran"),
         "{json}"
@@ -813,9 +823,10 @@ fn what_has_nothing_to_start_is_skipped_and_no_health_check_is_needed() {
     assert_eq!(json[0]["problems"], json!([]));
     let json = place.run().expect_status(0).json();
     let outcome = stack.outcome(&json);
-    assert!(outcome["drilled"]["skipped"].is_string(), "{outcome}");
-    assert!(
-        !outcome["warnings"].to_string().contains("drill"),
-        "{outcome}"
-    );
+    // It does not hide the one that failed.
+    let drilled = &outcome["drilled"];
+    assert!(drilled["skippedLater"]["reason"].is_string(), "{outcome}");
+    assert!(drilled["problems"][0].is_string(), "{outcome}");
+    let warnings = outcome["warnings"].to_string();
+    assert!(warnings.contains("the drill of"), "{outcome}");
 }

@@ -118,7 +118,7 @@ fn known_holes_are_not_told_and_new_ones_come_first_everywhere() {
     stack.up();
     let planned = output(&mut place.program(&["plan", "--json"]))
         .expect_status(0)
-        .json();
+        .items("stacks");
     let plan = output(&mut place.program(&["plan"]))
         .expect_status(0)
         .stdout;

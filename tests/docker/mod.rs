@@ -1,6 +1,7 @@
 //! Tests that need root and a Docker Engine.
 
 mod adopt;
+mod alarms;
 mod archives;
 mod boundary;
 mod by_hand;

@@ -218,7 +218,7 @@ fn only_the_owner_can_read_archives_and_none_is_overwritten() {
     }
     let stored = place.stored(&stack.name);
     assert_eq!(stored.len(), 4, "{stored:?}");
-    let listed = output(&mut place.program(&["list", "--json"])).json();
+    let listed = output(&mut place.program(&["list", "--json"])).items("archives");
     let complete = |archive: &Value| archive["complete"] == true;
     assert!(listed.as_array().unwrap().iter().all(complete), "{listed}");
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;

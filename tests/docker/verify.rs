@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::{Place, Stack, output};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// A stack that is down, and `count` archives of it, a day apart.
 fn archived(count: usize) -> (Place, Stack, Vec<PathBuf>) {
@@ -24,7 +24,9 @@ fn archived(count: usize) -> (Place, Stack, Vec<PathBuf>) {
         fs::copy(first.with_extension("sums"), name(".sums")).unwrap();
         archives.push(name(".tar"));
     }
-    fs::remove_file(first.with_extension("sums")).unwrap();
+    for sidecar in ["sums", "checks.json"] {
+        fs::remove_file(first.with_extension(sidecar)).unwrap();
+    }
     fs::remove_file(first).unwrap();
     (place, stack, archives)
 }
@@ -38,8 +40,12 @@ fn damage(archive: &Path) {
 
 fn prune(place: &Place) -> Vec<String> {
     let ended = output(&mut place.program(&["prune", "--dry-run", "--json"])).expect_status(0);
-    let views: Vec<Value> = serde_json::from_str(&ended.stdout).unwrap();
-    let kept = views.iter().filter(|view| view["keep"] == true);
+    let views = ended.items("archives");
+    let kept = views
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|view| view["keep"] == true);
     kept.map(|view| view["path"].as_str().unwrap().to_owned())
         .collect()
 }
@@ -123,7 +129,7 @@ fn sidecars_are_removed_with_their_archive() {
     assert!(place.store().join(&stack.name).join("mine.sums").exists());
     let list = output(&mut place.program(&["list", "--json"]))
         .expect_status(0)
-        .json();
+        .items("archives");
     assert_eq!(list[0]["complete"], true);
     assert_eq!(list[0]["damaged"], false);
 }

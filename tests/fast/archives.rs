@@ -33,7 +33,7 @@ fn compare_with(sums: &str) {
             .arg(dir.path().join("state"))
             .arg("--backup-dir")
             .arg(dir.path());
-        output(&mut verify).expect_status(status).json()
+        output(&mut verify).expect_status(status).items("archives")
     };
     assert_eq!(verify(0)[0]["compared"], true);
     // The control: with one byte changed, the sums do not match.

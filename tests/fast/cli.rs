@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::common::{Ended, PROGRAM, Place, output};
+use clap::{CommandFactory as _, Parser as _};
+use docker_stack_backup::cli::Cli;
 use serde_json::{Value, json};
 
 fn program(args: &[&str]) -> Command {
@@ -304,21 +306,160 @@ fn usage_errors_are_status_1_and_help_lists_the_statuses() {
 #[test]
 fn completions_and_man_pages_are_written() {
     for (shell, sign) in [
-        ("bash", "complete -F _docker__stack__backup"),
+        ("bash", "complete -o nospace"),
         ("zsh", "#compdef docker-stack-backup"),
-        ("fish", "complete -c docker-stack-backup"),
+        ("fish", "complete --keep-order"),
     ] {
         let script = output(&mut program(&["completions", shell])).expect_status(0);
-        assert!(script.stdout.contains(sign), "{shell}");
-        assert!(script.stdout.contains("keep-days"), "{shell}");
+        assert!(script.stdout.contains(sign), "{shell}: {}", script.stdout);
+        assert!(script.stdout.contains("docker-stack-backup"), "{shell}");
     }
     let place = Place::new();
     let dir = place.path("new/man");
     output(program(&["man-pages"]).arg(&dir)).expect_status(0);
-    let page = fs::read_to_string(dir.join("docker-stack-backup.1")).unwrap();
+    let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+    let page = read("docker-stack-backup.1");
     assert!(page.contains(".TH docker-stack-backup 1"), "{page}");
-    assert!(page.contains("Exit status"), "{page}");
-    assert!(dir.join("docker-stack-backup-run.1").exists());
+    let run = read("docker-stack-backup-run.1");
+    for section in [
+        "EXAMPLES",
+        "FILES",
+        "ENVIRONMENT",
+        "EXIT STATUS",
+        "SEE ALSO",
+    ] {
+        assert!(
+            run.contains(&format!(".SH {section}\n")),
+            "{section}: {run}"
+        );
+    }
+    assert!(!dir.join("docker-stack-backup-worker.1").exists());
+    let config = read("docker-stack-backup-config.5");
+    for field in [
+        "backupDir",
+        "ignoreProjects",
+        "keepDaily",
+        "passwordFile",
+        "beforeCopy",
+    ] {
+        assert!(
+            config.contains(&format!("\\fB{field}\\fR")),
+            "{field}: {config}"
+        );
+    }
+    assert!(
+        !config.contains("](") && !config.contains("|---"),
+        "{config}"
+    );
+}
+
+#[test]
+fn a_shell_completes_stacks_and_the_times_of_their_archives() {
+    let place = Place::new();
+    let config = place.config(json!(["web", "wiki", "db"]), json!({}));
+    let dir = place.store().join("web");
+    fs::create_dir_all(&dir).unwrap();
+    for time in ["20261123_031500", "20261124_031500"] {
+        fs::write(dir.join(format!("web_{time}.tar")), "").unwrap();
+    }
+    let complete = |words: &[&str]| -> Vec<String> {
+        let mut shell = Command::new(PROGRAM);
+        shell.args(["--", "docker-stack-backup"]).args(words);
+        shell.env("COMPLETE", "bash").env("_CLAP_IFS", "\n");
+        shell.env("_CLAP_COMPLETE_INDEX", words.len().to_string());
+        shell.env("_CLAP_COMPLETE_COMP_TYPE", "9");
+        shell.env("DOCKER_STACK_BACKUP_CONFIG", &config);
+        let words = output(&mut shell).expect_status(0).stdout;
+        words.lines().map(str::to_owned).collect()
+    };
+    assert_eq!(complete(&["run", "w"]), ["web", "wiki"]);
+    assert_eq!(
+        complete(&["restore", "web@"]),
+        ["web@20261124_031500", "web@20261123_031500"]
+    );
+    assert_eq!(
+        complete(&["verify", "web@20261123"]),
+        ["web@20261123_031500"]
+    );
+    assert_eq!(complete(&["run", "x"]), [""; 0]);
+    assert_eq!(complete(&["stat"]), ["status"]);
+    // Bash itself takes `web@2026` for three words.
+    let asked = r#"
+        eval "$(docker-stack-backup completions bash)"
+        COMP_LINE="docker-stack-backup restore $W" COMP_POINT=999 COMP_TYPE=9
+        COMP_WORDS=(docker-stack-backup restore web @ 20261123) COMP_CWORD=4
+        _docker_stack_backup docker-stack-backup 20261123 @
+        printf '%s\n' "${COMPREPLY[@]}"
+    "#;
+    let mut bash = Command::new("bash");
+    let here = Path::new(PROGRAM).parent().unwrap().display();
+    let path = format!("{here}:{}", std::env::var("PATH").unwrap());
+    bash.args(["-c", asked])
+        .env("PATH", path)
+        .env("W", "web@20261123");
+    bash.env("DOCKER_STACK_BACKUP_CONFIG", &config);
+    let answer = output(&mut bash).expect_status(0);
+    assert_eq!(answer.stdout, "20261123_031500\n", "{}", answer.stderr);
+    // The control: another configuration has other stacks.
+    fs::write(place.path("other.json"), r#"{"stacks": ["wordpress"]}"#).unwrap();
+    let other = place.path("other.json");
+    assert_eq!(
+        complete(&["--config", other.to_str().unwrap(), "run", "w"]),
+        ["wordpress"]
+    );
+}
+
+#[test]
+fn help_has_the_commands_own_options_first_and_examples_that_work() {
+    let help = output(&mut program(&["run", "--help"]))
+        .expect_status(0)
+        .stdout;
+    let at = |what: &str| {
+        help.find(what)
+            .unwrap_or_else(|| panic!("no {what}: {help}"))
+    };
+    assert!(at("--keep-days") < at("Options of all commands:"), "{help}");
+    assert!(at("Options of all commands:") < at("--config"), "{help}");
+    let mut cli = Cli::command();
+    cli.build();
+    let mut count = 0;
+    for command in cli.get_subcommands() {
+        let help = command.get_after_help().map(ToString::to_string);
+        for line in help.iter().flat_map(|help| help.lines().skip(1)) {
+            let line = line.split(['|', '>']).next().unwrap();
+            let words = line.split_whitespace();
+            Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count}");
+}
+
+#[test]
+fn colour_is_for_terminals_and_on_demand() {
+    let place = Place::new();
+    place.config(json!([]), json!({"stateDir": "/proc/nowhere"}));
+    let check = |variables: &[(&str, &str)]| {
+        let mut check = place.program(&["check", "--live"]);
+        for name in ["NO_COLOR", "CLICOLOR_FORCE"] {
+            check.env_remove(name);
+        }
+        output(check.envs(variables.iter().copied())).stdout
+    };
+    let failed = "\x1b[31mFAILED\x1b[0m  stateDir: ";
+    let forced = check(&[("CLICOLOR_FORCE", "1")]);
+    assert!(forced.contains(failed), "{forced}");
+    for plain in [
+        &[][..],
+        &[("CLICOLOR_FORCE", "0")],
+        &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")],
+    ] {
+        let text = check(plain);
+        assert!(
+            !text.contains('\x1b') && text.contains("FAILED  stateDir: "),
+            "{text}"
+        );
+    }
 }
 
 #[test]
@@ -339,6 +480,50 @@ fn a_report_before_the_first_run_says_so() {
         "{}",
         ended.stderr
     );
+}
+
+#[test]
+fn status_shows_what_it_can_of_a_damaged_state_directory() {
+    let place = Place::new();
+    place.config(json!(["web"]), json!({}));
+    let status = || {
+        let mut status = place.program(&["status"]);
+        output(status.env("DOCKER_HOST", "unix:///nonexistent.sock"))
+    };
+    // The control.
+    let ended = status().expect_status(2);
+    assert!(
+        ended.stdout.contains("web was never backed up"),
+        "{}",
+        ended.stdout
+    );
+    assert!(
+        ended.stdout.contains("cannot ask the Engine"),
+        "{}",
+        ended.stdout
+    );
+    fs::create_dir_all(place.state().join("journal")).unwrap();
+    for file in ["history", "last-run", "drills", "journal/web"] {
+        fs::write(place.state().join(format!("{file}.json")), "{").unwrap();
+    }
+    let ended = status().expect_status(3);
+    for part in [
+        "DOWN",
+        "recover --forget web",
+        "cannot parse the history of runs",
+        "cannot parse the last run",
+        "cannot parse the drills",
+    ] {
+        assert!(ended.stdout.contains(part), "no {part} in {}", ended.stdout);
+    }
+    assert!(
+        !ended.stdout.contains("never backed up"),
+        "{}",
+        ended.stdout
+    );
+    // The control: with the journal alone undamaged, it is not down.
+    fs::remove_file(place.state().join("journal/web.json")).unwrap();
+    status().expect_status(2);
 }
 
 #[test]

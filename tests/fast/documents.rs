@@ -489,7 +489,7 @@ fn the_configuration_of_the_script_is_what_its_document_shows() {
     let mut shown: serde_json::Value = serde_json::from_str(page.blocks(&["json"])[0]).unwrap();
     // The document leaves the name out.
     shown["stacks"][2]["name"] = "extra".into();
-    assert_eq!(json.json(), shown);
+    assert_eq!(json.parsed(), shown);
     assert!(!json.stdout.contains("secret\"") && json.stderr.contains("SMTP_PASS"));
     let nix = import(&["--nix"]).stdout;
     let is_code = |line: &&str| !line.trim().starts_with('#');

@@ -3,8 +3,10 @@
 mod architecture;
 mod archives;
 mod cli;
+mod dashboard;
 mod documents;
 mod invariants;
+mod json;
 mod look;
 mod needs_promtool;
 mod newest_archive;

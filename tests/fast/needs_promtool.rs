@@ -5,7 +5,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use super::dashboard::{dashboard, expressions};
 use crate::common::output;
+use serde_json::json;
 
 fn promtool(args: &[&str]) -> Command {
     let mut command = Command::new("promtool");
@@ -18,6 +20,26 @@ fn promtool(args: &[&str]) -> Command {
 fn the_alarms_are_valid_and_go_off() {
     output(&mut promtool(&["check", "rules", "alerts.yml"])).expect_status(0);
     output(&mut promtool(&["test", "rules", "alerts.test.yml"])).expect_status(0);
+}
+
+#[test]
+fn the_dashboard_asks_in_prometheus_own_language() {
+    let dir = tempfile::tempdir().unwrap();
+    let is_valid = |expressions: &[String]| {
+        let rules = expressions.iter().enumerate().map(|(i, expression)| {
+            // Grafana puts in what is chosen.
+            let expression = expression
+                .replace("$instance", ".*")
+                .replace("$stack", ".*");
+            json!({"record": format!("rule{i}"), "expr": expression})
+        });
+        let rules = json!({"groups": [{"name": "x", "rules": rules.collect::<Vec<_>>()}]});
+        let file = dir.path().join("rules.yml");
+        fs::write(&file, rules.to_string()).unwrap();
+        output(&mut promtool(&["check", "rules", file.to_str().unwrap()])).status == 0
+    };
+    assert!(is_valid(&expressions(&dashboard())));
+    assert!(!is_valid(&["sum(".to_owned()]), "the control");
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl Scene {
     fn list(&self) -> Value {
         output(&mut self.place.program(&["list", "--json", "web"]))
             .expect_status(0)
-            .json()
+            .items("archives")
     }
 }
 

@@ -112,6 +112,34 @@ fn values<'a>(unit: &'a str, setting: &str) -> Vec<&'a str> {
         .collect()
 }
 
+/// Returns the rendered configuration of a job; `None` is the simple form.
+fn configuration(scenario: &str, job: Option<&str>) -> Value {
+    let file = job.map_or("config.json".to_owned(), |job| format!("jobs/{job}.json"));
+    let path = format!("tests/vm/golden/{scenario}/etc/docker-stack-backup/{file}");
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn the_file_of_metrics_is_where_the_node_exporter_looks() {
+    let dir = "/var/lib/node-exporter";
+    let file = |job| configuration("units", job)["metricsFile"].clone();
+    assert_eq!(file(None), format!("{dir}/docker-stack-backup.prom"));
+    let of_job = format!("{dir}/docker-stack-backup-awkward.prom");
+    assert_eq!(file(Some("awkward")), of_job);
+    let units = units("units");
+    for unit in ["", "-recover", "-drill", "-verify"] {
+        let unit = &units[&format!("docker-stack-backup{unit}.service")];
+        assert!(
+            values(unit, "ReadWritePaths")
+                .iter()
+                .any(|path| path.contains(dir))
+        );
+    }
+    // The controls: without the flag there is no file, and an exporter that is not told of
+    // a directory has none.
+    assert_eq!(configuration("nightly", None)["metricsFile"], Value::Null);
+}
+
 #[test]
 fn recovery_needs_the_state_directory_and_no_other_disk() {
     let units = units("missing-disk");

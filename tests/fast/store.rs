@@ -97,7 +97,11 @@ fn list_shows_all_archives_and_their_problems() {
     assert_eq!(rows[3][2], "30 d");
     assert_eq!(rows[4][2], "future");
 
-    let list = |args: &[&str]| output(&mut place.program(args)).expect_status(0).json();
+    let list = |args: &[&str]| {
+        output(&mut place.program(args))
+            .expect_status(0)
+            .items("archives")
+    };
     let json = list(&["list", "--json", "web"]);
     let all = json.as_array().unwrap();
     assert_eq!(all.len(), 3);
@@ -106,7 +110,110 @@ fn list_shows_all_archives_and_their_problems() {
     assert_eq!(all[1]["contentBytes"], Value::Null);
     let path = |i: usize| all[i]["path"].as_str().unwrap();
     assert!(path(1).ends_with(&old) && path(2).ends_with(&future));
-    assert_eq!(list(&["list", "--json", "none"]), json!([]));
+    assert_eq!(
+        list(&["list", "--json", "web@2020"])
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn every_command_takes_a_stack_and_a_time_and_suggests_a_name() {
+    let place = Place::new();
+    place.config(json!(["web", "new"]), json!({}));
+    let [old, new] = [30, 1].map(|days| put_script_archive(&place, "web", days));
+    put_script_archive(&place, "gone", 3);
+    let path = |name: &String| place.store().join("web").join(name).display().to_string();
+    let day = old[4..12].to_owned();
+    let run = |args: &[&str]| output(&mut place.program(args));
+    // Paths are for programs: nothing else is printed, and no line is too long.
+    let paths = run(&["list", "--paths", "web"]).expect_status(0).stdout;
+    assert_eq!(paths, format!("{}\n{}\n", path(&old), path(&new)));
+    let wanted = format!("web@{day}");
+    let paths = run(&["list", "--paths", &wanted]).expect_status(0).stdout;
+    assert_eq!(paths, format!("{}\n", path(&old)));
+    let verified = run(&["verify", "--json", &wanted])
+        .expect_status(0)
+        .items("archives");
+    assert_eq!(verified.as_array().unwrap().len(), 1);
+    assert_eq!(verified[0]["path"], path(&old));
+    let to = place.path("restored");
+    let to = ["--to", to.to_str().unwrap(), "--dry-run", "--json"];
+    let members = run(&[&["restore", &wanted], &to[..]].concat())
+        .expect_status(0)
+        .json();
+    assert_eq!(members["archive"], path(&old));
+    assert_eq!(members["members"], json!(["web/", "web/compose.yaml"]));
+    let of_file = run(&["list", "--json", &path(&old)])
+        .expect_status(0)
+        .json();
+    assert_eq!(of_file, members);
+
+    for args in [
+        &["list"][..],
+        &["verify"],
+        &["restore", "--dry-run"],
+        &["drill"],
+        &["run"],
+        &["plan"],
+        &["prune", "--dry-run"],
+        &["status"],
+    ] {
+        let ended = run(&[args, &["wbe"]].concat());
+        // A drill goes on with the others.
+        let status = if args == ["drill"] { 2 } else { 1 };
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        assert!(said.contains("did you mean `web`?"), "{args:?}: {said}");
+        assert!(
+            said.contains("no stack `wbe` is configured"),
+            "{args:?}: {said}"
+        );
+        ended.expect_status(status);
+    }
+    for args in [&["list"][..], &["verify"], &["restore", "--dry-run"]] {
+        let ended = run(&[args, &["web@1999"]].concat()).expect_status(1);
+        assert!(
+            ended.stderr.contains("no archive of web of 1999"),
+            "{}",
+            ended.stderr
+        );
+        let ended = run(&[args, &["web@soon"]].concat()).expect_status(1);
+        assert!(ended.stderr.contains("is not a time"), "{}", ended.stderr);
+    }
+    // The controls: a stack without an archive, and archives without a stack, are known.
+    assert_eq!(
+        run(&["list", "--json", "new"])
+            .expect_status(0)
+            .items("archives"),
+        json!([])
+    );
+    run(&["list", "gone"]).expect_status(0);
+}
+
+#[test]
+fn lists_fit_the_width() {
+    let place = Place::new();
+    place.config(json!(["a-stack-with-a-long-name"]), json!({}));
+    let name = put_script_archive(&place, "a-stack-with-a-long-name", 3);
+    let list = |columns: &str| {
+        let mut list = place.program(&["list"]);
+        output(list.env("COLUMNS", columns)).expect_status(0).stdout
+    };
+    let longest = |text: &str| text.lines().map(|line| line.chars().count()).max().unwrap();
+    for columns in [40, 80, 120] {
+        let text = list(&columns.to_string());
+        assert!(longest(&text) <= columns, "{columns}:\n{text}");
+        assert!(
+            text.contains("10.0 KiB") && text.contains("newest good archive"),
+            "{text}"
+        );
+    }
+    // The control: whoever reads them line by line gets one line for each archive.
+    let wide = output(place.program(&["list"]).env_remove("COLUMNS")).stdout;
+    assert_eq!(wide.lines().count(), 2, "{wide}");
+    assert!(longest(&wide) > 80 && !wide.contains(&name), "{wide}");
 }
 
 #[test]
@@ -141,7 +248,7 @@ fn prune_removes_old_archives_of_the_script_and_no_other_file() {
     );
     assert!(dry.contains("would free 20.0 KiB"), "{dry}");
     assert_eq!(place.stored("web"), before, "a dry run removes nothing");
-    let json = output(&mut place.program(&["prune", "--dry-run", "--json"])).json();
+    let json = output(&mut place.program(&["prune", "--dry-run", "--json"])).items("archives");
     assert_eq!(json.as_array().unwrap().len(), 3);
 
     let ended = output(&mut place.program(&["prune"])).expect_status(0);

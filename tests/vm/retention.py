@@ -29,7 +29,8 @@ def stored() -> list[str]:
     # Sums go with their archives.
     sums = [name for name in names if name.endswith(".sums")]
     assert all(name.removesuffix("sums") + "tar" in names for name in sums), names
-    return sorted(set(names) - set(sums))
+    checks = {name for name in names if name.endswith(".checks.json")}
+    return sorted(set(names) - set(sums) - checks)
 
 
 def ages() -> list[int]:

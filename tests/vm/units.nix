@@ -1,6 +1,11 @@
 # What systemd itself says of the units, with paths that it would misread without quotes.
 {
   imports = [ ./common.nix ];
+  # Each job has a file of metrics of its own there.
+  services.prometheus.exporters.node = {
+    enable = true;
+    extraFlags = [ "--collector.textfile.directory=/var/lib/node-exporter" ];
+  };
   services.docker-stack-backup = {
     schedule = "*-*-* 03:00";
     randomizedDelaySec = "30min";

@@ -15,6 +15,7 @@ use crate::config::{
     Channel, Config, Email, NameGlobs, Retention, Stack, StackOptions, Stacks, email, notify,
 };
 use crate::engine::Engine;
+use crate::sys::similar::did_you_mean;
 use conflicts::conflicts;
 use stack::{check_options, single_stack_fields};
 
@@ -35,6 +36,9 @@ pub struct Plan {
     pub email: Option<Email>,
     #[serde(skip)]
     pub notify: Vec<Channel>,
+    /// Projects that may run without a stack.
+    pub ignore_projects: Vec<String>,
+    pub fail_on_warning: bool,
     pub stacks: Vec<StackPlan>,
     /// The names of all configured stacks, also of those that are not selected.
     pub configured: Vec<String>,
@@ -55,7 +59,7 @@ impl Plan {
         };
         let (mut stacks, stack_problems) = plan_stacks(stacks, config.defaults.0, &config.base_dir);
         problems.extend(stack_problems);
-        match NameGlobs::new(&config.ignore_projects) {
+        match NameGlobs::new(&named(&config.ignore_projects)) {
             Ok(globs) => problems.extend(ignored_stacks(&stacks, &globs)),
             Err(error) => problems.push(format!("`ignoreProjects`: {error:#}")),
         }
@@ -98,6 +102,8 @@ impl Plan {
             retention: config.retention,
             email: config.email,
             notify: config.notify,
+            ignore_projects: config.ignore_projects,
+            fail_on_warning: config.fail_on_warning,
             configured: stacks.iter().map(|stack| stack.name.clone()).collect(),
             stacks,
             takes_all,
@@ -110,11 +116,7 @@ impl Plan {
     pub fn select(&mut self, names: &[String]) -> Result<()> {
         for name in names {
             if self.stack(name).is_none() {
-                let known: Vec<&str> = self.stacks.iter().map(|s| s.name.as_str()).collect();
-                bail!(
-                    "no stack `{name}` is configured (there are: {})",
-                    known.join(", ")
-                );
+                bail!(self.unknown_stack(name));
             }
         }
         if !names.is_empty() {
@@ -123,10 +125,29 @@ impl Plan {
         Ok(())
     }
 
+    /// Returns what to say about a name that is not that of a configured stack.
+    pub fn unknown_stack(&self, name: &str) -> String {
+        let known = self.configured.iter().map(String::as_str);
+        let known_names = self.configured.join(", ");
+        let hint = did_you_mean(name, known);
+        format!("no stack `{name}` is configured (there are: {known_names}){hint}")
+    }
+
+    /// Whether no configured stack is left out by [`select`](Plan::select).
+    pub fn is_whole(&self) -> bool {
+        self.stacks.len() == self.configured.len()
+    }
+
     /// Returns the stack with this name; `None` if it is not configured.
     pub fn stack(&self, name: &str) -> Option<&StackPlan> {
         self.stacks.iter().find(|stack| stack.name == name)
     }
+}
+
+/// Returns the globs that name something: `*` stands for all projects that are not listed.
+fn named(globs: &[String]) -> Vec<String> {
+    let named = globs.iter().filter(|glob| *glob != "*");
+    named.cloned().collect()
 }
 
 /// Returns a problem for each stack that is to be backed up and is to be ignored.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::config::alarm::{DEFAULT_SIZE_DROP, MaxAge};
 use crate::config::hook::{self, Hook};
 use crate::config::stack::{
     Capture, DEFAULT_DOWN_LIMIT, DEFAULT_DRILL, DEFAULT_EXCLUDE_CACHES, DEFAULT_SHARE,
@@ -51,6 +52,10 @@ pub struct StackPlan {
     /// In the order in which those of one place run.
     pub hooks: Vec<Hook>,
     pub verify: Verify,
+    /// How old the newest good archive may become without a warning; `None` for any age.
+    pub max_age: Option<MaxAge>,
+    /// Percentage by which an archive may be smaller than those before it.
+    pub size_drop: u32,
     /// Whether a drill of all stacks drills this one.
     pub drill: bool,
     pub drill_check: Vec<String>,
@@ -138,6 +143,8 @@ impl StackPlan {
                 .map(|options| Hook::new(options, down_limit.as_secs()))
                 .collect(),
             verify: own.verify.or(defaults.verify).unwrap_or_default(),
+            max_age: own.max_age.or_else(|| defaults.max_age.clone()),
+            size_drop: (own.size_drop.or(defaults.size_drop)).unwrap_or(DEFAULT_SIZE_DROP),
             drill: own.drill.or(defaults.drill).unwrap_or(DEFAULT_DRILL),
             drill_check: own.drill_check,
             drill_secrets: own.drill_secrets,
@@ -187,6 +194,12 @@ pub(super) fn check_options(options: &StackOptions) -> Result<()> {
             "`{field}`: 0 leaves no time to copy anything; set a number of seconds, or omit it"
         );
     }
+    ensure!(
+        options
+            .size_drop
+            .is_none_or(|percent| (1..=100).contains(&percent)),
+        "`sizeDrop`: must be a percentage from 1 to 100; 100 never warns"
+    );
     hook::check(&options.hooks)
 }
 

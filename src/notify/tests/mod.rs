@@ -177,6 +177,8 @@ pub fn run(stacks: &[(&str, StackStatus)]) -> RunOutcome {
         stacks: stacks.collect(),
         gone: Vec::new(),
         holes: ToldHoles::default(),
+        unconfigured: None,
+        fail_on_warning: false,
         pruned: Vec::new(),
         store: None,
         errors: Vec::new(),

@@ -3,7 +3,7 @@
 use super::condition::Occasion;
 use super::*;
 use crate::config::When;
-use crate::outcome::{DrillOutcome, MountCoverage, MountKind, RecoveredStack};
+use crate::outcome::{DrillOutcome, MountCoverage, MountKind, RecoveredStack, UnconfiguredProject};
 
 /// Feeds a channel with runs, and returns whether it was told of each.
 fn told(when: When, runs: &[RunOutcome]) -> Vec<bool> {
@@ -76,6 +76,33 @@ fn a_run_of_one_stack_says_nothing_about_the_others() {
         run(&[("web", Ok)]),
     ];
     assert_eq!(told(When::Change, &runs), [true, false, false, true]);
+}
+
+#[test]
+fn a_project_without_a_stack_is_told_once_each_time_it_appears() {
+    let whole = |projects: &[&str]| {
+        let mut run = good();
+        let found = projects.iter().map(|project| UnconfiguredProject {
+            project: (*project).to_owned(),
+            dir: "/srv".into(),
+        });
+        run.unconfigured = Some(found.collect());
+        run
+    };
+    // A run of one stack does not look for projects.
+    let runs = [
+        whole(&["wiki"]),
+        whole(&["wiki"]),
+        good(),
+        whole(&["wiki"]),
+        whole(&["wiki", "blog"]),
+        whole(&[]),
+        whole(&["wiki"]),
+    ];
+    let changes = [true, false, false, false, true, false, true];
+    assert_eq!(told(When::Change, &runs), changes);
+    let failures = [true, true, false, true, true, false, true];
+    assert_eq!(told(When::Failure, &runs), failures);
 }
 
 #[test]

@@ -93,6 +93,7 @@ fn any_stack() -> impl Strategy<Value = StackOutcome> {
                         .collect(),
                     drilled,
                     damaged: Vec::new(),
+                    newest_good: None,
                 }
             },
         )

@@ -33,6 +33,8 @@ fn run(stacks: Vec<StackOutcome>) -> RunOutcome {
         stacks,
         gone: Vec::new(),
         holes: ToldHoles::default(),
+        unconfigured: None,
+        fail_on_warning: false,
         pruned: Vec::new(),
         store: Some(StoreUsage {
             archive_count: 84,
@@ -89,6 +91,7 @@ fn ok(stack: &str, archive_bytes: u64) -> StackOutcome {
         )],
         drilled: None,
         damaged: Vec::new(),
+        newest_good: None,
     }
 }
 
@@ -99,6 +102,7 @@ fn drill(stack: &str, problems: &[&str]) -> LastDrill {
         time_zone: None,
         problems: problems.iter().map(|text| (*text).to_owned()).collect(),
         skipped: None,
+        skipped_later: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use insta::assert_snapshot;
 
 use super::*;
-use crate::outcome::DamagedArchive;
+use crate::outcome::{DamagedArchive, ExitStatus, UnconfiguredProject};
 
 #[test]
 fn warnings_are_listed_and_counted_in_the_subject() {
@@ -54,6 +54,26 @@ fn warnings_are_listed_and_counted_in_the_subject() {
 
     docker-stack-backup 0.1.0
     ");
+}
+
+#[test]
+fn a_warning_that_makes_the_run_incomplete_is_said_in_the_subject() {
+    let mut run = run(vec![ok("immich", GIB)]);
+    run.fail_on_warning = true;
+    assert_snapshot!(run_subject(&run, ""), @"SUCCESS on nas: 1 stack backed up, 1.0 GiB");
+    run.unconfigured = Some(vec![UnconfiguredProject {
+        project: "wiki".to_owned(),
+        dir: "/opt/stacks/wiki".into(),
+    }]);
+    assert_eq!(run.exit_status(), ExitStatus::Incomplete);
+    assert_snapshot!(run_subject(&run, ""), @"WARNING (1 warning) on nas: 1 stack backed up, 1.0 GiB");
+    let text = run_text(&run).replace("\n    ", " ");
+    let line = "wiki: it runs (from /opt/stacks/wiki), but is not backed up: add it to `stacks`, or to `ignoreProjects`";
+    assert!(text.contains(line), "{text}");
+    // The control: a warning alone is a success.
+    run.fail_on_warning = false;
+    assert_eq!(run.exit_status(), ExitStatus::Ok);
+    assert_snapshot!(run_subject(&run, ""), @"SUCCESS (1 warning) on nas: 1 stack backed up, 1.0 GiB");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use serde::Serialize;
 
 use super::externals::{self, Externals};
 use super::images::{self, missing_images, with_dependencies};
@@ -76,6 +77,19 @@ pub struct RestorePlan<'a> {
     /// Running containers that can write to a directory above a target.
     pub(super) reaching: Vec<String>,
     pub(super) entry: RestoreEntry,
+}
+
+/// What a restore would do.
+#[derive(Debug, Serialize)]
+pub struct RestorePreview {
+    pub stack: String,
+    pub archive: String,
+    /// Containers that run now.
+    pub stops: Vec<String>,
+    /// Paths, and volumes.
+    pub replaces: Vec<String>,
+    pub creates: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
 impl<'a> RestorePlan<'a> {
@@ -281,6 +295,28 @@ impl<'a> RestorePlan<'a> {
             line("warning", &format!("{found}, {reach}"));
         }
         text
+    }
+
+    /// Returns the same for programs.
+    pub fn view(&self) -> RestorePreview {
+        let targets = self.entry.targets.iter();
+        let (replaces, creates): (Vec<_>, Vec<_>) =
+            targets.partition(|target| target.path.exists());
+        let paths = |targets: Vec<&Target>| -> Vec<String> {
+            let paths = targets.into_iter().map(|target| target.path.display());
+            paths.map(|path| path.to_string()).collect()
+        };
+        let mut creates = paths(creates);
+        let volumes = self.missing_volumes.iter();
+        creates.extend(volumes.map(|volume| format!("volume {}", volume.described())));
+        RestorePreview {
+            stack: self.facts.stack().to_owned(),
+            archive: self.archive.name(),
+            stops: self.running.iter().map(|was| was.name.clone()).collect(),
+            replaces: paths(replaces),
+            creates,
+            warnings: [self.warnings.clone(), self.reaching.clone()].concat(),
+        }
     }
 
     fn guessed_starts(&self) -> String {
