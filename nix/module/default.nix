@@ -14,6 +14,7 @@ let
     inherit lib pkgs json;
     shared = cfg;
     users = config.users.users or { };
+    ociContainers = config.virtualisation.oci-containers or { };
   };
   stackOptions = import ./stack-options.nix { inherit lib; };
   paths = import ./paths.nix { inherit lib; };
@@ -71,7 +72,7 @@ let
       (
         same:
         assertion ''
-          The stack "${(lib.head same).name}" (${(lib.head same).path}) is in several jobs: ${lib.concatStringsSep " and " (jobsOf same)}.
+          The stack "${(lib.head same).name}" (${lib.concatStringsSep " " (lib.head same).allPaths}) is in several jobs: ${lib.concatStringsSep " and " (jobsOf same)}.
           Two runs at once would start it while the other one copies it. Leave it in one.
         ''
       )
@@ -80,7 +81,10 @@ let
           sharedBy (stack: stack.name) allStacks
           # One directory may hold several Compose projects.
           ++ lib.filter (lib.any (stack: stack.project == null && stack.files == [ ])) (
-            sharedBy (stack: stack.path) allStacks
+            sharedBy (stack: stack.path) (lib.filter (stack: stack.units == [ ]) allStacks)
+          )
+          ++ sharedBy (stack: stack.unit) (
+            lib.concatMap (stack: map (unit: stack // { inherit unit; }) stack.units) allStacks
           )
         )
       );
@@ -124,16 +128,14 @@ let
         stack:
         assertion ''
           ${job.path}.backupDir (${job.backupDir}) lies within what the stack "${stack.name}"
-          archives (${stack.path}), or holds it, so archives would contain archives. Choose a
+          archives (${lib.concatStringsSep " " stack.allPaths}), or holds it, so archives would contain archives. Choose a
           directory outside of the stack that holds no stack.
         ''
       )
       (
         lib.filter (
           stack:
-          lib.any (source: isBelow source job.backupDir || isBelow job.backupDir source) (
-            [ stack.path ] ++ stack.includeBinds
-          )
+          lib.any (source: isBelow source job.backupDir || isBelow job.backupDir source) (stack.allPaths)
         ) allStacks
       )
   ) jobs;

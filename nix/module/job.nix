@@ -7,6 +7,8 @@
   shared,
   # `users.users`.
   users,
+  # `virtualisation.oci-containers`.
+  ociContainers,
 }:
 let
   hardening = import ./hardening.nix { inherit lib; };
@@ -21,6 +23,7 @@ let
   isSet = value: value != null && value != [ ] && value != { };
   program = lib.getExe shared.package;
   inherit (shared) docker;
+  ociStack = import ./oci-containers.nix { inherit lib; };
   # The number of the user whose Engine is at a socket, if it is a user's.
   userOf =
     engine:
@@ -74,8 +77,10 @@ let
 
   # Which stacks there are is then known on the machine alone.
   takesAll = job.stacks == "all";
-  stacks = lib.sort (a: b: a.order < b.order || a.order == b.order && a.name < b.name) (
-    lib.mapAttrsToList (name: stack: stack // { inherit name; }) (if takesAll then { } else job.stacks)
+  stacks = map (stack: stack // ociStack ociContainers docker stack) (
+    lib.sort (a: b: a.order < b.order || a.order == b.order && a.name < b.name) (
+      lib.mapAttrsToList (name: stack: stack // { inherit name; }) (if takesAll then { } else job.stacks)
+    )
   );
 
   # The program's configuration file. docs/configuration.md describes its fields.
@@ -94,7 +99,19 @@ let
       if takesAll then
         "all"
       else
-        map (stack: lib.filterAttrs (_: isSet) (removeAttrs stack [ "order" ])) stacks;
+        map (
+          stack:
+          lib.filterAttrs (_: isSet) (
+            removeAttrs stack (
+              [
+                "order"
+                "containers"
+                "unknownContainers"
+              ]
+              ++ lib.optional (stack.units != [ ]) "path"
+            )
+          )
+        ) stacks;
     defaults = lib.filterAttrs (_: isSet) job.defaults;
     ${if job.ignoreProjects == [ ] then null else "ignoreProjects"} = job.ignoreProjects;
     retention = if job.retention == null then null else lib.filterAttrs (_: isSet) job.retention;
@@ -139,15 +156,18 @@ let
       job.defaults.engine
     else
       docker.host;
-  engines = lib.unique (map engineOf (stacks ++ lib.optional takesAll { engine = null; }));
+  engines = lib.unique (
+    map engineOf (
+      lib.filter (stack: stack.units == [ ]) stacks ++ lib.optional takesAll { engine = null; }
+    )
+  );
   dockerUnits = lib.unique (lib.concatMap unitsOf engines);
   engineData = lib.unique (lib.concatMap dataOf engines);
   # A drill starts nothing on the Engine of a user.
   rootData = lib.unique (lib.concatMap dataOf (lib.filter (engine: !isOfUser engine) engines));
 
-  stackPaths =
-    lib.concatMap (stack: [ stack.path ] ++ stack.includeBinds) stacks
-    ++ lib.optional takesAll job.baseDir;
+  pathsOf = stack: lib.optional (stack.units == [ ]) stack.path ++ stack.includeBinds ++ stack.paths;
+  stackPaths = lib.concatMap pathsOf stacks ++ lib.optional takesAll job.baseDir;
   # A recovery takes back the effect of hooks, so every unit needs what they need.
   allHooks = job.defaults.hooks ++ lib.concatMap (stack: stack.hooks) stacks;
   hookNeeds = {
@@ -401,11 +421,11 @@ in
   inherit
     name
     path
-    stacks
     takesAll
     engines
     etcName
     ;
+  stacks = map (stack: stack // { allPaths = pathsOf stack; }) stacks;
   inherit (job) backupDir stateDir logFile;
   runUnit = "${unit "run"}.service";
 
@@ -461,6 +481,29 @@ in
       '';
     }
   ]
+  ++ lib.concatMap (stack: [
+    {
+      assertion = stack.unknownContainers == [ ];
+      message = ''
+        ${path}.stacks.${stack.name}.containers: virtualisation.oci-containers.containers has no
+        ${lib.concatStringsSep ", " stack.unknownContainers}.
+      '';
+    }
+    {
+      assertion = stack.units == [ ] || stack.paths != [ ];
+      message = ''
+        ${path}.stacks.${stack.name} has units and no paths, so there is nothing to archive. Name
+        the directories that the units write to in `paths`.
+      '';
+    }
+    {
+      assertion = stack.units == [ ] || stack.path == "${job.baseDir}/${stack.name}";
+      message = ''
+        ${path}.stacks.${stack.name} has units and a `path`, which is the directory of a compose
+        file. Name the directories in `paths`.
+      '';
+    }
+  ]) stacks
   ++ lib.mapAttrsToList (directory: same: {
     # One directory may hold several Compose projects.
     assertion =
@@ -471,7 +514,7 @@ in
       } have the same path ${directory}. Give each its own `path`, or its `project` where
       one directory holds several projects.
     '';
-  }) (lib.groupBy (stack: stack.path) stacks);
+  }) (lib.groupBy (stack: stack.path) (lib.filter (stack: stack.units == [ ]) stacks));
 
   warnings =
     lib.optional

@@ -401,8 +401,41 @@ rec {
           apply = asString;
           default = "${baseDir}/${name}";
           defaultText = lib.literalExpression ''"''${config.services.docker-stack-backup.baseDir}/<name>"'';
-          description = "Directory of the stack's compose file.";
+          description = ''
+            Directory of the stack's compose file. A stack with {option}`units` or
+            {option}`containers` has {option}`paths` instead.
+          '';
           example = "/srv/immich";
+        };
+
+        units = list {
+          description = ''
+            Units of systemd that are stopped and started instead of a Compose project,
+            such as that of a service of NixOS.
+          '';
+          example = [ "postgresql.service" ];
+        };
+
+        containers = list {
+          description = ''
+            Names in {option}`virtualisation.oci-containers.containers`, whose units are
+            added to {option}`units`. Their named volumes, and the directories of the
+            host that they mount and can write to, are added to {option}`paths`, except
+            for those in {option}`ignoreBinds` and below `/dev`, `/proc`, `/run`, `/sys`
+            and `/var/run`.
+          '';
+          example = [
+            "immich-server"
+            "immich-db"
+          ];
+        };
+
+        paths = mkOption {
+          type = types.listOf absolutePath;
+          apply = map paths.normalize;
+          default = [ ];
+          description = "Directories and files of a stack with {option}`units`.";
+          example = [ "/var/lib/postgresql" ];
         };
 
         project = optional types.str {

@@ -29,6 +29,16 @@
     };
   };
   dots-in-a-name.stacks.web.path = "/srv/..web/a..b";
+  units.stacks = {
+    a = {
+      units = [ "a.service" ];
+      paths = [ "/var/lib/a" ];
+    };
+    b = {
+      units = [ "b.service" ];
+      paths = [ "/var/lib/b" ];
+    };
+  };
   engine-here = {
     stacks = [ "web" ];
     docker.host = "unix:///run/other.sock";

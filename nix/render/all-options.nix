@@ -2,6 +2,22 @@
 # the program's configuration, and the program every option of the module.
 {
   virtualisation.docker.autoPrune.enable = true;
+  virtualisation.oci-containers = {
+    backend = "docker";
+    containers = {
+      immich-server.volumes = [
+        "/srv/photos:/data"
+        "/mnt/media/pictures:/media"
+        "/etc/localtime:/etc/localtime:ro"
+        "/run/postgresql:/run/postgresql"
+        "model-cache:/cache"
+      ];
+      immich-db = {
+        serviceName = "immich-database";
+        volumes = [ "pgdata:/var/lib/postgresql/data:rw,Z" ];
+      };
+    };
+  };
   services.docker-stack-backup = {
     enable = true;
     baseDir = "/srv/stacks";
@@ -63,6 +79,16 @@
           secrets.KEY = "/run/secrets/key";
         }
       ];
+    };
+    stacks.service = {
+      units = [ "postgresql.service" ];
+      containers = [
+        "immich-server"
+        "immich-db"
+      ];
+      paths = [ "/var/lib/postgresql" ];
+      ignoreBinds = [ "/mnt/media" ];
+      excludeVolumes = [ "model-cache" ];
     };
     defaults = {
       exclude = [ "*.tmp" ];

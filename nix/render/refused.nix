@@ -21,6 +21,30 @@
     stacks.web.path = "/srv//web/";
     backupDir = "/srv/./web";
   };
+  unknown-container.stacks.web.containers = [ "no-such" ];
+  units-without-paths.stacks.db.units = [ "db.service" ];
+  units-and-path.stacks.db = {
+    units = [ "db.service" ];
+    paths = [ "/var/lib/db" ];
+    path = "/srv/db";
+  };
+  store-in-path-of-units = {
+    stacks.db = {
+      units = [ "db.service" ];
+      paths = [ "/srv" ];
+    };
+    backupDir = "/srv/backup";
+  };
+  unit-in-two-jobs = {
+    stacks.db = {
+      units = [ "db.service" ];
+      paths = [ "/var/lib/db" ];
+    };
+    jobs.other.stacks.data = {
+      units = [ "db.service" ];
+      paths = [ "/srv/data" ];
+    };
+  };
   engine-elsewhere = {
     stacks = [ "web" ];
     docker.host = "tcp://10.0.0.1:2375";

@@ -41,6 +41,10 @@ pub struct Manifest {
     pub real_trees: BTreeMap<String, String>,
     pub capture: Capture,
     pub stop_method: StopMethod,
+    /// What stops and starts the stack. An archive that does not say it is of a Compose
+    /// project.
+    #[serde(default, skip_serializing_if = "ManifestDriver::is_compose")]
+    pub driver: ManifestDriver,
     /// The compose files that are configured, relative to the stack's directory;
     /// absolute outside of it. Empty if Compose finds its file by itself.
     #[serde(default)]
@@ -54,7 +58,7 @@ pub struct Manifest {
     #[serde(default)]
     pub time_zone: Option<String>,
     pub downtime_ms: Option<u64>,
-    /// Services that were running before the stop.
+    /// Services, or units, that were running before the stop.
     pub running: Vec<String>,
     /// How many containers of each of these services were running.
     #[serde(default)]
@@ -81,6 +85,22 @@ pub struct Manifest {
     /// Output of `docker compose config --format json`; `null` if the compose file
     /// could not be read.
     pub compose: Value,
+}
+
+/// What stops and starts a stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ManifestDriver {
+    #[default]
+    Compose,
+    /// Units of systemd.
+    Systemd,
+}
+
+impl ManifestDriver {
+    fn is_compose(&self) -> bool {
+        *self == ManifestDriver::Compose
+    }
 }
 
 /// The image that a service's container was created from.

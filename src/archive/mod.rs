@@ -17,7 +17,7 @@ pub mod verify;
 pub mod write;
 
 pub use draft::{Draft, Update};
-pub use manifest::{FORMAT_VERSION, Manifest, ServiceImage};
+pub use manifest::{FORMAT_VERSION, Manifest, ManifestDriver, ServiceImage};
 pub use manifest::{Identity, identify, read_manifest, read_manifest_of_stream};
 pub use sums::{ContentChecker, ContentHash, Sums};
 pub use tar::{Input, Kind, Member, Reader};

@@ -22,6 +22,7 @@ use crate::stack::all_engines::all_containers;
 use crate::stack::unconfigured;
 use crate::store::{Store, alarms, identity};
 use crate::sys::format::{count, human_bytes, one_line};
+use crate::sys::systemd;
 use crate::sys::time::OffsetTime;
 
 pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
@@ -90,6 +91,9 @@ fn check_live(plan: &Plan, checked: &mut Checked) {
             false => format!("engine {engine}"),
         };
         checked.add(&what, check_engine(&engine));
+    }
+    if plan.stacks.iter().any(StackPlan::is_of_units) {
+        checked.add("systemd", systemd::version());
     }
     checked.add("backupDir", check_store(plan));
     checked.add("stateDir", check_dir(&plan.state_dir));
@@ -207,8 +211,13 @@ fn check_stack(stack: &StackPlan, previewer: &Previewer) -> Result<String> {
     let holes = preview.holes("        ");
     let hole_count = holes.lines().count() as u64;
     let mut text = format!(
-        "project {}, {} running, {} to archive, {} not covered\n{holes}",
-        preview.project,
+        "{} {}, {} running, {} to archive, {} not covered\n{holes}",
+        if preview.units.is_empty() {
+            "project"
+        } else {
+            "units"
+        },
+        preview.identity(),
         preview.running.len(),
         human_bytes(preview.content_bytes),
         count(hole_count, "mount"),

@@ -71,13 +71,14 @@ impl Previewer {
             path: stack.dir().to_owned(),
             project: survey.project.clone(),
             stop_method: survey.stop_method,
-            running: survey.running.iter().map(|was| was.name.clone()).collect(),
+            units: stack.units.clone(),
+            running: survey.stopped_names(),
             content_bytes: inventory.content_bytes(),
             member_count: inventory.member_count(),
             coverage: survey.coverage.clone(),
             hooks: stack.hooks.iter().map(ToString::to_string).collect(),
             warnings: survey.warnings.clone(),
-            refusal: self.problem.clone(),
+            refusal: self.problem.clone().or_else(|| survey.obstacle.clone()),
         };
         if let Some(store) = &self.store {
             let context = RunContext {
@@ -101,9 +102,12 @@ impl Previewer {
 pub struct StackPreview {
     pub stack: String,
     pub path: PathBuf,
+    /// Empty for a stack of units.
     pub project: String,
+    /// The configured units of a stack that is no Compose project.
+    pub units: Vec<String>,
     pub stop_method: StopMethod,
-    /// Containers that would be stopped (or paused) and started again.
+    /// Containers, or units, that would be stopped (or paused) and started again.
     pub running: Vec<String>,
     pub content_bytes: u64,
     pub member_count: u64,
@@ -116,13 +120,26 @@ pub struct StackPreview {
 }
 
 impl StackPreview {
+    /// Returns the name of the project, or those of the units.
+    pub fn identity(&self) -> String {
+        match self.units.is_empty() {
+            true => self.project.clone(),
+            false => self.units.join(" "),
+        }
+    }
+
     /// Returns the preview as several lines of text.
     pub fn text(&self) -> String {
         let mut text = format!(
-            "{} ({})\n  project   {}\n  {:8}  {}\n  archives  {}, {} members\n",
+            "{} ({})\n  {:8}  {}\n  {:8}  {}\n  archives  {}, {} members\n",
             self.stack,
             self.path.display(),
-            self.project,
+            if self.units.is_empty() {
+                "project"
+            } else {
+                "units"
+            },
+            self.identity(),
             match self.stop_method {
                 StopMethod::Stop | StopMethod::Down => "stops",
                 StopMethod::Pause => "pauses",

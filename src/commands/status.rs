@@ -27,6 +27,7 @@ use crate::store::{alarms, drill_results};
 use crate::sys::format::{human_bytes, human_duration, one_line};
 use crate::sys::lock::Lock;
 use crate::sys::process::{Exit, Program};
+use crate::sys::systemd::{self, ActiveState, UnitState};
 use crate::sys::time::OffsetTime;
 
 /// How many runs of a stack are shown.
@@ -87,6 +88,22 @@ impl StackState {
             StackState::Running
         } else if containers.is_empty() {
             StackState::Unknown
+        } else {
+            StackState::Stopped
+        }
+    }
+
+    /// Returns the state of a stack of units.
+    fn of_units(units: &[UnitState]) -> StackState {
+        let any = |is: fn(&UnitState) -> bool| units.iter().any(is);
+        if units.is_empty() || any(|unit| !unit.is_loaded) {
+            StackState::Unknown
+        } else if any(UnitState::awaits_restart) {
+            StackState::Restarting
+        } else if any(|unit| unit.active == ActiveState::Failed) {
+            StackState::Unhealthy
+        } else if any(UnitState::runs) {
+            StackState::Running
         } else {
             StackState::Stopped
         }
@@ -221,6 +238,13 @@ impl StatusView {
                 (engine, containers)
             })
             .collect();
+        let of_units = plan.stacks.iter().filter(|stack| stack.is_of_units());
+        let units: BTreeMap<&str, Vec<UnitState>> = of_units
+            .filter_map(|stack| {
+                let units = noted(systemd::states(&stack.units), &mut past.errors)?;
+                Some((&*stack.name, units))
+            })
+            .collect();
         let is_busy = Lock::is_held_by_journal_writer(&plan.state_dir);
         let now = OffsetTime::now();
         let stacks: Vec<StackView> = plan
@@ -232,7 +256,9 @@ impl StatusView {
                     .iter()
                     .find(is_its)
                     .map(|(_, containers)| &**containers);
-                StackView::of(stack, &past, containers.unwrap_or_default(), is_busy, &now)
+                let containers = containers.unwrap_or_default();
+                let units = units.get(&*stack.name).map_or(&[][..], Vec::as_slice);
+                StackView::of(stack, &past, containers, units, is_busy, &now)
             })
             .collect();
         let known = plan.stacks.iter();
@@ -242,7 +268,7 @@ impl StatusView {
         let unconfigured = unconfigured::find(&known, &plan.ignore_projects, &asked);
         let mut advice = super::left_down::left_down(plan);
         let with_plans = stacks.iter().zip(&plan.stacks);
-        advice.extend(with_plans.filter_map(|(stack, plan)| stack.advice(plan.dir())));
+        advice.extend(with_plans.filter_map(|(stack, plan)| stack.advice(plan)));
         let warnings = stacks.iter().flat_map(|stack| {
             let warnings = stack.warnings.iter();
             warnings.map(|warning| format!("{}: {}", stack.stack, one_line(warning)))
@@ -324,6 +350,7 @@ impl StackView {
         stack: &StackPlan,
         past: &Past,
         containers: &[Container],
+        units: &[UnitState],
         is_busy: bool,
         now: &OffsetTime,
     ) -> StackView {
@@ -336,6 +363,7 @@ impl StackView {
         let own: Vec<&Container> = containers.iter().filter(is_own).collect();
         let outcome = past.outcome(name);
         let state = match entry {
+            None if stack.is_of_units() => StackState::of_units(units),
             None => StackState::of(&own),
             // The run that is under way has given it up.
             Some(_) if outcome.is_some_and(|s| s.status == StackStatus::Down) => StackState::Down,
@@ -405,8 +433,8 @@ impl StackView {
         ]
     }
 
-    /// What to do about the stack in `dir`, if there is something to do.
-    fn advice(&self, dir: &Path) -> Option<String> {
+    /// What to do about the stack, if there is something to do.
+    fn advice(&self, plan: &StackPlan) -> Option<String> {
         let stack = &self.stack;
         let advice = match (self.state, &self.last_attempt) {
             // There is nothing to do yet.
@@ -417,8 +445,16 @@ impl StackView {
                 _ => format!("{stack} does not run since it was stopped for a backup"),
             },
             (StackState::UndoPending, _) => return None,
+            (StackState::Unhealthy | StackState::Restarting, _) if plan.is_of_units() => {
+                let (state, units) = (self.state.name(), plan.units.join(" "));
+                format!("{stack} is {state}\n  see why: systemctl status {units}")
+            }
             (StackState::Unhealthy | StackState::Restarting, _) => {
-                format!("{stack} is {} (in {})", self.state.name(), dir.display())
+                format!(
+                    "{stack} is {} (in {})",
+                    self.state.name(),
+                    plan.dir().display()
+                )
             }
             (_, Some(past)) if past.status == StackStatus::NotRun => format!(
                 "the last run ended before it backed up {stack}\n  \

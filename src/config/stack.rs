@@ -81,6 +81,10 @@ pub struct StackOptions {
     pub name: Option<String>,
     /// Directory of the compose file. Default: `<baseDir>/<name>`.
     pub path: Option<PathBuf>,
+    /// Units of systemd that are stopped and started instead of a Compose project.
+    pub units: Vec<String>,
+    /// The directories and files of a stack with `units`.
+    pub paths: Vec<PathBuf>,
     /// Compose's project name, for a stack that is started with `-p`.
     pub project: Option<String>,
     /// The Engine that runs it, as `unix:///PATH`. Default: the one that the docker

@@ -80,7 +80,7 @@ impl Cycle<'_> {
         prepared: Prepared,
     ) -> Result<Captured, Leftover> {
         let quiet = recorder.phase(Phase::Quiet, |outcome| self.prove_quiet(outcome));
-        let Some((inventory, containers)) = quiet else {
+        let Some((inventory, at_rest)) = quiet else {
             return Err(prepared.into());
         };
         let captured = match prepared {
@@ -88,7 +88,7 @@ impl Cycle<'_> {
             Prepared::Offline { reason } => self.write_whole(recorder, &inventory, reason)?,
         };
         let quiet = recorder.phase(Phase::Quiet, |outcome| {
-            self.prove_quiet_since(outcome, &containers)
+            self.prove_quiet_since(outcome, &at_rest)
         });
         match quiet {
             Some(()) => Ok(captured),
@@ -177,7 +177,7 @@ impl Cycle<'_> {
                 is_live: false,
                 share: self.sharing(),
                 // Hashing would add to the downtime, if there is one.
-                hash: self.stack.verify.is_hashed() && self.survey.running.is_empty(),
+                hash: self.stack.verify.is_hashed() && self.survey.is_down(),
             };
             let (summary, hashes) =
                 archive::write_members(&layout, inventory, reading, partial.file())

@@ -24,7 +24,7 @@ impl Cycle<'_> {
         recorder: &mut OutcomeRecorder,
         prepared: Prepared,
     ) -> (Option<Captured>, Option<Started>) {
-        if self.survey.running.is_empty() {
+        if self.survey.is_down() {
             tracing::info!("nothing runs, archiving as it is");
             let captured = self.run_hooks_and_capture(recorder, prepared);
             return (captured.map_err(Leftover::remove).ok(), None);
@@ -107,6 +107,7 @@ impl Cycle<'_> {
             step,
             for_restore: false,
             containers: self.survey.running.clone(),
+            units: self.survey.units.clone(),
             networks: self.survey.networks.clone(),
             undos: Vec::new(),
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use super::state::Cycle;
-use crate::archive::{self, Layout, Manifest, ManifestSlot, ServiceImage};
+use crate::archive::{self, Layout, Manifest, ManifestDriver, ManifestSlot, ServiceImage};
 use crate::engine::Container;
 use crate::scan::Inventory;
 use crate::stack::running;
@@ -96,6 +96,10 @@ impl Cycle<'_> {
             real_trees,
             capture: self.stack.capture,
             stop_method: survey.stop_method,
+            driver: match self.stack.is_of_units() {
+                true => ManifestDriver::Systemd,
+                false => ManifestDriver::Compose,
+            },
             files: self.stack.compose.relative(&self.stack.compose.files),
             env_files: self.stack.compose.relative(&self.stack.compose.env_files),
             captured: OffsetTime::now(),

@@ -50,7 +50,7 @@ impl Cycle<'_> {
         self.run_hooks(recorder, HookPlace::BeforeCopy)?;
         let inventory = recorder.phase(Phase::Measure, |_| self.measure())?;
         let prepared = self.prepare(recorder, inventory)?;
-        if !self.survey.running.is_empty() {
+        if !self.survey.is_down() {
             self.run_hooks(recorder, HookPlace::BeforeStop)?;
         }
         recorder.phase(Phase::Plan, |outcome| self.plan_again(outcome))?;

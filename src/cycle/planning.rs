@@ -93,6 +93,7 @@ impl Cycle<'_> {
     /// Fails if an archive of what was found cannot be made. Returns the free bytes of the
     /// store.
     fn refuse(&self, inventory: &Inventory) -> Result<u64> {
+        self.refuse_obstacle()?;
         self.context.store.check_stack_dir(&self.stack.name)?;
         let manifest = self.manifest();
         let layout = self.layout(inventory, &manifest)?;
@@ -128,7 +129,16 @@ impl Cycle<'_> {
         copy_survey(outcome, &survey);
         self.survey = survey;
         self.check_manifest_fits()?;
+        self.refuse_obstacle()?;
         self.refuse_writers()
+    }
+
+    /// Fails if the survey found a reason not to stop the stack.
+    fn refuse_obstacle(&self) -> Result<()> {
+        match &self.survey.obstacle {
+            Some(obstacle) => bail!("{obstacle}; nothing was stopped"),
+            None => Ok(()),
+        }
     }
 
     /// Whether the store's file system is almost full.

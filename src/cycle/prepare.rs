@@ -39,7 +39,7 @@ impl Cycle<'_> {
         recorder: &mut OutcomeRecorder,
         inventory: Inventory,
     ) -> Option<Prepared> {
-        if self.stack.capture == Capture::Offline || self.survey.running.is_empty() {
+        if self.stack.capture == Capture::Offline || self.survey.is_down() {
             return Some(Prepared::Offline { reason: None });
         }
         if inventory.content_bytes() < LITTLE_BYTES && inventory.member_count() < LITTLE_MEMBERS {

@@ -8,14 +8,21 @@ use crate::config::OnBusy;
 use crate::engine::{Container, Status};
 use crate::outcome::StackOutcome;
 use crate::scan::Inventory;
+use crate::stack::driver::{self, UnitsAtRest};
 use crate::stack::neighbours::Neighbours;
 use crate::stack::quiet::{self, WriterFilter, Writers};
 
 /// Exit status of a container that got SIGKILL.
 const KILLED: i64 = 128 + 9;
 
+/// What a proof has seen, for the one that follows the copy.
+pub(super) struct AtRest {
+    containers: Containers,
+    units: UnitsAtRest,
+}
+
 /// The containers that one look has found.
-pub(super) struct Containers {
+struct Containers {
     /// Those whose writing makes the backup fail.
     all: Vec<Container>,
     /// Those of users' Engines: they are told of.
@@ -28,10 +35,9 @@ impl Cycle<'_> {
     /// Fails if a container that the backup will not stop writes to the data. This
     /// is checked before the stop, so that nothing is stopped in vain.
     pub(super) fn refuse_writers(&self) -> Result<()> {
-        let own = self.survey.running.iter();
-        let own: Vec<&str> = own.map(|was| was.id.as_str()).collect();
+        let own = self.survey.own_ids();
         let filter = WriterFilter::RunningExcept(&own);
-        let containers = self.with_neighbours(self.stack.compose.engine.containers()?);
+        let containers = self.with_neighbours(driver::containers_now(self.stack)?);
         let writers = self.container_writers(&containers.all, filter);
         if self.stack.on_busy == OnBusy::Fail && !writers.busy.is_empty() {
             bail!("{}; nothing was stopped", in_use(&writers.busy));
@@ -40,15 +46,16 @@ impl Cycle<'_> {
     }
 
     /// Proves that the stack is stopped and nothing else writes to its data. Also
-    /// returns the containers, for [`prove_quiet_since`](Cycle::prove_quiet_since).
-    pub(super) fn prove_quiet(
-        &self,
-        outcome: &mut StackOutcome,
-    ) -> Result<(Inventory, Containers)> {
+    /// returns what [`prove_quiet_since`](Cycle::prove_quiet_since) needs.
+    pub(super) fn prove_quiet(&self, outcome: &mut StackOutcome) -> Result<(Inventory, AtRest)> {
         self.context.signals.check()?;
         // A mount may have been unmounted with the last container.
         self.refuse_replaced(|source| !source.is_mount())?;
-        let containers = self.with_neighbours(self.stack.compose.engine.containers()?);
+        let (units, warnings) = UnitsAtRest::look(&self.survey.units)?;
+        for warning in warnings {
+            add_warning(outcome, warning);
+        }
+        let containers = self.with_neighbours(driver::containers_now(self.stack)?);
         self.check_stopped(outcome, &containers.all)?;
         // While the stack is down, its own containers are not exempt.
         let filter = WriterFilter::RunningExcept(&[]);
@@ -62,17 +69,19 @@ impl Cycle<'_> {
         let frozen: Vec<&str> = frozen.map(|c| c.id.as_str()).collect();
         busy.extend(quiet::process_writers(&inventory, &frozen)?);
         self.fail_or_warn(outcome, &busy)?;
-        Ok((inventory, containers))
+        Ok((inventory, AtRest { containers, units }))
     }
 
-    /// Proves that no container has run since [`prove_quiet`](Cycle::prove_quiet)
-    /// returned `before`. A daemon that restarts also starts containers that have
-    /// a restart policy, and they may have ended again.
+    /// Proves that no container and no unit has run since
+    /// [`prove_quiet`](Cycle::prove_quiet) returned `before`. A daemon that restarts also
+    /// starts containers that have a restart policy, and they may have ended again.
     pub(super) fn prove_quiet_since(
         &self,
         outcome: &mut StackOutcome,
-        before: &Containers,
+        before: &AtRest,
     ) -> Result<()> {
+        before.units.check_still()?;
+        let before = &before.containers;
         let own = self.await_containers()?;
         let now = match before.is_complete {
             true => self.with_neighbours(own),

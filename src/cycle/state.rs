@@ -58,8 +58,7 @@ impl Cycle<'_> {
     /// is away, for example because it is being restarted: the start has to wait
     /// for it anyway.
     pub(super) fn await_containers(&self) -> Result<Vec<Container>> {
-        let engine = &self.stack.compose.engine;
-        driver::containers(engine, self.stack.start_timeout, self.context.signals)
+        driver::containers(self.stack, self.stack.start_timeout, self.context.signals)
     }
 
     /// Whether the containers are paused instead of stopped, so that the archive

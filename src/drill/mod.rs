@@ -35,11 +35,11 @@ use host_files::copy_host_file;
 use secrets::FileSource;
 use service::Surroundings;
 
-use crate::archive::Manifest;
+use crate::archive::{Manifest, ManifestDriver, Sums};
 use crate::config::StopMethod;
 use crate::engine::{ComposeProject, Engine, Volume};
 use crate::outcome::DrillOutcome;
-use crate::restore::{Archive, Destination, ExtractOptions, extract};
+use crate::restore::{Archive, Destination, ExtractOptions, ExtractSummary, extract};
 use crate::stack::driver;
 use crate::stack::journal::{self, JournalEntry, StopProgress};
 use crate::stack::running::WasRunning;
@@ -47,6 +47,9 @@ use crate::stack::unconfigured::DRILL_PREFIX;
 use crate::sys::remove_tree::remove_tree;
 use crate::sys::signals::Signals;
 use crate::sys::time::{OffsetTime, zone_name};
+
+/// A file that says that there is no project to take down, and there need be no Engine.
+const UNPACKED_ONLY: &str = "unpacked-only";
 
 /// A command that must succeed in a service's container.
 pub struct DrillCheck<'a> {
@@ -81,6 +84,10 @@ pub fn drill(
     let earlier = Project::found(options.state_dir, &manifest.stack)?;
     if let Some(left) = earlier.take_down()? {
         bail!("{left}; remove it by hand");
+    }
+    if manifest.driver == ManifestDriver::Systemd {
+        let project = Project::of(options.state_dir, &manifest.stack, options.engine);
+        return unpack_only(archive, manifest, options, &project);
     }
     let reason = match () {
         () if manifest.running.is_empty() => {
@@ -218,9 +225,11 @@ impl Project {
         if !scratch.exists() {
             return Ok(None);
         }
-        self.engine
-            .remove_project(&self.name)
-            .with_context(|| format!("cannot take down {}", self.name))?;
+        if !scratch.join(UNPACKED_ONLY).exists() {
+            self.engine
+                .remove_project(&self.name)
+                .with_context(|| format!("cannot take down {}", self.name))?;
+        }
         let left = remove_tree(scratch).err();
         Ok(left.map(|error| left_message(scratch, &error)))
     }
@@ -256,15 +265,7 @@ fn attempt(
     let mut destinations = create_volumes(engine, &volumes)?;
     // The first matching destination counts, and this one matches all members.
     destinations.push(destination("", &unpacked, OsStr::new(""))?);
-    let extract_options = ExtractOptions {
-        is_wanted: &|_| true,
-        allow_devices: true,
-        tolerates_refusals: true,
-        cancel: options.signals.flag(),
-    };
-    let mut reader = archive.reader()?;
-    let summary = extract(&mut reader, archive.file(), &destinations, &extract_options)
-        .with_context(|| archive.name())?;
+    let summary = unpack(archive, &destinations, options)?;
     let unrestored = summary.unrestored.iter();
     notes.extend(unrestored.map(|message| format!("not restored: {message}")));
     let copy = |path: &str| copy::find(manifest, &unpacked, path);
@@ -316,6 +317,82 @@ fn attempt(
     Ok(())
 }
 
+fn unpack(
+    archive: &Archive,
+    destinations: &[Destination],
+    options: &DrillOptions<'_>,
+) -> Result<ExtractSummary> {
+    let extract_options = ExtractOptions {
+        is_wanted: &|_| true,
+        allow_devices: true,
+        tolerates_refusals: true,
+        cancel: options.signals.flag(),
+    };
+    let mut reader = archive.reader()?;
+    extract(&mut reader, archive.file(), destinations, &extract_options)
+        .with_context(|| archive.name())
+}
+
+/// Unpacks and checks an archive whose stack cannot be started beside itself: units have
+/// one name, one address and one directory on a machine. The result says so.
+fn unpack_only(
+    archive: &Archive,
+    manifest: &Manifest,
+    options: &DrillOptions<'_>,
+    project: &Project,
+) -> Result<DrillOutcome> {
+    let attempt = || {
+        let unpacked = create_unpack_dir(project)?;
+        let mark = project.scratch.join(UNPACKED_ONLY);
+        File::create(&mark).with_context(|| format!("cannot create {}", mark.display()))?;
+        let destination = destination("", &unpacked, OsStr::new(""))?;
+        let summary = unpack(archive, &[destination], options)?;
+        Ok((summary, is_checked(archive, options)?))
+    };
+    let result: Result<(ExtractSummary, bool)> = attempt();
+    let left = project.take_down()?;
+    let stack = &manifest.stack;
+    let (summary, is_checked) = match result {
+        Ok(done) => done,
+        Err(error) => {
+            options.signals.check()?;
+            let problem = format!("{error:#}");
+            return Ok(DrillOutcome::failed(stack, archive.name(), problem));
+        }
+    };
+    let done = match is_checked {
+        true => "unpacked, and compared with its sums",
+        false => "unpacked; it has no sums to compare it with",
+    };
+    let reason = format!(
+        "not started, because a drill does not start units of systemd; the archive was {done}"
+    );
+    let unrestored = summary.unrestored.iter();
+    let notes = unrestored.map(|message| format!("not restored: {message}"));
+    Ok(DrillOutcome {
+        notes: notes.chain(left).collect(),
+        ..DrillOutcome::skipped(stack, archive.name(), &reason)
+    })
+}
+
+/// Compares an archive with its sums. Returns whether it has any.
+///
+/// # Errors
+/// When it is damaged.
+fn is_checked(archive: &Archive, options: &DrillOptions<'_>) -> Result<bool> {
+    let (Some(path), Some(file)) = (archive.path(), archive.file()) else {
+        return Ok(false);
+    };
+    let Some(sums) = Sums::read_sidecar(path) else {
+        return Ok(false);
+    };
+    let damaged = sums?.find_damage(file, options.signals.flag())?;
+    match damaged.first() {
+        None => Ok(true),
+        Some(first) => bail!("{} is damaged: {first}", path.display()),
+    }
+}
+
 /// Checks that what was started does not end soon after. Returns notes.
 fn look_again(
     manifest: &Manifest,
@@ -337,6 +414,7 @@ fn look_again(
         step: StopProgress::Stopped,
         for_restore: false,
         containers: WasRunning::expected(&containers),
+        units: Vec::new(),
         networks: Vec::new(),
         undos: Vec::new(),
     };

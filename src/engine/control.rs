@@ -43,6 +43,14 @@ impl Engine {
         self.containers_with(None)
     }
 
+    /// Does the same where an Engine is not needed: without its socket there is none.
+    pub fn containers_if_any(&self) -> Result<Vec<Container>> {
+        match self.socket() {
+            Some(socket) if !socket.exists() => Ok(Vec::new()),
+            _ => self.containers(),
+        }
+    }
+
     /// Lists every container like [`containers`](Engine::containers), if the Engine has
     /// a socket and answers within about this time.
     pub fn containers_within(&self, limit: Duration) -> Result<Vec<Container>> {

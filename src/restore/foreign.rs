@@ -40,6 +40,11 @@ pub fn guess(archive: &Archive, stack: &StackPlan) -> Result<GuessedFacts> {
              save it to a file first"
         )
     };
+    ensure!(
+        !stack.is_of_units(),
+        "the stack {} has `units`, and the archive has no manifest: unpack it with --to",
+        stack.name
+    );
     let headers = Headers::read(archive, &compose_files(stack)).with_context(|| archive.name())?;
     let root = headers
         .stack_directory()

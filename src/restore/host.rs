@@ -184,7 +184,11 @@ fn volume_names(manifest: &Manifest) -> BTreeSet<String> {
 /// # Errors
 /// When the Engine cannot be asked.
 pub(super) fn boundary(engine: &Engine, present: &[Volume]) -> Result<Boundary> {
-    Ok(coverage::boundary(engine, &engine.containers()?, present))
+    Ok(coverage::boundary(
+        engine,
+        &engine.containers_if_any()?,
+        present,
+    ))
 }
 
 /// Returns the path that each tree of the archive goes to. A tree within another

@@ -35,6 +35,9 @@ pub struct RestoreEntry {
     pub time_zone: Option<String>,
     pub step: RestoreStep,
     pub targets: Vec<Target>,
+    /// Units that the restore may start. A stack that has them has no project.
+    #[serde(default)]
+    pub units: Vec<String>,
     /// Names of volumes that the restore creates.
     pub new_volumes: Vec<String>,
     /// Ids of the containers that existed before the restore.
@@ -73,7 +76,7 @@ impl State for RestoreEntry {
     const FORMAT_VERSION: u32 = FORMAT_VERSION;
 
     /// Version 2 had no step `cleaning`. Version 3 replaced whole trees of stopped stacks
-    /// only, and had no Engines.
+    /// only, and had no Engines and no units.
     fn upgrade(version: u32, json: Value) -> Option<Value> {
         matches!(version, 2..=4).then_some(json)
     }
@@ -90,6 +93,7 @@ impl RestoreEntry {
             time_zone: zone_name(),
             step: RestoreStep::Staging,
             targets,
+            units: Vec::new(),
             new_volumes: Vec::new(),
             container_ids: Vec::new(),
             services_to_inherit: BTreeSet::new(),

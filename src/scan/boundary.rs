@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::unistd::geteuid;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, makedev};
 use rustix::io::Errno;
 
@@ -22,6 +23,8 @@ pub struct Boundary {
     written: BTreeSet<(u64, u64)>,
     /// A user who writes to all directories that are the user's.
     user: Option<u32>,
+    /// Whether symlinks of other users than root are not followed anywhere.
+    follows_root_only: bool,
 }
 
 /// What is at a path.
@@ -44,6 +47,16 @@ impl Boundary {
         Boundary {
             written: found.collect(),
             user: None,
+            follows_root_only: false,
+        }
+    }
+
+    /// Has only symlinks of root followed, or of the user that runs this program. Services
+    /// that are no containers write to directories that are known to nobody but them.
+    pub fn following_root_only(self) -> Boundary {
+        Boundary {
+            follows_root_only: true,
+            ..self
         }
     }
 
@@ -123,6 +136,15 @@ impl Boundary {
                         target.display()
                     );
                 }
+                let owner = stat.stx_uid;
+                let is_trusted = owner == 0 || owner == geteuid().as_raw();
+                ensure!(
+                    is_trusted || !self.follows_root_only,
+                    "{} is a symlink to {} of the user {owner}, who may have it lead anywhere: \
+                     replace it by what it leads to, or configure that path",
+                    real.display(),
+                    target.display()
+                );
                 link_count += 1;
                 ensure!(
                     link_count <= LINKS_MAX,
@@ -166,7 +188,7 @@ fn parts(path: &Path) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::{MetadataExt, lchown, symlink};
 
     use super::*;
 
@@ -223,5 +245,24 @@ mod tests {
             // The control: without a container there, it is followed.
             Boundary::default().resolve(&at(path)).unwrap();
         }
+    }
+
+    #[test]
+    fn beside_services_only_symlinks_of_root_are_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = fs::canonicalize(dir.path()).unwrap();
+        fs::create_dir(dir.join("data")).unwrap();
+        let link = dir.join("link");
+        symlink("data", &link).unwrap();
+        let boundary = Boundary::default().following_root_only();
+        // The control: it is followed as long as it belongs to this user.
+        assert_eq!(boundary.resolve(&link).unwrap().path, dir.join("data"));
+        if !geteuid().is_root() {
+            return;
+        }
+        lchown(&link, Some(12_345), None).unwrap();
+        let error = format!("{:#}", boundary.resolve(&link).unwrap_err());
+        assert!(error.contains("of the user 12345"), "{error}");
+        Boundary::default().resolve(&link).unwrap();
     }
 }

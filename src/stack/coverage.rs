@@ -43,7 +43,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    fn new(prefix: String, path: &Path) -> Tree {
+    pub(super) fn new(prefix: String, path: &Path) -> Tree {
         Tree {
             prefix,
             path: path.to_owned(),
@@ -182,7 +182,7 @@ pub fn decide(
         let volume = volumes.iter().find(|volume| volume.name == *name);
         let decision = decide_volume(stack, project, mounts, name, volume, advisor)
             .with_context(|| format!("cannot archive volume {name}"))?;
-        if let Decision::Archived(path) = &decision {
+        if let MountDecision::Archived(path) = &decision {
             let prefix = format!("{}.volumes/{name}", stack.name);
             trees.push(Tree {
                 mounted: volume.and_then(mounted),
@@ -192,8 +192,7 @@ pub fn decide(
         coverage.push(entry(MountKind::Volume, name, users, decision));
     }
     for path in outermost(&stack.include_binds) {
-        let member = without_slash(path);
-        trees.push(Tree::new(format!("{}.binds/{member}", stack.name), path));
+        trees.push(Tree::new(bind_prefix(&stack.name, path), path));
     }
     let of_compose = decide_files(files, &mut trees, mounts, advisor);
     let is_file_of_compose = |source: &Path| {
@@ -218,7 +217,7 @@ pub fn decide(
     for included in unused {
         let none = BTreeSet::new();
         let name = included.display().to_string();
-        let decision = Decision::Archived(included.clone());
+        let decision = MountDecision::Archived(included.clone());
         coverage.push(entry(MountKind::Bind, &name, &none, decision));
     }
     coverage.extend(of_compose);
@@ -226,8 +225,13 @@ pub fn decide(
     Ok((trees, coverage))
 }
 
+/// Returns the prefix of the members in a directory outside of the stack's.
+pub(super) fn bind_prefix(stack: &str, path: &Path) -> String {
+    format!("{stack}.binds/{}", without_slash(path))
+}
+
 /// Tells of each mount point within a tree: what is mounted there is archived with it.
-fn crossed_mounts(
+pub(super) fn crossed_mounts(
     stack: &StackPlan,
     trees: &[Tree],
     mounts: &[MountPoint],
@@ -251,7 +255,7 @@ fn crossed_mounts(
                     MountKind::Directory,
                     &mount.path.display().to_string(),
                     &BTreeSet::new(),
-                    Decision::Archived(mount.path.clone()),
+                    MountDecision::Archived(mount.path.clone()),
                 )
             });
         }
@@ -295,10 +299,10 @@ fn decide_files(
         let of_file = binds.filter(|(source, _)| without_symlinks(source) == *file);
         let users: BTreeSet<String> = of_file.flat_map(|(_, users)| users.clone()).collect();
         let decision = match is_ignored(stack, file, users.iter()) {
-            true => Decision::Ignored,
+            true => MountDecision::Ignored,
             false => decide_file(file, &mut total_bytes, advisor),
         };
-        if let Decision::Archived(path) = &decision {
+        if let MountDecision::Archived(path) = &decision {
             let prefix = files_prefix(&stack.name) + &without_slash(path);
             trees.push(Tree::new(prefix, path));
         }
@@ -313,7 +317,7 @@ pub fn misled(found: &BTreeMap<PathBuf, String>) -> Vec<MountCoverage> {
     let none = BTreeSet::new();
     let told = found.iter().map(|(path, reason)| {
         let name = path.display().to_string();
-        entry(MountKind::File, &name, &none, Decision::hole(reason))
+        entry(MountKind::File, &name, &none, MountDecision::hole(reason))
     });
     told.collect()
 }
@@ -337,10 +341,10 @@ pub fn is_made_by_system(path: &Path) -> bool {
     path.starts_with(MADE_AT_BOOT) || path.starts_with(MADE_BY_NIX)
 }
 
-fn decide_file(file: &Path, total_bytes: &mut u64, advisor: &Advisor<'_>) -> Decision {
+fn decide_file(file: &Path, total_bytes: &mut u64, advisor: &Advisor<'_>) -> MountDecision {
     let reason = "Compose reads it, so a restored stack needs it to start";
     if file.starts_with(MADE_AT_BOOT) {
-        return Decision::Hole(format!(
+        return MountDecision::Hole(format!(
             "{reason}: it is made by the system when it starts and not archived; put a copy into \
              the stack's directory, or add it to ignoreBinds if the system makes it again"
         ));
@@ -350,18 +354,18 @@ fn decide_file(file: &Path, total_bytes: &mut u64, advisor: &Advisor<'_>) -> Dec
             "{reason}, but a running container can write to the compose file, and so could have \
              any file of the host copied"
         );
-        return Decision::Hole(advisor.complete(&reason, file, "it", "includeBinds"));
+        return MountDecision::Hole(advisor.complete(&reason, file, "it", "includeBinds"));
     }
     let bytes = fs::metadata(file).map_or(0, |metadata| metadata.len());
     if bytes > FILE_BYTES_MAX || *total_bytes + bytes > FILES_BYTES_MAX {
         let reason = format!("{reason}, but it is too large to be archived without being named");
-        return Decision::Hole(advisor.complete(&reason, file, "it", "includeBinds"));
+        return MountDecision::Hole(advisor.complete(&reason, file, "it", "includeBinds"));
     }
     if file.to_str().is_none() || advisor.would_fail(file) {
-        return Decision::Hole(advisor.complete(reason, file, "it", "includeBinds"));
+        return MountDecision::Hole(advisor.complete(reason, file, "it", "includeBinds"));
     }
     *total_bytes += bytes;
-    Decision::Archived(file.to_owned())
+    MountDecision::Archived(file.to_owned())
 }
 
 /// Warns of each running container, of any project, that can write to a compose
@@ -414,7 +418,7 @@ pub fn missing_volumes(stack: &StackPlan, mounts: &Mounts, volumes: &[Volume]) -
 }
 
 /// Whether something is archived.
-enum Decision {
+pub(super) enum MountDecision {
     /// The directory to archive.
     Archived(PathBuf),
     /// The reason why nothing is archived.
@@ -423,28 +427,28 @@ enum Decision {
     Ignored,
 }
 
-impl Decision {
-    fn hole(reason: &str) -> Decision {
-        Decision::Hole(reason.to_owned())
+impl MountDecision {
+    pub(super) fn hole(reason: &str) -> MountDecision {
+        MountDecision::Hole(reason.to_owned())
     }
 }
 
-fn entry(
+pub(super) fn entry(
     kind: MountKind,
     name: &str,
     users: &BTreeSet<String>,
-    decision: Decision,
+    decision: MountDecision,
 ) -> MountCoverage {
     MountCoverage {
         kind,
         name: name.to_owned(),
         used_by: users.iter().cloned().collect(),
-        archived: matches!(decision, Decision::Archived(_)),
-        ignored: matches!(decision, Decision::Ignored),
+        archived: matches!(decision, MountDecision::Archived(_)),
+        ignored: matches!(decision, MountDecision::Ignored),
         reason: match decision {
-            Decision::Archived(_) => None,
-            Decision::Hole(reason) => Some(reason),
-            Decision::Ignored => Some("ignored (ignoreBinds)".to_owned()),
+            MountDecision::Archived(_) => None,
+            MountDecision::Hole(reason) => Some(reason),
+            MountDecision::Ignored => Some("ignored (ignoreBinds)".to_owned()),
         },
         is_new: false,
     }
@@ -457,14 +461,14 @@ fn decide_volume(
     name: &str,
     volume: Option<&Volume>,
     advisor: &Advisor<'_>,
-) -> Result<Decision> {
+) -> Result<MountDecision> {
     let key = mounts.keys.get(name);
     let is_listed = |list: &[String]| list.iter().any(|n| n == name || Some(n) == key);
     if is_listed(&stack.exclude_volumes) {
-        return Ok(Decision::hole("excluded (excludeVolumes)"));
+        return Ok(MountDecision::hole("excluded (excludeVolumes)"));
     }
     let Some(volume) = volume else {
-        return Ok(Decision::hole("does not exist yet"));
+        return Ok(MountDecision::hole("does not exist yet"));
     };
     let is_asked_for = is_listed(&stack.include_volumes);
     let owner = volume.project();
@@ -472,7 +476,7 @@ fn decide_volume(
     let is_external = mounts.external.contains(name) || (key.is_none() && owner.is_none());
     let refusal = if volume.is_anonymous() {
         let advice = "anonymous volume: name it in the compose file to have it archived";
-        Some(Decision::hole(advice))
+        Some(MountDecision::hole(advice))
     } else if !volume.is_plain_local() {
         let kind = volume.options.get("type").unwrap_or(&volume.driver);
         let what = format!(
@@ -492,12 +496,12 @@ fn decide_volume(
     };
     match refusal {
         Some(refusal) if !is_asked_for => Ok(refusal),
-        _ => volume_path(volume).map(Decision::Archived),
+        _ => volume_path(volume).map(MountDecision::Archived),
     }
 }
 
-fn refused_volume(volume: &Volume, reason: &str, advisor: &Advisor<'_>) -> Decision {
-    Decision::Hole(match volume_path(volume) {
+fn refused_volume(volume: &Volume, reason: &str, advisor: &Advisor<'_>) -> MountDecision {
+    MountDecision::Hole(match volume_path(volume) {
         Ok(path) => advisor.complete(reason, &path, "it", "includeVolumes"),
         Err(error) => format!("{reason}, and cannot be archived: {error:#}"),
     })
@@ -542,7 +546,7 @@ fn decide_bind(
     source: &Path,
     users: &BTreeSet<String>,
     advisor: &Advisor<'_>,
-) -> Option<Decision> {
+) -> Option<MountDecision> {
     let real = without_symlinks(source);
     let included = stack.include_binds.iter();
     let included = included.filter_map(|path| fs::canonicalize(path).ok());
@@ -552,18 +556,20 @@ fn decide_bind(
     };
     let in_included = included.filter_map(|root| is_archived(&root)).max();
     match (in_included, is_archived(dir)) {
-        (Some(true), _) if real.exists() => return Some(Decision::Archived(source.to_owned())),
+        (Some(true), _) if real.exists() => {
+            return Some(MountDecision::Archived(source.to_owned()));
+        }
         (None, Some(true)) if real.exists() => return None,
         _ if is_known(stack, source) => return None,
-        _ if is_ignored(stack, source, users.iter()) => return Some(Decision::Ignored),
+        _ if is_ignored(stack, source, users.iter()) => return Some(MountDecision::Ignored),
         (Some(false), _) | (None, Some(false)) => {
-            return Some(Decision::hole("excluded (exclude)"));
+            return Some(MountDecision::hole("excluded (exclude)"));
         }
-        _ if !real.exists() => return Some(Decision::hole("does not exist")),
+        _ if !real.exists() => return Some(MountDecision::hole("does not exist")),
         _ => {}
     }
     let through_symlink = source.starts_with(stack.dir()) || source.starts_with(dir);
-    Some(Decision::Hole(if through_symlink {
+    Some(MountDecision::Hole(if through_symlink {
         let leads = real.display().to_string();
         let reason = format!("a symlink leads out of the stack's directory, to {leads}");
         advisor.complete(&reason, &real, &leads, "includeBinds")
@@ -576,7 +582,7 @@ fn decide_bind(
 }
 
 /// Returns the paths that lie in no other path of the list, each once.
-fn outermost(paths: &[PathBuf]) -> BTreeSet<&PathBuf> {
+pub(super) fn outermost(paths: &[PathBuf]) -> BTreeSet<&PathBuf> {
     let is_inner = |path: &PathBuf| paths.iter().any(|p| p != path && path.starts_with(p));
     paths.iter().filter(|path| !is_inner(path)).collect()
 }

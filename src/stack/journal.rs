@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::config::{HookCommand, HookPlace, StopMethod};
 use crate::engine::{ComposeProject, Exec, Network};
 use crate::stack::running::{self, WasRunning};
+use crate::stack::units::WasActive;
 use crate::sys::durable::create_dir_durably;
 use crate::sys::state_file::{self, State};
 use crate::sys::time::OffsetTime;
@@ -41,6 +42,9 @@ pub struct JournalEntry {
     #[serde(default)]
     pub for_restore: bool,
     pub containers: Vec<WasRunning>,
+    /// The units of a stack that is none of Docker Compose; it has no containers then.
+    #[serde(default)]
+    pub units: Vec<WasActive>,
     /// The networks of the containers, as they were. Older versions did not record
     /// them.
     #[serde(default)]
@@ -78,8 +82,8 @@ impl State for JournalEntry {
     const NAME: &'static str = "the journal";
     const FORMAT_VERSION: u32 = FORMAT_VERSION;
 
-    /// The first version has no undos. The second one has no Engines: all stacks had the
-    /// default one.
+    /// The first version has no undos. The second one has no Engines, as all stacks had the
+    /// default one, and no units.
     fn upgrade(version: u32, mut json: Value) -> Option<Value> {
         if !(1..=FORMAT_VERSION).contains(&version) {
             return None;
@@ -108,9 +112,12 @@ impl JournalEntry {
         undos.map(|undo| undo.command.to_string()).collect()
     }
 
-    /// Returns the names of the services, each once, sorted.
+    /// Returns the names of the services, each once, sorted; or those of the units.
     pub fn services(&self) -> Vec<String> {
-        running::services(&self.containers)
+        match self.units.is_empty() {
+            true => running::services(&self.containers),
+            false => self.units.iter().map(|was| was.name.clone()).collect(),
+        }
     }
 }
 
@@ -208,7 +215,7 @@ impl Journal {
             let entry = entry.map_err(|error| {
                 anyhow!(
                     "{error:#}; the stack may be down: start by hand what should run (docker \
-                     compose ps --all, docker compose start), then run `docker-stack-backup \
+                     compose start, or systemctl start), then run `docker-stack-backup \
                      recover --forget {stack}`"
                 )
             });
@@ -251,6 +258,7 @@ mod tests {
             step: StopProgress::Stopping,
             for_restore: false,
             containers: vec![],
+            units: vec![],
             networks: vec![],
             undos: vec![],
         }
@@ -389,6 +397,7 @@ mod tests {
         fields.remove("forRestore");
         fields.remove("networks");
         fields.remove("undos");
+        fields.remove("units");
         // What they recorded of a container.
         fields["containers"] = serde_json::json!([{
             "id": "1", "name": "web-app-1", "service": "app", "number": 1, "dependsOn": [],
@@ -405,6 +414,35 @@ mod tests {
             .unwrap()
             .parse::<jiff::ZonedDateTime>();
         assert!(zoned.is_err());
+    }
+
+    #[test]
+    fn an_entry_of_units_is_read_back_and_older_ones_have_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::of(dir.path());
+        let was = WasActive {
+            name: "postgresql.service".to_owned(),
+            kept_restarting: false,
+        };
+        let of_units = JournalEntry {
+            units: vec![was],
+            ..entry("db")
+        };
+        journal.begin(&of_units, None).unwrap();
+        let read = || journal.found().unwrap().remove(0).entry;
+        assert_eq!(read().unwrap(), of_units);
+        assert_eq!(of_units.services(), ["postgresql.service"]);
+        let json = fs::read_to_string(journal.path("db")).unwrap();
+        let mut json: Value = serde_json::from_str(&json).unwrap();
+        json["formatVersion"] = 2.into();
+        json.as_object_mut().unwrap().remove("units");
+        fs::write(journal.path("db"), json.to_string()).unwrap();
+        assert!(read().unwrap().units.is_empty());
+        // The control: an older program refuses a version that it does not know, and so does
+        // this one.
+        json["formatVersion"] = 4.into();
+        fs::write(journal.path("db"), json.to_string()).unwrap();
+        assert!(read().is_err());
     }
 
     #[test]

@@ -120,11 +120,14 @@ pub fn forget_those_of_images(engine: &Engine, containers: &mut [Container]) -> 
 }
 
 /// Returns the plan of a stack with what the labels of its services add to it. A stack that
-/// has no containers has no labels.
+/// has no containers, or is made of units, has no labels.
 ///
 /// # Errors
 /// When labels are wrong or contradict the configuration, or the Engine cannot be asked.
 pub fn with_labels(stack: &StackPlan) -> Result<StackPlan> {
+    if stack.is_of_units() {
+        return Ok(stack.clone());
+    }
     let engine = &stack.compose.engine;
     let mut containers = engine.compose_containers(None)?;
     forget_those_of_images(engine, &mut containers)?;

@@ -6,6 +6,7 @@ use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
@@ -19,10 +20,13 @@ use crate::stack::compose_files;
 use crate::stack::coverage::{self, Mounts, Tree};
 use crate::stack::elsewhere;
 use crate::stack::neighbours::Neighbours;
+use crate::stack::paths;
 use crate::stack::remade;
 use crate::stack::running::{self, StateBefore, WasRunning};
+use crate::stack::units::{UnitSet, WasActive};
 use crate::sys::mounts;
 use crate::sys::paths::without_symlinks;
+use crate::sys::systemd;
 use crate::sys::threads::spawn_or_run;
 
 /// A stack as it is at this moment.
@@ -33,12 +37,19 @@ pub struct Survey {
     pub project: String,
     /// `None` when the compose file cannot be read.
     pub config: Option<ComposeConfig>,
-    /// All containers of the project's services, running or not.
+    /// All containers of the project's services, running or not; or those that the
+    /// stack's units run, each as a service of its own name.
     pub containers: Vec<Container>,
     /// The containers that run, with the replica numbers that they will have when
     /// they are started again. Containers that share a namespace or volumes with
     /// them are among them, whatever project they are of.
     pub running: Vec<WasRunning>,
+    /// The units that run and are stopped. A stack that has them has no project.
+    pub units: Vec<WasActive>,
+    /// How long the units may take to stop.
+    pub unit_stop_limit: Duration,
+    /// Why nothing must be stopped, if there is a reason.
+    pub obstacle: Option<String>,
     /// The networks of these containers.
     pub networks: Vec<Network>,
     /// The configured method, or `stop` where that method is not possible.
@@ -55,9 +66,33 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Returns the names of the services that run, each once, sorted.
+    /// Returns the names of the services that run, each once, sorted; or those of the
+    /// units.
     pub fn services(&self) -> Vec<String> {
-        running::services(&self.running)
+        match self.units.is_empty() {
+            true => running::services(&self.running),
+            false => self.units.iter().map(|was| was.name.clone()).collect(),
+        }
+    }
+
+    /// Whether nothing of the stack runs.
+    pub fn is_down(&self) -> bool {
+        self.running.is_empty() && self.units.is_empty()
+    }
+
+    /// Returns the names of what is stopped and started again.
+    pub fn stopped_names(&self) -> Vec<String> {
+        let containers = self.running.iter().map(|was| was.name.clone());
+        let units = self.units.iter().map(|was| was.name.clone());
+        containers.chain(units).collect()
+    }
+
+    /// Returns the ids of the containers that end with the stack.
+    pub fn own_ids(&self) -> Vec<&str> {
+        match self.units.is_empty() {
+            true => self.running.iter().map(|was| was.id.as_str()).collect(),
+            false => self.containers.iter().map(|c| c.id.as_str()).collect(),
+        }
     }
 
     /// Opens the trees that are to be archived.
@@ -72,6 +107,59 @@ impl Survey {
     /// When it is not clear which project is meant, or something that must be
     /// archived cannot be read.
     pub fn of(stack: &StackPlan) -> Result<Survey> {
+        match stack.is_of_units() {
+            true => Survey::of_units(stack),
+            false => Survey::of_project(stack),
+        }
+    }
+
+    /// Looks at the units of a stack while they run, because their containers are gone
+    /// when they have stopped.
+    fn of_units(stack: &StackPlan) -> Result<Survey> {
+        let set = UnitSet::of(&stack.units)?;
+        let engine = &stack.compose.engine;
+        let mut all_containers = engine.containers_if_any()?;
+        let as_service = |container: &Container| Container {
+            service: container.name.clone(),
+            ..container.clone()
+        };
+        let containers = set.containers(&all_containers).into_iter();
+        let containers: Vec<Container> = containers.map(as_service).collect();
+        let mounted = containers.iter().flat_map(|container| &container.mounts);
+        let names = mounted.filter(|mount| mount.kind == "volume" && !mount.is_anonymous());
+        let volumes = engine.volumes(&names.map(|mount| mount.name.clone()).collect())?;
+        let images = engine.images(&containers.iter().map(|c| c.image_id.clone()).collect())?;
+        let (trees, coverage) = paths::decide(stack, &containers, &mounts::all()?)?;
+        let own_unit = systemd::own_unit();
+        let neighbours = Neighbours::of(stack);
+        let neighbours_answer = neighbours.warnings.is_empty();
+        all_containers.extend(neighbours.containers);
+        let warnings = set.warnings().into_iter().chain(neighbours.warnings);
+        let obstacle = set
+            .obstacle(own_unit.as_deref())
+            .or_else(|| paths::lost_by_stop(stack, &containers));
+        Ok(Survey {
+            compose: stack.compose.clone(),
+            project: String::new(),
+            config: None,
+            running: Vec::new(),
+            units: set.active(),
+            unit_stop_limit: set.stop_limit(),
+            obstacle,
+            networks: Vec::new(),
+            stop_method: StopMethod::Stop,
+            trees,
+            boundary: coverage::boundary(engine, &all_containers, &volumes).following_root_only(),
+            volumes,
+            images,
+            coverage,
+            neighbours_answer,
+            warnings: warnings.collect(),
+            containers,
+        })
+    }
+
+    fn of_project(stack: &StackPlan) -> Result<Survey> {
         let mut warnings = Vec::new();
         if !stack.dir().is_dir() {
             bail!(
@@ -182,6 +270,9 @@ impl Survey {
             config,
             containers,
             running,
+            units: Vec::new(),
+            unit_stop_limit: Duration::ZERO,
+            obstacle: None,
             networks,
             stop_method,
             trees,

@@ -17,6 +17,7 @@ pub mod signals;
 pub mod similar;
 pub mod state_file;
 pub mod stdin;
+pub mod systemd;
 pub mod terminal;
 pub mod threads;
 pub mod time;

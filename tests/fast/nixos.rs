@@ -49,10 +49,15 @@ fn the_module_sets_every_field_and_the_program_accepts_them() {
     // A hook runs in a service or on the host, so no hook has all fields.
     let mut joined = all["stacks"][0]["hooks"][0].clone();
     joined["host"] = all["defaults"]["hooks"][0]["host"].clone();
+    // A stack is a Compose project or made of units.
+    let mut stack = all["stacks"][0].clone();
+    for field in ["units", "paths"] {
+        stack[field] = all["stacks"][1][field].clone();
+    }
     let stack_fields = known_fields(&json!({"stacks": [unknown]}));
     for (at, rendered, known) in [
         ("the top", &all, known_fields(&unknown)),
-        ("stacks", &all["stacks"][0], stack_fields),
+        ("stacks", &stack, stack_fields),
         (
             "retention",
             &all["retention"],

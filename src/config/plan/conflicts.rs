@@ -55,7 +55,26 @@ pub fn conflicts(stacks: &[StackPlan], backup_dir: &Path, state_dir: &Path) -> V
             }
         }
     }
+    problems.extend(shared_units(stacks));
     let twice = names.iter().filter(|(_, count)| **count > 1);
     problems.extend(twice.map(|(name, _)| format!("stack {name} is configured twice")));
+    problems
+}
+
+/// Each of two stacks would start such a unit while the other one copies its data.
+fn shared_units(stacks: &[StackPlan]) -> Vec<String> {
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for stack in stacks {
+        for unit in &stack.units {
+            match owners.insert(unit, &stack.name) {
+                Some(other) if other != stack.name => problems.push(format!(
+                    "stacks {other} and {} have the same unit {unit}",
+                    stack.name
+                )),
+                _ => {}
+            }
+        }
+    }
     problems
 }

@@ -5,6 +5,7 @@ mod conflicts;
 mod stack;
 #[cfg(test)]
 mod tests;
+mod units;
 
 use std::path::{Path, PathBuf};
 
@@ -169,10 +170,10 @@ fn ignored_stacks(stacks: &[StackPlan], globs: &NameGlobs) -> Vec<String> {
         .collect()
 }
 
-/// Returns the Engines of the stacks, each once.
+/// Returns the Engines of the Compose projects among the stacks, each once.
 pub fn engines(stacks: &[StackPlan]) -> Vec<Engine> {
     let mut engines: Vec<Engine> = Vec::new();
-    for stack in stacks {
+    for stack in stacks.iter().filter(|stack| !stack.is_of_units()) {
         let engine = &stack.compose.engine;
         if !engines.iter().any(|known| known.is_same(engine)) {
             engines.push(engine.clone());

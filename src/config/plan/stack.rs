@@ -15,12 +15,16 @@ use crate::config::stack::{
 use crate::engine::{ComposeProject, Engine};
 use crate::scan::Exclude;
 
+use super::units;
+
 /// What to do with one stack.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StackPlan {
     /// Name of the stack, of its archives and of their directory.
     pub name: String,
     pub compose: ComposeProject,
+    /// Units of systemd that are stopped and started instead of a Compose project.
+    pub units: Vec<String>,
     pub exclude: Exclude,
     pub exclude_caches: bool,
     pub exclude_volumes: Vec<String>,
@@ -68,10 +72,11 @@ impl StackPlan {
     /// Combines a stack's own options with the defaults. The caller has checked
     /// the defaults.
     pub(super) fn new(
-        own: StackOptions,
+        mut own: StackOptions,
         defaults: &StackOptions,
         base_dir: &Path,
     ) -> Result<StackPlan> {
+        units::check(&own, defaults)?;
         let name = match (&own.name, &own.path) {
             (Some(name), _) => name.clone(),
             (None, Some(path)) => match path.file_name().and_then(|name| name.to_str()) {
@@ -85,7 +90,15 @@ impl StackPlan {
         if let Some(project) = &own.project {
             check_project(project)?;
         }
-        let dir = own.path.unwrap_or_else(|| base_dir.join(&name));
+        for path in &own.paths {
+            check_path(path).context("`paths`")?;
+        }
+        // The first of the paths has the place of a stack's directory, and the others have
+        // that of directories outside of it.
+        let mut paths = std::mem::take(&mut own.paths).into_iter();
+        let dir = paths.next().or(own.path);
+        own.include_binds.extend(paths);
+        let dir = dir.unwrap_or_else(|| base_dir.join(&name));
         check_path(&dir).context("`path`")?;
         for bind in &own.include_binds {
             check_path(bind).context("`includeBinds`")?;
@@ -103,6 +116,7 @@ impl StackPlan {
         let down_limit =
             (own.down_limit.or(defaults.down_limit)).map_or(DEFAULT_DOWN_LIMIT, seconds);
         let hooks = [defaults.hooks.clone(), own.hooks].concat().into_iter();
+        let is_of_units = !own.units.is_empty();
         Ok(StackPlan {
             name,
             compose: ComposeProject {
@@ -115,6 +129,7 @@ impl StackPlan {
                     None => Engine::default(),
                 },
             },
+            units: own.units,
             exclude: Exclude::new(&patterns).context("`exclude`")?,
             exclude_caches: own
                 .exclude_caches
@@ -131,7 +146,11 @@ impl StackPlan {
             unshared: Exclude::new(&[defaults.unshared.clone(), own.unshared].concat())
                 .context("`unshared`")?,
             capture: own.capture.or(defaults.capture).unwrap_or_default(),
-            stop_method: own.stop_method.or(defaults.stop_method),
+            stop_method: match is_of_units {
+                // There is no other for units.
+                true => None,
+                false => own.stop_method.or(defaults.stop_method),
+            },
             stop_timeout: stop_timeout.map(seconds),
             start_timeout: start_timeout.map_or(DEFAULT_START_TIMEOUT, seconds),
             down_limit,
@@ -156,7 +175,13 @@ impl StackPlan {
         self.exclude.leaves_out(root, inside, self.exclude_caches)
     }
 
-    /// Returns the stack's directory, and those of `includeBinds`.
+    /// Whether the stack is made of units of systemd, and not a Compose project.
+    pub fn is_of_units(&self) -> bool {
+        !self.units.is_empty()
+    }
+
+    /// Returns the stack's directory, and those of `includeBinds`; or the `paths` of its
+    /// units.
     pub(super) fn directories(&self) -> Vec<PathBuf> {
         let dir = std::iter::once(self.compose.dir.clone());
         dir.chain(self.include_binds.iter().cloned()).collect()
@@ -209,6 +234,8 @@ pub(super) fn single_stack_fields(defaults: &StackOptions) -> impl Iterator<Item
     let fields = [
         ("name", defaults.name.is_some()),
         ("path", defaults.path.is_some()),
+        ("units", !defaults.units.is_empty()),
+        ("paths", !defaults.paths.is_empty()),
         ("project", defaults.project.is_some()),
         ("files", !defaults.files.is_empty()),
         ("envFiles", !defaults.env_files.is_empty()),

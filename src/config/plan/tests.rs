@@ -216,3 +216,87 @@ fn binds_to_ignore_are_paths_or_users_and_a_stack_adds_to_the_defaults() {
         );
     }
 }
+
+#[test]
+fn a_stack_of_units_has_paths_and_nothing_of_a_compose_project() {
+    let stack = |options: &str| plan(&format!(r#"{{"stacks": [{{"name": "db", {options}}}]}}"#));
+    let units = r#""units": ["postgresql.service", "app@1.socket"]"#;
+    let paths = r#""paths": ["/var/lib/db", "/etc/db.conf"]"#;
+    let planned = stack(&format!("{units}, {paths}"))
+        .unwrap()
+        .stacks
+        .remove(0);
+    assert!(planned.is_of_units());
+    assert_eq!(planned.dir(), Path::new("/var/lib/db"));
+    assert_eq!(planned.include_binds, [Path::new("/etc/db.conf")]);
+    for (options, expected) in [
+        (units.to_owned(), "`units` needs `paths`"),
+        (paths.to_owned(), "`paths` needs `units`"),
+        (
+            format!(r#"{units}, "paths": ["data"]"#),
+            "`paths`: data: must be an absolute path",
+        ),
+        (
+            format!(r#"{units}, {paths}, "path": "/srv/db""#),
+            "`path` is for a stack of Docker Compose",
+        ),
+        (
+            format!(r#"{units}, {paths}, "stopMethod": "pause""#),
+            "`stopMethod` is for a stack of Docker Compose",
+        ),
+        (
+            format!(
+                r#"{units}, {paths}, "hooks": [{{"when": "beforeCopy", "service": "a", "command": ["b"]}}]"#
+            ),
+            "`hooks`: a stack with `units` has no services",
+        ),
+    ] {
+        let problems = stack(&options).unwrap_err().to_string();
+        let expected = format!("`stacks[0]` (db): {expected}");
+        assert!(problems.starts_with(&expected), "{problems}");
+    }
+    for name in [
+        "",
+        "postgresql",
+        "multi-user.target",
+        ".service",
+        "app@.service",
+        "--user.service",
+        "a b.service",
+        "a*.service",
+        "../a.service",
+    ] {
+        let units = serde_json::json!([name]);
+        let problems = stack(&format!(r#""units": {units}, {paths}"#))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            problems.contains("is not a unit that can be"),
+            "{name}: {problems}"
+        );
+    }
+    // What is a default of all stacks does not concern it.
+    let with_default = format!(
+        r#"{{"stacks": [{{"name": "db", {units}, {paths}}}], "defaults": {{"stopMethod": "pause"}}}}"#
+    );
+    let planned = plan(&with_default).unwrap().stacks.remove(0);
+    assert_eq!(planned.stop_method, None);
+}
+
+#[test]
+fn a_unit_and_a_path_belong_to_one_stack() {
+    let both = |unit: &str, path: &str| {
+        let json = format!(
+            r#"{{"stacks": [
+                {{"name": "a", "units": ["a.service"], "paths": ["/var/lib/a"]}},
+                {{"name": "b", "units": ["{unit}"], "paths": ["{path}"]}}]}}"#
+        );
+        plan(&json)
+    };
+    let problem = |unit, path| both(unit, path).unwrap_err().to_string();
+    let shared = problem("a.service", "/var/lib/b");
+    assert_eq!(shared, "stacks a and b have the same unit a.service");
+    let shared = problem("b.service", "/var/lib/a");
+    assert_eq!(shared, "stacks a and b have the same path /var/lib/a");
+    both("b.service", "/var/lib/b").unwrap();
+}

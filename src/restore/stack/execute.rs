@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::guessed;
 use super::plan::{RestorePlan, find_targets};
-use super::start::{ServicesToStart, start};
+use super::start::{ServicesToStart, start, start_units};
 use super::undo::{Cleaned, clean_leftovers, finish, undo};
 use crate::archive::Sums;
 use crate::engine::{Network, Volume};
@@ -18,7 +18,7 @@ use crate::restore::extract::{Destination, ExtractOptions, ExtractSummary, extra
 use crate::restore::facts::ArchiveFacts;
 use crate::restore::host::{self, HostVolumes};
 use crate::restore::journal::{self as restore_journal, RestoreEntry, RestoreStep};
-use crate::stack::driver::{self, Started};
+use crate::stack::driver::{self, Started, UnitsAtRest};
 use crate::stack::journal::{self, Journal};
 use crate::stack::running::StateBefore;
 use crate::sys::signals::Signals;
@@ -165,7 +165,7 @@ impl Execution<'_, '_> {
     fn attempt(&mut self) -> Result<Done> {
         self.create_externals()?;
         self.create_volumes()?;
-        let (summary, down_since) = self.unpack_and_stop()?;
+        let (summary, down_since, at_rest) = self.unpack_and_stop()?;
         self.plan.check_unused(&[])?;
         self.signals.check()?;
         for target in &mut self.plan.entry.targets {
@@ -174,12 +174,14 @@ impl Execution<'_, '_> {
         self.plan.entry.step = RestoreStep::Swapping;
         self.write_entry()?;
         self.plan.entry.exchange()?;
+        // One that was started before the exchange would go on with the old data.
+        at_rest.check_still()?;
         tracing::info!("exchanged");
         let (services, started) = match self.plan.options.starts {
             true => self.start()?,
             false => (Vec::new(), None),
         };
-        let started = started.filter(|_| !self.plan.running.is_empty());
+        let started = started.filter(|_| self.ran());
         let since_stop = |at: Instant| at.duration_since(down_since).as_millis() as u64;
         let committed = RestoreEntry {
             step: RestoreStep::Committed,
@@ -199,13 +201,13 @@ impl Execution<'_, '_> {
     /// Stops the stack, and unpacks: before that, so that the stack is down for the exchange
     /// only; or after that, where its containers could change what is unpacked. Returns when
     /// the stop was issued.
-    fn unpack_and_stop(&mut self) -> Result<(ExtractSummary, Instant)> {
+    fn unpack_and_stop(&mut self) -> Result<(ExtractSummary, Instant, UnitsAtRest)> {
         if self.plan.unpacks_in_trees() {
             let down_since = Instant::now();
-            self.stop()?;
+            let at_rest = self.stop()?;
             self.plan.check_unused(&[])?;
             self.signals.check()?;
-            return Ok((self.unpack()?, down_since));
+            return Ok((self.unpack()?, down_since, at_rest));
         }
         let summary = self.unpack()?;
         if matches!(self.plan.facts, ArchiveFacts::Guessed(_))
@@ -216,8 +218,8 @@ impl Execution<'_, '_> {
         }
         self.signals.check()?;
         let down_since = Instant::now();
-        self.stop()?;
-        Ok((summary, down_since))
+        let at_rest = self.stop()?;
+        Ok((summary, down_since, at_rest))
     }
 
     /// Creates the external networks and volumes that are missing, with the usual options.
@@ -313,25 +315,42 @@ impl Execution<'_, '_> {
         Ok(summary)
     }
 
-    fn stop(&self) -> Result<()> {
-        let running = &self.plan.running;
-        if running.is_empty() {
-            return Ok(());
+    /// Whether something of the stack ran before the restore.
+    fn ran(&self) -> bool {
+        !self.plan.stopped_names().is_empty()
+    }
+
+    /// Stops what runs. Returns the units as they are then.
+    fn stop(&self) -> Result<UnitsAtRest> {
+        if !self.ran() {
+            return Ok(UnitsAtRest::default());
         }
-        let mut entry = self
-            .plan
-            .journal_entry(running.clone(), journal::StopProgress::Stopping);
+        let units = self.plan.units.as_ref();
+        let running_units = units.map(|units| units.running.clone());
+        let mut entry = self.plan.journal_entry(
+            self.plan.running.clone(),
+            running_units.unwrap_or_default(),
+            journal::StopProgress::Stopping,
+        );
         self.journal.begin(&entry, None)?;
         tracing::info!(services = entry.services().join(" "), "stopping");
-        let engine = &self.plan.entry.compose.engine;
-        driver::stop_in_order(engine, running, self.plan.stop_timeout, self.signals)?;
+        let unit_stop_limit = units.map(|units| units.stop_limit).unwrap_or_default();
+        driver::stop_entry(&entry, unit_stop_limit, self.signals)?;
+        let (at_rest, _) = UnitsAtRest::look(&entry.units)?;
         entry.step = journal::StopProgress::Stopped;
-        self.journal.write(&entry)
+        self.journal.write(&entry)?;
+        Ok(at_rest)
     }
 
     /// Starts the services that ran when the archive was made, or, if that is
     /// not known, those that the restored compose file starts.
     fn start(&mut self) -> Result<(Vec<String>, Option<Started>)> {
+        if let Some(units) = &self.plan.units {
+            let names = units.names_to_start();
+            let to_start = units.to_start.clone();
+            let started = start_units(&mut self.plan, to_start, self.signals)?;
+            return Ok((names, started));
+        }
         if self.plan.starts_what_ran() {
             return self.start_what_ran();
         }
@@ -357,7 +376,7 @@ impl Execution<'_, '_> {
         let running = self.plan.running.clone();
         let entry = self
             .plan
-            .journal_entry(running, journal::StopProgress::Stopped);
+            .journal_entry(running, Vec::new(), journal::StopProgress::Stopped);
         let started = driver::start(&entry, self.signals)?;
         let warnings = driver::confirm(&entry, &started, self.signals)?;
         self.plan.warnings.extend(warnings);
@@ -377,9 +396,9 @@ impl Execution<'_, '_> {
             "cannot undo the restore ({undo:#}); run `docker-stack-backup recover` when the cause is \
              gone"
         );
-        match self.plan.running.is_empty() {
-            true => error.context(message),
-            false => error.context(StillDown(message)),
+        match self.ran() {
+            true => error.context(StillDown(message)),
+            false => error.context(message),
         }
     }
 

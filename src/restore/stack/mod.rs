@@ -10,6 +10,7 @@ mod images;
 mod plan;
 mod start;
 mod undo;
+mod units;
 
 pub use execute::{Restored, StillDown};
 pub use plan::{RestoreOptions, RestorePlan};

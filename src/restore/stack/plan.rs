@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::externals::{self, Externals};
 use super::images::{self, missing_images, with_dependencies};
+use super::units::RestoredUnits;
 use crate::archive::{Manifest, ServiceImage, Sums};
 use crate::config::plan::StackPlan;
 use crate::config::{DEFAULT_START_TIMEOUT, StopMethod};
@@ -27,6 +28,7 @@ use crate::stack::journal;
 use crate::stack::neighbours::Neighbours;
 use crate::stack::quiet;
 use crate::stack::running::{WasRunning, network_names};
+use crate::stack::units::WasActive;
 use crate::sys::format::one_line;
 use crate::sys::time::{OffsetTime, zone_name};
 
@@ -64,6 +66,8 @@ pub struct RestorePlan<'a> {
     pub(super) start_timeout: Duration,
     /// Containers that run now and will be stopped.
     pub(super) running: Vec<WasRunning>,
+    /// The units of a stack that is no Compose project.
+    pub(super) units: Option<RestoredUnits>,
     /// The networks of these containers.
     pub(super) networks: Vec<Network>,
     /// Services whose containers are all down while others run.
@@ -104,6 +108,7 @@ impl<'a> RestorePlan<'a> {
         stack: Option<&StackPlan>,
         options: &RestoreOptions<'a>,
     ) -> Result<RestorePlan<'a>> {
+        let mut units = RestoredUnits::find(facts, stack)?;
         let compose = compose_project(facts, stack)?;
         let engine = compose.engine.clone();
         engine.check()?;
@@ -122,6 +127,10 @@ impl<'a> RestorePlan<'a> {
         }
         let located = volumes.located();
         let boundary = host::boundary(&engine, &located)?;
+        let boundary = match units {
+            Some(_) => boundary.following_root_only(),
+            None => boundary,
+        };
         let targets = find_targets(facts, &compose.dir, &located, &boundary, options.parts)?;
         let (files, mut targets): (Vec<Target>, Vec<Target>) = targets
             .into_iter()
@@ -162,14 +171,25 @@ impl<'a> RestorePlan<'a> {
             .collect();
         entry.add_containers(&containers);
         let (mut running, idle) = by_state(&containers);
-        let used_by: Vec<String> = running.iter().map(|was| was.id.clone()).collect();
+        let mut used_by: Vec<String> = running.iter().map(|was| was.id.clone()).collect();
         if options.live {
             ensure!(
                 !options.parts.is_whole(),
                 "--live exchanges parts of a stack that runs: name them with --only"
             );
+            ensure!(
+                units.is_none(),
+                "--live is for a stack of Docker Compose, and this one has `units`"
+            );
             warnings.extend(live_warning(&running));
             running.clear();
+        }
+        if let Some(units) = &mut units {
+            used_by.extend(units.container_ids.iter().cloned());
+            if !options.parts.is_whole() {
+                units.to_start = units.running.clone();
+            }
+            entry.units = units.names_to_start();
         }
         let networks = engine.networks(&network_names(&running))?;
         let neighbours = stack.map(Neighbours::of).unwrap_or_default();
@@ -181,6 +201,7 @@ impl<'a> RestorePlan<'a> {
             stop_timeout: stack.and_then(|stack| stack.stop_timeout),
             start_timeout: stack.map_or(DEFAULT_START_TIMEOUT, |stack| stack.start_timeout),
             running,
+            units,
             networks,
             idle,
             neighbours: neighbours.containers,
@@ -193,8 +214,7 @@ impl<'a> RestorePlan<'a> {
         for target in &plan.entry.targets {
             target.check()?;
         }
-        let own: Vec<&str> = plan.running.iter().map(|was| was.id.as_str()).collect();
-        plan.check_unused(&own)?;
+        plan.check_unused(&plan.own_ids())?;
         // The stack's own containers are stopped before anything is unpacked in their mounts,
         // unless they are to go on.
         let own: Vec<&str> = used_by.iter().map(String::as_str).collect();
@@ -206,6 +226,22 @@ impl<'a> RestorePlan<'a> {
         let filter = quiet::WriterFilter::RunningExcept(stopped_first);
         plan.reaching = plan.users(filter, |_| true)?.possible;
         Ok(plan)
+    }
+
+    /// Returns the ids of the containers that end before the data is exchanged.
+    fn own_ids(&self) -> Vec<&str> {
+        let containers = self.running.iter().map(|was| was.id.as_str());
+        let of_units = self.units.iter().flat_map(|units| &units.container_ids);
+        containers.chain(of_units.map(String::as_str)).collect()
+    }
+
+    /// Returns the names of what is stopped.
+    pub(super) fn stopped_names(&self) -> Vec<&str> {
+        let containers = self.running.iter().map(|was| was.name.as_str());
+        let units = self.units.iter().flat_map(|units| &units.running);
+        containers
+            .chain(units.map(|was| was.name.as_str()))
+            .collect()
     }
 
     /// Refuses a restore that nobody confirms after having seen that a container can
@@ -232,16 +268,22 @@ impl<'a> RestorePlan<'a> {
     /// Whether the services that ran are started again, and not those that ran when the
     /// archive was made.
     pub(super) fn starts_what_ran(&self) -> bool {
-        !self.options.parts.is_whole()
+        !self.options.parts.is_whole() && self.units.is_none()
     }
 
     /// Describes the plan, for the user to confirm.
     pub fn text(&self) -> String {
         let (captured, starts) = match self.facts {
-            ArchiveFacts::Described(manifest) => (
-                format!("captured {}", manifest.captured.strftime("%F %T")),
-                names(manifest.running.iter().map(String::as_str)),
-            ),
+            ArchiveFacts::Described(manifest) => {
+                let starts = match &self.units {
+                    Some(_) => &self.entry.units,
+                    None => &manifest.running,
+                };
+                (
+                    format!("captured {}", manifest.captured.strftime("%F %T")),
+                    names(starts.iter().map(String::as_str)),
+                )
+            }
             ArchiveFacts::Guessed(guessed) => (
                 format!("a file of {}", guessed.modified.strftime("%F %T")),
                 self.guessed_starts(),
@@ -258,10 +300,7 @@ impl<'a> RestorePlan<'a> {
             let value = one_line(&value.to_string());
             let _ = writeln!(text, "  {label:8}  {value}");
         };
-        line(
-            "stops",
-            &names(self.running.iter().map(|was| was.name.as_str())),
-        );
+        line("stops", &names(self.stopped_names().into_iter()));
         for target in &self.entry.targets {
             let verb = match target.path.exists() {
                 true => "replaces",
@@ -356,7 +395,11 @@ impl<'a> RestorePlan<'a> {
     ) -> Result<quiet::Writers> {
         let targets = self.entry.targets.iter().filter(|target| counts(target));
         let paths: Vec<PathBuf> = targets.map(|target| target.path.clone()).collect();
-        let mut containers = self.entry.compose.engine.containers()?;
+        let engine = &self.entry.compose.engine;
+        let mut containers = match self.units {
+            Some(_) => engine.containers_if_any()?,
+            None => engine.containers()?,
+        };
         containers.extend(self.neighbours.iter().cloned());
         Ok(quiet::container_writers(
             &containers,
@@ -366,10 +409,11 @@ impl<'a> RestorePlan<'a> {
         ))
     }
 
-    /// The entry of the ordinary journal for these containers of the stack.
+    /// The entry of the ordinary journal for these containers, or units, of the stack.
     pub(super) fn journal_entry(
         &self,
         containers: Vec<WasRunning>,
+        units: Vec<WasActive>,
         step: journal::StopProgress,
     ) -> journal::JournalEntry {
         journal::JournalEntry {
@@ -385,6 +429,7 @@ impl<'a> RestorePlan<'a> {
             step,
             for_restore: true,
             containers,
+            units,
             networks: self.networks.clone(),
             undos: Vec::new(),
         }

@@ -10,6 +10,7 @@ use crate::engine::{Container, Existing};
 use crate::stack::driver::{self, Started};
 use crate::stack::journal;
 use crate::stack::running::{StateBefore, WasRunning};
+use crate::stack::units::WasActive;
 use crate::sys::signals::Signals;
 
 /// The services that a restore starts.
@@ -61,7 +62,25 @@ pub(super) fn start(
         );
     }
     tracing::info!(services = names.join(" "), "starting");
-    let entry = plan.journal_entry(to_start, journal::StopProgress::Stopped);
+    let entry = plan.journal_entry(to_start, Vec::new(), journal::StopProgress::Stopped);
+    let started = driver::start(&entry, signals)?;
+    plan.warnings
+        .extend(driver::confirm(&entry, &started, signals)?);
+    Ok(Some(started))
+}
+
+/// Starts the units that ran before the restore or when the archive was made, and looks a
+/// second time. Adds warnings to the plan.
+pub(super) fn start_units(
+    plan: &mut RestorePlan<'_>,
+    units: Vec<WasActive>,
+    signals: &Signals,
+) -> Result<Option<Started>> {
+    if units.is_empty() {
+        return Ok(None);
+    }
+    let entry = plan.journal_entry(Vec::new(), units, journal::StopProgress::Stopped);
+    tracing::info!(units = entry.services().join(" "), "starting");
     let started = driver::start(&entry, signals)?;
     plan.warnings
         .extend(driver::confirm(&entry, &started, signals)?);

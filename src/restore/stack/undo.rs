@@ -50,6 +50,9 @@ pub(super) fn undo(entry: &RestoreEntry, state_dir: &Path) -> Result<()> {
         _ => Vec::new(),
     };
     driver::stop_at_once(&entry.compose.engine, &containers)?;
+    if entry.step == RestoreStep::Swapping {
+        driver::stop_named_units(&entry.units)?;
+    }
     entry.undo()?;
     remove_new_containers(entry, &containers)?;
     for volume in &entry.new_volumes {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use super::look::{present, wait_for_engine};
 use super::start::{LastStart, Started, end_of_log};
 use super::start_state::{StartState, start_state};
-use super::{present, wait_for_engine};
 use crate::engine::{Container, Engine, Status};
 use crate::stack::journal::JournalEntry;
 use crate::stack::running::{StateBefore, WasRunning};
@@ -17,24 +17,19 @@ use crate::sys::format::count;
 use crate::sys::signals::Signals;
 
 /// Most containers that crash after a confirmed start do so within this time.
-const SECOND_LOOK_AFTER: Duration = Duration::from_millis(1500);
+pub(super) const SECOND_LOOK_AFTER: Duration = Duration::from_millis(1500);
 /// A container that still restarts so long after its start is in a restart loop.
 /// Docker's restart manager has the same limit.
-const RESTART_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const RESTART_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between two looks at a container that is not healthy.
 const HEALTH_PAUSE: Duration = Duration::from_millis(100);
 
-/// Checks that a stack is still as it was before its stop, a second and a half
-/// after its start was confirmed. Waits longer for containers that were restarted
-/// meanwhile, until they run and are healthy as before. An Engine that is away is
-/// waited for. Only then may the journal entry be removed.
-///
-/// Returns warnings.
-///
-/// # Errors
-/// When a container is not as it was, or the Engine does not answer: the stack
-/// counts as down.
-pub fn confirm(entry: &JournalEntry, started: &Started, signals: &Signals) -> Result<Vec<String>> {
+/// Looks a second time at containers; see [`confirm`](super::confirm).
+pub(super) fn confirm(
+    entry: &JournalEntry,
+    started: &Started,
+    signals: &Signals,
+) -> Result<Vec<String>> {
     let limit = Duration::from_secs(entry.start_timeout_secs);
     let engine = &entry.compose.engine;
     let mut last_starts = started.last_starts.clone();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Error, Result, bail};
 
 use super::addresses::{give_way, holder_of_address, start_order};
-use super::present;
+use super::look::present;
 use super::remake::{reconnect, remake};
 use super::start_state::{StartState, dependency_is_met, start_state};
 use super::stop::{pause, stop_in_order};
@@ -19,32 +19,19 @@ use crate::stack::running::{StateBefore, WasRunning, replicas};
 use crate::sys::signals::Signals;
 
 /// Pause between two looks at containers that are starting.
-const LOOK_PAUSE: Duration = Duration::from_millis(25);
+pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(25);
 /// Pause before another look after the Engine did not answer, or a start failed.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long a container waits for others to take their addresses first, whose
 /// dependencies are not up yet. After that, it may get another address than before:
 /// half a stack is better than none.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(30);
 /// Number of times that a container is started which fails to start, or ends at
 /// once.
-const START_ATTEMPTS: u32 = 3;
+pub(super) const START_ATTEMPTS: u32 = 3;
 
-/// Starts the containers of a journal entry, and waits until each is as it was
-/// before the stop, or the entry's time limit has passed. This is idempotent: a
-/// container that runs is left alone, unless a stop may still be under way. An
-/// Engine that is away is waited for.
-///
-/// One signal does not interrupt the start. A second one ends all waiting:
-/// everything is started, and what is not confirmed at that moment is an error,
-/// so that the entry stays for `recover`.
-///
-/// A container may end soon after its start. Therefore the entry stays in the
-/// journal until [`confirm`](super::confirm) has looked a second time.
-///
-/// # Errors
-/// Names each container that is not as it was, with the reason.
-pub fn start(entry: &JournalEntry, signals: &Signals) -> Result<Started> {
+/// Starts the containers of a journal entry; see [`start`](super::start).
+pub(super) fn start(entry: &JournalEntry, signals: &Signals) -> Result<Started> {
     if entry.step == StopProgress::Stopping {
         // The start is attempted all the same: most likely the Engine hangs.
         if let Err(error) = finish_stop(entry, signals) {

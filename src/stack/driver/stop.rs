@@ -38,7 +38,7 @@ fn stop_order(containers: &[WasRunning]) -> Vec<Vec<usize>> {
 /// # Errors
 /// When any container was not stopped. If the error is a
 /// [refusal](engine::was_refused), no stop is under way either.
-pub fn stop_in_order(
+pub(super) fn stop_in_order(
     engine: &Engine,
     containers: &[WasRunning],
     grace: Option<Duration>,
