@@ -17,7 +17,7 @@ use crate::archive::{self, Manifest};
 use crate::cli::Global;
 use crate::config::StopMethod;
 use crate::config::plan::Plan;
-use crate::outcome::ExitStatus;
+use crate::outcome::{ExitStatus, FORMAT_VERSION};
 use crate::restore::selection::Selection;
 use crate::restore::{Archive, listing};
 use crate::store::checks::{Check, Checks};
@@ -236,11 +236,7 @@ pub fn list_tree(
             tops.collect::<Result<_>>()?
         }
     };
-    let mut printer = TreePrinter {
-        is_json: global.json,
-        text: String::new(),
-        is_first: true,
-    };
+    let mut printer = TreePrinter::new(global.json, &looked.name())?;
     for (top, path) in tops {
         let depth = depth.unwrap_or(usize::MAX);
         looked.tree.list(top, &path, depth, |member| {
@@ -259,9 +255,25 @@ struct TreePrinter {
 }
 
 impl TreePrinter {
+    fn new(is_json: bool, archive: &str) -> Result<TreePrinter> {
+        let text = match is_json {
+            true => {
+                let archive = json_without_commands(&serde_json::to_string(archive)?);
+                let version = FORMAT_VERSION;
+                format!("{{\"formatVersion\": {version}, \"archive\": {archive}, \"members\": [\n")
+            }
+            false => String::new(),
+        };
+        Ok(TreePrinter {
+            is_json,
+            text,
+            is_first: true,
+        })
+    }
+
     fn add(&mut self, member: &ListedMember<'_>) -> Result<()> {
         if self.is_json {
-            let separator = if self.is_first { "[\n  " } else { ",\n  " };
+            let separator = if self.is_first { "  " } else { ",\n  " };
             self.text.push_str(separator);
             let json = serde_json::to_string(member)?;
             self.text.push_str(&json_without_commands(&json));
@@ -277,8 +289,7 @@ impl TreePrinter {
 
     fn finish(mut self) -> Result<()> {
         if self.is_json {
-            self.text
-                .push_str(if self.is_first { "[]\n" } else { "\n]\n" });
+            self.text.push_str("\n]}\n");
         }
         print(&self.text)
     }
