@@ -62,10 +62,14 @@ impl Owner {
     /// be a link that leads to another user's Engine.
     pub fn check_answers_at(self, socket: &Path) -> Result<()> {
         let replaceable_by = Owner::of_path(socket);
+        let owners = match self.is_root() {
+            true => "root".to_owned(),
+            false => format!("root or {self}"),
+        };
         ensure!(
             !geteuid().is_root() || replaceable_by.is_none_or(|other| other == self),
             "{self} answers at unix://{}, which another user owns: name the socket by a path \
-             that leads through directories of root or {self} alone",
+             that leads through directories of {owners} alone",
             socket.display()
         );
         Ok(())
@@ -89,6 +93,7 @@ impl Owner {
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match User::from_uid(Uid::from_raw(self.uid)) {
+            _ if self.is_root() => f.write_str("root"),
             Ok(Some(user)) => write!(f, "user {}", user.name),
             _ => write!(f, "user {}", self.uid),
         }

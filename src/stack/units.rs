@@ -298,14 +298,10 @@ impl Traces {
         traces.dirs.extend(unit.working_dir.clone());
         // So NixOS names the units of `virtualisation.oci-containers`.
         let name = unit.state.name.strip_suffix(".service");
+        let prefixes = ["docker-", "podman-"].into_iter();
         let container = name.and_then(|name| {
-            let name = name.strip_prefix("docker-");
-            name.or_else(|| {
-                unit.state
-                    .name
-                    .strip_suffix(".service")?
-                    .strip_prefix("podman-")
-            })
+            let mut found = prefixes.filter_map(|prefix| name.strip_prefix(prefix));
+            found.next()
         });
         traces.words.extend(container.map(str::to_owned));
         for pid in processes(&unit.control_group) {

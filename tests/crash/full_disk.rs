@@ -27,15 +27,14 @@ fn write(scene: &Scene, mib: usize) {
     file.write_all(&vec![7; mib << 20]).unwrap();
 }
 
-/// Lists the stack's directory in the store on the disk, without the sums files
-/// of archives.
+/// Lists the stack's directory in the store on the disk, without the sidecars of archives.
 fn stored(scene: &Scene, disk: &Disk) -> Vec<String> {
     let listing = fs::read_dir(disk.path.join("store").join(&scene.stack.name));
     let mut names: Vec<String> = listing
         .into_iter()
         .flatten()
         .map(|item| item.unwrap().file_name().into_string().unwrap())
-        .filter(|name| !name.ends_with(".sums"))
+        .filter(|name| !name.ends_with(".sums") && !name.ends_with(".checks.json"))
         .collect();
     names.sort();
     names

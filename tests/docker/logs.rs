@@ -44,7 +44,10 @@ fn log_lines_have_numeric_levels_in_the_journal_and_words_elsewhere() {
     let year = jiff::ZonedDateTime::now().strftime("%Y-").to_string();
     let journal = run(&[], true);
     assert_contains(&journal, &format!("<6>{}: archived path=", good.name));
-    assert_contains(&journal, &format!("<3>{}: the stack's directory", bad.name));
+    assert_contains(
+        &journal,
+        &format!("<3>{}: plan: the stack's directory", bad.name),
+    );
     assert!(
         journal.lines().all(|line| line.starts_with('<')),
         "{journal}"
@@ -52,7 +55,10 @@ fn log_lines_have_numeric_levels_in_the_journal_and_words_elsewhere() {
     assert!(!journal.contains(&year), "{journal}");
     let plain = run(&[], false);
     assert_contains(&plain, &format!("\n{}: archived path=", good.name));
-    assert_contains(&plain, &format!("\nerror: {}: the stack's dir", bad.name));
+    assert_contains(
+        &plain,
+        &format!("\nerror: {}: plan: the stack's dir", bad.name),
+    );
     assert!(!plain.contains('<'), "{plain}");
 
     let quiet = run(&["--quiet"], false);

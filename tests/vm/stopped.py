@@ -1,9 +1,9 @@
 # A stack that was down stays down, and is archived all the same. The Engine's socket is
-# where that of a rootless one would be.
+# where that of a rootless one would be, but nobody else can replace it: this Engine is root's.
 start_all()
 machine.succeed("/etc/dsb-test/prepare")
 machine.succeed(
-    "install -d -m 700 -o admin /run/user/engine",
+    "install -d -m 700 /run/user/engine",
     "touch /run/user/engine/docker.sock",
     "mount --bind /run/docker.sock /run/user/engine/docker.sock",
 )
