@@ -45,6 +45,24 @@ fn write_json(value: &impl Serialize) -> Result<()> {
     write(&json_without_commands(&json))
 }
 
+/// Prints what differs between two things. The exit status is like that of diff(1), but 2
+/// means that there are differences, because 1 means that the command could not run.
+pub fn print_differences(
+    is_json: bool,
+    diff: &impl Serialize,
+    text: impl FnOnce() -> String,
+    is_same: bool,
+) -> Result<ExitStatus> {
+    match is_json {
+        true => print_json(diff)?,
+        false => print(&text())?,
+    }
+    Ok(match is_same {
+        true => ExitStatus::Ok,
+        false => ExitStatus::Incomplete,
+    })
+}
+
 /// Prints text to stdout, without what would command a terminal. A reader that has
 /// closed the pipe (`... | head`) is no error.
 pub fn print(text: &str) -> Result<()> {

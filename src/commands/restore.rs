@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::find_archive::{PassedOver, is_stack, open_archive, read_manifest};
 use super::list::print_members;
 use super::load::load_or_default;
-use super::output::{print, print_json, show};
+use super::output::{print, print_differences, print_json, show};
 use crate::archive::Manifest;
 use crate::cli::{Global, RestoreArgs};
 use crate::config::plan::Plan;
@@ -95,8 +95,6 @@ struct Unpacked<'a> {
     lacks: &'a [String],
 }
 
-/// The exit status is like that of diff(1), but 2 means that there are
-/// differences, because 1 means that the command could not run.
 fn diff(
     global: &Global,
     args: &RestoreArgs,
@@ -117,15 +115,8 @@ fn diff(
     };
     let signals = Signals::install()?;
     let diff = restores::diff::diff(archive, &places, &only, signals.flag())?;
-    if global.json {
-        print_json(&diff)?;
-    } else {
-        print(&diff.text())?;
-    }
-    Ok(match diff.differences.as_slice() {
-        [] => ExitStatus::Ok,
-        _ => ExitStatus::Incomplete,
-    })
+    let is_same = diff.differences.is_empty();
+    print_differences(global.json, &diff, || diff.text(), is_same)
 }
 
 fn restore_stack(

@@ -286,6 +286,20 @@ impl Place {
         names
     }
 
+    /// Puts the frozen archive into the store, with its sums, as that of a day of the
+    /// stack `frozen`.
+    pub fn add_frozen_archive(&self, day: &str) -> PathBuf {
+        let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/archives/format-1.tar");
+        let dir = self.store().join("frozen");
+        fs::create_dir_all(&dir).unwrap();
+        let archive = dir.join(format!("frozen_{day}_000000.tar"));
+        let [sums, copied] = [("sums-2", &frozen), ("sums", &archive)]
+            .map(|(extension, archive)| archive.with_extension(extension));
+        fs::copy(&frozen, &archive).unwrap();
+        fs::copy(sums, copied).unwrap();
+        archive
+    }
+
     /// The one archive of a stack.
     #[track_caller]
     pub fn archive(&self, stack: &str) -> PathBuf {

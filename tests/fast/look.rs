@@ -16,16 +16,7 @@ impl Scene {
     fn new() -> Scene {
         let place = Place::new();
         place.config(json!([]), json!({}));
-        let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/archives/format-1.tar");
-        let dir = place.store().join("frozen");
-        fs::create_dir_all(&dir).unwrap();
-        let archive = dir.join("frozen_20200101_000000.tar");
-        fs::copy(&frozen, &archive).unwrap();
-        fs::copy(
-            frozen.with_extension("sums-2"),
-            archive.with_extension("sums"),
-        )
-        .unwrap();
+        let archive = place.add_frozen_archive("20200101");
         Scene { place, archive }
     }
 

@@ -24,17 +24,9 @@ impl Scene {
     fn new() -> Scene {
         let place = Place::new();
         place.config(json!([]), json!({}));
-        let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/archives/format-1.tar");
         let store = place.store().join("frozen");
-        fs::create_dir_all(&store).unwrap();
         for day in ["20200101", "20200102"] {
-            let archive = store.join(format!("frozen_{day}_000000.tar"));
-            fs::copy(&frozen, &archive).unwrap();
-            fs::copy(
-                frozen.with_extension("sums-2"),
-                archive.with_extension("sums"),
-            )
-            .unwrap();
+            place.add_frozen_archive(day);
         }
         let dir = place.path("mnt");
         fs::create_dir(&dir).unwrap();
