@@ -2,13 +2,14 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::iter::once;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::unistd::{User, geteuid, getuid};
+use nix::unistd::{AccessFlags, User, access, geteuid, getuid};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -20,6 +21,15 @@ use crate::sys::process::{Exit, Output, Program, directory_of};
 const DOCKER: &str = "docker";
 /// The docker command sets this variable for the plugins that it starts.
 const STARTED_BY_DOCKER: &str = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND";
+/// Where packages of Docker keep its plugins, in the order in which the docker command
+/// looks, after a directory of its own configuration:
+/// <https://github.com/docker/cli/blob/v28.2.2/cli-plugins/manager/manager_unix.go>
+const PLUGIN_DIRS: [&str; 4] = [
+    "/usr/local/lib/docker/cli-plugins",
+    "/usr/local/libexec/docker/cli-plugins",
+    "/usr/lib/docker/cli-plugins",
+    "/usr/libexec/docker/cli-plugins",
+];
 /// Time for the docker command to list its plugins. An old one asks the Engine, too.
 const PLUGIN_LIMIT: Duration = Duration::from_secs(10);
 /// A `PATH` that leads to no program.
@@ -87,8 +97,8 @@ pub(super) fn compose<S: AsRef<str>>(
 
 static PLUGIN: OnceLock<Option<String>> = OnceLock::new();
 
-/// Returns the program file of the plugin that `docker compose` would start, if the
-/// docker command tells. It is asked once.
+/// Returns the program file of the plugin that `docker compose` would start, if it can be
+/// found. It is looked for once.
 pub fn compose_plugin() -> Option<&'static str> {
     PLUGIN.get_or_init(find_compose_plugin).as_deref()
 }
@@ -100,6 +110,46 @@ pub fn set_compose_plugin(found: Option<String>) {
 }
 
 fn find_compose_plugin() -> Option<String> {
+    let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let installed = installed_plugin(config_dir(set), &PLUGIN_DIRS);
+    installed.or_else(plugin_that_docker_names)
+}
+
+/// Returns the plugin as the docker command would find it, if that needs no knowledge of how
+/// this docker command was built. Asking it takes as long as all that a run needs of
+/// Compose for a stack.
+fn installed_plugin(config_dir: Option<String>, package_dirs: &[&str]) -> Option<String> {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Config {
+        cli_plugins_extra_dirs: Option<Vec<String>>,
+    }
+    let config_dir = config_dir.map(PathBuf::from);
+    let config = match config_dir
+        .as_ref()
+        .map(|dir| fs::read(dir.join("config.json")))
+    {
+        Some(Ok(json)) => serde_json::from_slice(&json).ok()?,
+        _ => Config::default(),
+    };
+    if config.cli_plugins_extra_dirs.is_some() {
+        return None;
+    }
+    let own = config_dir.map(|dir| dir.join("cli-plugins"));
+    let dirs = own
+        .into_iter()
+        .chain(package_dirs.iter().map(PathBuf::from));
+    let mut files = dirs.map(|dir| dir.join("docker-compose"));
+    let file = files.find(|file| file.exists())?;
+    let is_program = |file: &PathBuf| access(file, AccessFlags::X_OK).is_ok();
+    Some(file)
+        .filter(is_program)?
+        .into_os_string()
+        .into_string()
+        .ok()
+}
+
+fn plugin_that_docker_names() -> Option<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Plugin {
@@ -260,5 +310,48 @@ pub(super) fn check_request(output: Output) -> Result<()> {
     match has_ended && !is_unreachable(&error) {
         true => Err(Refused(format!("{error:#}")).into()),
         false => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn compose_is_found_where_the_docker_command_would_find_it() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |relative: &str| place.path().join(relative).to_str().unwrap().to_owned();
+        let install = |dir: &str, mode: u32| {
+            fs::create_dir_all(path(dir)).unwrap();
+            let file = path(dir) + "/docker-compose";
+            fs::write(&file, "").unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            Some(file)
+        };
+        let package_dirs = [path("local"), path("system")];
+        let dirs = [package_dirs[0].as_str(), package_dirs[1].as_str()];
+        let found = || installed_plugin(Some(path("config")), &dirs);
+
+        assert_eq!(found(), None);
+        let system = install("system", 0o755);
+        assert_eq!(found(), system);
+        let local = install("local", 0o755);
+        assert_eq!(found(), local);
+        let own = install("config/cli-plugins", 0o755);
+        assert_eq!(found(), own);
+        assert_eq!(installed_plugin(None, &dirs), local);
+        fs::write(path("config/config.json"), r#"{"auths": {}}"#).unwrap();
+        assert_eq!(found(), own);
+
+        // What the docker command makes of these, it has to say itself.
+        install("config/cli-plugins", 0o644);
+        assert_eq!(found(), None);
+        install("config/cli-plugins", 0o755);
+        for config in [r#"{"cliPluginsExtraDirs": ["/x"]}"#, "{"] {
+            fs::write(path("config/config.json"), config).unwrap();
+            assert_eq!(found(), None, "{config}");
+        }
     }
 }

@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use docker_stack_backup::engine::compose_plugin;
+
 use super::{Place, succeed};
 
 /// With this exit status the hook lets a request to the Engine through.
@@ -24,15 +26,13 @@ impl Place {
     /// and its worker's) and the number of this call in `$COUNT`.
     pub fn spy(&self, hook: &str) -> Spy {
         let dir = self.path("spy");
-        fs::create_dir_all(&dir).unwrap();
+        let plugins = dir.join("cli-plugins");
+        fs::create_dir_all(&plugins).unwrap();
         let real = succeed("sh", ["-c", "command -v docker"]);
         let log = dir.join("log");
-        let plugin = dir.join("docker-compose");
         let script = format!(
             "#!/bin/bash\n[ -n \"$SPY_PARENT\" ] || . '{envs}'\n\
              while [[ $1 = --host || $1 = --context || $1 = --config ]]; do shift 2; done\n\
-             if [ \"$1\" = info ]; then\n\
-             echo '[{{\"Name\":\"compose\",\"Path\":\"{plugin}\"}}]'; exit 0; fi\n\
              PARENT=${{SPY_PARENT:-$PPID}}\nexport DOCKER_HOST=$SPY_HOST\n\
              mapfile -d '' WORDS 2>/dev/null </proc/$PARENT/cmdline\n\
              if [ \"${{WORDS[1]}}\" = worker ]; then\n\
@@ -40,17 +40,20 @@ impl Place {
              exec 9>>'{lock}'; flock 9\necho \"$*\" >>'{log}'\n\
              COUNT=$(grep -c '' '{log}')\n\
              docker() {{ '{real}' \"$@\"; }}\n{hook}\nexec 9>&-\n\
-             [ -z \"$SPY_PARENT\" ] || exit {PASS}\nexec '{real}' \"$@\"\n",
+             [ -z \"$SPY_PARENT\" ] || exit {PASS}\n\
+             [ \"$1\" != compose ] || \
+             DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND=docker exec '{plugin}' \"$@\"\n\
+             exec '{real}' \"$@\"\n",
+            plugin = compose_plugin().expect("Compose is installed"),
             lock = dir.join("lock").display(),
             envs = dir.join("envs").display(),
             log = log.display(),
-            plugin = plugin.display(),
         );
         let program = dir.join("docker");
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         // The program starts the plugin as it starts docker.
-        let _ = fs::hard_link(&program, &plugin);
+        let _ = fs::hard_link(&program, plugins.join("docker-compose"));
         Spy {
             dir,
             log,
@@ -117,6 +120,7 @@ impl Spy {
             .map(|(name, value)| format!("export {name}='{value}'\n"))
             .collect();
         fs::write(self.dir.join("envs"), exports).unwrap();
+        command.env("DOCKER_CONFIG", &self.dir);
         command.env("PATH", format!("{}:{path}", self.dir.display()))
     }
 
