@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::api::Api;
 use super::{PATIENCE, Place, Stack, output};
 
 const IMAGE: &str = "docker-stack-backup/busybox:1";
@@ -68,7 +69,10 @@ impl Engine {
     pub fn restart(&mut self) {
         self.launch();
         let began = Instant::now();
-        while output(&mut self.docker(&["info"])).status != 0 {
+        while Api::of(Some(&self.host()))
+            .get("/containers/json")
+            .is_none()
+        {
             let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
             assert!(began.elapsed() < PATIENCE, "{log}");
             std::thread::sleep(Duration::from_millis(100));
@@ -145,13 +149,7 @@ impl Engine {
     /// `service:state` of a stack's containers, sorted; empty while the daemon
     /// does not run.
     pub fn states(&self, stack: &Stack) -> Vec<String> {
-        let filter = format!("label=com.docker.compose.project={}", stack.project);
-        let format = "{{.Label \"com.docker.compose.service\"}}:{{.State}}";
-        let args = ["ps", "--all", "--filter", &filter, "--format", format];
-        let ended = output(&mut self.docker(&args));
-        let mut states: Vec<String> = ended.stdout.lines().map(str::to_owned).collect();
-        states.sort();
-        states
+        Api::of(Some(&self.host())).states(&stack.project)
     }
 
     /// Copies an image from the Engine that the tests share.

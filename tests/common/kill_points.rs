@@ -2,8 +2,8 @@
 //!
 //! A test that kills at every call of a long run takes minutes. So only a sample
 //! of the calls is tried, unless `KILL_POINTS=all`: one of the first sixteen, and every
-//! 64th after one of the next 64. Which ones depends on `KILL_SEED`, so that over time every call has its
-//! turn.
+//! 64th after one of the next 64; and of some tests a third of the kinds of calls. Which
+//! ones depends on `KILL_SEED`, so that over time every call has its turn.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
@@ -54,6 +54,17 @@ pub fn sample_of<T>(all: impl IntoIterator<Item = T>) -> impl Iterator<Item = T>
     let is_chosen = move |place: usize| is_complete || place == 0 || place % STRIDE == first;
     let all = all.into_iter().enumerate();
     all.filter_map(move |(place, one)| is_chosen(place).then_some(one))
+}
+
+/// Divides kinds of calls, or cases, into a third that a sample tries, and the others.
+/// Each change of the seed chooses another third.
+pub fn third_of<T>(all: impl IntoIterator<Item = T>) -> (Vec<T>, Vec<T>) {
+    let (is_complete, first) = (is_complete(), seed() % 3);
+    let all = all.into_iter().enumerate();
+    let (chosen, others): (Vec<_>, Vec<_>) =
+        all.partition(|(place, _)| is_complete || place % 3 == first);
+    let items = |list: Vec<(usize, T)>| list.into_iter().map(|(_, item)| item).collect();
+    (items(chosen), items(others))
 }
 
 /// Returns how many points of a kind at least were tried: `count` if all are, and none

@@ -1,6 +1,7 @@
 //! What the integration tests share: a temporary place with a store and a
 //! state directory, real stacks on a real Docker Engine, and a spy on PATH.
 
+pub mod api;
 pub mod disk;
 pub mod engine;
 pub mod hooks;
@@ -21,7 +22,6 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use api::Api;
 pub use spy::Spy;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_docker-stack-backup");
@@ -104,9 +105,8 @@ pub fn docker<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
 /// `docker compose`, without the docker command in between, which takes longer to start
 /// the plugin than the plugin then takes.
 fn compose_plugin() -> Command {
-    static PLUGIN: OnceLock<String> = OnceLock::new();
-    let path = "{{range .ClientInfo.Plugins}}{{if eq .Name \"compose\"}}{{.Path}}{{end}}{{end}}";
-    let mut command = Command::new(PLUGIN.get_or_init(|| docker(["info", "--format", path])));
+    let plugin = docker_stack_backup::engine::compose_plugin();
+    let mut command = Command::new(plugin.expect("the docker command knows Compose"));
     command.env("DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND", "docker");
     command.arg("compose");
     command
@@ -410,30 +410,23 @@ impl Stack {
         output(&mut self.compose(&args)).expect_status(0);
     }
 
+    fn api(&self) -> Api {
+        Api::of(self.host.as_deref())
+    }
+
     /// Runs a command in a service's container; returns its stdout, trimmed.
     #[track_caller]
     pub fn exec(&self, service: &str, command: &[&str]) -> String {
-        let args = [&["exec", "-T", service], command].concat();
-        output(&mut self.compose(&args))
-            .expect_status(0)
-            .stdout
-            .trim()
-            .to_owned()
+        let containers = self.container(service);
+        let container = containers.lines().next().expect("the service's container");
+        let (status, stdout, stderr) = self.api().exec(container, command);
+        assert_eq!(status, 0, "{command:?}: {stdout}\n{stderr}");
+        stdout.trim().to_owned()
     }
 
     /// `service:state` of all its containers, sorted.
     pub fn states(&self) -> Vec<String> {
-        let filter = format!("label=com.docker.compose.project={}", self.project);
-        let mut list = self.docker();
-        let ids = output(list.args(["ps", "--all", "--quiet", "--filter", &filter])).stdout;
-        // Not from `ps`, which lags behind a stop or start.
-        let format = "{{index .Config.Labels \"com.docker.compose.service\"}}:{{.State.Status}}";
-        let mut inspect = self.docker();
-        inspect.args(["container", "inspect", "--format", format]);
-        let states = output(inspect.args(ids.lines())).stdout;
-        let mut states: Vec<String> = states.lines().map(str::to_owned).collect();
-        states.sort();
-        states
+        self.api().states(&self.project)
     }
 
     /// `service:running` of the containers that run.
@@ -464,23 +457,37 @@ impl Stack {
         fs::remove_dir_all(&self.dir).unwrap();
     }
 
-    /// Ids of all its containers, sorted by name.
+    /// Name and id of all its containers, sorted.
     pub fn ids(&self) -> Vec<String> {
-        let filter = format!("label=com.docker.compose.project={}", self.project);
-        let format = "{{.Names}} {{.ID}}";
-        let mut list = self.docker();
-        let list = list.args(["ps", "--all", "--filter", &filter, "--format", format]);
-        let ids = output(list).expect_status(0).stdout;
-        let mut ids: Vec<String> = ids.lines().map(str::to_owned).collect();
-        ids.sort();
-        ids
+        let containers = self.containers().into_iter();
+        containers.map(|(name, id, _)| name + " " + &id).collect()
     }
 
+    /// The ids of a service's containers, a line each.
     pub fn container(&self, service: &str) -> String {
-        output(&mut self.compose(&["ps", "--all", "--quiet", service]))
-            .stdout
-            .trim()
-            .to_owned()
+        let containers = self.containers().into_iter();
+        let of_service = containers.filter(|(.., of)| of == service);
+        let ids: Vec<String> = of_service.map(|(_, id, _)| id).collect();
+        ids.join("\n")
+    }
+
+    /// Name, id and service of its containers, but for those of `compose run`.
+    fn containers(&self) -> Vec<(String, String, String)> {
+        let label = format!("com.docker.compose.project={}", self.project);
+        let mut listed = self.api().containers(&label);
+        listed.retain(|container| container["Labels"]["com.docker.compose.oneoff"] != "True");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let of_interest = |container: &Value| {
+            let service = &container["Labels"]["com.docker.compose.service"];
+            (
+                text(&container["Names"][0]),
+                text(&container["Id"]),
+                text(service),
+            )
+        };
+        let mut containers: Vec<_> = listed.iter().map(of_interest).collect();
+        containers.sort();
+        containers
     }
 
     pub fn read(&self, relative: &str) -> String {
@@ -500,36 +507,9 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // Resources are found by label, since the test may have broken the compose
-        // file.
-        let filter = format!("label=com.docker.compose.project={}", self.project);
-        let remove = |kind: &str, list: &[&str], remove: &[&str]| {
-            let mut listing = self.docker();
-            listing
-                .arg(kind)
-                .args(list)
-                .args(["-q", "--filter", &filter]);
-            let listed = listing
-                .output()
-                .map(|output| output.stdout)
-                .unwrap_or_default();
-            let names = String::from_utf8_lossy(&listed).into_owned();
-            if !names.trim().is_empty() {
-                let mut command = self.docker();
-                command
-                    .arg(kind)
-                    .args(remove)
-                    .args(names.split_whitespace());
-                let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-            }
-        };
-        remove(
-            "container",
-            &["ls", "--all"],
-            &["rm", "--force", "--volumes"],
-        );
-        remove("volume", &["ls"], &["rm", "--force"]);
-        remove("network", &["ls"], &["rm"]);
+        // They are found by label, since the test may have broken the compose file.
+        let label = format!("com.docker.compose.project={}", self.project);
+        self.api().remove_all(&label);
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::common::kill_points::{if_complete, kill_points};
+use crate::common::kill_points::{if_complete, kill_points, third_of};
 use crate::common::scene::{Scene, at_call};
 use crate::common::{Background, docker, in_parallel, output, wait_until};
 use serde_json::{Value, json};
@@ -118,6 +118,16 @@ fn a_run_that_uses_down_and_is_killed_during_any_docker_call_is_recovered() {
     kill_at_every_call("down", true, CLIENT_GOES_ON);
 }
 
+/// A third of the calls, or the first of the others.
+fn one_at_least(calls: Vec<usize>) -> Vec<usize> {
+    assert!(!calls.is_empty());
+    let (mut chosen, others) = third_of(calls);
+    if chosen.is_empty() {
+        chosen.extend(others.first());
+    }
+    chosen
+}
+
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_stop_that_continues_in_the_engine_does_not_stop_a_recovered_stack() {
@@ -130,9 +140,7 @@ fn a_stop_that_continues_in_the_engine_does_not_stop_a_recovered_stack() {
     ];
     in_parallel(cases, |(method, action)| {
         let scene = Scene::new(method, 3);
-        let stops = scene.calls_of("stop ");
-        assert!(!stops.is_empty());
-        for n in stops {
+        for n in one_at_least(scene.calls_of("stop ")) {
             let point = format!("{method}, call {n}, {action}");
             let (ended, _) = scene.attempt(&["run"], &at_call(n, action));
             assert!(ended.is_none(), "{point}");
@@ -182,7 +190,7 @@ fn a_docker_client_that_outlives_its_run_does_not_stop_a_recovered_stack() {
         let mut scene = Scene::new(method, 0);
         // With the socket, the run itself is the client, so none could outlive it.
         scene.uses_socket = false;
-        for n in scene.calls_of(command) {
+        for n in one_at_least(scene.calls_of(command)) {
             let point = format!("{method}, call {n}");
             let (ended, _) = scene.attempt(&["run"], &at_call(n, CLIENT_IS_SLOW));
             assert!(ended.is_none(), "{point}");
@@ -288,7 +296,7 @@ mod needs_cgroup_kill {
                 cgroup.0.join("cgroup.kill").display()
             );
             for command in commands {
-                for n in scene.calls_of(command) {
+                for n in one_at_least(scene.calls_of(command)) {
                     let point = format!("{method}, {command}, call {n}");
                     let spy = scene.place.spy(&at_call(n, &action));
                     spy.clear();

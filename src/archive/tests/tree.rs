@@ -176,12 +176,12 @@ pub fn sparse_files(root: &Path) {
     const GIB: u64 = 1 << 30;
     let dir = root.join("sparse");
     fs::create_dir(&dir).unwrap();
+    let pattern = (1..=251).collect::<Vec<u8>>().repeat((1 << 20) / 251 + 1);
     let file = |name: &str, size: u64, data: &[(u64, usize)]| {
         let file = File::create(dir.join(name)).unwrap();
         file.set_len(size).unwrap();
         for (offset, len) in data {
-            let bytes: Vec<u8> = (0..*len).map(|i| (i % 251) as u8 + 1).collect();
-            file.write_all_at(&bytes, *offset).unwrap();
+            file.write_all_at(&pattern[..*len], *offset).unwrap();
         }
     };
     file("all hole", 1 << 20, &[]);
@@ -224,9 +224,11 @@ fn sizes(root: &Path) {
         1 << 20,
         (3 << 20) + 1,
     ];
+    // After so many numbers the bytes are the same again.
+    let period: Vec<u8> = (0..7 * 256).map(|i| (i * 31 / 7) as u8).collect();
+    let content = period.repeat((4 << 20) / period.len());
     for size in sizes {
-        let content: Vec<u8> = (0..size).map(|i| (i * 31 / 7) as u8).collect();
-        fs::write(dir.join(size.to_string()), content).unwrap();
+        fs::write(dir.join(size.to_string()), &content[..size]).unwrap();
     }
 }
 

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::disk::Disk;
-use crate::common::kill_points::{if_complete, sample_of};
+use crate::common::kill_points::{if_complete, sample_of, third_of};
 use crate::common::ledger::{Ledger, Shape};
 use crate::common::{Background, killed_before, output, slowed, strace, wait_until};
 use serde_json::json;
@@ -16,15 +16,7 @@ use serde_json::json;
 /// System calls by which the main thread of a run assembles an archive from the
 /// draft and the changes. For fsync and rename see
 /// `tests/crash/needs_strace/durable.rs`.
-const STEPS: [&str; 7] = [
-    "ioctl",
-    "fallocate",
-    "ftruncate",
-    "linkat",
-    "pwritev2",
-    "pwrite64",
-    "pread64",
-];
+const STEPS: [&str; 5] = ["ioctl", "linkat", "pwritev2", "pwrite64", "pread64"];
 /// The calls of each kind before which runs are killed: most of the first ones, and a
 /// few of the later ones.
 const NUMBERS: [usize; 9] = [1, 2, 3, 5, 8, 20, 50, 120, 300];
@@ -43,12 +35,18 @@ fn recover(ledger: &mut Ledger, points: usize, point: &str) {
 /// The number of kills per kind of system call.
 type Seen = BTreeMap<&'static str, usize>;
 
-/// Kills runs before each of the system calls in `steps`.
-fn kill_at_every_step(disk: &Disk, shape: Shape, steps: &[&'static str]) -> Seen {
+/// Kills runs before each of the system calls in `always`, and a sample of those in
+/// `steps`.
+fn kill_at_every_step(
+    disk: &Disk,
+    shape: Shape,
+    always: &[&'static str],
+    steps: &[&'static str],
+) -> Seen {
     let mut ledger = Ledger::new(disk, shape, json!({}));
     let mut seen = Seen::new();
     let mut partial_count = 0;
-    for step in steps {
+    for step in always.iter().copied().chain(third_of(steps.to_vec()).0) {
         for n in sample_of(NUMBERS) {
             let point = format!("killed before {step} {n}");
             let mut command = killed_before(&ledger.place.program(&["run"]), step, n);
@@ -86,7 +84,7 @@ const STEADY: Shape = Shape {
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_run_killed_while_its_draft_is_updated_in_place_is_recovered() {
-    let seen = kill_at_every_step(&ext4(), STEADY, &STEPS);
+    let seen = kill_at_every_step(&ext4(), STEADY, &["ftruncate", "fallocate"], &STEPS);
     assert!(seen.contains_key("ftruncate"), "{seen:?}");
     assert!(!seen.contains_key("fallocate"), "{seen:?}");
 }
@@ -98,7 +96,8 @@ fn a_run_killed_while_ranges_are_inserted_into_its_draft_is_recovered() {
         grows: 8192,
         ..STEADY
     };
-    let seen = kill_at_every_step(&ext4(), shape, &STEPS);
+    let steps = [&STEPS[..], &["ftruncate"]].concat();
+    let seen = kill_at_every_step(&ext4(), shape, &["fallocate"], &steps);
     assert!(seen.contains_key("fallocate"), "{seen:?}");
 }
 
@@ -109,8 +108,8 @@ fn a_run_killed_while_ranges_are_removed_from_its_draft_is_recovered() {
         grows: -8192,
         ..STEADY
     };
-    let steps = ["fallocate", "ftruncate", "pwritev2"];
-    let seen = kill_at_every_step(&ext4(), shape, &steps);
+    let steps = ["ftruncate", "pwritev2"];
+    let seen = kill_at_every_step(&ext4(), shape, &["fallocate"], &steps);
     assert!(seen.contains_key("fallocate"), "{seen:?}");
 }
 
@@ -122,7 +121,7 @@ fn a_run_killed_while_its_draft_is_replaced_is_recovered() {
         young_mib: 20,
         grows: 8192,
     };
-    let seen = kill_at_every_step(&ext4(), shape, &["linkat", "ftruncate", "pwritev2"]);
+    let seen = kill_at_every_step(&ext4(), shape, &["linkat"], &["ftruncate", "pwritev2"]);
     assert!(seen.contains_key("linkat"), "{seen:?}");
 }
 
@@ -135,7 +134,7 @@ fn a_run_killed_in_its_second_pass_is_recovered() {
         young_mib: 70,
         grows: 8192,
     };
-    let seen = kill_at_every_step(&ext4(), shape, &["syncfs", "fallocate", "ftruncate"]);
+    let seen = kill_at_every_step(&ext4(), shape, &["syncfs", "fallocate"], &["ftruncate"]);
     // There is one syncfs before each pass.
     assert!(seen["syncfs"] > if_complete(1), "{seen:?}");
     assert!(seen["fallocate"] >= 1, "{seen:?}");
@@ -148,7 +147,7 @@ fn kill_where_blocks_are_shared(disk: &Disk) {
         young_mib: 1,
         grows: 8192,
     };
-    let seen = kill_at_every_step(disk, shape, &["ioctl", "linkat", "pwritev2"]);
+    let seen = kill_at_every_step(disk, shape, &["ioctl", "linkat"], &["pwritev2"]);
     assert!(
         seen["ioctl"] > if_complete(2) && seen.contains_key("linkat"),
         "{seen:?}"
@@ -217,7 +216,7 @@ mod needs_xfs {
     #[ignore = "needs a Docker Engine; run scripts/test"]
     fn a_run_killed_while_it_shares_blocks_with_the_stack_down_is_recovered() {
         let disk = Disk::of("xfs", &["-q", "-m", "reflink=1"], 600);
-        let seen = kill_at_every_step(&disk, STEADY, &["ioctl", "fallocate"]);
+        let seen = kill_at_every_step(&disk, STEADY, &["ioctl", "fallocate"], &[]);
         assert!(
             seen["ioctl"] > if_complete(2) && seen["fallocate"] > if_complete(1),
             "{seen:?}"

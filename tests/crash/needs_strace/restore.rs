@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::common::kill_points::{if_complete, kill_points};
+use crate::common::kill_points::{if_complete, kill_points, third_of};
 use crate::common::mixed::{Mixed, PARTS, RUNNING};
 use crate::common::{in_parallel, killed_before, output, strace};
 
@@ -100,6 +100,24 @@ fn kill_before_every(syscall: &str, before: Before, parts: &[&str]) -> Seen {
     seen
 }
 
+/// Calls `kill`, which returns how many points it has tried, with a third of the kinds of
+/// calls; and with the others if those were fewer than the first point of the sample.
+fn until_points_are_tried(kill: impl Fn(&'static str) -> usize + Copy + Send + Sync) {
+    let points = AtomicUsize::new(0);
+    let (chosen, others) = third_of(SYSCALLS);
+    for syscalls in [chosen, others] {
+        if points.load(Ordering::Relaxed) == 0 {
+            let points = &points;
+            in_parallel(syscalls, move |syscall| {
+                points.fetch_add(kill(syscall), Ordering::Relaxed);
+            });
+        }
+    }
+    let points = points.into_inner();
+    eprintln!("{points} points");
+    assert!(points >= if_complete(11).max(1), "{points}");
+}
+
 fn is_mixed(mixed: &Mixed) -> bool {
     let of_each = mixed.generation_of_each();
     of_each.iter().any(|one| *one != of_each[0])
@@ -107,7 +125,7 @@ fn is_mixed(mixed: &Mixed) -> bool {
 
 fn kill_before_every_step(before: Before, parts: &[&str]) {
     let all = Mutex::new(Seen::default());
-    in_parallel(SYSCALLS, |syscall| {
+    until_points_are_tried(|syscall| {
         let seen = kill_before_every(syscall, before, parts);
         eprintln!("{before:?}, {syscall}: {seen:?}");
         let mut all = all.lock().unwrap();
@@ -116,6 +134,7 @@ fn kill_before_every_step(before: Before, parts: &[&str]) {
         all.down += seen.down;
         all.old += seen.old;
         all.new += seen.new;
+        seen.points
     });
     let all = all.into_inner().unwrap();
     eprintln!("{before:?}: {all:?}");
@@ -148,9 +167,9 @@ fn a_restore_of_a_removed_stack_killed_at_any_step_leaves_nothing_or_everything(
 #[test]
 #[ignore = "needs a Docker Engine; run scripts/test"]
 fn a_recovery_of_a_restore_killed_at_any_step_is_recovered() {
-    let points = AtomicUsize::new(0);
-    in_parallel(SYSCALLS, |syscall| {
+    until_points_are_tried(|syscall| {
         let mixed = Mixed::new();
+        let mut points = 0;
         for n in kill_points() {
             mixed.change();
             let restore = mixed
@@ -173,12 +192,10 @@ fn a_recovery_of_a_restore_killed_at_any_step_is_recovered() {
                 ended.expect_status(0);
                 break;
             }
-            points.fetch_add(1, Ordering::Relaxed);
+            points += 1;
         }
+        points
     });
-    eprintln!("{points:?} points");
-    let points = points.into_inner();
-    assert!(points >= if_complete(11).max(1), "{points}");
 }
 
 /// The command, in which no file can be removed by `unlinkat`.

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::disk::Disk;
-use crate::common::kill_points::{if_complete, sample_of};
+use crate::common::kill_points::{if_complete, is_complete, sample_of};
 use crate::common::ledger::{Ledger, Shape};
 use crate::common::{Background, PROGRAM, Place, Stack, output, strace, succeed};
 use serde_json::json;
@@ -102,7 +102,7 @@ fn cut_power_at_every_moment_of_a_run(kind: &str, options: &[&str], shape: Shape
     let disk = outer.inside(kind, options, 400);
     let mut ledger = Ledger::new(&disk, shape, json!({}));
     let mut seen = Seen::default();
-    for _ in 0..2 {
+    for _ in 0..if is_complete() { 2 } else { 1 } {
         let mut command = strace(&ledger.place.program(&["run"]), &SLOWLY);
         let copies = copies(&outer, &disk, Background::spawn(&mut command));
         for copy in sample_of(copies) {
@@ -113,9 +113,9 @@ fn cut_power_at_every_moment_of_a_run(kind: &str, options: &[&str], shape: Shape
     }
     eprintln!("{kind}: {seen:?}");
     // The controls: copies were taken during a run and after it.
-    assert!(seen.copies > if_complete(30).max(3), "{seen:?}");
+    assert!(seen.copies > if_complete(30).max(1), "{seen:?}");
     assert!(seen.partials >= if_complete(6), "{seen:?}");
-    assert!(seen.archives > seen.copies + if_complete(2), "{seen:?}");
+    assert!(seen.archives >= seen.copies + if_complete(3), "{seen:?}");
 }
 
 #[test]
