@@ -20,6 +20,7 @@ use super::error::{Refused, Unreachable};
 use super::http::{Connection, Received, Request, Response};
 use super::image::Image;
 use super::json::null_as_empty;
+use super::network::Network;
 use super::owner::Owner;
 use super::volume::Volume;
 
@@ -95,6 +96,11 @@ impl Api {
     /// Describes these volumes. What does not exist is left out.
     pub fn volumes<'a>(&self, names: impl Iterator<Item = &'a String>) -> Result<Vec<Volume>> {
         self.describe(names.map(|name| format!("/volumes/{}", percent_encoded(name))))
+    }
+
+    /// Describes these networks. What does not exist is left out.
+    pub fn networks<'a>(&self, names: impl Iterator<Item = &'a String>) -> Result<Vec<Network>> {
+        self.describe(names.map(|name| format!("/networks/{}", percent_encoded(name))))
     }
 
     /// Returns the names of the volumes with a label (`name=value`).

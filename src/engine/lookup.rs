@@ -1,4 +1,4 @@
-//! Looking up images and volumes: by requests to the Engine's socket where there
+//! Looking up images, networks and volumes: by requests to the Engine's socket where there
 //! is one, else by the docker command.
 
 use std::collections::BTreeSet;
@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use super::address::Engine;
 use super::command::{docker, inspect, output_lines};
 use super::image::Image;
+use super::network::Network;
 use super::volume::Volume;
 
 impl Engine {
@@ -18,6 +19,17 @@ impl Engine {
             Some(_) if ids.is_empty() => Ok(Vec::new()),
             Some(api) => api.images(ids.iter()).context("cannot inspect the images"),
             None => inspect(self, "image", ids.iter().cloned().collect()),
+        }
+    }
+
+    /// Returns the networks of these names; names that do not exist are left out.
+    pub fn networks(&self, names: &BTreeSet<String>) -> Result<Vec<Network>> {
+        match self.api()? {
+            Some(_) if names.is_empty() => Ok(Vec::new()),
+            Some(api) => api
+                .networks(names.iter())
+                .context("cannot inspect the networks"),
+            None => inspect(self, "network", names.iter().cloned().collect()),
         }
     }
 

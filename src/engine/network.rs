@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::address::Engine;
-use super::command::{docker, inspect};
+use super::command::docker;
 use super::json::null_as_empty;
 
 /// A network, as the Engine describes it and as the journal records it.
@@ -134,11 +134,6 @@ impl Endpoint {
 }
 
 impl Engine {
-    /// Returns the networks of these names; names that do not exist are left out.
-    pub fn networks(&self, names: &BTreeSet<String>) -> Result<Vec<Network>> {
-        inspect(self, "network", names.iter().cloned().collect())
-    }
-
     /// Creates a network with the driver, pools, labels and options of `network`, so
     /// that Compose accepts it as its own.
     pub fn create_network(&self, network: &Network) -> Result<()> {

@@ -249,6 +249,7 @@ fn as_command(request: &str) -> Option<String> {
         ["", _, "exec", id, "start"] => Some(format!("exec start {id}")),
         ["", _, "volumes"] => Some("volume ls".to_owned()),
         ["", _, "volumes", name] => Some(format!("volume inspect {name}")),
+        ["", _, "networks", name] => Some(format!("network inspect {name}")),
         ["", _, "images", .., "json"] => Some("image inspect".to_owned()),
         ["", _, "containers", id, verb] => Some(match query.strip_prefix("t=") {
             Some(seconds) => format!("{verb} --time {seconds} {id}"),
