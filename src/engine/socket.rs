@@ -1,11 +1,12 @@
 //! Finds an Engine: the one at its Unix socket.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 
 use super::address::Engine;
 use super::api::{Api, LIMIT};
@@ -14,16 +15,17 @@ use super::http::{Connection, Request};
 use super::owner::Owner;
 use super::podman;
 
-/// Time limit of the first request to a socket.
-const PING_LIMIT: Duration = Duration::from_secs(10);
+/// Time limit of the first request to a socket. systemd may hold the socket of an Engine that
+/// it has just begun to start.
+const PING_LIMIT: Duration = Duration::from_secs(20);
 
 /// The Engines that were found once.
 static FOUND: Mutex<BTreeMap<PathBuf, &'static Api>> = Mutex::new(BTreeMap::new());
 
 impl Engine {
     /// Returns what speaks to the Engine at its socket. `None` means that the docker
-    /// command must be used: for another host, a context, or the default socket if it
-    /// does not answer. An Engine that was found once is kept; one that did not answer
+    /// command must be used: for another host, a context, or the default socket if nobody
+    /// listens there. An Engine that was found once is kept; one that did not answer
     /// is looked for again with the next call.
     ///
     /// # Errors
@@ -37,9 +39,9 @@ impl Engine {
         if let Some(api) = found().get(&socket) {
             return Ok(Some(api));
         }
-        let api = match greet(&socket) {
+        let api = match greet(&socket, PING_LIMIT) {
             Ok(api) => api,
-            Err(error) if self.is_default() => {
+            Err(error) if self.is_default() && !is_silent(&error) => {
                 tracing::debug!("{error:#}; the docker command is used");
                 return Ok(None);
             }
@@ -82,21 +84,26 @@ impl Engine {
     }
 }
 
-fn greet(socket: &Path) -> Result<Api> {
+/// Whether somebody listens, and says nothing. The docker command would wait for the same, and
+/// longer, with each question anew.
+fn is_silent(error: &Error) -> bool {
+    let unreachable = error.downcast_ref::<Unreachable>();
+    unreachable.is_some_and(|unreachable| unreachable.error.kind() == ErrorKind::TimedOut)
+}
+
+fn greet(socket: &Path, limit: Duration) -> Result<Api> {
     let unreachable = |error| Unreachable {
         socket: socket.to_owned(),
         error,
     };
-    let mut connection = Connection::open(socket, PING_LIMIT).map_err(unreachable)?;
+    let mut connection = Connection::open(socket, limit).map_err(unreachable)?;
     let owner = connection.peer().map_err(unreachable)?;
     let request = Request {
         method: "GET",
         target: "/_ping",
         body: None,
     };
-    let response = connection
-        .request(request, PING_LIMIT)
-        .map_err(unreachable)?;
+    let response = connection.request(request, limit).map_err(unreachable)?;
     let no_engine = || format!("no Engine answers at unix://{}", socket.display());
     ensure!(response.status == 200, "{}", no_engine());
     let version = response.header("api-version").with_context(no_engine)?;
@@ -140,7 +147,7 @@ mod tests {
                 let answer = format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: 2\r\n\r\nOK");
                 stream.write_all(answer.as_bytes()).unwrap();
             });
-            greet(&socket)
+            greet(&socket, PING_LIMIT)
         })
     }
 
@@ -156,6 +163,18 @@ mod tests {
             let error = greeted(none).unwrap_err().to_string();
             assert!(error.contains("no Engine answers"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_engine_that_says_nothing_is_away_and_one_that_is_not_there_may_be_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let silent = greet(&socket, Duration::from_millis(200)).unwrap_err();
+        assert!(is_silent(&silent) && is_unreachable(&silent), "{silent:#}");
+        drop(listener);
+        let gone = greet(&socket, Duration::from_secs(5)).unwrap_err();
+        assert!(!is_silent(&gone) && is_unreachable(&gone), "{gone:#}");
     }
 
     #[test]
