@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::config::Config;
 use crate::config::plan::Plan;
-use crate::sys::format::one_line;
+use crate::sys::format::{json_without_commands, one_line};
 use anyhow::Result;
 
 /// A configuration and the notes on it.
@@ -42,12 +42,40 @@ impl Proposal {
         Value::Object(fields)
     }
 
+    /// Returns the same as text, which is shown as it is: what would command a terminal, or
+    /// turn the direction of text, is escaped as JSON has it.
+    ///
+    /// # Errors
+    /// None: there are no keys but strings.
+    pub fn json_text(&self) -> Result<String> {
+        let json = serde_json::to_string_pretty(&self.json())?;
+        Ok(json_without_commands(&json) + "\n")
+    }
+
     /// Checks the configuration as `check` does.
     ///
     /// # Errors
     /// Names all that is wrong.
     pub fn plan(&self) -> Result<Plan> {
         Plan::new(Config::parse(self.json().to_string().as_bytes())?)
+    }
+
+    /// Leaves out the stacks that are not valid, by themselves or beside those before them, with
+    /// a note for each. One project of a strange kind must not keep the others from being
+    /// proposed.
+    pub fn keep_what_fits(&mut self) {
+        if self.plan().is_ok() {
+            return;
+        }
+        for stack in std::mem::take(&mut self.stacks) {
+            let name = stack.name.clone();
+            self.stacks.push(stack);
+            if let Err(error) = self.plan() {
+                self.stacks.pop();
+                let reason = format!("{error:#}").replace('\n', "; ");
+                self.notes.push(format!("{name} is left out: {reason}"));
+            }
+        }
     }
 
     /// Returns the notes, one a line, each with the stack that it is about.
@@ -58,5 +86,51 @@ impl Proposal {
             notes.map(|note| one_line(&format!("{}: {note}", stack.name)))
         });
         general.chain(of_stacks).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::format::without_commands;
+
+    #[test]
+    fn a_project_that_cannot_be_a_stack_does_not_keep_others_from_being_proposed() {
+        let stack = |name: &str, path: &str| ProposedStack {
+            name: name.to_owned(),
+            options: Map::from_iter([("path".to_owned(), path.into())]),
+            notes: Vec::new(),
+        };
+        let mut proposal = Proposal {
+            stacks: vec![
+                stack("a", "/srv/a"),
+                stack("all", "/"),
+                stack("b", "/srv/b"),
+            ],
+            ..Proposal::default()
+        };
+        assert!(proposal.plan().is_err());
+        proposal.keep_what_fits();
+        let names: Vec<&str> = proposal.stacks.iter().map(|stack| &*stack.name).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert!(
+            proposal.notes[0].contains("all is left out: "),
+            "{:?}",
+            proposal.notes
+        );
+        // The control.
+        proposal.keep_what_fits();
+        assert_eq!((proposal.stacks.len(), proposal.notes.len()), (2, 1));
+    }
+
+    #[test]
+    fn a_path_that_turns_the_direction_of_text_is_the_same_path_as_json() {
+        let path = "/srv/\u{202e}a\u{9b}b\n\u{1b}";
+        let mut proposal = Proposal::default();
+        proposal.fields.insert("baseDir".to_owned(), path.into());
+        let text = proposal.json_text().unwrap();
+        assert_eq!(without_commands(&text), text);
+        let parsed: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(parsed["baseDir"], path);
     }
 }

@@ -1,6 +1,6 @@
 //! Reads the assignments of a Python file whose values are literals. Nothing is run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A literal.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,25 +15,38 @@ pub enum PyValue {
     Dict(Vec<(PyValue, PyValue)>),
 }
 
-/// The assignments at the outermost level, by name: the value of the last one, or why it
+/// The assignments outside of functions, by name: the value of the last one, or why it
 /// was not read.
 pub type Assignments = BTreeMap<String, Result<PyValue, String>>;
 
-/// Reads all assignments at the outermost level of a file.
+/// Methods that change a list or a dictionary.
+const CHANGING_METHODS: [&str; 8] = [
+    ".append(", ".extend(", ".insert(", ".remove(", ".update(", ".pop(", ".clear(", ".sort(",
+];
+
+/// Reads all assignments at the outermost level of a file. What is also set or changed in
+/// another way, such as in a condition, has no value.
 pub fn assignments(text: &str) -> Assignments {
     let mut parser = Parser {
         text: text.chars().collect(),
         at: 0,
+        changed: BTreeSet::new(),
     };
     let mut found = Assignments::new();
     while parser.at < parser.text.len() {
         let begin = parser.at;
-        if let Some(name) = parser.target() {
+        let target = parser.target();
+        let has_target = target.is_some();
+        if let Some(name) = target {
             let value = parser.whole_value();
             found.insert(name, value);
         }
         parser.at = begin;
-        parser.skip_statement();
+        parser.skip_statement(has_target);
+    }
+    for name in parser.changed {
+        let reason = "it is set or changed in a way that is not read";
+        found.insert(name, Err(reason.to_owned()));
     }
     found
 }
@@ -41,6 +54,8 @@ pub fn assignments(text: &str) -> Assignments {
 struct Parser {
     text: Vec<char>,
     at: usize,
+    /// Names that a statement sets or changes in another way than by a plain assignment.
+    changed: BTreeSet<String>,
 }
 
 /// Nested deeper than this, a value is not read.
@@ -353,15 +368,41 @@ impl Parser {
 
     /// Skips a statement with the lines that belong to it: those within brackets and
     /// strings, and the indented ones, which are no statements of the outermost level.
-    fn skip_statement(&mut self) {
+    /// Notes the names that it sets or changes, except those of functions, and except its
+    /// first word if that was read as an assignment.
+    fn skip_statement(&mut self, has_target: bool) {
+        let begin = self.at;
+        let is_local = matches!(self.word().as_str(), "def" | "class" | "async");
+        self.at = begin;
+        if has_target {
+            self.target();
+        }
+        let mut changed: Vec<String> = Vec::new();
         let mut depth = 0_usize;
+        // Those with a comma after them, which an assignment to several names may follow.
+        let mut listed: Vec<String> = Vec::new();
+        let mut last = String::new();
         while let Some(c) = self.peek() {
             if "'\"".contains(c) {
-                // Where a string has no end, the next line begins.
                 let begin = self.at;
-                if self.quoted(c, true).is_none() {
+                if self.quoted(c, true).is_none() && self.at < self.text.len() {
+                    // Where a string has no end, the next line begins.
                     self.at = begin;
                     self.rest_of_line();
+                }
+                continue;
+            }
+            if depth == 0 && (c.is_alphabetic() || c == '_') {
+                let is_attribute = self.at > 0 && self.text[self.at - 1] == '.';
+                last = self.word();
+                let effect = self.effect();
+                if is_attribute || effect == Effect::None {
+                    listed.clear();
+                } else if effect == Effect::Listed {
+                    listed.push(last.clone());
+                } else {
+                    changed.append(&mut listed);
+                    changed.push(last.clone());
                 }
                 continue;
             }
@@ -371,12 +412,20 @@ impl Parser {
                     continue;
                 }
                 '(' | '[' | '{' => depth += 1,
-                ')' | ']' | '}' => depth = depth.saturating_sub(1),
+                ')' | ']' | '}' => {
+                    depth = depth.saturating_sub(1);
+                    self.at += 1;
+                    if depth == 0 && c == ']' && self.effect() == Effect::Changed {
+                        changed.push(last.clone());
+                    }
+                    continue;
+                }
                 '\\' if self.starts_with("\\\n") => self.at += 1,
                 '\n' if depth == 0 => {
+                    listed.clear();
                     self.at += 1;
                     if !self.peek().is_some_and(|c| c.is_whitespace()) {
-                        return;
+                        break;
                     }
                     continue;
                 }
@@ -384,7 +433,39 @@ impl Parser {
             }
             self.at += 1;
         }
+        if !is_local {
+            self.changed.extend(changed);
+        }
     }
+
+    /// What happens to the name or item that was just read. Nothing is read.
+    fn effect(&mut self) -> Effect {
+        let begin = self.at;
+        self.blanks();
+        let rest: String = self.text[self.at..].iter().take(10).collect();
+        self.at = begin;
+        let operator = rest.trim_start_matches(|c| "+-*/%@&|^<>".contains(c));
+        let is_comparison = rest.starts_with("<=") || rest.starts_with(">=");
+        let is_assigned = operator.starts_with('=') && !operator.starts_with("==");
+        let is_changed = CHANGING_METHODS
+            .iter()
+            .any(|method| rest.starts_with(method));
+        match rest.starts_with(',') {
+            true => Effect::Listed,
+            false if is_changed || is_assigned && !is_comparison => Effect::Changed,
+            false => Effect::None,
+        }
+    }
+}
+
+/// What follows a name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// An assignment, or a call that changes it.
+    Changed,
+    /// A comma.
+    Listed,
+    None,
 }
 
 #[cfg(test)]
@@ -457,9 +538,62 @@ mod tests {
                     A: str = 'a'\nB=2\nif True:\n    C = 3\n\n    D = 4\nE == 5\nF += 6\n\
                     call(\nG = 7\n)\ndef f(x='it''s'):\n    H = \"unfinished\nI = 9\nI = 10\n";
         let found = assignments(text);
-        let names: Vec<&str> = found.keys().map(String::as_str).collect();
+        let read = found.iter().filter(|(_, value)| value.is_ok());
+        let names: Vec<&str> = read.map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["A", "B", "I"]);
         assert_eq!(found["A"], Ok(string("a")));
         assert_eq!(found["I"], Ok(PyValue::Int(10)));
+        // What a condition sets is known to be set, and not to what.
+        let unread: Vec<&str> = found.keys().map(String::as_str).collect();
+        assert_eq!(unread, ["A", "B", "C", "D", "F", "I"]);
+    }
+
+    #[test]
+    fn what_is_also_changed_in_another_way_has_no_value() {
+        let statements = [
+            "X += ['b']",
+            "X.append('b')",
+            "X['b'] = 1",
+            "X[0]['b'] = 1",
+            "X, Y = 1, 2",
+            "Y, X = 1, 2",
+            "Y = X = 1",
+            "Y = 1; X = 2",
+            "if Y == 1:\n    pass\n    X = 2",
+            "if Y: X = 2",
+            "for X in Y: pass\nelse:\n  X = 2",
+        ];
+        for statement in statements {
+            for text in [
+                format!("X = 'a'\n{statement}\nZ = 1\n"),
+                format!("{statement}\nX = 'a'\nZ = 1\n"),
+            ] {
+                let found = assignments(&text);
+                let error = found["X"].as_ref().unwrap_err();
+                assert!(error.contains("not read"), "{text}: {error}");
+                assert_eq!(found["Z"], Ok(PyValue::Int(1)));
+            }
+        }
+        // The controls.
+        let statements = [
+            "def f():\n    X = 2\n\n    X.append(1)",
+            "f(X=2, y=X)",
+            "if X: Y = 2",
+            "Y.X = 2",
+            "Y = X == 1 or X <= 2 or X != 3",
+            "print(X[0], X.index(1))",
+            "'X = 2'  # X = 2",
+        ];
+        for statement in statements {
+            let text = format!("X = 'a'\n{statement}\nZ = 1\n");
+            assert_eq!(assignments(&text)["X"], Ok(string("a")), "{text}");
+        }
+    }
+
+    #[test]
+    fn strings_without_an_end_take_linear_time() {
+        let began = std::time::Instant::now();
+        assignments(&"\\\"\"\"\n".repeat(200_000));
+        assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
     }
 }

@@ -65,7 +65,10 @@ struct Import {
 
 impl Import {
     fn note(&mut self, note: String) {
-        self.proposal.notes.push(note);
+        // A setting may be asked for twice.
+        if !self.proposal.notes.contains(&note) {
+            self.proposal.notes.push(note);
+        }
     }
 
     /// Returns the value of a setting. If it cannot be read, there is a note.
@@ -170,12 +173,17 @@ impl Import {
         let stacks = match self.value("STACKS") {
             // A directory for each name.
             Some(PyValue::Dict(pairs)) => {
-                let pairs = pairs.into_iter();
-                let named = pairs.filter_map(|pair| match pair {
-                    (PyValue::Str(name), PyValue::Str(path)) => Some((name, Some(path))),
-                    _ => None,
-                });
-                named.collect()
+                let mut named = Vec::new();
+                for pair in pairs {
+                    match pair {
+                        (PyValue::Str(name), PyValue::Str(path)) => named.push((name, Some(path))),
+                        _ => self.note(
+                            "an item of STACKS is not taken over: it is not a name with a path"
+                                .to_owned(),
+                        ),
+                    }
+                }
+                named
             }
             _ => {
                 let names = self.strings("STACKS").into_iter();

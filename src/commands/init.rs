@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, json};
 
 use super::load::resolve;
@@ -24,6 +24,8 @@ use crate::sys::format::{count, human_bytes};
 
 /// Days that archives are kept by a proposed configuration, as by one that says nothing.
 const KEEP_DAYS: u32 = 28;
+/// A longer script is not read.
+const SCRIPT_BYTES_MAX: u64 = 4 << 20;
 
 pub fn init(global: &Global, args: &InitArgs) -> Result<ExitStatus> {
     let engine = Engine::DEFAULT;
@@ -61,9 +63,14 @@ pub fn init(global: &Global, args: &InitArgs) -> Result<ExitStatus> {
     proposal
         .notes
         .extend(decisions(&proposal, &backup_dir, &found));
+    proposal.keep_what_fits();
     let plan = checked(&proposal)?;
     let previewer = Previewer::new(&plan);
-    for (proposed, stack) in proposal.stacks.iter_mut().zip(&found.discovery.stacks) {
+    let stacks = &found.discovery.stacks;
+    for proposed in &mut proposal.stacks {
+        let Some(stack) = stacks.iter().find(|stack| stack.name == proposed.name) else {
+            continue;
+        };
         let Some(planned) = plan.stack(&proposed.name) else {
             continue;
         };
@@ -78,7 +85,15 @@ pub fn init(global: &Global, args: &InitArgs) -> Result<ExitStatus> {
 }
 
 pub fn import_script(global: &Global, script: &Path, args: &InitArgs) -> Result<ExitStatus> {
-    let text = fs::read(script).with_context(|| format!("cannot read {}", script.display()))?;
+    let context = || format!("cannot read {}", script.display());
+    let mut text = Vec::new();
+    let file = File::open(script).with_context(context)?;
+    let read = file.take(SCRIPT_BYTES_MAX + 1).read_to_end(&mut text);
+    ensure!(
+        read.with_context(context)? as u64 <= SCRIPT_BYTES_MAX,
+        "{} is no script: it has more than {SCRIPT_BYTES_MAX} bytes",
+        script.display()
+    );
     let text = String::from_utf8_lossy(&text);
     let mut proposal =
         adopt::import(&text).with_context(|| format!("cannot take over {}", script.display()))?;
@@ -106,7 +121,7 @@ fn checked(proposal: &Proposal) -> Result<Plan> {
 fn hand_out(proposal: &Proposal, args: &InitArgs) -> Result<ExitStatus> {
     let text = match args.nix {
         true => nix_module(proposal),
-        false => serde_json::to_string_pretty(&proposal.json())? + "\n",
+        false => proposal.json_text()?,
     };
     match &args.output {
         None => print_plain(&text)?,
