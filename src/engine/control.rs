@@ -16,12 +16,10 @@ use super::container::{Container, Status};
 use super::error::{combine_errors, is_unreachable, was_refused};
 use super::json::null_as_empty;
 use super::parallel::in_parallel;
+use crate::sys::format::last_lines;
 
 /// Pause between two attempts while the Engine does not answer.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-
-/// How much of a line of a container's log is shown.
-const LOG_LINE_CHARS: usize = 300;
 
 impl Engine {
     /// Lists the containers that Compose made, of one project or of all. Containers
@@ -172,8 +170,7 @@ impl Engine {
             return Vec::new();
         };
         let both = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&both);
-        text.lines().map(cut_log_line).collect()
+        last_lines(&String::from_utf8_lossy(&both), count)
     }
 
     /// Returns how a container was made.
@@ -243,13 +240,6 @@ pub fn needs_missing_container(error: &str) -> bool {
     error.to_lowercase().contains("no such container")
 }
 
-fn cut_log_line(line: &str) -> String {
-    match line.char_indices().nth(LOG_LINE_CHARS) {
-        Some((end, _)) => format!("{} [cut]", &line[..end]),
-        None => line.to_owned(),
-    }
-}
-
 /// How a container was made, as far as it is compared with a compose file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -275,16 +265,4 @@ pub struct MadeWithHost {
     #[serde(deserialize_with = "null_as_empty")]
     pub cap_add: Vec<String>,
     pub pid_mode: String,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_line_of_a_log_is_cut() {
-        let line = "é".repeat(LOG_LINE_CHARS);
-        assert_eq!(cut_log_line(&line), line);
-        assert_eq!(cut_log_line(&format!("{line}x")), format!("{line} [cut]"));
-    }
 }

@@ -6,6 +6,9 @@ use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+/// How much of a line of a log is shown.
+const LINE_CHARS: usize = 300;
+
 /// Escapes every character that is not printable ASCII: `\u{e9}`, `\n`, `\u{1b}`.
 pub fn ascii(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -88,6 +91,19 @@ pub fn display_path(path: &[u8]) -> String {
 /// Shows line breaks as `\\n`, so that a name or a message is no line of its own.
 pub fn one_line(text: &str) -> String {
     text.replace('\n', "\\n")
+}
+
+/// Returns the last lines of what a program has logged or printed, without empty ones, and
+/// each cut at a sane length. Whoever wrote them chose how many and how long they are.
+pub fn last_lines(text: &str, count: usize) -> Vec<String> {
+    let lines = text.lines().rev().filter(|line| !line.trim().is_empty());
+    let cut = |line: &str| match line.char_indices().nth(LINE_CHARS) {
+        Some((end, _)) => format!("{} [cut]", &line[..end]),
+        None => line.to_owned(),
+    };
+    let mut lines: Vec<String> = lines.take(count).map(cut).collect();
+    lines.reverse();
+    lines
 }
 
 /// Formats a size: `512 B`, `1.0 KiB`, `12.3 GiB`.
@@ -175,6 +191,18 @@ mod tests {
             assert_eq!(without_commands(escaped), escaped);
             assert_eq!(json_without_commands(command), json);
         }
+    }
+
+    #[test]
+    fn the_last_lines_of_a_log_are_few_and_not_long() {
+        let line = "é".repeat(LINE_CHARS);
+        let text = format!("first\n{line}\n \n{line}x\n");
+        assert_eq!(
+            last_lines(&text, 2),
+            [line.clone(), format!("{line} [cut]")]
+        );
+        assert_eq!(last_lines(&text, 9)[0], "first");
+        assert_eq!(last_lines("\n\n", 9), [""; 0]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::sys::format::last_lines;
 use crate::sys::process::{Exit, Output, Program};
 
 const SYSTEMCTL: &str = "systemctl";
@@ -273,8 +274,8 @@ pub fn last_log_lines(name: &str, count: usize) -> Vec<String> {
     ];
     match Program::new("journalctl", args).limit(LOG_LIMIT).output() {
         Ok(output) if output.exit == Exit::Success => {
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            text.lines().map(str::to_owned).collect()
+            // An entry of the journal may have any number of lines.
+            last_lines(&String::from_utf8_lossy(&output.stdout), count)
         }
         _ => Vec::new(),
     }

@@ -21,13 +21,13 @@ use crate::engine::{self, CheckPace, Container, Engine, Exec, ExecOptions, Healt
 use crate::outcome::HookOutcome;
 use crate::stack::journal::{Journal, JournalEntry, PendingUndo};
 use crate::stack::survey::Survey;
+use crate::sys::format::last_lines;
 use crate::sys::process::{Exit, Program};
 use crate::sys::progress;
 use crate::sys::signals::Signals;
 
-/// How many lines of output are reported, and how much of each.
+/// How many lines of output are reported.
 const OUTPUT_LINES: usize = 10;
-const OUTPUT_LINE_CHARS: usize = 300;
 /// Shorter lines of a secret are words that occur elsewhere.
 const SECRET_LINE_MIN: usize = 6;
 /// Pause between two looks at a service that is not healthy yet.
@@ -157,7 +157,7 @@ impl ReadyCommand {
         let duration_ms = began.elapsed().as_millis() as u64;
         match ran {
             Ok((exit, output)) => {
-                let output = last_lines(&output, &self.secrets);
+                let output = lines_without_secrets(&output, &self.secrets);
                 let error = (exit != Exit::Success).then(|| match output.is_empty() {
                     true => exit.to_string(),
                     false => format!("{exit}: {}", output.join("; ")),
@@ -426,7 +426,7 @@ fn read_secrets(sources: &BTreeMap<String, String>) -> Result<Vec<(String, Strin
 }
 
 /// Returns the last lines of output, without secrets.
-fn last_lines(output: &[u8], secrets: &[String]) -> Vec<String> {
+fn lines_without_secrets(output: &[u8], secrets: &[String]) -> Vec<String> {
     let text = String::from_utf8_lossy(output).into_owned();
     // Also single lines of a key, and longer secrets before those that they contain.
     let lines = secrets.iter().flat_map(|secret| secret.lines());
@@ -437,14 +437,5 @@ fn last_lines(output: &[u8], secrets: &[String]) -> Vec<String> {
     let text = secrets
         .into_iter()
         .fold(text, |text, secret| text.replace(secret, "***"));
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
-    let cut = |line: &&str| match line.char_indices().nth(OUTPUT_LINE_CHARS) {
-        Some((end, _)) => format!("{} [cut]", &line[..end]),
-        None => (*line).to_owned(),
-    };
-    let first = lines.len().saturating_sub(OUTPUT_LINES);
-    lines[first..].iter().map(cut).collect()
+    last_lines(&text, OUTPUT_LINES)
 }

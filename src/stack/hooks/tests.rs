@@ -82,7 +82,7 @@ fn only_the_last_lines_are_reported_each_cut() {
     let ended = run(&command(&["sh", "-c", script]));
     assert_eq!(ended.output.len(), OUTPUT_LINES);
     assert_eq!(ended.output[0], "line 12");
-    assert_eq!(ended.output[9].len(), OUTPUT_LINE_CHARS + " [cut]".len());
+    assert_eq!(ended.output[9].len(), 300 + " [cut]".len());
     let error = ended.error.unwrap();
     assert!(error.starts_with("exit status 3: line 12; "), "{error}");
 }
