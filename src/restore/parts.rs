@@ -1,6 +1,6 @@
 //! Parts of an archive that are restored in place by themselves, and their sizes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::archive::Archive;
 use super::selection::Selection;
 use super::target::Target;
-use crate::archive::member_path::{normalise, within};
+use crate::archive::member_path::{encloses_any, enclosing, normalise, within};
 use crate::archive::{Kind, Member};
 use crate::sys::format::{count, display_path, human_bytes};
 
@@ -87,9 +87,7 @@ impl Parts {
         let Some(roots) = &self.roots else {
             return true;
         };
-        roots
-            .iter()
-            .any(|root| within(path, root).is_some() || within(root, path).is_some())
+        root_of(roots, path).is_some() || encloses_any(path, roots)
     }
 
     /// Whether something of a tree is restored.
@@ -107,7 +105,7 @@ impl Parts {
             .filter(|(root, _)| within(root, prefix).is_some() || within(prefix, root).is_some());
         let first = found.next()?.1;
         let sum = found.fold(*first, |sum, (_, size)| PartSize {
-            file_bytes: sum.file_bytes + size.file_bytes,
+            file_bytes: sum.file_bytes.saturating_add(size.file_bytes),
             member_count: sum.member_count + size.member_count,
         });
         Some(format!(
@@ -128,6 +126,7 @@ impl Parts {
             return Ok(trees.to_vec());
         };
         let mut targets: Vec<Target> = Vec::new();
+        let mut paths = BTreeSet::new();
         for root in roots {
             let inside = trees
                 .iter()
@@ -137,13 +136,19 @@ impl Parts {
                 found.push(target_in(root, trees)?);
             }
             for target in found {
-                if !targets.iter().any(|known| known.path == target.path) {
+                if paths.insert(target.path.clone()) {
                     targets.push(target);
                 }
             }
         }
         Ok(targets)
     }
+}
+
+/// Returns the one of the sorted `roots` that a member is within. There may be very many.
+fn root_of<'r>(roots: &'r [Vec<u8>], path: &[u8]) -> Option<&'r Vec<u8>> {
+    let whole = roots.first().filter(|root| root.is_empty());
+    whole.or_else(|| enclosing(roots, path))
 }
 
 /// Returns the target of a part that is within a tree.
@@ -192,14 +197,14 @@ fn sizes_of(
 ) -> Result<BTreeMap<Vec<u8>, PartSize>> {
     let mut sizes: BTreeMap<Vec<u8>, PartSize> = BTreeMap::new();
     for_each_member(archive, |path, member| {
-        let Some(root) = roots.iter().find(|root| within(path, root).is_some()) else {
+        let Some(root) = root_of(roots, path) else {
             return Ok(());
         };
         if path == root {
             check_root(member)?;
         }
         let size = sizes.entry(root.clone()).or_default();
-        size.file_bytes += member.file_bytes;
+        size.file_bytes = size.file_bytes.saturating_add(member.file_bytes);
         size.member_count += 1;
         Ok(())
     })?;

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::trees::tree_of;
 use crate::archive::Manifest;
-use crate::archive::member_path::{normalise, within};
+use crate::archive::member_path::{enclosing, normalise, within};
 use crate::sys::format::display_path;
 
 /// Selects members by name, each with everything beneath it. Without names, everything is
@@ -142,7 +142,8 @@ impl Selection {
         }
         let mut roots: Vec<Vec<u8>> = Vec::new();
         for path in all {
-            if !roots.iter().any(|root| is_within(&path, root)) {
+            // They come in their order, so those so far are sorted.
+            if enclosing(&roots, &path).is_none() {
                 roots.push(path);
             }
         }

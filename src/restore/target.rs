@@ -22,6 +22,9 @@ use crate::sys::mounts;
 use crate::sys::remove_tree::remove_tree;
 use crate::sys::time::OffsetTime;
 
+/// Length of the longest name of a file (`NAME_MAX`).
+const NAME_BYTES_MAX: usize = 255;
+
 /// A directory, or a file, that is replaced as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -74,7 +77,14 @@ impl Target {
 
     fn sibling(&self, suffix: &str) -> PathBuf {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        self.path.with_file_name(format!(".{name}.{suffix}"))
+        let sibling = format!(".{name}.{suffix}");
+        if sibling.len() <= NAME_BYTES_MAX {
+            return self.path.with_file_name(sibling);
+        }
+        // A name for a name that leaves no room for more.
+        let hash = blake3::hash(name.as_bytes()).to_hex();
+        self.path
+            .with_file_name(format!(".{}.{suffix}", &hash[..32]))
     }
 
     pub fn parent(&self) -> &Path {
@@ -100,11 +110,24 @@ impl Target {
                 "{} is a mount point and cannot be exchanged: unpack with --to and copy, or unmount it",
                 self.path.display()
             ),
-            Ok(_) => self.check_mounts(),
-            Err(Errno::NOENT) => Ok(()),
+            Ok(stat) => {
+                check_flags(&self.path, stat.stx_attributes)?;
+                self.check_parent_flags()?;
+                self.check_mounts()
+            }
+            Err(Errno::NOENT) => self.check_parent_flags(),
             Err(error) => {
                 Err(error).with_context(|| format!("cannot stat {}", self.path.display()))
             }
+        }
+    }
+
+    fn check_parent_flags(&self) -> Result<()> {
+        let parent = self.parent();
+        match rustix::fs::statx(CWD, parent, AtFlags::empty(), StatxFlags::BASIC_STATS) {
+            Ok(stat) => check_flags(parent, stat.stx_attributes),
+            // It is created, or another error says why not.
+            Err(_) => Ok(()),
         }
     }
 
@@ -293,6 +316,23 @@ fn inode_at(parent: &File, path: &Path) -> Result<Option<u64>> {
     }
 }
 
+/// Refuses what the kernel lets nobody rename (`chattr +i`, `chattr +a`). Whoever has set that
+/// has to take it back, before anything is stopped.
+fn check_flags(path: &Path, attributes: StatxAttributes) -> Result<()> {
+    let found = [
+        (StatxAttributes::IMMUTABLE, "immutable", "-i"),
+        (StatxAttributes::APPEND, "append-only", "-a"),
+    ];
+    let mut found = found.into_iter();
+    match found.find(|(flag, ..)| attributes.contains(*flag)) {
+        None => Ok(()),
+        Some((_, name, option)) => bail!(
+            "{} is {name}, so nothing can be exchanged there: run `chattr {option}` on it",
+            path.display()
+        ),
+    }
+}
+
 /// Renames something in `parent`, by the names of two paths, and syncs that.
 fn rename_in(parent: &File, from: &Path, to: &Path, flags: RenameFlags) -> Result<()> {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_owned();
@@ -331,6 +371,41 @@ mod tests {
             let text = fs::read_to_string(dir.join("file")).unwrap();
             let expected = if is_recorded { "old" } else { "rewritten" };
             assert_eq!(text, expected);
+        }
+    }
+
+    #[test]
+    fn what_nobody_may_rename_is_refused_before_anything_is_stopped() {
+        let path = Path::new("/srv/web");
+        check_flags(path, StatxAttributes::MOUNT_ROOT).unwrap();
+        let both = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
+        for (flags, expected) in [
+            (both, "/srv/web is immutable"),
+            (StatxAttributes::APPEND, "run `chattr -a` on it"),
+        ] {
+            let error = check_flags(path, flags).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_leaves_no_room_for_more_is_exchanged_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = fs::canonicalize(dir.path()).unwrap();
+        for name in [
+            "n".repeat(NAME_BYTES_MAX),
+            "é".repeat(123),
+            "short".to_owned(),
+        ] {
+            let mut target = Target::new("x", &dir.join(&name));
+            fs::write(&target.path, "old").unwrap();
+            fs::write(target.staging(), "new").unwrap();
+            target.record_inode().unwrap();
+            target.record_old().unwrap();
+            target.exchange().unwrap();
+            assert_eq!(fs::read_to_string(&target.path).unwrap(), "new");
+            let kept = target.keep_old(&OffsetTime::now()).unwrap().unwrap();
+            assert_eq!(fs::read_to_string(kept).unwrap(), "old");
         }
     }
 
