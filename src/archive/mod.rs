@@ -4,6 +4,7 @@
 
 pub mod draft;
 mod hash;
+mod implied;
 mod manifest;
 pub mod member_path;
 mod soundness;
@@ -17,6 +18,7 @@ pub mod verify;
 pub mod write;
 
 pub use draft::{Draft, Update};
+pub use implied::ImpliedDirectories;
 pub use manifest::{FORMAT_VERSION, Manifest, ManifestDriver, ServiceImage};
 pub use manifest::{Identity, identify, read_manifest, read_manifest_of_stream};
 pub use sums::{ContentChecker, ContentHash, Sums};

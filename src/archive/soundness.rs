@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::implied::ImpliedDirectories;
 use super::member_path::{normalise, split};
 use super::tar::{Kind, Member};
 
@@ -23,6 +24,7 @@ pub(super) struct Soundness {
     nodes: HashMap<u64, Node>,
     /// The names of hard links, and the hashes of their targets.
     links: Vec<(String, u64)>,
+    implied: ImpliedDirectories,
 }
 
 impl Soundness {
@@ -37,7 +39,7 @@ impl Soundness {
             );
             return Ok(());
         }
-        self.add_parents(&path)?;
+        self.add_parents(&path, member.start)?;
         let node = match member.kind {
             Kind::Directory => Node::Directory,
             _ => Node::Other,
@@ -53,13 +55,16 @@ impl Soundness {
     }
 
     /// Adds the directories above a path that have no member.
-    fn add_parents(&mut self, path: &[u8]) -> Result<()> {
+    fn add_parents(&mut self, path: &[u8], position: u64) -> Result<()> {
         let mut parent = split(path).0;
         while !parent.is_empty() {
             match self.nodes.insert(self.hash(parent), Node::Directory) {
                 Some(Node::Directory) => break,
                 Some(Node::Other) => bail!("its name leads through a symlink or a file"),
-                None => parent = split(parent).0,
+                None => {
+                    self.implied.add(parent, position)?;
+                    parent = split(parent).0;
+                }
             }
         }
         Ok(())

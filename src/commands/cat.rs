@@ -1,6 +1,6 @@
 //! `cat`: one file of an archive, on standard output.
 
-use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,14 +10,13 @@ use crate::archive::tree::{FileData, NodeKind};
 use crate::cli::Global;
 use crate::outcome::ExitStatus;
 use crate::sys::format::{display_path, without_commands};
-use crate::sys::signals::Signals;
+use crate::sys::outlet::write_stdout;
 
 const READ_BYTES: usize = 256 << 10;
 
 pub fn cat(global: &Global, what: &str, pass_over: bool) -> Result<ExitStatus> {
-    let signals = Signals::install_silently()?;
     let (archive, path) = split(what)?;
-    let looked = LookedInto::open(global, archive, pass_over, signals.flag())?;
+    let looked = LookedInto::open(global, archive, pass_over)?;
     let (id, member) = looked.find(Path::new(path))?;
     let member = display_path(&member);
     let data = match &looked.tree.node(id).kind {
@@ -28,7 +27,7 @@ pub fn cat(global: &Global, what: &str, pass_over: bool) -> Result<ExitStatus> {
         ),
         kind => bail!("{member} is not a file, but a {}", kind.name()),
     };
-    let is_sound = write(&looked, data, &signals)
+    let is_sound = write(&looked, data)
         .with_context(|| format!("cannot write {member} of {}", looked.name()))?;
     if is_sound {
         return Ok(ExitStatus::Ok);
@@ -60,7 +59,7 @@ fn split(what: &str) -> Result<(&str, &str)> {
 
 /// Writes the file's content, and returns whether it is what was archived, as far as
 /// that is known. It ends early if nobody reads any more, as `head` does.
-fn write(looked: &LookedInto, data: &FileData, signals: &Signals) -> Result<bool> {
+fn write(looked: &LookedInto, data: &FileData) -> Result<bool> {
     let file = looked.file()?;
     let mut out = Output::new();
     let mut checker = data.hash.map(|hash| hash.checker());
@@ -70,7 +69,6 @@ fn write(looked: &LookedInto, data: &FileData, signals: &Signals) -> Result<bool
         out.zeros(extent.offset - position)?;
         let mut done = 0;
         while done < extent.bytes {
-            signals.check()?;
             if out.is_closed {
                 return Ok(true);
             }
@@ -118,6 +116,7 @@ impl Output {
         self.put(without_commands(&String::from_utf8_lossy(&all)).as_bytes())
     }
 
+    /// Writes a hole, which may be as large as a hostile archive says.
     fn zeros(&mut self, mut count: u64) -> Result<()> {
         let zeros = [0; 64 << 10];
         while count > 0 && !self.is_closed {
@@ -130,18 +129,14 @@ impl Output {
 
     fn finish(mut self) -> Result<()> {
         let rest = std::mem::take(&mut self.unfinished);
-        self.put(String::from_utf8_lossy(&rest).as_bytes())?;
-        match std::io::stdout().flush() {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-            _ => Ok(()),
-        }
+        self.put(String::from_utf8_lossy(&rest).as_bytes())
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
         if self.is_closed {
             return Ok(());
         }
-        match std::io::stdout().write_all(bytes) {
+        match write_stdout(bytes) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                 self.is_closed = true;
                 Ok(())

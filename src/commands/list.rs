@@ -23,7 +23,6 @@ use crate::restore::{Archive, listing};
 use crate::store::checks::{Check, Checks};
 use crate::store::{Store, StoredArchive, identity, prune};
 use crate::sys::format::{human_bytes, human_duration, json_without_commands};
-use crate::sys::signals::Signals;
 use crate::sys::time::OffsetTime;
 
 /// An archive in the store, with what its manifest and its checks say.
@@ -227,8 +226,7 @@ pub fn list_tree(
     let Some((archive, names)) = what.split_first() else {
         bail!("--tree needs an archive: `list --tree STACK`");
     };
-    let signals = Signals::install_silently()?;
-    let looked = LookedInto::open(global, archive, pass_over, signals.flag())?;
+    let looked = LookedInto::open(global, archive, pass_over)?;
     let tops = match names {
         [] => vec![(ArchiveTree::ROOT, Vec::new())],
         names => {
@@ -239,10 +237,9 @@ pub fn list_tree(
     let mut printer = TreePrinter::new(global.json, &looked.name())?;
     for (top, path) in tops {
         let depth = depth.unwrap_or(usize::MAX);
-        looked.tree.list(top, &path, depth, |member| {
-            signals.check()?;
-            printer.add(member)
-        })?;
+        looked
+            .tree
+            .list(top, &path, depth, |member| printer.add(member))?;
     }
     printer.finish().map(|()| ExitStatus::Ok)
 }

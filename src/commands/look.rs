@@ -14,6 +14,10 @@ use crate::archive::{Manifest, Sums};
 use crate::cli::Global;
 use crate::restore::{Archive, tree_of};
 
+/// Commands that change nothing handle no signals, so each of these ends them at once, even
+/// while a mount does not answer.
+pub static NEVER: AtomicBool = AtomicBool::new(false);
+
 /// An open archive and all its headers.
 pub struct LookedInto {
     archive: Archive,
@@ -27,12 +31,7 @@ impl LookedInto {
     /// # Errors
     /// When there is none, or it is damaged, or an older archive than the newest would
     /// be used although `pass_over` does not allow that.
-    pub fn open(
-        global: &Global,
-        what: &str,
-        pass_over: bool,
-        cancel: &AtomicBool,
-    ) -> Result<LookedInto> {
+    pub fn open(global: &Global, what: &str, pass_over: bool) -> Result<LookedInto> {
         if what == "-" {
             bail!("an archive on standard input can be read only once: save it to a file first");
         }
@@ -43,7 +42,7 @@ impl LookedInto {
         let sums = sums.as_ref().map_or(SumsUse::None, SumsUse::Beside);
         let tree = archive
             .reader()
-            .and_then(|mut reader| ArchiveTree::read(&mut reader, sums, cancel))
+            .and_then(|mut reader| ArchiveTree::read(&mut reader, sums, &NEVER))
             .with_context(|| archive.name())?;
         Ok(LookedInto {
             archive,
@@ -110,18 +109,18 @@ impl LookedInto {
 
 /// Reads the sums beside an archive; `None` if there are none that can be used.
 fn sums_of(archive: &Archive) -> Result<Option<Sums>> {
-    let (Some(path), Some(file)) = (archive.path(), archive.file()) else {
+    let (Some(sums), Some(file)) = (archive.sums(), archive.file()) else {
         return Ok(None);
     };
-    match Sums::read_sidecar(path) {
-        None => Ok(None),
-        Some(Ok(sums)) if sums.archive_bytes == file.metadata()?.len() => Ok(Some(sums)),
-        Some(Ok(_)) => {
-            tracing::warn!(path = %path.display(), "the sums beside the archive are of another one");
+    let path = archive.name();
+    match sums {
+        Ok(sums) if sums.archive_bytes == file.metadata()?.len() => Ok(Some(sums)),
+        Ok(_) => {
+            tracing::warn!(path, "the sums beside the archive are of another one");
             Ok(None)
         }
-        Some(Err(error)) => {
-            tracing::warn!(path = %path.display(), "cannot use the sums beside the archive: {error:#}");
+        Err(error) => {
+            tracing::warn!(path, "cannot use the sums beside the archive: {error:#}");
             Ok(None)
         }
     }

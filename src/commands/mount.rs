@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::find_archive::{PassedOver, find_in_store, is_path};
 use super::load::{load_or_default, load_without_looking};
+use super::look::NEVER;
 use crate::cli::{Global, MountArgs};
 use crate::config::plan::Plan;
 use crate::mount::{Mounted, View, ViewedArchive, check_mount_point};
@@ -29,17 +30,18 @@ pub fn mount(global: &Global, args: &MountArgs) -> Result<ExitStatus> {
         "--latest and --all show all stacks: name the directory only"
     );
     check_mount_point(dir)?;
-    let signals = Signals::install_silently()?;
     let view = match what {
-        Some(what) => one(global, what, args.pass_over, &signals)?,
+        Some(what) => one(global, what, args.pass_over)?,
         None => {
             let plan = load_without_looking(global)?;
             match args.all {
                 true => all(&plan)?,
-                false => latest(&plan, args.pass_over, &signals)?,
+                false => latest(&plan, args.pass_over)?,
             }
         }
     };
+    // Until now, a signal ends the program.
+    let signals = Signals::install_silently()?;
     let mounted = Mounted::new(view, dir)?;
     tracing::info!(path = %dir.display(), "mounted");
     let ended = match args.command.split_first() {
@@ -79,7 +81,7 @@ fn run(program: &str, args: &[String], signals: &Signals) -> Result<ExitStatus> 
 }
 
 /// A view of one archive: the mount point is the archive.
-fn one(global: &Global, what: &str, pass_over: bool, signals: &Signals) -> Result<View> {
+fn one(global: &Global, what: &str, pass_over: bool) -> Result<View> {
     if what == "-" {
         bail!("an archive on standard input cannot be mounted: save it to a file first");
     }
@@ -91,13 +93,13 @@ fn one(global: &Global, what: &str, pass_over: bool, signals: &Signals) -> Resul
         stored.path
     };
     let archive = ViewedArchive::open(&path)?;
-    archive.read(signals.flag())?;
+    archive.read(&NEVER)?;
     let stack = archive.stack()?.unwrap_or_default();
     Ok(View::of_archive(archive, &stack))
 }
 
 /// A view of the newest good archive of each stack.
-fn latest(plan: &Plan, pass_over: bool, signals: &Signals) -> Result<View> {
+fn latest(plan: &Plan, pass_over: bool) -> Result<View> {
     let mut view = View::of_stacks();
     let mut found = 0;
     for stack in stacks(plan)? {
@@ -111,7 +113,7 @@ fn latest(plan: &Plan, pass_over: bool, signals: &Signals) -> Result<View> {
         };
         PassedOver::check(&passed_over, pass_over)?;
         let archive = ViewedArchive::open(&stored.path)?;
-        archive.read(signals.flag())?;
+        archive.read(&NEVER)?;
         view.add_latest(&stack, archive);
         found += 1;
     }

@@ -1,7 +1,6 @@
 //! What commands write: text and JSON on stdout, and the log file.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -12,6 +11,7 @@ use crate::outcome::{ExitStatus, FORMAT_VERSION, RunOutcome};
 use crate::report;
 use crate::sys::format::{json_without_commands, without_commands};
 use crate::sys::logging::Log;
+use crate::sys::outlet::{write_stderr, write_stdout};
 use crate::sys::terminal::{colored, stdout_wants_color, stdout_width};
 
 /// Prints an object as JSON, with the version of its format. What each command prints is
@@ -81,11 +81,11 @@ pub fn print_plain(text: &str) -> Result<()> {
 /// Shows text on stderr, beside a question or an error. It is no error if nobody
 /// reads it.
 pub fn show(text: &str) {
-    let _ = std::io::stderr().write_all(without_commands(text).as_bytes());
+    write_stderr(without_commands(text).as_bytes());
 }
 
 fn write(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    match write_stdout(text.as_bytes()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("cannot write to stdout"),
     }

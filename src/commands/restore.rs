@@ -3,7 +3,6 @@
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,6 +13,7 @@ use serde::Serialize;
 use super::find_archive::{PassedOver, is_stack, open_archive, read_manifest};
 use super::list::print_members;
 use super::load::load_or_default;
+use super::look::NEVER;
 use super::output::{print, print_differences, print_json, show};
 use crate::archive::Manifest;
 use crate::cli::{Global, RestoreArgs};
@@ -79,8 +79,7 @@ fn open_tree(args: &RestoreArgs, tree: &Path) -> Result<Archive> {
         is_stack(&args.what) && !args.what.contains('@'),
         "--from-tree DIR needs the name of a stack: `restore STACK --from-tree DIR`"
     );
-    let never = AtomicBool::new(false);
-    restores::archive_of_tree(tree, &args.what, args.allow_damaged, &never)
+    restores::archive_of_tree(tree, &args.what, args.allow_damaged, &NEVER)
 }
 
 /// What came of unpacking into a directory.
@@ -113,8 +112,7 @@ fn diff(
             restores::host::host_trees(&facts, plan.stack(facts.stack()))?
         }
     };
-    let signals = Signals::install()?;
-    let diff = restores::diff::diff(archive, &places, &only, signals.flag())?;
+    let diff = restores::diff::diff(archive, &places, &only, &NEVER)?;
     let is_same = diff.differences.is_empty();
     print_differences(global.json, &diff, || diff.text(), is_same)
 }

@@ -8,7 +8,9 @@ use anyhow::{Context, Result, bail};
 
 use super::find_archive::{StackAt, is_path};
 use super::load::load;
+use super::look::NEVER;
 use super::output::{print, print_json_field};
+use crate::archive::Sums;
 use crate::archive::verify::{Verified, verify as verify_file};
 use crate::cli::Global;
 use crate::config::plan::Plan;
@@ -19,7 +21,7 @@ use crate::store::verify_results::{LastVerify, record_verifies};
 use crate::store::{Sidecar, Store, StoredArchive};
 use crate::sys::format::human_bytes;
 use crate::sys::lock::{Lock, Operation};
-use crate::sys::signals::Signals;
+use crate::sys::paths::open_regular_linked;
 use crate::sys::time::OffsetTime;
 
 /// An archive to be verified.
@@ -43,12 +45,10 @@ pub fn verify(global: &Global, what: &[String]) -> Result<ExitStatus> {
         }
         None => (None, None),
     };
-    let signals = Signals::install()?;
     let mut results = Vec::new();
     let mut stacks = BTreeSet::new();
     for file in find_files(plan.as_ref(), store.as_ref(), what)? {
-        signals.check()?;
-        let verified = verify_one(store.as_ref(), &file, &signals)?;
+        let verified = verify_one(store.as_ref(), &file)?;
         if !global.json {
             print(&text(&verified))?;
         }
@@ -126,17 +126,17 @@ fn find_files(
     Ok(files)
 }
 
-fn verify_one(store: Option<&Store>, archive: &ArchiveFile, signals: &Signals) -> Result<Verified> {
+fn verify_one(store: Option<&Store>, archive: &ArchiveFile) -> Result<Verified> {
     let path = archive.path.clone();
     let context = || format!("cannot verify {}", path.display());
-    let file = File::open(&path).with_context(context)?;
+    let file = open_regular_linked(&path).with_context(context)?;
     let stored = store.zip(archive.stored.as_ref());
     let sums = match stored {
         Some((store, archive)) => store.read_sidecar(&archive.name, Sidecar::Sums)?,
-        None => fs::read(path.with_extension("sums")).ok(),
+        None => sums_beside(&path, &file)?,
     };
     let mut verified =
-        verify_file(path.clone(), &file, sums.as_deref(), signals.flag()).with_context(context)?;
+        verify_file(path.clone(), &file, sums.as_deref(), &NEVER).with_context(context)?;
     if let Some((store, archive)) = stored {
         if let Some(sums) = &verified.missing_sums {
             store.write_sidecar(&archive.name, Sidecar::Sums, |out| sums.write(out))?;
@@ -151,6 +151,20 @@ fn verify_one(store: Option<&Store>, archive: &ArchiveFile, signals: &Signals) -
         checks.write(store, &archive.name)?;
     }
     Ok(verified)
+}
+
+/// Reads the sums beside an archive that is not in the store; `None` if there are none. Those
+/// that cannot be read are empty, which no sums are.
+fn sums_beside(path: &Path, file: &File) -> Result<Option<Vec<u8>>> {
+    let read = Sums::read_text(path, file.metadata()?.len());
+    let text = read.map(|text| {
+        text.unwrap_or_else(|error| {
+            let path = path.display();
+            tracing::warn!(%path, "cannot read the sums beside the archive: {error}");
+            String::new()
+        })
+    });
+    Ok(text.map(String::into_bytes))
 }
 
 fn text(verified: &Verified) -> String {

@@ -35,7 +35,7 @@ use host_files::copy_host_file;
 use secrets::FileSource;
 use service::Surroundings;
 
-use crate::archive::{Manifest, ManifestDriver, Sums};
+use crate::archive::{Manifest, ManifestDriver};
 use crate::config::StopMethod;
 use crate::engine::{ComposeProject, Engine, Volume};
 use crate::outcome::DrillOutcome;
@@ -380,16 +380,13 @@ fn unpack_only(
 /// # Errors
 /// When it is damaged.
 fn is_checked(archive: &Archive, options: &DrillOptions<'_>) -> Result<bool> {
-    let (Some(path), Some(file)) = (archive.path(), archive.file()) else {
-        return Ok(false);
-    };
-    let Some(sums) = Sums::read_sidecar(path) else {
+    let (Some(sums), Some(file)) = (archive.sums(), archive.file()) else {
         return Ok(false);
     };
     let damaged = sums?.find_damage(file, options.signals.flag())?;
     match damaged.first() {
         None => Ok(true),
-        Some(first) => bail!("{} is damaged: {first}", path.display()),
+        Some(first) => bail!("{} is damaged: {first}", archive.name()),
     }
 }
 

@@ -12,6 +12,8 @@ use anyhow::{Context, Result};
 use super::inodes::Inodes;
 use crate::archive::tree::{ArchiveTree, FileData, NodeId, NodeKind, SumsUse, TreeNode};
 use crate::archive::{Input, Manifest, Reader, Sums, read_manifest};
+use crate::restore::check_manifest;
+use crate::sys::paths::open_regular_linked;
 
 /// An archive that is shown as a directory. The file stays open, so it can be read even
 /// if the archive is removed meanwhile; its room is free when the view is unmounted.
@@ -47,7 +49,7 @@ impl ViewedArchive {
     /// When the file cannot be opened.
     pub fn open(path: &Path) -> Result<ViewedArchive> {
         let context = || format!("cannot open {}", path.display());
-        let file = File::open(path).with_context(context)?;
+        let file = open_regular_linked(path).with_context(context)?;
         let metadata = file.metadata().with_context(context)?;
         Ok(ViewedArchive {
             path: path.to_owned(),
@@ -66,6 +68,8 @@ impl ViewedArchive {
     pub fn stack(&self) -> Result<Option<String>> {
         let json = read_manifest(&self.file)?;
         let manifest = json.and_then(|json| serde_json::from_slice::<Manifest>(&json).ok());
+        // The name of a forged one might be none that a directory can show.
+        let manifest = manifest.filter(|manifest| check_manifest(manifest).is_ok());
         Ok(manifest.map(|manifest| manifest.stack))
     }
 
@@ -146,13 +150,12 @@ impl ViewedMembers {
 /// archive. Without them, all files count as changed.
 fn usable_sums(archive: &ViewedArchive) -> Result<Option<(Sums, File)>> {
     let path = archive.path.with_extension("sums");
-    let file = match File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file.with_context(|| format!("cannot open {}", path.display()))?,
+    let archive_bytes = archive.file.metadata()?.len();
+    let Some(opened) = Sums::open_sidecar(&archive.path, archive_bytes) else {
+        return Ok(None);
     };
-    let sums = io::read_to_string(&file).map_err(Into::into);
-    match sums.and_then(|text| Sums::parse(&text)) {
-        Ok(sums) if sums.archive_bytes == archive.file.metadata()?.len() => Ok(Some((sums, file))),
+    match opened {
+        Ok((sums, file)) if sums.archive_bytes == archive_bytes => Ok(Some((sums, file))),
         Ok(_) => {
             tracing::warn!(path = %path.display(), "these sums are of another archive");
             Ok(None)

@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::archive::{self, Input, Reader};
+use crate::archive::{self, Input, Reader, Sums};
+use crate::sys::paths::open_regular_linked;
 use crate::sys::stdin::InterruptibleStdin;
 
 /// An archive that is open for reading.
@@ -29,10 +31,8 @@ impl Archive {
     /// # Errors
     /// When it cannot be opened, or is not a regular file.
     pub fn open(path: &Path) -> Result<Archive> {
-        let context = || format!("cannot open {}", path.display());
-        let file = File::open(path).with_context(context)?;
-        let is_file = file.metadata().with_context(context)?.is_file();
-        ensure!(is_file, "{} is not a regular file", path.display());
+        let file = open_regular_linked(path);
+        let file = file.with_context(|| format!("cannot open {}", path.display()))?;
         Ok(Archive::File {
             file,
             path: path.to_owned(),
@@ -64,11 +64,16 @@ impl Archive {
         }
     }
 
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            Archive::File { path, .. } => Some(path),
-            Archive::Stdin { .. } => None,
-        }
+    /// Reads the sums that lie beside the archive; `None` if there are none.
+    pub fn sums(&self) -> Option<Result<Sums>> {
+        let Archive::File { file, path } = self else {
+            return None;
+        };
+        let archive_bytes = match file.metadata() {
+            Ok(metadata) => metadata.len(),
+            Err(error) => return Some(Err(error.into())),
+        };
+        Sums::read_sidecar(path, archive_bytes)
     }
 
     /// Returns the JSON of the manifest, or `None` for an archive of another
@@ -99,7 +104,7 @@ impl Archive {
     /// Reads the rest of the archive, and returns whether no data follows its
     /// end. Everything is read, because a program that writes into a pipe fails
     /// when nobody reads any more.
-    pub(super) fn is_at_end(&self, reader: &mut Reader<'_>) -> Result<bool> {
-        reader.ends_with_zeros().with_context(|| self.name())
+    pub(super) fn is_at_end(&self, reader: &mut Reader<'_>, cancel: &AtomicBool) -> Result<bool> {
+        reader.ends_with_zeros(cancel).with_context(|| self.name())
     }
 }

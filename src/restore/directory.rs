@@ -46,7 +46,7 @@ pub fn to_directory(
             format!("{} ({unpacked} in {})", archive.name(), dir.display())
         })?;
     selection.check_all_found()?;
-    if !archive.is_at_end(&mut reader)? {
+    if !archive.is_at_end(&mut reader, cancel)? {
         tracing::warn!("data follows the end of {}; it is ignored", archive.name());
     }
     if reader.lacks_end() {

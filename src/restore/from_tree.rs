@@ -18,6 +18,7 @@ use crate::archive::{
 };
 use crate::scan::{Exclude, Source, scan};
 use crate::sys::format::list_names;
+use crate::sys::paths::open_regular;
 
 /// A longer manifest is not read.
 const MANIFEST_BYTES_MAX: u64 = 64 << 20;
@@ -85,7 +86,7 @@ impl CopiedTree {
         let path = dir.join(&name);
         let context = || format!("cannot read {}", path.display());
         let mut manifest_data = Vec::new();
-        File::open(&path)
+        open_regular(&path)
             .and_then(|file| {
                 file.take(MANIFEST_BYTES_MAX)
                     .read_to_end(&mut manifest_data)
@@ -193,7 +194,8 @@ impl CopiedTree {
     /// missing or damaged.
     fn problems(&self, packed: &File, cancel: &AtomicBool) -> Result<Vec<String>> {
         let archive = self.dir.join(format!("{}.tar", self.manifest.stack));
-        let Some(sums) = Sums::read_sidecar(&archive) else {
+        let packed_bytes = packed.metadata()?.len();
+        let Some(sums) = Sums::read_sidecar(&archive, packed_bytes) else {
             tracing::warn!("there is no sums file in the tree: damage goes unnoticed");
             return Ok(Vec::new());
         };

@@ -38,7 +38,8 @@ pub(crate) fn assemble(queue: &Queue, source_count: usize) -> Result<Inventory> 
                 }
             }
             if let Node::File { bytes, .. } = entry.node {
-                inventory.content_bytes += bytes;
+                // Sparse files may have any size.
+                inventory.content_bytes = inventory.content_bytes.saturating_add(bytes);
             }
             inventory.entries.push(entry);
             if entry.node == Node::Directory {

@@ -7,6 +7,7 @@ pub mod limits;
 pub mod lock;
 pub mod logging;
 pub mod mounts;
+pub mod outlet;
 pub mod paths;
 pub mod priority;
 pub mod process;

@@ -20,7 +20,19 @@ pub fn without_symlinks(path: &Path) -> PathBuf {
 /// When it is anything else than a regular file, a symlink for example, or cannot be
 /// opened.
 pub fn open_regular(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    open(path, OFlags::NOFOLLOW)
+}
+
+/// Does the same for a path that an administrator gives, which may be a symlink.
+///
+/// # Errors
+/// As of [`open_regular`], but a symlink to a regular file is none.
+pub fn open_regular_linked(path: &Path) -> io::Result<File> {
+    open(path, OFlags::empty())
+}
+
+fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(flags.bits() as i32)
@@ -48,8 +60,10 @@ mod tests {
         symlink(&file, &link).unwrap();
         mkfifo(&fifo, Mode::S_IRWXU).unwrap();
         assert!(open_regular(&file).is_ok());
+        assert!(open_regular_linked(&link).is_ok());
         for other in [&link, &fifo, dir.path(), Path::new("/dev/null")] {
             assert!(open_regular(other).is_err(), "{}", other.display());
+            assert_eq!(open_regular_linked(other).is_ok(), *other == link);
         }
     }
 }

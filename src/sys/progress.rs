@@ -9,7 +9,7 @@
 //! that goes away must not end a run that has stacks to start. The crate
 //! `nutmeg` panics then.
 
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::sys::format::{human_bytes, human_duration, without_commands};
+use crate::sys::outlet;
 
 const DRAW_INTERVAL: Duration = Duration::from_millis(250);
 /// No rate is shown earlier, because it would still vary too much.
@@ -168,7 +169,7 @@ impl Drop for ProgressLine {
             let _ = thread.join();
         }
         *lock() = None;
-        let _ = io::stderr().write_all(CLEAR_LINE.as_bytes());
+        outlet::write_stderr(CLEAR_LINE.as_bytes());
     }
 }
 
@@ -217,7 +218,7 @@ pub fn print_above(line: &str) {
         Some(_) => format!("{CLEAR_LINE}{line}"),
         None => line.to_owned(),
     };
-    let _ = io::stderr().write_all(line.as_bytes());
+    outlet::write_stderr(line.as_bytes());
     draw(&position);
 }
 
@@ -246,7 +247,7 @@ fn draw(position: &Option<Position>) {
     );
     // The last column stays empty: some terminals wrap once it is filled.
     let text: String = without_commands(&text).chars().take(width - 1).collect();
-    let _ = io::stderr().write_all(format!("{CLEAR_LINE}{text}").as_bytes());
+    outlet::write_stderr(format!("{CLEAR_LINE}{text}").as_bytes());
 }
 
 /// `[2/5] immich: DOWN 12 s: archive 1.2 GiB of 4.0 GiB in 812 members, ...`

@@ -1,9 +1,16 @@
 //! Looking into archives: `list --tree`, `diff` and `cat`.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::common::{Ended, Place, output};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 use serde_json::{Value, json};
 
 /// A store with the frozen archive and its sums.
@@ -209,7 +216,7 @@ fn an_older_archive_than_the_newest_is_not_looked_into_silently() {
 fn what_commands_a_terminal_is_shown_escaped() {
     let scene = Scene::new();
     let path = scene.place.path("evil.tar");
-    let mut tar = tar::Builder::new(fs::File::create(&path).unwrap());
+    let mut tar = tar::Builder::new(File::create(&path).unwrap());
     for name in [
         "web/\x1b]0;owned\x07",
         "web/\u{202e}exe.txt",
@@ -237,4 +244,143 @@ fn what_commands_a_terminal_is_shown_escaped() {
         assert!(shown.contains("break"), "{shown}");
         assert!(!shown.contains("\nbreak"), "{shown}");
     }
+}
+
+/// An archive whose only file is a hole of 8 EiB, with another hole behind its end.
+fn endless(path: &Path) {
+    let mut builder = tar::Builder::new(File::create(path).unwrap());
+    let records: [(&str, &[u8]); 4] = [
+        ("GNU.sparse.major", b"1"),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"hole"),
+        ("GNU.sparse.realsize", b"9000000000000000000"),
+    ];
+    builder.append_pax_extensions(records).unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_size(512);
+    header.set_mode(0o600);
+    let map = [&b"1\n9000000000000000000\n0\n"[..], &[0; 488]].concat();
+    builder.append_data(&mut header, "hole", &map[..]).unwrap();
+    builder.into_inner().unwrap().flush().unwrap();
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+    let scene = Scene::new();
+    let path = |name: &str| scene.place.path(name).display().to_string();
+    let (fifo, endless) = (path("fifo.tar"), path("endless.tar"));
+    mkfifo(Path::new(&fifo), Mode::S_IRWXU).unwrap();
+    symlink("/dev/zero", &endless).unwrap();
+    let (out, view) = (path("out"), path("view"));
+    fs::create_dir(&view).unwrap();
+    for other in [&fifo, &endless] {
+        let member = format!("{other}:x");
+        for args in [
+            &["cat", &member][..],
+            &["list", other],
+            &["list", "--tree", other],
+            &["diff", "frozen", other],
+            &["verify", other],
+            &["mount", other, &view],
+            &["restore", other, "--to", &out],
+            &["restore", "frozen", "--from", other, "--dry-run"],
+        ] {
+            let refused = scene.run(args).expect_status(1);
+            let error = &refused.stderr;
+            assert!(error.contains("not a regular file"), "{args:?}: {error}");
+        }
+    }
+    // What lies beside an archive is not waited for either.
+    let archive = scene.archive.to_str().unwrap();
+    let copy = path("copy.tar");
+    for beside in [&fifo, &endless] {
+        fs::copy(archive, &copy).unwrap();
+        let sums = path("copy.sums");
+        let _ = fs::remove_file(&sums);
+        symlink(beside, &sums).unwrap();
+        let member = format!("{copy}:frozen/compose.yaml");
+        for args in [&["cat", &member][..], &["verify", &copy]] {
+            let ended = scene.run(args).expect_status(0);
+            assert!(ended.stderr.contains("sums"), "{args:?}: {}", ended.stderr);
+        }
+    }
+    // The control: a symlink to an archive is one.
+    let link = path("link.tar");
+    symlink(archive, &link).unwrap();
+    scene.run(&["verify", &link]).expect_status(0);
+}
+
+/// Starts a command that would not end soon, and checks that SIGTERM ends it.
+#[track_caller]
+fn ends_at_sigterm(mut command: Command) {
+    let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    // The control: it has something to do.
+    assert!(child.try_wait().unwrap().is_none(), "{command:?}");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    let began = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if began.elapsed() > Duration::from_secs(20) {
+            child.kill().unwrap();
+            panic!("SIGTERM does not end {command:?}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_signal_ends_what_an_archive_makes_endless() {
+    let scene = Scene::new();
+    let path = |name: &str| scene.place.path(name).display().to_string();
+    let hole = path("hole.tar");
+    endless(Path::new(&hole));
+    let quiet = |args: &[&str]| {
+        let mut command = scene.place.program(args);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    ends_at_sigterm(quiet(&["cat", &format!("{hole}:hole")]));
+    // A hole behind the end of the archive.
+    let file = File::options().write(true).open(&hole).unwrap();
+    file.set_len(8 << 40).unwrap();
+    ends_at_sigterm(quiet(&["verify", &hole]));
+    let tail = path("tail.tar");
+    fs::copy(&scene.archive, &tail).unwrap();
+    let file = File::options().write(true).open(&tail).unwrap();
+    file.set_len(8 << 40).unwrap();
+    ends_at_sigterm(quiet(&["restore", &tail, "--to", &path("out")]));
+}
+
+#[test]
+fn a_signal_ends_what_nobody_reads() {
+    let scene = Scene::new();
+    let unread = |args: &[&str]| {
+        let mut command = scene.place.program(args);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    };
+    let hole = scene.place.path("hole.tar");
+    endless(&hole);
+    ends_at_sigterm(unread(&["cat", &format!("{}:hole", hole.display())]));
+    // More than a pipe holds, at once.
+    ends_at_sigterm(unread(&["cat", "frozen:dir/sparse"]));
+}
+
+#[test]
+fn nobody_who_reads_the_log_is_waited_for() {
+    let scene = Scene::new();
+    let (_reader, mut writer) = std::io::pipe().unwrap();
+    // It holds 64 KiB, and takes no more.
+    writer.write_all(&[b'x'; 64 << 10]).unwrap();
+    let mut command = scene.place.program(&["cat", "frozen:nothing"]);
+    let mut child = command.stderr(writer).spawn().unwrap();
+    let began = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if began.elapsed() > Duration::from_secs(30) {
+            child.kill().unwrap();
+            panic!("it waits for a log that nobody reads");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(1));
 }

@@ -7,7 +7,7 @@ mod member_sum;
 mod reading;
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -19,10 +19,15 @@ use crate::archive::sums::reading::hash_members;
 use crate::archive::tar::{Input, Member, Reader};
 use crate::archive::write::hashes::RenderedHashes;
 use crate::sys::format::display_path;
+use crate::sys::paths::open_regular_linked;
 
 pub use member_sum::{ContentChecker, ContentHash};
 
 const FIRST_LINE: &str = "docker-stack-backup sums";
+/// The sums of an archive are shorter than this many times its length: a member has 512 bytes
+/// and its path, and a line of the sums at most 200 and its path with each byte escaped.
+const BYTES_PER_BYTE: u64 = 8;
+const BYTES_MIN: u64 = 4096;
 
 /// The checksums of one archive. A member takes 72 bytes and its path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,10 +49,11 @@ impl Sums {
         let mut sums = Sums::empty(file)?;
         let mut reader = Reader::new(Input::File(file))?;
         while let Some(member) = reader.next_member()? {
+            ensure!(!cancel.load(Ordering::Relaxed), "interrupted");
             sums.add(&member);
         }
         ensure!(
-            reader.ends_with_zeros()?,
+            reader.ends_with_zeros(cancel)?,
             "data follows the end of the archive"
         );
         sums.hash(file, cancel)?;
@@ -137,12 +143,23 @@ impl Sums {
         Ok(())
     }
 
-    /// Reads the sidecar of the archive at `path`; `None` if there is none.
-    pub fn read_sidecar(path: &Path) -> Option<Result<Sums>> {
-        match std::fs::read_to_string(path.with_extension("sums")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            text => Some(text.map_err(Into::into).and_then(|text| Sums::parse(&text))),
-        }
+    /// Reads the sidecar of the archive at `path`, which has this length; `None` if there is
+    /// none.
+    pub fn read_sidecar(path: &Path, archive_bytes: u64) -> Option<Result<Sums>> {
+        let opened = Sums::open_sidecar(path, archive_bytes)?;
+        Some(opened.map(|(sums, _)| sums))
+    }
+
+    /// Does the same, and returns the open file, too.
+    pub fn open_sidecar(path: &Path, archive_bytes: u64) -> Option<Result<(Sums, File)>> {
+        let read = open_text(path, archive_bytes)?;
+        let parsed = |(text, file): (String, File)| Ok((Sums::parse(&text)?, file));
+        Some(read.map_err(Into::into).and_then(parsed))
+    }
+
+    /// Reads the text of the sidecar of the archive at `path`; `None` if there is none.
+    pub fn read_text(path: &Path, archive_bytes: u64) -> Option<io::Result<String>> {
+        Some(open_text(path, archive_bytes)?.map(|(text, _)| text))
     }
 
     /// Returns the hash of the data of the `at`th member. `None` if it has no data, or
@@ -243,8 +260,12 @@ impl Sums {
             algorithm,
             ..Sums::default()
         };
+        let mut end = 0;
         for line in lines.lines().skip(1) {
             let (member, path) = parse_line(line).context("it has a malformed line")?;
+            // Otherwise all of the archive might be read for each line.
+            ensure!(member.start >= end, "it has members that overlap");
+            end = member.end();
             sums.push(member, path);
         }
         Ok(sums)
@@ -274,6 +295,25 @@ impl Sums {
         let mut damaged = damaged.into_inner().unwrap_or_else(PoisonError::into_inner);
         damaged.sort_unstable();
         Ok(damaged.into_iter().map(|(_, line)| line).collect())
+    }
+}
+
+/// Reads the text of the sidecar of an archive. An archive that is not of the store may have
+/// anything beside it.
+fn open_text(path: &Path, archive_bytes: u64) -> Option<io::Result<(String, File)>> {
+    let bytes_max = archive_bytes.saturating_mul(BYTES_PER_BYTE);
+    let bytes_max = bytes_max.saturating_add(BYTES_MIN);
+    let read = |file: File| {
+        let mut text = String::new();
+        let read_bytes = (&file).take(bytes_max).read_to_string(&mut text)?;
+        match (read_bytes as u64) < bytes_max {
+            true => Ok((text, file)),
+            false => Err(io::Error::other("it is too long for its archive")),
+        }
+    };
+    match open_regular_linked(&path.with_extension("sums")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        opened => Some(opened.and_then(read)),
     }
 }
 

@@ -6,6 +6,7 @@
 //! and does not know sparse format 1.0.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
@@ -14,6 +15,7 @@ use crate::archive::tar::header::{Header, TarBlock};
 use crate::archive::tar::input::{BufferedInput, Input};
 use crate::archive::tar::member::{Headers, Member};
 use crate::archive::tar::records::{PaxRecords, RECORD_BYTES_MAX, Records};
+use crate::sys::progress;
 
 /// A longer extended header, or GNU long name, is refused.
 const EXTENDED_BYTES_MAX: u64 = RECORD_BYTES_MAX + (1 << 20);
@@ -22,6 +24,10 @@ const EXTENDED_COUNT_MAX: usize = 16;
 /// How the name of a manifest ends.
 const MANIFEST_SUFFIX: &[u8] = b".manifest.json";
 const BUFFER_BYTES: usize = 256 << 10;
+/// Global headers apply to each member that follows. They may have this many bytes for all
+/// members together, and as many more as the archive has up to there: otherwise a few
+/// megabytes of members would be as much work as terabytes.
+const GLOBAL_BYTES_MAX: u64 = 256 << 20;
 
 /// Reads an archive from its first member to its last.
 pub struct Reader<'a> {
@@ -31,6 +37,8 @@ pub struct Reader<'a> {
     /// Offset of the end of the last member, padding included.
     member_end: u64,
     globals: Arc<Records>,
+    /// Bytes of the global records that applied to each member so far, in sum.
+    global_bytes: u64,
     /// Name of the last member, for messages about the next one.
     last_name: String,
     has_ended: bool,
@@ -56,6 +64,7 @@ impl<'a> Reader<'a> {
             data_end: 0,
             member_end: 0,
             globals: Arc::default(),
+            global_bytes: 0,
             last_name: String::new(),
             has_ended: false,
             needs_end: false,
@@ -101,6 +110,12 @@ impl<'a> Reader<'a> {
     /// Parses the headers that [`next_headers`](Reader::next_headers) returned.
     pub(crate) fn parse(&mut self, headers: Headers) -> Result<Member> {
         let (start, name) = (headers.start, headers.name());
+        self.global_bytes += self.globals.bytes();
+        ensure!(
+            self.global_bytes <= GLOBAL_BYTES_MAX.saturating_add(start),
+            "{}: {name}: the global headers that apply to it and the members before it are too many",
+            self.place(start)
+        );
         let member = Member::parse(headers, &mut self.input)
             .context(name)
             .with_context(|| self.place(start))?;
@@ -134,10 +149,16 @@ impl<'a> Reader<'a> {
 
     /// After the last member: whether only zeros follow. Reads to the end of
     /// the archive.
-    pub fn ends_with_zeros(&mut self) -> Result<bool> {
+    ///
+    /// # Errors
+    /// When it cannot be read, or `interrupted` soon after `cancel` is set: a file may end
+    /// with a hole of any length.
+    pub fn ends_with_zeros(&mut self, cancel: &AtomicBool) -> Result<bool> {
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut only_zeros = true;
         loop {
+            ensure!(!cancel.load(Ordering::Relaxed), "interrupted");
+            progress::step();
             match self.input.read(&mut buffer)? {
                 0 => return Ok(only_zeros),
                 got => only_zeros &= buffer[..got].iter().all(|byte| *byte == 0),

@@ -43,7 +43,10 @@ impl Records {
                 continue;
             }
             match self.by_keyword.get(keyword) {
-                Some(&at) => self.values[at].1 = value.to_vec(),
+                Some(&at) => {
+                    let old = std::mem::replace(&mut self.values[at].1, value.to_vec());
+                    self.bytes -= keyword.len() + old.len();
+                }
                 None => {
                     self.by_keyword.insert(keyword.to_vec(), self.values.len());
                     self.values.push((keyword.to_vec(), value.to_vec()));
@@ -51,6 +54,11 @@ impl Records {
             }
         }
         Ok(())
+    }
+
+    /// Bytes of all keywords and values.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes as u64
     }
 
     fn get(&self, keyword: &[u8]) -> Option<&[u8]> {
@@ -182,15 +190,19 @@ fn time(text: &[u8]) -> Option<(i64, u32)> {
         None => (false, text),
     };
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let s = i64::try_from(decimal(whole.as_bytes())?).ok()?;
+    let seconds = decimal(whole.as_bytes())?;
     if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     let ns: u32 = format!("{fraction:0<9}")[..9].parse().ok()?;
-    Some(match (is_negative, ns) {
-        (false, _) => (s, ns),
-        (true, 0) => (-s, 0),
-        (true, _) => (-s - 1, 1_000_000_000 - ns),
+    if !is_negative {
+        return Some((i64::try_from(seconds).ok()?, ns));
+    }
+    // The earliest time has no positive counterpart.
+    let s = 0_i64.checked_sub_unsigned(seconds)?;
+    Some(match ns {
+        0 => (s, 0),
+        _ => (s.checked_sub(1)?, 1_000_000_000 - ns),
     })
 }
 
@@ -263,6 +275,9 @@ mod tests {
         assert_eq!(time(b"1.5"), Some((1, 500_000_000)));
         assert_eq!(time(b"-1.5"), Some((-2, 500_000_000)));
         assert_eq!(time(b"-3"), Some((-3, 0)));
+        // File systems without limits of their own have it.
+        assert_eq!(time(b"-9223372036854775808"), Some((i64::MIN, 0)));
+        assert_eq!(time(b"-9223372036854775808.5"), None);
         assert_eq!(time(b"7.1234567899"), Some((7, 123_456_789)));
         for wrong in [
             &b""[..],

@@ -77,36 +77,56 @@ fn what_a_restore_refuses_is_no_tree_either() {
 
 #[test]
 fn headers_that_need_far_more_memory_than_room_are_refused() {
-    // Each member has 32000 directories of its own.
-    let members: Vec<Evil> = (0..40)
-        .map(|number| {
-            let path = format!("{number}/{}f", "a/".repeat(32_000));
-            pax(&[("path", &path)], file("f", b""))
-        })
-        .collect();
-    let error = format!("{:#}", tree_of(&members).unwrap_err());
-    assert!(error.contains("take more memory"), "{error}");
-    // The control: a few of them are taken, and can be listed.
-    let tree = tree_of(&members[..2]).unwrap();
-    assert_eq!(lines(&tree, 3).lines().count(), 6);
-    assert_eq!(lines(&tree, usize::MAX).lines().count(), 2 * 32_002);
-    // Attributes that all members have in common count once.
-    let value = "v".repeat(1 << 20);
-    let mut many: Vec<Evil> = (0..200).map(|n| file(format!("{n}"), b"")).collect();
-    many[0] = Evil {
-        extended: vec![(b'g', {
-            let mut body = Vec::new();
-            crate::archive::tar::pax::push_record(
-                &mut body,
-                b"SCHILY.xattr.user.a",
-                value.as_bytes(),
-            );
-            body
-        })],
-        ..file("0", b"")
+    // A few directories without members are taken, and can be listed.
+    let path = format!("{}f", "a/".repeat(4000));
+    let tree = tree_of(&[pax(&[("path", &path)], file("f", b""))]).unwrap();
+    assert_eq!(lines(&tree, 3).lines().count(), 3);
+    assert_eq!(lines(&tree, usize::MAX).lines().count(), 4001);
+    let members = |own: &dyn Fn(u32) -> Evil| -> Vec<Evil> {
+        let mut members: Vec<Evil> = (0..200).map(own).collect();
+        let value = "v".repeat(1 << 20);
+        let mut body = Vec::new();
+        crate::archive::tar::pax::push_record(&mut body, b"SCHILY.xattr.user.a", value.as_bytes());
+        members[0].extended.insert(0, (b'g', body));
+        members
     };
-    let tree = tree_of(&many).unwrap();
+    // Attributes that all members have in common count once.
+    let tree = tree_of(&members(&|n| file(format!("{n}"), b""))).unwrap();
     assert_eq!(tree.node(200).attributes[0].1.len(), 1 << 20);
+    // Those that each member has with others of its own do not.
+    let own = |n: u32| {
+        let own = n.to_string();
+        pax(&[("SCHILY.xattr.user.b", &own)], file(&own, b""))
+    };
+    let error = format!("{:#}", tree_of(&members(&own)).unwrap_err());
+    assert!(error.contains("take more memory"), "{error}");
+}
+
+#[test]
+fn extents_of_a_sparse_file_are_found_soon_however_many_there_are() {
+    let mut map = String::from("400000\n");
+    (0..400_000).for_each(|number| map += &format!("{}\n1\n", 2 * number));
+    let mut data = map.into_bytes();
+    data.resize(data.len().next_multiple_of(512), 0);
+    data.resize(data.len() + 400_000, b'x');
+    let records = [
+        ("GNU.sparse.major", "1"),
+        ("GNU.sparse.minor", "0"),
+        ("GNU.sparse.name", "s"),
+        ("GNU.sparse.realsize", "1000000"),
+    ];
+    let tree = tree_of(&[pax(&records, file("s", &data))]).unwrap();
+    let NodeKind::File(data) = &tree.node(1).kind else {
+        panic!("it is a file");
+    };
+    let began = std::time::Instant::now();
+    for number in 0..400_000 {
+        assert_eq!(data.next_hole(2 * number), 2 * number + 1);
+        let next = Some(2 * number + 2).filter(|next| *next < 800_000);
+        assert_eq!(data.next_data(2 * number + 1), next);
+    }
+    // It would take an hour if each were searched from the first one on.
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
 }
 
 #[test]

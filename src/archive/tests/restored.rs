@@ -37,7 +37,7 @@ fn restore_stream(archive: &Path, to: &Path) {
         cancel: &GO_ON,
     };
     extract(&mut reader, None, &[destination], &options).unwrap();
-    assert!(reader.ends_with_zeros().unwrap());
+    assert!(reader.ends_with_zeros(&GO_ON).unwrap());
 }
 
 #[track_caller]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{ArchiveTree, Attributes, FileData, NodeId, NodeKind, TreeNode};
+use crate::archive::implied::ImpliedDirectories;
 use crate::archive::member_path::{normalise, split, split_first};
 use crate::archive::sums::Sums;
 use crate::archive::tar::{Kind, Member, Reader};
@@ -76,6 +77,9 @@ struct Builder {
     attributes: Attributes,
     /// Estimate of the memory that all of it takes.
     memory_bytes: u64,
+    implied: ImpliedDirectories,
+    /// Where the last member begins in the archive.
+    position: u64,
 }
 
 impl Builder {
@@ -86,12 +90,15 @@ impl Builder {
             links: Vec::new(),
             attributes: Arc::new([]),
             memory_bytes: 0,
+            implied: ImpliedDirectories::default(),
+            position: 0,
         };
         builder.push(implied_directory());
         builder
     }
 
     fn add(&mut self, member: Member, hash: Option<crate::archive::ContentHash>) -> Result<()> {
+        self.position = member.start;
         let path = normalise(&member.path)?;
         if path.is_empty() {
             ensure!(
@@ -134,6 +141,8 @@ impl Builder {
             at = match self.children_of(at)?.get(name) {
                 Some(child) => *child,
                 None => {
+                    let above = path.len() - rest.len() + name.len();
+                    self.implied.add(&path[..above], self.position)?;
                     let id = self.push(implied_directory());
                     self.name(at, name, id)?;
                     id

@@ -45,7 +45,7 @@ impl FileData {
         };
         buffer.fill(0);
         let end = offset + wanted as u64;
-        let first = extents.partition_point(|extent| extent.offset + extent.bytes <= offset);
+        let first = first_that_ends_after(extents, offset);
         for extent in extents[first..].iter().take_while(|e| e.offset < end) {
             let from = extent.offset.max(offset);
             let to = (extent.offset + extent.bytes).min(end);
@@ -58,21 +58,31 @@ impl FileData {
 
     /// Returns where the next data is, from `offset` on; `None` if only a hole follows.
     pub fn next_data(&self, offset: u64) -> Option<u64> {
-        let mut extents = self.data_extents();
-        let extent = extents.find(|extent| extent.offset + extent.bytes > offset)?;
+        let Some(extents) = &self.extents else {
+            return (offset < self.stored_bytes).then_some(offset);
+        };
+        let extent = extents.get(first_that_ends_after(extents, offset))?;
         Some(extent.offset.max(offset))
     }
 
     /// Returns where the next hole is, from `offset` on. There is one at the end of
     /// every file.
     pub fn next_hole(&self, offset: u64) -> u64 {
+        let Some(extents) = &self.extents else {
+            return offset.max(self.stored_bytes).min(self.file_bytes);
+        };
         let mut at = offset;
-        for extent in self.data_extents() {
+        for extent in &extents[first_that_ends_after(extents, offset)..] {
             if extent.offset > at {
                 break;
             }
-            at = at.max(extent.offset + extent.bytes);
+            at = extent.offset + extent.bytes;
         }
         at.min(self.file_bytes)
     }
+}
+
+/// A hostile archive has millions of extents, and they are asked for one by one.
+fn first_that_ends_after(extents: &[Extent], offset: u64) -> usize {
+    extents.partition_point(|extent| extent.offset + extent.bytes <= offset)
 }

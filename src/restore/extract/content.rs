@@ -2,16 +2,17 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 
 use crate::archive::{Member, Reader};
 use crate::scan::Extent;
 
 const COPY_BYTES: usize = 1 << 20;
-/// Bytes that the kernel is asked to copy in one call.
-const KERNEL_COPY_BYTES: usize = 1 << 30;
+/// Bytes that the kernel is asked to copy in one call. A signal is noticed in between.
+const KERNEL_COPY_BYTES: usize = 128 << 20;
 
 /// Returns the extents of a member's stored data, with their offsets in the
 /// file. Between them, the file is zero.
@@ -40,11 +41,17 @@ pub fn write_stored(member: &Member, data: &[u8], file: &File) -> Result<()> {
 }
 
 /// Copies data from a reader, which need not be able to seek.
-pub fn copy_from_reader(reader: &mut Reader<'_>, member: &Member, file: &File) -> Result<()> {
+pub fn copy_from_reader(
+    reader: &mut Reader<'_>,
+    member: &Member,
+    file: &File,
+    cancel: &AtomicBool,
+) -> Result<()> {
     let mut buffer = vec![0; COPY_BYTES];
     for extent in data_extents(member) {
         let mut done = 0;
         while done < extent.bytes {
+            ensure!(!cancel.load(Ordering::Relaxed), "interrupted");
             let wanted = (extent.bytes - done).min(COPY_BYTES as u64) as usize;
             let got = reader.read_data(&mut buffer[..wanted])?;
             file.write_all_at(&buffer[..got], extent.offset + done)
@@ -57,12 +64,18 @@ pub fn copy_from_reader(reader: &mut Reader<'_>, member: &Member, file: &File) -
 
 /// Copies data from the archive's file. The kernel does it, and shares whole
 /// blocks where the file system can (`copy_file_range(2)`).
-pub fn copy_from_file(archive: &File, member: &Member, file: &File) -> Result<()> {
+pub fn copy_from_file(
+    archive: &File,
+    member: &Member,
+    file: &File,
+    cancel: &AtomicBool,
+) -> Result<()> {
     let mut can_copy = true;
     let mut buffer = Vec::new();
     for extent in data_extents(member) {
         let mut done = 0;
         while done < extent.bytes {
+            ensure!(!cancel.load(Ordering::Relaxed), "interrupted");
             let left = usize::try_from(extent.bytes - done)
                 .unwrap_or(usize::MAX)
                 .min(KERNEL_COPY_BYTES);

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::content::{copy_from_file, write_stored};
 use super::metadata::{self, Privilege, Unrestored};
+use super::options::ExtractOptions;
 use crate::archive::Member;
 
 /// A batch is handed over when it has this many bytes, or this many files, so
@@ -49,6 +50,7 @@ pub struct NewFile {
 /// Writes files. All threads share it.
 pub struct FileWriter<'a> {
     archive: Option<&'a File>,
+    cancel: &'a AtomicBool,
     pub privilege: Privilege,
     pub unrestored: Unrestored,
     has_failed: AtomicBool,
@@ -57,11 +59,12 @@ pub struct FileWriter<'a> {
 
 impl<'a> FileWriter<'a> {
     /// `archive` is the file that large data is copied from, if there is one.
-    pub fn new(archive: Option<&'a File>, tolerates_refusals: bool) -> FileWriter<'a> {
+    pub fn new(archive: Option<&'a File>, options: &ExtractOptions<'a>) -> FileWriter<'a> {
         FileWriter {
             archive,
+            cancel: options.cancel,
             privilege: Privilege::of_this_process(),
-            unrestored: Unrestored::new(tolerates_refusals),
+            unrestored: Unrestored::new(options.tolerates_refusals),
             has_failed: AtomicBool::new(false),
             first_error: Mutex::new(None),
         }
@@ -124,7 +127,7 @@ pub fn write_batches(writer: &FileWriter<'_>, receiver: &Mutex<Receiver<Batch>>)
             }
             let written = writer.write(new, |file| match (&new.data, writer.archive) {
                 (Some(data), _) => write_stored(&new.member, data, file),
-                (None, Some(archive)) => copy_from_file(archive, &new.member, file),
+                (None, Some(archive)) => copy_from_file(archive, &new.member, file, writer.cancel),
                 (None, None) => bail!("its data was not read"),
             });
             if let Err(error) = written {

@@ -44,7 +44,7 @@ pub fn extract(
     destinations: &[Destination],
     options: &ExtractOptions<'_>,
 ) -> Result<ExtractSummary> {
-    let writer = FileWriter::new(file, options.tolerates_refusals);
+    let writer = FileWriter::new(file, options);
     let (sender, receiver) = sync_channel(QUEUE_LENGTH);
     let receiver = Mutex::new(receiver);
     let (result, mut builder) = std::thread::scope(|scope| {

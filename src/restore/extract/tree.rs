@@ -16,17 +16,13 @@ use super::files::{Batch, FileWriter, NewFile, duplicate};
 use super::metadata::{self, Privilege};
 use super::options::{Destination, ExtractOptions, ExtractSummary};
 use crate::archive::member_path::{normalise, split, within};
-use crate::archive::{Kind, Member, Reader};
+use crate::archive::{ImpliedDirectories, Kind, Member, Reader};
 use crate::scan::open_beneath;
 use crate::sys::format::display_path;
 
 /// Data up to this size is read by the thread that reads the headers, and
 /// handed over with the file.
 const INLINE_BYTES: u64 = 128 << 10;
-
-/// How deep a directory without a member may be. One call creates each of those that it
-/// is in, and programs that write archives leave out a few at most.
-const IMPLIED_DEPTH_MAX: usize = 4096;
 
 struct Directory {
     destination: usize,
@@ -58,6 +54,9 @@ pub struct TreeBuilder<'a> {
     /// The directory that the last member is in, kept open for the next one.
     last_parent: Option<(usize, Vec<u8>, Arc<OwnedFd>)>,
     links: Vec<Link>,
+    implied: ImpliedDirectories,
+    /// Where the last member begins in the archive.
+    position: u64,
     summary: ExtractSummary,
 }
 
@@ -78,6 +77,8 @@ impl<'a> TreeBuilder<'a> {
             by_path: HashMap::new(),
             last_parent: None,
             links: Vec::new(),
+            implied: ImpliedDirectories::default(),
+            position: 0,
             summary: ExtractSummary::default(),
         }
     }
@@ -99,6 +100,7 @@ impl<'a> TreeBuilder<'a> {
     }
 
     fn member(&mut self, member: Member, reader: &mut Reader<'_>) -> Result<()> {
+        self.position = member.start;
         let path = normalise(&member.path)?;
         if !(self.options.is_wanted)(&path) {
             return Ok(());
@@ -180,11 +182,7 @@ impl<'a> TreeBuilder<'a> {
         if self.by_path.contains_key(&(destination, path.to_vec())) || path.is_empty() {
             return Ok(());
         }
-        let depth = path.split(|byte| *byte == b'/').count();
-        ensure!(
-            depth <= IMPLIED_DEPTH_MAX,
-            "it is in {depth} directories, one in the other, that the archive does not have"
-        );
+        self.implied.add(path, self.position)?;
         let (parent, name) = self.parent(destination, path)?;
         let identity = create_directory(&parent, &name)?;
         self.record_directory(destination, path.to_vec(), None, Some(identity));
@@ -231,7 +229,9 @@ impl<'a> TreeBuilder<'a> {
         member: Member,
         reader: &mut Reader<'_>,
     ) -> Result<()> {
-        self.summary.file_bytes += member.file_bytes;
+        // Sparse files may have any size.
+        let file_bytes = &mut self.summary.file_bytes;
+        *file_bytes = file_bytes.saturating_add(member.file_bytes);
         let is_small = member.stored_bytes <= INLINE_BYTES;
         let mut new = NewFile {
             parent,
@@ -240,9 +240,10 @@ impl<'a> TreeBuilder<'a> {
             data: None,
         };
         if !is_small && !self.writer.has_file() {
-            return self
-                .writer
-                .write(&new, |file| copy_from_reader(reader, &new.member, file));
+            let cancel = self.options.cancel;
+            return self.writer.write(&new, |file| {
+                copy_from_reader(reader, &new.member, file, cancel)
+            });
         }
         if is_small {
             let mut data = vec![0; new.member.stored_bytes as usize];

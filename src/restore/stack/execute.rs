@@ -11,9 +11,7 @@ use super::guessed;
 use super::plan::{RestorePlan, find_targets};
 use super::start::{ServicesToStart, start, start_units};
 use super::undo::{Cleaned, clean_leftovers, finish, undo};
-use crate::archive::Sums;
 use crate::engine::{Network, Volume};
-use crate::restore::archive::Archive;
 use crate::restore::extract::{Destination, ExtractOptions, ExtractSummary, extract};
 use crate::restore::facts::ArchiveFacts;
 use crate::restore::host::{self, HostVolumes};
@@ -132,13 +130,13 @@ impl Execution<'_, '_> {
     /// Compares the archive with its sums file. Archives that were not verified
     /// have none, and neither has standard input.
     fn check_undamaged(&self) -> Result<()> {
-        let Archive::File { file, path } = self.plan.archive else {
+        let archive = self.plan.archive;
+        let (Some(sums), Some(file)) = (archive.sums(), archive.file()) else {
             return Ok(());
         };
-        let damaged = match Sums::read_sidecar(path) {
-            None => return Ok(()),
-            Some(Ok(sums)) => sums.find_damage(file, self.signals.flag())?,
-            Some(Err(error)) => {
+        let damaged = match sums {
+            Ok(sums) => sums.find_damage(file, self.signals.flag())?,
+            Err(error) => {
                 tracing::warn!("cannot use the sums file beside the archive: {error:#}");
                 return Ok(());
             }
@@ -150,7 +148,7 @@ impl Execution<'_, '_> {
             "{} is damaged, and nothing was done: {first}{} (`verify` lists all damage and marks the \
              archive, then --pass-over restores the newest good one; --allow-damaged restores this \
              one anyway)",
-            path.display(),
+            archive.name(),
             match damaged.len() {
                 1 => String::new(),
                 count => format!(" and {} more", count - 1),
@@ -295,8 +293,9 @@ impl Execution<'_, '_> {
         let summary = extract(&mut reader, plan.archive.file(), &destinations, &options)
             .with_context(|| plan.archive.name())?;
         // Of several archives in a row, the first need not be the right one.
+        let is_at_end = plan.archive.is_at_end(&mut reader, options.cancel)?;
         ensure!(
-            plan.archive.is_at_end(&mut reader)? || plan.options.allow_damaged,
+            is_at_end || plan.options.allow_damaged,
             "data follows the end of {}: give one archive alone (with `borg extract --stdout`, name \
              the path of one file)",
             plan.archive.name()

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::externals::{self, Externals};
 use super::images::{self, missing_images, with_dependencies};
 use super::units::RestoredUnits;
-use crate::archive::{Manifest, ServiceImage, Sums};
+use crate::archive::{Manifest, ServiceImage};
 use crate::config::plan::StackPlan;
 use crate::config::{DEFAULT_START_TIMEOUT, StopMethod};
 use crate::engine::{ComposeProject, Container, Engine, Network, Volume};
@@ -453,7 +453,9 @@ pub(super) fn find_targets(
 fn live_warning(running: &[WasRunning]) -> Option<String> {
     (!running.is_empty()).then(|| {
         format!(
-            "{} goes on running: it keeps files open as they were, may write what it has in memory              over what is restored, and can change what is unpacked; files that belong together,              as those of a database, are not restored at one moment",
+            "{} goes on running: it keeps files open as they were, may write what it has in memory \
+             over what is restored, and can change what is unpacked; files that belong together, as \
+             those of a database, are not restored at one moment",
             names(running.iter().map(|was| was.name.as_str()))
         )
     })
@@ -548,7 +550,7 @@ fn guessed_warnings(guessed: &GuessedFacts, archive: &Archive) -> Vec<String> {
             name.display()
         )
     }));
-    if archive.path().and_then(Sums::read_sidecar).is_none() {
+    if archive.sums().is_none() {
         warnings.push("there is no sums file beside the archive: damage goes unnoticed".to_owned());
     }
     warnings

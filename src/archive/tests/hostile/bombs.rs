@@ -138,3 +138,46 @@ fn bombs_are_refused() {
         1_000_000
     );
 }
+
+#[test]
+fn many_directories_and_attributes_of_few_bytes_are_refused() {
+    let trap = Trap::new();
+    let deep = |number: u32, name: &str, depth: usize| {
+        let path = format!("{number}/{}f", format!("{name}/").repeat(depth));
+        pax(&[("path", &path)], file("f", b""))
+    };
+    // The paths of the directories of each member have 1.25 MB together.
+    let long = "n".repeat(249);
+    let many: Vec<Evil> = (0..30).map(|number| deep(number, &long, 100)).collect();
+    let error = format!("{:#}", trap.restore(&write(&many)).unwrap_err());
+    assert!(error.contains("far more directories"), "{error}");
+    let error = format!(
+        "{:#}",
+        trap.restore(&write(&[deep(0, "a", 5000)])).unwrap_err()
+    );
+    assert!(error.contains("it is in 5001 directories"), "{error}");
+    // The control.
+    trap.restore(&write(&many[..2])).unwrap();
+
+    let body = |bytes: usize| {
+        let mut body = Vec::new();
+        let value = "v".repeat(bytes);
+        crate::archive::tar::pax::push_record(&mut body, b"comment", value.as_bytes());
+        body
+    };
+    let global = |bytes: usize| {
+        let mut members: Vec<Evil> = (0..40).map(|n| file(n.to_string(), b"")).collect();
+        members[0].extended = vec![(b'g', body(bytes))];
+        write(&members)
+    };
+    let error = format!("{:#}", trap.restore(&global(8 << 20)).unwrap_err());
+    assert!(error.contains("the global headers"), "{error}");
+    // The controls: a smaller one, and many of the same kind.
+    trap.restore(&global(1 << 20)).unwrap();
+    let again = |n: u32| Evil {
+        extended: vec![(b'g', body(1 << 20))],
+        ..file(n.to_string(), b"")
+    };
+    trap.restore(&write(&(0..5).map(again).collect::<Vec<_>>()))
+        .unwrap();
+}
