@@ -86,7 +86,9 @@ pub fn apply(
         let set = rustix::fs::fsetxattr(fd, &name[..], value, XattrFlags::empty());
         attribute_result(set, name, member, privilege, unrestored)?;
     }
-    rustix::fs::futimens(fd, &times(member)).context("cannot set its time")
+    rustix::fs::futimens(fd, &times(member)).context("cannot set its time")?;
+    note_other_time(|| rustix::fs::fstat(fd), member, unrestored);
+    Ok(())
 }
 
 /// Sets the metadata of `name` in the directory `at`. It is a symlink, which is
@@ -125,7 +127,23 @@ pub fn apply_at(
         let set = rustix::fs::setxattr(&itself, &attribute[..], value, XattrFlags::empty());
         attribute_result(set, attribute, member, privilege, unrestored)?;
     }
-    rustix::fs::utimensat(CWD, &itself, &times(member), follow).context("cannot set its time")
+    rustix::fs::utimensat(CWD, &itself, &times(member), follow).context("cannot set its time")?;
+    note_other_time(|| rustix::fs::fstat(&handle), member, unrestored);
+    Ok(())
+}
+
+/// A time that a file system cannot hold becomes another one, without an error.
+fn note_other_time(
+    stat: impl Fn() -> rustix::io::Result<Stat>,
+    member: &Member,
+    unrestored: &Unrestored,
+) {
+    // All that keep owners hold these.
+    let is_usual = i32::try_from(member.mtime_s).is_ok();
+    if !is_usual && stat().is_ok_and(|stat| stat.st_mtime != member.mtime_s) {
+        let name = member.name();
+        unrestored.add(format!("this file system cannot hold the time of {name}"));
+    }
 }
 
 /// Whether an inode is of the kind that a member describes.
@@ -228,6 +246,27 @@ mod tests {
             extents: None,
             start: 0,
             data: 0,
+        }
+    }
+
+    #[test]
+    fn a_time_that_a_file_system_cannot_hold_is_told() {
+        let file = tempfile::tempfile().unwrap();
+        for (mtime_s, is_told) in [(0, false), (i64::from(i32::MIN), false), (-1 << 54, true)] {
+            let member = Member {
+                mtime_s,
+                ..member(Kind::File)
+            };
+            let unrestored = Unrestored::default();
+            apply(file.as_fd(), &member, Privilege::User, &unrestored).unwrap();
+            let is_held = rustix::fs::fstat(&file).unwrap().st_mtime == mtime_s;
+            assert_eq!(
+                unrestored.messages().len(),
+                usize::from(!is_held),
+                "{mtime_s}"
+            );
+            // A file system without limits holds all of them.
+            assert!(is_held || is_told, "{mtime_s}");
         }
     }
 
