@@ -21,7 +21,7 @@ use crate::outcome::{
     ExitStatus, LastDrill, RunOutcome, StackOutcome, StackStatus, UnconfiguredProject,
 };
 use crate::stack::journal::{FoundEntry, Journal};
-use crate::stack::survey::find_project;
+use crate::stack::project::find_project;
 use crate::stack::{all_engines, unconfigured};
 use crate::store::{alarms, drill_results};
 use crate::sys::format::{human_bytes, human_duration, one_line};
