@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::find_archive::{PassedOver, find_in_store, is_path};
+use super::find_archive::{find_in_store, is_path};
 use super::load::{load_or_default, load_without_looking};
 use crate::cli::{Global, MountArgs};
 use crate::config::plan::Plan;
@@ -30,12 +30,12 @@ pub fn mount(global: &Global, args: &MountArgs) -> Result<ExitStatus> {
     );
     check_mount_point(dir)?;
     let signals = Signals::install_silently()?;
-    let view = match what {
-        Some(what) => one(global, what, args.pass_over, &signals)?,
+    let (view, left_out) = match what {
+        Some(what) => (one(global, what, args.pass_over, &signals)?, 0),
         None => {
             let plan = load_without_looking(global)?;
             match args.all {
-                true => all(&plan)?,
+                true => (all(&plan)?, 0),
                 false => latest(&plan, args.pass_over, &signals)?,
             }
         }
@@ -53,7 +53,10 @@ pub fn mount(global: &Global, args: &MountArgs) -> Result<ExitStatus> {
     };
     mounted.unmount()?;
     tracing::info!(path = %dir.display(), "unmounted");
-    ended
+    match left_out {
+        0 => ended,
+        _ => ended.map(|status| status.max(ExitStatus::Incomplete)),
+    }
 }
 
 /// Runs a program while the view is mounted. Its failure is that of this command.
@@ -96,27 +99,46 @@ fn one(global: &Global, what: &str, pass_over: bool, signals: &Signals) -> Resul
     Ok(View::of_archive(archive, &stack))
 }
 
-/// A view of the newest good archive of each stack.
-fn latest(plan: &Plan, pass_over: bool, signals: &Signals) -> Result<View> {
+/// A view of the newest good archive of each stack. A stack whose archive cannot be used
+/// is left out, so that it does not keep a program from copying the others. Also returns
+/// how many are.
+///
+/// # Errors
+/// When there is nothing to show.
+fn latest(plan: &Plan, pass_over: bool, signals: &Signals) -> Result<(View, usize)> {
     let mut view = View::of_stacks();
     let mut found = 0;
+    let mut left_out = Vec::new();
     for stack in stacks(plan)? {
-        let newest = find_in_store(plan, &stack);
-        let (stored, passed_over) = match newest {
-            Err(error) if pass_over => {
-                tracing::warn!("left out: {error:#}");
-                continue;
+        let newest = newest(plan, &stack, pass_over, signals);
+        signals.check()?;
+        match newest {
+            Ok(archive) => {
+                view.add_latest(&stack, archive);
+                found += 1;
             }
-            newest => newest?,
-        };
-        PassedOver::check(&passed_over, pass_over)?;
-        let archive = ViewedArchive::open(&stored.path)?;
-        archive.read(signals.flag())?;
-        view.add_latest(&stack, archive);
-        found += 1;
+            Err(error) => left_out.push((stack, error)),
+        }
+    }
+    if found == 0
+        && let Some((_, error)) = left_out.pop()
+    {
+        return Err(error);
     }
     check_found(plan, found)?;
-    Ok(view)
+    for (stack, error) in &left_out {
+        tracing::error!("the stack {stack} is left out: {error:#}");
+    }
+    Ok((view, left_out.len()))
+}
+
+/// Opens the newest good archive of a stack, and reads its headers.
+fn newest(plan: &Plan, stack: &str, pass_over: bool, signals: &Signals) -> Result<ViewedArchive> {
+    let (stored, passed_over) = find_in_store(plan, stack)?;
+    passed_over.check(pass_over)?;
+    let archive = ViewedArchive::open(&stored.path)?;
+    archive.read(signals.flag())?;
+    Ok(archive)
 }
 
 /// A view of all archives that are complete. Their headers are read when somebody looks
