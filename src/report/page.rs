@@ -99,6 +99,11 @@ impl Page {
     /// Adds lines to the text, with `label` before the first one.
     fn wrap(&mut self, label: &str, hang: usize, text: &str) {
         let (label, text) = (ascii(label), ascii(text));
+        // What is indented more than what follows would stand out.
+        let label = match label.trim() {
+            "" => " ".repeat(label.len().min(self.width / 2)),
+            _ => label,
+        };
         // The first line never breaks before the text begins: a label alone on a
         // line says nothing.
         let blanks = text.len() - text.trim_start().len();

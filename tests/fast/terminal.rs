@@ -108,12 +108,7 @@ fn place() -> Place {
 #[test]
 fn every_command_fits_the_terminal() {
     let place = place();
-    let commands: [&[&str]; 4] = [
-        &["status"],
-        &["status", STACKS[1]],
-        &["list"],
-        &["report"],
-    ];
+    let commands: [&[&str]; 4] = [&["status"], &["status", STACKS[1]], &["list"], &["report"]];
     for args in commands {
         let widest = WIDTHS.map(|width| {
             let lines = shown(&place, width, args);
