@@ -357,14 +357,15 @@ pub struct MountArgs {
     /// good archive), STACK@TIME, or an archive file
     #[arg(value_name = "WHAT DIR", required = true, num_args = 1..=2)]
     pub places: Vec<String>,
-    /// Show the newest good archive of each stack [default]
+    /// Show the newest archive of each stack [default]. A stack whose newest archive cannot be
+    /// used is left out, and the exit status is 2
     #[arg(long, conflicts_with = "all")]
     pub latest: bool,
     /// Show all archives that are complete
     #[arg(long)]
     pub all: bool,
     /// Show the newest good archive of a stack although newer ones are incomplete, damaged, dated
-    /// in the future or of another stack; leave out stacks without a good one
+    /// in the future or of another stack
     #[arg(long, conflicts_with = "all")]
     pub pass_over: bool,
     /// Run this command while DIR is mounted, and unmount when it has ended. The exit status is 2

@@ -398,6 +398,12 @@ in
               description = "Which mails have the log of the run: all, those of runs in which something failed, or none.";
               example = "never";
             };
+            html = mkOption {
+              type = types.bool;
+              default = false;
+              description = "Whether the report is in the mail a second time, as HTML, which mail programs show instead of the text.";
+              example = true;
+            };
             timeout = mkOption {
               type = types.ints.positive;
               default = 60;

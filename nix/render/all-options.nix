@@ -140,6 +140,7 @@
       when = "failure";
       remindDays = 7;
       log = "never";
+      html = true;
       timeout = 30;
     };
     notify = [

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::left_down::left_down;
 use super::load::{load, load_without_looking};
-use super::output::{print, print_json};
+use super::output::{print, print_folded, print_json};
 use super::preview::Previewer;
 use crate::cli::Global;
 use crate::config::plan::{Plan, StackPlan, engines};
@@ -40,7 +40,7 @@ pub fn check(global: &Global, live: bool) -> Result<ExitStatus> {
     }
     match (global.json, live) {
         (true, _) => print_json(&checked)?,
-        (false, true) => print(&checked.text())?,
+        (false, true) => print_folded(&checked.text())?,
         (false, false) => print("the configuration is valid\n")?,
     }
     Ok(match checked.checks.iter().all(|check| check.ok) {

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use super::output::print;
+use super::output::print_folded;
 use crate::cli::Global;
 use crate::config::plan::Plan;
 use crate::stack::journal::{FoundEntry, Journal};
@@ -14,7 +14,7 @@ pub fn print_left_down(global: &Global, plan: &Plan) -> Result<()> {
     for line in left_down(plan) {
         match global.json {
             true => tracing::error!("{line}"),
-            false => print(&format!("{line}\n"))?,
+            false => print_folded(&format!("{line}\n"))?,
         }
     }
     Ok(())

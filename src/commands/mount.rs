@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::find_archive::{PassedOver, find_in_store, is_path};
+use super::find_archive::{find_in_store, is_path};
 use super::load::{load_or_default, load_without_looking};
 use super::look::NEVER;
 use crate::cli::{Global, MountArgs};
@@ -30,12 +30,12 @@ pub fn mount(global: &Global, args: &MountArgs) -> Result<ExitStatus> {
         "--latest and --all show all stacks: name the directory only"
     );
     check_mount_point(dir)?;
-    let view = match what {
-        Some(what) => one(global, what, args.pass_over)?,
+    let (view, left_out) = match what {
+        Some(what) => (one(global, what, args.pass_over)?, 0),
         None => {
             let plan = load_without_looking(global)?;
             match args.all {
-                true => all(&plan)?,
+                true => (all(&plan)?, 0),
                 false => latest(&plan, args.pass_over)?,
             }
         }
@@ -55,7 +55,10 @@ pub fn mount(global: &Global, args: &MountArgs) -> Result<ExitStatus> {
     };
     mounted.unmount()?;
     tracing::info!(path = %dir.display(), "unmounted");
-    ended
+    match left_out {
+        0 => ended,
+        _ => ended.map(|status| status.max(ExitStatus::Incomplete)),
+    }
 }
 
 /// Runs a program while the view is mounted. Its failure is that of this command.
@@ -98,27 +101,44 @@ fn one(global: &Global, what: &str, pass_over: bool) -> Result<View> {
     Ok(View::of_archive(archive, &stack))
 }
 
-/// A view of the newest good archive of each stack.
-fn latest(plan: &Plan, pass_over: bool) -> Result<View> {
+/// A view of the newest good archive of each stack. A stack whose archive cannot be used
+/// is left out, so that it does not keep a program from copying the others. Also returns
+/// how many are.
+///
+/// # Errors
+/// When there is nothing to show.
+fn latest(plan: &Plan, pass_over: bool) -> Result<(View, usize)> {
     let mut view = View::of_stacks();
     let mut found = 0;
+    let mut left_out = Vec::new();
     for stack in stacks(plan)? {
-        let newest = find_in_store(plan, &stack);
-        let (stored, passed_over) = match newest {
-            Err(error) if pass_over => {
-                tracing::warn!("left out: {error:#}");
-                continue;
+        match newest(plan, &stack, pass_over) {
+            Ok(archive) => {
+                view.add_latest(&stack, archive);
+                found += 1;
             }
-            newest => newest?,
-        };
-        PassedOver::check(&passed_over, pass_over)?;
-        let archive = ViewedArchive::open(&stored.path)?;
-        archive.read(&NEVER)?;
-        view.add_latest(&stack, archive);
-        found += 1;
+            Err(error) => left_out.push((stack, error)),
+        }
+    }
+    if found == 0
+        && let Some((_, error)) = left_out.pop()
+    {
+        return Err(error);
     }
     check_found(plan, found)?;
-    Ok(view)
+    for (stack, error) in &left_out {
+        tracing::error!("the stack {stack} is left out: {error:#}");
+    }
+    Ok((view, left_out.len()))
+}
+
+/// Opens the newest good archive of a stack, and reads its headers.
+fn newest(plan: &Plan, stack: &str, pass_over: bool) -> Result<ViewedArchive> {
+    let (stored, passed_over) = find_in_store(plan, stack)?;
+    passed_over.check(pass_over)?;
+    let archive = ViewedArchive::open(&stored.path)?;
+    archive.read(&NEVER)?;
+    Ok(archive)
 }
 
 /// A view of all archives that are complete. Their headers are read when somebody looks

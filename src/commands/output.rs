@@ -73,6 +73,20 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// Prints text for people like [`print`], and breaks lines for which the terminal is too
+/// narrow, so that they keep their indentation.
+pub fn print_folded(text: &str) -> Result<()> {
+    match stdout_width() {
+        Some(width) => print(&folded(text, width)),
+        None => print(text),
+    }
+}
+
+/// Prints the report of a run, for as wide a terminal as there is.
+pub fn print_report(run: &RunOutcome) -> Result<()> {
+    print(&report::run_text(run, stdout_width()))
+}
+
 /// Prints text for programs: without colour, whoever asks for it.
 pub fn print_plain(text: &str) -> Result<()> {
     write(&without_commands(text))
@@ -100,10 +114,10 @@ pub fn show_outcome(global: &Global, outcome: &RunOutcome) -> ExitStatus {
     } else if global.quiet {
         Ok(())
     } else {
-        print(&report::run_text(&RunOutcome {
+        print_report(&RunOutcome {
             log: Vec::new(),
             ..outcome.clone()
-        }))
+        })
     };
     match result {
         Ok(()) => ExitStatus::Ok,
@@ -176,6 +190,67 @@ fn wrapped(text: &str, width: usize) -> String {
     }
 }
 
+/// Breaks lines of more than `width` columns between words. What follows is indented as the
+/// text after the line's label is, such as `  in        `. A command in backquotes stays
+/// whole, so that it can be copied.
+fn folded(text: &str, width: usize) -> String {
+    let mut all = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        match line.chars().count() > width {
+            true => fold_line(line, width, &mut all),
+            false => all.push_str(line),
+        }
+    }
+    all
+}
+
+fn fold_line(line: &str, width: usize, all: &mut String) {
+    let (mut earliest, indent) = hanging(line);
+    let indent = indent.min(width / 2);
+    let mut rest = line;
+    let mut room = width;
+    while let Some(at) = break_at(rest, room, earliest) {
+        all.push_str(rest[..at].trim_end_matches(' '));
+        all.push('\n');
+        all.extend(std::iter::repeat_n(' ', indent));
+        rest = rest[at..].trim_start_matches(' ');
+        (earliest, room) = (0, width - indent);
+    }
+    all.push_str(rest);
+}
+
+/// Returns where the text of a line begins, after its indentation and a label, which ends
+/// with two spaces; and by how many columns the lines below it are indented.
+fn hanging(line: &str) -> (usize, usize) {
+    const LABEL_LENGTH_MAX: usize = 16;
+    let begin = line.len() - line.trim_start_matches(' ').len();
+    let label = line[begin..].find("  ").filter(|at| *at < LABEL_LENGTH_MAX);
+    match label.map(|at| begin + at) {
+        Some(end) => {
+            let text = line.len() - line[end..].trim_start_matches(' ').len();
+            (text, line[..text].chars().count())
+        }
+        None => (begin, begin + 2),
+    }
+}
+
+/// Returns the blank at which a line is broken: the last one for which it has room, or the
+/// next one. `None` if it has room for all, or there is no blank from `earliest` on.
+fn break_at(text: &str, room: usize, earliest: usize) -> Option<usize> {
+    let mut is_quoted = false;
+    let mut last = None;
+    for (column, (at, char)) in text.char_indices().enumerate() {
+        if column > room && last.is_some() {
+            return last;
+        }
+        is_quoted ^= char == '`';
+        if char == ' ' && !is_quoted && at >= earliest {
+            last = Some(at);
+        }
+    }
+    last.filter(|_| text.trim_end().chars().count() > room)
+}
+
 /// Lets the log be appended to the configured file as well.
 pub fn start_log_file(plan: &Plan, log: &Log) {
     if let Some(path) = &plan.log_file {
@@ -188,6 +263,32 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
+
+    #[test]
+    fn long_lines_keep_their_indentation_and_commands_stay_whole() {
+        let text = "web (/opt/stacks/web)\n  in        volume web_db (db:/var/lib/postgresql)\n\
+            \u{20} see more: `docker logs --tail 50 web-app-1`\n\
+            /a/path/that/is/longer/than/the/whole/line and words\nFAILED  stack web: no\n";
+        assert_snapshot!(folded(text, 34), @r"
+        web (/opt/stacks/web)
+          in        volume web_db
+                    (db:/var/lib/postgresql)
+          see more:
+            `docker logs --tail 50 web-app-1`
+        /a/path/that/is/longer/than/the/whole/line
+          and words
+        FAILED  stack web: no
+        ");
+        assert_eq!(folded(text, 80), text);
+        for width in 1..60 {
+            let words = |text: &str| {
+                text.split_whitespace()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(words(&folded(text, width)), words(text), "{width}");
+        }
+    }
 
     #[test]
     fn a_table_fits_the_width() {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::left_down::print_left_down;
 use super::load::load;
-use super::output::{print, print_json};
+use super::output::{print_folded, print_json};
 use super::preview::{Previewer, StackPreview};
 use crate::cli::Global;
 use crate::outcome::ExitStatus;
@@ -55,7 +55,7 @@ pub fn plan(global: &Global, stacks: &[String]) -> Result<ExitStatus> {
         print_json(&Previews { stacks, errors })?;
     } else {
         let texts: Vec<String> = previews.iter().map(StackPreview::text).collect();
-        print(&texts.join("\n"))?;
+        print_folded(&texts.join("\n"))?;
     }
     Ok(status)
 }

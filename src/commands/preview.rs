@@ -13,7 +13,6 @@ use crate::outcome::{MountCoverage, ToldHoles};
 use crate::scan;
 use crate::stack::hooks::check_services;
 use crate::stack::journal::Journal;
-use crate::stack::labels::with_labels;
 use crate::stack::survey::Survey;
 use crate::store::{Store, identity};
 use crate::sys::format::{human_bytes, one_line};
@@ -54,8 +53,8 @@ impl Previewer {
     /// When a run would fail for the same reason: the stack cannot be found, or its data
     /// cannot be read.
     pub fn preview(&self, stack: &StackPlan) -> Result<StackPreview> {
-        let stack = &with_labels(stack)?;
-        let mut survey = Survey::of(stack)?;
+        let (stack, mut survey) = Survey::with_labels(stack)?;
+        let stack = &stack;
         check_services(&stack.hooks, &survey)?;
         self.told.mark_new(&stack.name, &mut survey.coverage);
         let sources = survey.open_sources()?;

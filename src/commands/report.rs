@@ -8,12 +8,12 @@ use anyhow::{Result, bail, ensure};
 use super::html_report::write_html;
 use super::left_down::print_left_down;
 use super::load::load;
-use super::output::{print, print_json_field, print_outcome_json};
+use super::output::{print_folded, print_json_field, print_outcome_json, print_report};
 use crate::cli::Global;
 use crate::config::plan::Plan;
 use crate::last_run::{self, log_channels};
 use crate::outcome::{ChannelOutcome, ChannelStatus, ExitStatus, RunOutcome};
-use crate::{metrics, notify, report as reports};
+use crate::{metrics, notify};
 
 pub fn report(
     global: &Global,
@@ -50,7 +50,7 @@ pub fn report(
     if global.json {
         print_outcome_json(&outcome)?;
     } else {
-        print(&reports::run_text(&outcome))?;
+        print_report(&outcome)?;
     }
     Ok(ExitStatus::Ok)
 }
@@ -60,7 +60,7 @@ fn print_waiting(global: &Global, plan: &Plan) -> Result<()> {
     for line in notify::waiting(plan)? {
         match global.json {
             true => tracing::warn!("{line}"),
-            false => print(&format!("{line}\n"))?,
+            false => print_folded(&format!("{line}\n"))?,
         }
     }
     Ok(())
@@ -91,7 +91,7 @@ fn test(global: &Global, plan: &Plan, last: Option<&RunOutcome>) -> Result<ExitS
                 None => ("ok    ", "the server has accepted the test message"),
                 Some(error) => ("FAILED", error.as_str()),
             };
-            print(&format!("{word}  {}: {what}\n", channel.channel))?;
+            print_folded(&format!("{word}  {}: {what}\n", channel.channel))?;
         }
     }
     Ok(match tested.iter().all(|channel| channel.error.is_none()) {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::list::age;
 use super::load::load;
-use super::output::{print, print_json, table};
+use super::output::{print, print_folded, print_json, table};
 use crate::cli::Global;
 use crate::config::plan::{Plan, StackPlan};
 use crate::engine::{Container, Engine, Health, Status};
@@ -21,7 +21,7 @@ use crate::outcome::{
     ExitStatus, LastDrill, RunOutcome, StackOutcome, StackStatus, UnconfiguredProject,
 };
 use crate::stack::journal::{FoundEntry, Journal};
-use crate::stack::survey::find_project;
+use crate::stack::project::find_project;
 use crate::stack::{all_engines, unconfigured};
 use crate::store::{alarms, drill_results};
 use crate::sys::format::{human_bytes, human_duration, one_line};
@@ -176,7 +176,7 @@ pub fn status(global: &Global, stack: Option<&str>) -> Result<ExitStatus> {
     let view = StatusView::of(&plan);
     match global.json {
         true => print_json(&view)?,
-        false => print(&view.text())?,
+        false => print_folded(&view.text())?,
     }
     Ok(view.exit_status())
 }
@@ -447,7 +447,7 @@ impl StackView {
             (StackState::UndoPending, _) => return None,
             (StackState::Unhealthy | StackState::Restarting, _) if plan.is_of_units() => {
                 let (state, units) = (self.state.name(), plan.units.join(" "));
-                format!("{stack} is {state}\n  see why: systemctl status {units}")
+                format!("{stack} is {state}\n  see why: `systemctl status {units}`")
             }
             (StackState::Unhealthy | StackState::Restarting, _) => {
                 format!(
@@ -458,14 +458,14 @@ impl StackView {
             }
             (_, Some(past)) if past.status == StackStatus::NotRun => format!(
                 "the last run ended before it backed up {stack}\n  \
-                 try again: docker-stack-backup run {stack}"
+                 try again: `docker-stack-backup run {stack}`"
             ),
             (_, Some(past)) if past.status != StackStatus::Ok => format!(
-                "the last backup of {stack} failed: {}\n  try again: docker-stack-backup run {stack}",
+                "the last backup of {stack} failed: {}\n  try again: `docker-stack-backup run {stack}`",
                 one_line(past.failure.as_deref().unwrap_or("see the report"))
             ),
             (_, None) if self.is_past_known => {
-                format!("{stack} was never backed up: docker-stack-backup run {stack}")
+                format!("{stack} was never backed up: `docker-stack-backup run {stack}`")
             }
             _ => return None,
         };
@@ -521,7 +521,7 @@ impl ContainerTrouble {
             .map(|line| format!("\n    health check: {line}"));
         let log = self.log.iter().map(|line| format!("\n    log: {line}"));
         text.extend(health.chain(log));
-        text + &format!("\n    see more: docker logs --tail 50 {}", self.container)
+        text + &format!("\n    see more: `docker logs --tail 50 {}`", self.container)
     }
 }
 

@@ -47,6 +47,9 @@ pub struct Email {
     /// Whether the log of the run is a part of the mail.
     #[serde(default)]
     pub log: MailLog,
+    /// Whether the report is in the mail a second time, as HTML.
+    #[serde(default)]
+    pub html: bool,
     /// Limit for every single step of the SMTP conversation, in seconds.
     #[serde(default = "default_timeout")]
     pub timeout: u32,

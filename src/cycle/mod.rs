@@ -24,16 +24,22 @@ use self::state::Cycle;
 use crate::config::HookPlace;
 use crate::config::plan::StackPlan;
 use crate::outcome::{Phase, StackOutcome};
-use crate::stack::labels;
+use crate::stack::survey::Survey;
 
 /// Takes one stack through its backup. Whatever happens between stop and start,
 /// the start is attempted, and whatever happens after a hook, its effect is taken back.
 pub fn back_up(context: &RunContext<'_>, stack: &StackPlan) -> StackOutcome {
     let mut recorder = OutcomeRecorder::new(stack, context.observer);
-    let Some(stack) = recorder.phase(Phase::Plan, |_| labels::with_labels(stack)) else {
+    let surveyed = recorder.phase(Phase::Plan, |_| {
+        context.signals.check()?;
+        Survey::with_labels(stack)
+    });
+    let Some((stack, survey)) = surveyed else {
         return recorder.outcome;
     };
-    let cycle = recorder.phase(Phase::Plan, |outcome| Cycle::plan(outcome, context, &stack));
+    let cycle = recorder.phase(Phase::Plan, |outcome| {
+        Cycle::plan(outcome, context, &stack, survey)
+    });
     if let Some(mut cycle) = cycle {
         if let Some(prepared) = cycle.get_ready(&mut recorder) {
             let (captured, started) = cycle.capture_while_down(&mut recorder, prepared);

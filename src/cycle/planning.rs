@@ -28,9 +28,9 @@ impl<'a> Cycle<'a> {
         outcome: &mut StackOutcome,
         context: &'a RunContext<'a>,
         stack: &'a StackPlan,
+        survey: Survey,
     ) -> Result<Cycle<'a>> {
         context.signals.check()?;
-        let survey = Survey::of(stack)?;
         copy_survey(outcome, &survey);
         refuse_own_store(context.store, &survey)?;
         hooks::check_services(&stack.hooks, &survey)?;

@@ -33,12 +33,14 @@ struct Containers {
 
 impl Cycle<'_> {
     /// Fails if a container that the backup will not stop writes to the data. This
-    /// is checked before the stop, so that nothing is stopped in vain.
+    /// is checked before the stop, so that nothing is stopped in vain. What the other
+    /// Engines have told the survey is new enough for that.
     pub(super) fn refuse_writers(&self) -> Result<()> {
         let own = self.survey.own_ids();
         let filter = WriterFilter::RunningExcept(&own);
-        let containers = self.with_neighbours(driver::containers_now(self.stack)?);
-        let writers = self.container_writers(&containers.all, filter);
+        let mut containers = driver::containers_now(self.stack)?;
+        containers.extend_from_slice(&self.survey.neighbours.containers);
+        let writers = self.container_writers(&containers, filter);
         if self.stack.on_busy == OnBusy::Fail && !writers.busy.is_empty() {
             bail!("{}; nothing was stopped", in_use(&writers.busy));
         }
@@ -97,17 +99,19 @@ impl Cycle<'_> {
         self.fail_or_warn(outcome, &writers.busy)
     }
 
-    /// Adds the containers of other stacks' Engines, if these have answered before.
+    /// Adds the containers of other stacks' Engines, if these have answered before the
+    /// stop.
     fn with_neighbours(&self, own: Vec<Container>) -> Containers {
-        let neighbours = match self.survey.neighbours_answer {
-            true => Neighbours::of(self.stack),
+        let had_answered = self.survey.neighbours.have_answered();
+        let neighbours = match had_answered {
+            true => Neighbours::while_down(self.stack),
             false => Neighbours::default(),
         };
         for warning in &neighbours.warnings {
             tracing::warn!("{warning}");
         }
         Containers {
-            is_complete: self.survey.neighbours_answer && neighbours.warnings.is_empty(),
+            is_complete: had_answered && neighbours.have_answered(),
             all: own.into_iter().chain(neighbours.containers).collect(),
             of_users: neighbours.of_users,
         }

@@ -1,13 +1,22 @@
 //! Builds the mail and its envelope.
 
 use anyhow::{Context, Result};
-use lettre::message::Mailbox;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue, MIME_VERSION_1_0};
+use lettre::message::{Mailbox, MultiPart, SinglePart};
 use lettre::{Address, Message};
 
 use super::connection::Reply;
 
 const NEEDS_SMTPUTF8: &str = "the server takes no address that is not ASCII (SMTPUTF8)";
+
+/// What a mail says.
+#[derive(Clone, Debug, Default)]
+pub struct MailContent {
+    pub subject: String,
+    pub text: String,
+    /// The same as HTML, for programs that show it.
+    pub html: Option<String>,
+}
 
 /// From whom and to whom, in addresses that the server takes.
 pub struct Envelope {
@@ -68,20 +77,23 @@ fn with_ascii_domain(mailbox: &Mailbox) -> Mailbox {
     )
 }
 
-/// Returns the mail as it is sent: plain text, in 7 bits if the body is ASCII. A
-/// header marks it as made by a program, so that no program answers it (RFC
-/// 3834).
-pub fn format(envelope: &Envelope, subject: &str, body: &str) -> Result<Vec<u8>> {
-    let charset = if body.is_ascii() { "us-ascii" } else { "utf-8" };
-    let content_type = format!("text/plain; charset={charset}");
+/// Returns the mail as it is sent: plain text, in 7 bits if it is ASCII, and with HTML
+/// two alternatives (RFC 2046, 5.1.4), of which a program shows the last one that it can.
+/// A header marks it as made by a program, so that no program answers it (RFC 3834).
+pub fn format(envelope: &Envelope, content: &MailContent) -> Result<Vec<u8>> {
+    let charset = match content.text.is_ascii() {
+        true => "us-ascii",
+        false => "utf-8",
+    };
+    let plain = ContentType::parse(&format!("text/plain; charset={charset}"))
+        .context("cannot set the content type")?;
     let auto_submitted = HeaderName::new_from_ascii_str("Auto-Submitted");
     let mut builder = Message::builder()
         .from(envelope.sender.clone())
-        .subject(single_line(subject))
+        .subject(single_line(&content.subject))
         .date_now()
         .message_id(None)
         .header(MIME_VERSION_1_0)
-        .header(ContentType::parse(&content_type).context("cannot set the content type")?)
         .raw_header(HeaderValue::new(
             auto_submitted,
             "auto-generated".to_owned(),
@@ -89,10 +101,16 @@ pub fn format(envelope: &Envelope, subject: &str, body: &str) -> Result<Vec<u8>>
     for to in envelope.to.iter().flatten() {
         builder = builder.to(to.clone());
     }
-    let message = builder
-        .body(body.to_owned())
-        .context("cannot build the mail")?;
-    Ok(message.formatted())
+    let text = content.text.clone();
+    let message = match &content.html {
+        None => builder.header(plain).body(text),
+        Some(html) => builder.multipart(
+            MultiPart::alternative()
+                .singlepart(SinglePart::builder().header(plain).body(text))
+                .singlepart(SinglePart::html(html.clone())),
+        ),
+    };
+    Ok(message.context("cannot build the mail")?.formatted())
 }
 
 fn single_line(subject: &str) -> String {

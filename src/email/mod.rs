@@ -25,6 +25,7 @@ use crate::sys::tls;
 use secret::Secret;
 use smtp::Delivery;
 
+pub use message::MailContent;
 pub use smtp::Undelivered;
 
 /// The whole delivery may take this many times `timeout`. Every step has its own
@@ -38,18 +39,17 @@ const TOTAL_TIMEOUTS: u32 = 5;
 /// They say what to change, and never contain the password. If the server
 /// refuses some of the recipients, the others still get the mail, and the error
 /// names those that do not.
-pub fn send(config: &Email, subject: &str, body: &str) -> Result<(), Undelivered> {
-    send_with(config, credentials_dir().as_deref(), subject, body)
+pub fn send(config: &Email, content: MailContent) -> Result<(), Undelivered> {
+    send_with(config, credentials_dir().as_deref(), content)
 }
 
 fn send_with(
     config: &Email,
     credentials_dir: Option<&Path>,
-    subject: &str,
-    body: &str,
+    content: MailContent,
 ) -> Result<(), Undelivered> {
     let attempt = validate(config)
-        .and_then(|()| prepare(config, credentials_dir, subject, body))
+        .and_then(|()| prepare(config, credentials_dir, content))
         .map_err(|error| whole_failure(config, &error, false))
         .and_then(|delivery| within_time_limit(config, move || delivery.send()));
     let server = format!("{}:{}", config.host, port(config));
@@ -70,7 +70,7 @@ fn whole_failure(config: &Email, error: &anyhow::Error, is_temporary: bool) -> U
 /// Does the same as [`send`] up to the log-in: reads the password and `caFile`,
 /// connects and logs in, but sends nothing.
 pub fn try_login(config: &Email) -> Result<()> {
-    let delivery = prepare(config, credentials_dir().as_deref(), "", "")?;
+    let delivery = prepare(config, credentials_dir().as_deref(), MailContent::default())?;
     within_time_limit(config, move || delivery.try_login()).map_err(|undelivered| {
         anyhow!(
             "cannot use the mail server {}:{}: {}",
@@ -90,8 +90,7 @@ pub fn total_timeout(config: &Email) -> Duration {
 fn prepare(
     config: &Email,
     credentials_dir: Option<&Path>,
-    subject: &str,
-    body: &str,
+    content: MailContent,
 ) -> Result<Delivery> {
     let secret = match &config.user {
         Some(user) => Some(Secret::load(config, user, credentials_dir)?),
@@ -113,8 +112,7 @@ fn prepare(
         secret,
         from: mailbox(&config.from)?,
         to: recipients.collect::<Result<_>>()?,
-        subject: subject.to_owned(),
-        body: body.to_owned(),
+        content,
     })
 }
 

@@ -10,7 +10,7 @@ use rustls::ClientConfig;
 use thiserror::Error;
 
 use super::connection::{Reply, SmtpConnection, SmtpError};
-use super::message::{self, Envelope};
+use super::message::{self, Envelope, MailContent};
 use super::secret::Secret;
 use crate::config::Encryption;
 use crate::sys::format::ascii;
@@ -29,8 +29,7 @@ pub struct Delivery {
     pub from: Mailbox,
     /// Each as it is configured, and what that means.
     pub to: Vec<(String, Mailbox)>,
-    pub subject: String,
-    pub body: String,
+    pub content: MailContent,
 }
 
 /// Why a message did not reach everybody.
@@ -132,7 +131,7 @@ impl Delivery {
         }
         let step = "cannot send the message";
         self.command(&mut connection, step, "DATA")?;
-        let content = message::format(&envelope, &self.subject, &self.body);
+        let content = message::format(&envelope, &self.content);
         let content = content.map_err(|error| Failed {
             reason: format!("{error:#}"),
             is_temporary: false,

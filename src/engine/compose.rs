@@ -23,31 +23,39 @@ const READING_MEMORY: u64 = 384 << 20;
 /// The largest of a stack's own files that is given to Compose.
 const LARGEST_FILE: u64 = 16 << 20;
 
-/// Files that Compose reads if it is told no others.
-const COMPOSE_FILES: [&str; 8] = [
+/// Files that Compose looks for if it is told no others (compose-spec, "Compose file").
+pub const MAIN_COMPOSE_FILES: [&str; 4] = [
     "compose.yaml",
     "compose.yml",
     "docker-compose.yml",
     "docker-compose.yaml",
+];
+/// Files that change what one of these says, if they lie beside it.
+const OVERRIDING_COMPOSE_FILES: [&str; 4] = [
     "compose.override.yml",
     "compose.override.yaml",
     "docker-compose.override.yml",
     "docker-compose.override.yaml",
 ];
-const ENV_FILE: &str = ".env";
+/// The file with variables that Compose reads if it is told no other.
+pub const DEFAULT_ENV_FILE: &str = ".env";
+
+/// Returns the names of all compose files that Compose reads if it is told no others.
+pub fn default_compose_files() -> impl Iterator<Item = &'static str> {
+    let main = MAIN_COMPOSE_FILES.into_iter();
+    main.chain(OVERRIDING_COMPOSE_FILES)
+}
 
 /// Whether Compose finds a file of this name if it is told no others.
 pub fn is_default_compose_file(name: &str) -> bool {
-    COMPOSE_FILES.contains(&name)
+    default_compose_files().any(|known| known == name)
 }
 
 /// Whether a directory has a compose file that Compose finds by itself. A file that only
 /// overrides another one is none.
 pub fn has_compose_file(dir: &Path) -> bool {
-    let names = COMPOSE_FILES
-        .iter()
-        .filter(|name| !name.contains("override"));
-    names.map(|name| dir.join(name)).any(|path| path.is_file())
+    let mut paths = MAIN_COMPOSE_FILES.iter().map(|name| dir.join(name));
+    paths.any(|path| path.is_file())
 }
 
 /// What `up` does with containers that exist already.
@@ -122,15 +130,21 @@ impl ComposeProject {
     }
 
     /// The files that Compose reads first. They may not exist.
-    fn own_files(&self) -> impl Iterator<Item = &Path> {
-        let default = |given: &[PathBuf], names: &'static [&'static str]| {
-            let names = if given.is_empty() { names } else { &[] };
-            names.iter().map(Path::new)
+    pub fn own_files(&self) -> Vec<&Path> {
+        let mut files: Vec<&Path> = match self.files.as_slice() {
+            [] => default_compose_files().map(Path::new).collect(),
+            given => given.iter().map(PathBuf::as_path).collect(),
         };
-        let files = default(&self.files, &COMPOSE_FILES);
-        let env = default(&self.env_files, &[ENV_FILE]);
-        let given = self.files.iter().chain(&self.env_files);
-        given.map(PathBuf::as_path).chain(files).chain(env)
+        files.extend(self.own_env_files());
+        files
+    }
+
+    /// Those of them that set variables.
+    pub fn own_env_files(&self) -> Vec<&Path> {
+        match self.env_files.as_slice() {
+            [] => vec![Path::new(DEFAULT_ENV_FILE)],
+            given => given.iter().map(PathBuf::as_path).collect(),
+        }
     }
 
     /// Refuses what would be read without end. Nothing is opened for that, since

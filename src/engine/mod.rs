@@ -34,7 +34,10 @@ mod volume;
 
 pub use address::Engine;
 pub use command::{compose_plugin, set_compose_plugin};
-pub use compose::{ComposeProject, Existing, has_compose_file, is_default_compose_file};
+pub use compose::{
+    ComposeProject, DEFAULT_ENV_FILE, Existing, MAIN_COMPOSE_FILES, default_compose_files,
+    has_compose_file, is_default_compose_file,
+};
 pub use compose_config::{ComposeConfig, ConfigService};
 pub use container::{Container, Dependency, Health, LABEL_PREFIX, Mount, Status};
 pub use control::{

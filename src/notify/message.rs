@@ -21,6 +21,9 @@ pub struct Message {
     pub level: Level,
     pub title: String,
     pub text: String,
+    /// The same as HTML, for a mail that is to have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub html: Option<String>,
     /// Tells a heartbeat to which start it belongs.
     pub run_id: Option<String>,
     /// The recipients of a mail who have not got it yet; `None` for all.
@@ -83,6 +86,12 @@ impl Message {
     pub fn is_heartbeat(&self) -> bool {
         self.kind.is_some_and(ChannelKind::is_heartbeat)
     }
+}
+
+/// Returns the HTML that is sent beside a text. There is none if either is too long, since
+/// what is cut would not be HTML, and both say the same.
+pub fn html_beside(text: &str, html: String) -> Option<String> {
+    (text.len().max(html.len()) <= MAX_TEXT_BYTES).then_some(html)
 }
 
 /// Cuts a text that is too long for the queue.

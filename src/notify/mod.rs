@@ -32,7 +32,7 @@ use crate::sys::state_file::State as _;
 use crate::sys::time::OffsetTime;
 use condition::{Condition, Level, Memory};
 use courier::Courier;
-use message::Message;
+use message::{Message, html_beside};
 use news::run_id;
 use queue::{Adding, NewsQueue, Stored, Told};
 use target::NewsTarget;
@@ -316,7 +316,7 @@ fn test_message(target: &NewsTarget, last: Option<&RunOutcome>) -> Message {
     let (title, text) = match target {
         NewsTarget::Mail(email) => (
             report::subject_line(&email.subject_tag, headline),
-            last.map_or(none.clone(), report::run_text),
+            last.map_or(none.clone(), |run| report::run_text(run, None)),
         ),
         NewsTarget::Web(channel) => {
             let text = match channel.kind {
@@ -329,6 +329,7 @@ fn test_message(target: &NewsTarget, last: Option<&RunOutcome>) -> Message {
             (headline, text)
         }
     };
+    let html = last.filter(|_| target.wants_html());
     Message {
         format_version: Message::FORMAT_VERSION,
         channel: target.name().to_owned(),
@@ -336,6 +337,7 @@ fn test_message(target: &NewsTarget, last: Option<&RunOutcome>) -> Message {
         queued: OffsetTime::now(),
         level,
         title,
+        html: html.and_then(|run| html_beside(&text, report::mail_html(run, &[], true))),
         text,
         run_id: None,
         to: None,

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::condition::{Condition, Level, Occasion};
-use super::message::{Lost, Message, bounded};
+use super::message::{Lost, Message, bounded, html_beside};
 use super::target::{NewsTarget, gotify_json};
 use crate::config::{ChannelKind, MailLog};
 use crate::outcome::{DrillOutcome, RunOutcome};
@@ -66,6 +66,10 @@ impl News<'_> {
             Some(ChannelKind::Healthchecks) => self.report(&notices, true),
             None => self.report(&notices, self.has_log(target, level)),
         };
+        let html = target.wants_html().then(|| {
+            let html = self.html(&notices, self.has_log(target, level));
+            html_beside(&text, html)
+        });
         Ok(Message {
             format_version: Message::FORMAT_VERSION,
             channel: target.name().to_owned(),
@@ -74,6 +78,7 @@ impl News<'_> {
             level,
             title,
             text: bounded(text),
+            html: html.flatten(),
             run_id: match self {
                 News::Run(run) => Some(run_id(run)),
                 News::Drills { .. } => None,
@@ -115,6 +120,18 @@ impl News<'_> {
                 host,
                 started,
             } => report::drills_text(results, host, started, notices),
+        }
+    }
+
+    /// Returns the same as HTML.
+    fn html(&self, notices: &[String], with_log: bool) -> String {
+        match self {
+            News::Run(run) => report::mail_html(run, notices, with_log),
+            News::Drills {
+                results,
+                host,
+                started,
+            } => report::drills_html(results, host, started, notices),
         }
     }
 

@@ -9,7 +9,7 @@ use super::message::Message;
 use super::web::{ChannelAddress, OutgoingRequest};
 use crate::config::plan::Plan;
 use crate::config::{Channel, ChannelKind, Email, When, notify::MAIL_CHANNEL};
-use crate::email::{self, Undelivered};
+use crate::email::{self, MailContent, Undelivered};
 use crate::sys::secret::credentials_dir;
 
 /// The longest text in a push of Uptime Kuma, which is a part of the URL.
@@ -57,6 +57,11 @@ impl NewsTarget {
         }
     }
 
+    /// Whether a message has its text a second time, as HTML.
+    pub fn wants_html(&self) -> bool {
+        matches!(self, NewsTarget::Mail(email) if email.html)
+    }
+
     /// How long one attempt takes at most.
     pub fn attempt_limit(&self) -> Duration {
         match self {
@@ -87,7 +92,12 @@ impl NewsTarget {
                     to,
                     ..email.clone()
                 };
-                email::send(&email, &message.title, &message.text)
+                let content = MailContent {
+                    subject: message.title.clone(),
+                    text: message.text.clone(),
+                    html: message.html.clone(),
+                };
+                email::send(&email, content)
             }
             NewsTarget::Web(channel) => push(channel, &request(channel.kind, message)),
         }

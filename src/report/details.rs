@@ -61,7 +61,7 @@ pub fn hooks(page: &mut Page, run: &RunOutcome) {
             &format!("{}: {label}: {result}, {duration}", stack.stack),
         );
         for line in &hook.output {
-            page.line("      ", line);
+            page.literal("      ", 8, line);
         }
     }
 }

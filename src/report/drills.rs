@@ -56,18 +56,39 @@ pub fn drills_text(
     started: &OffsetTime,
     notices: &[String],
 ) -> String {
+    page(drills, host, started, notices).finish()
+}
+
+/// Returns the same as HTML.
+pub fn drills_html(
+    drills: &[DrillOutcome],
+    host: &str,
+    started: &OffsetTime,
+    notices: &[String],
+) -> String {
+    page(drills, host, started, notices).finish_html()
+}
+
+fn page(drills: &[DrillOutcome], host: &str, started: &OffsetTime, notices: &[String]) -> Page {
     let mut page = Page::new(WIDTH);
-    page.line("", &headline(drills, ""));
+    let is_good =
+        |drilled: &DrillOutcome| drilled.problems.is_empty() && drilled.interrupted.is_none();
+    let class = if drills.iter().all(is_good) {
+        "good"
+    } else {
+        "bad"
+    };
+    page.headline(&headline(drills, ""), class);
     let started = started.strftime("%Y-%m-%d %H:%M:%S %:z");
     page.line("", &format!("{host}, {started}"));
     page.notices(notices);
     results(&mut page, drills);
-    page.section(concat!(
+    page.footer(concat!(
         env!("CARGO_PKG_NAME"),
         " ",
         env!("CARGO_PKG_VERSION")
     ));
-    page.finish()
+    page
 }
 
 /// Returns the text of a notification, whose title is the headline.

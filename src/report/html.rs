@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use jiff::ToSpan as _;
 use jiff::civil::{Date, Weekday};
 
-use super::subject::headline;
+use super::subject::{headline, tone};
 use crate::history::{History, PastBackup, PastRun};
 use crate::outcome::{LastDrill, RunOutcome, StackOutcome, StackStatus};
 use crate::sys::format::{count, human_bytes, human_duration, without_commands};
@@ -85,7 +85,7 @@ fn last_run(page: &mut String, report: &HtmlReport<'_>) {
         add!(page, "<p class=\"bad\">There was no run yet.</p>\n");
         return;
     };
-    let class = if last.is_all_well() { "good" } else { "bad" };
+    let class = tone(last);
     let started = last.started.strftime("%F %H:%M");
     let headline = escaped(&headline(last));
     add!(page, "<p class=\"{class}\">{started}: {headline}</p>\n");
@@ -324,7 +324,7 @@ fn coverage(page: &mut String, outcome: &StackOutcome) {
 }
 
 /// Makes text of what others have named: it ends no element and no attribute.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for character in without_commands(text).chars() {
         match character {

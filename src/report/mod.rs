@@ -10,7 +10,7 @@ mod subject;
 #[cfg(test)]
 mod tests;
 
-pub use drills::{drills_brief, drills_subject, drills_text};
+pub use drills::{drills_brief, drills_html, drills_subject, drills_text};
 pub use html::{HtmlArchive, HtmlReport, HtmlStack, html_page};
-pub use run::{brief_text, mail_text, run_text};
+pub use run::{brief_text, mail_html, mail_text, run_text};
 pub use subject::{on_host, run_subject, subject_line};

@@ -2,34 +2,42 @@
 
 use super::details;
 use super::page::{PHONE_WIDTH, Page, WIDTH};
-use super::subject::headline;
+use super::subject::{headline, tone};
 use crate::outcome::{
     ChannelOutcome, ChannelStatus, Failure, RecoveredStack, RunOutcome, StackOutcome, StackStatus,
 };
 use crate::sys::format::{ascii, human_bytes, human_duration};
 use crate::sys::time::OffsetTime;
 
-/// Returns the whole report: printable ASCII and newlines, at most 72 columns.
-pub fn run_text(run: &RunOutcome) -> String {
-    text(run, WIDTH, &[], true)
+/// Returns the whole report: printable ASCII and newlines, at most 72 columns, and fewer on
+/// a terminal that has fewer.
+pub fn run_text(run: &RunOutcome, terminal_width: Option<usize>) -> String {
+    let width = terminal_width.map_or(WIDTH, |width| width.clamp(PHONE_WIDTH, WIDTH));
+    page(run, [width, width], &[], true).finish()
 }
 
 /// Returns the report for a mail, with or without the log. The first screen, which says
 /// what failed, what to do and how each stack fares, has at most 40 columns. It begins
 /// with what there is to say about the mail itself.
 pub fn mail_text(run: &RunOutcome, notices: &[String], with_log: bool) -> String {
-    text(run, PHONE_WIDTH, notices, with_log)
+    page(run, [PHONE_WIDTH, WIDTH], notices, with_log).finish()
 }
 
-fn text(run: &RunOutcome, first_width: usize, notices: &[String], with_log: bool) -> String {
-    let mut page = Page::new(first_width);
-    page.line("", &headline(run));
+/// Returns the same as HTML.
+pub fn mail_html(run: &RunOutcome, notices: &[String], with_log: bool) -> String {
+    page(run, [PHONE_WIDTH, WIDTH], notices, with_log).finish_html()
+}
+
+/// `widths` are those of the first screen and of the rest.
+fn page(run: &RunOutcome, widths: [usize; 2], notices: &[String], with_log: bool) -> Page {
+    let mut page = Page::new(widths[0]);
+    page.headline(&headline(run), tone(run));
     page.line("", &when_and_where(run));
     page.notices(notices);
     problems(&mut page, run);
     stacks(&mut page, run);
     details::new_holes(&mut page, run);
-    page.set_width(WIDTH);
+    page.set_width(widths[1]);
     details::archives(&mut page, run);
     details::hooks(&mut page, run);
     details::not_covered(&mut page, run);
@@ -40,12 +48,12 @@ fn text(run: &RunOutcome, first_width: usize, notices: &[String], with_log: bool
     if with_log {
         log(&mut page, run);
     }
-    page.section(&format!(
+    page.footer(&format!(
         "{} {}",
         env!("CARGO_PKG_NAME"),
         run.program_version
     ));
-    page.finish()
+    page
 }
 
 /// Returns the first screen for a notification, whose title is the headline. Lines are
@@ -179,7 +187,7 @@ fn try_again(page: &mut Page, run: &RunOutcome) {
         page.section("TRY AGAIN, when the cause is gone");
     }
     for command in commands {
-        page.line("  ", &command);
+        page.literal("  ", 4, &command);
     }
 }
 
@@ -233,8 +241,7 @@ fn recovered(page: &mut Page, run: &RunOutcome) {
     }
 }
 
-/// Adds a table with a row for each stack. A name that is too long for its column
-/// has a line of its own.
+/// Adds a table with a row for each stack.
 fn stacks(page: &mut Page, run: &RunOutcome) {
     if run.stacks.is_empty() {
         return;
@@ -242,23 +249,8 @@ fn stacks(page: &mut Page, run: &RunOutcome) {
     let header = ["stack", "status", "archive", "down"];
     let mut rows = vec![header.map(str::to_owned)];
     rows.extend(run.stacks.iter().map(stack_row));
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let figures: usize = (1..4).map(|column| width(column) + 2).sum();
-    let name_width = width(0).min(page.width().saturating_sub(figures + 2));
-
     page.section("STACKS");
-    for row in &rows {
-        let mut name = row[0].as_str();
-        if name.len() > name_width {
-            page.line("  ", name);
-            name = "";
-        }
-        let mut line = format!("  {name:name_width$}  {:1$}", row[1], width(1));
-        for (column, cell) in row.iter().enumerate().skip(2) {
-            line += &format!("  {cell:>0$}", width(column));
-        }
-        page.line("", &line);
-    }
+    page.table(&rows);
 }
 
 fn stack_row(stack: &StackOutcome) -> [String; 4] {
@@ -283,7 +275,7 @@ fn log(page: &mut Page, run: &RunOutcome) {
         page.section("LOG");
     }
     for line in &run.log {
-        page.item("", 4, line);
+        page.literal("", 4, line);
     }
 }
 

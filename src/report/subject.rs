@@ -41,6 +41,15 @@ pub fn subject_line(tag: &str, headline: String) -> String {
     shorten(subject, MAX_SUBJECT_LENGTH)
 }
 
+/// Returns the class of the headline in HTML: `good`, `warn` or `bad`.
+pub fn tone(run: &RunOutcome) -> &'static str {
+    match label(run) {
+        _ if run.is_all_well() => "good",
+        "SUCCESS" | "WARNING" => "warn",
+        _ => "bad",
+    }
+}
+
 /// Describes the whole run in one line of printable ASCII.
 pub fn headline(run: &RunOutcome) -> String {
     let (label, clauses) = headline_parts(run);

@@ -13,19 +13,12 @@ use super::facts::GuessedFacts;
 use crate::archive::Kind;
 use crate::archive::member_path::{normalise, split, within};
 use crate::config::plan::StackPlan;
-use crate::engine::ComposeProject;
+use crate::engine::{ComposeProject, MAIN_COMPOSE_FILES};
 use crate::outcome::{MountCoverage, MountKind};
-use crate::stack::survey::{self, Survey};
+use crate::stack::project::find_project;
+use crate::stack::survey::Survey;
 use crate::sys::format::display_path;
 use crate::sys::time::OffsetTime;
-
-/// Names of the file that Compose looks for (compose-spec, "Compose file").
-const COMPOSE_FILES: [&str; 4] = [
-    "compose.yaml",
-    "compose.yml",
-    "docker-compose.yaml",
-    "docker-compose.yml",
-];
 
 /// Guesses what a manifest would say about an archive of `stack`. Changes
 /// nothing.
@@ -52,7 +45,7 @@ pub fn guess(archive: &Archive, stack: &StackPlan) -> Result<GuessedFacts> {
     // The name in the present compose file does not count: the one in the
     // archive may have another.
     let containers = stack.compose.engine.compose_containers(None)?;
-    let project = survey::find_project(&stack.compose, None, &containers)?;
+    let project = find_project(&stack.compose, None, &containers)?;
     Ok(GuessedFacts {
         stack: stack.name.clone(),
         compose: ComposeProject {
@@ -99,7 +92,9 @@ fn compose_files(stack: &StackPlan) -> Vec<Vec<u8>> {
     });
     match configured {
         Some(file) => vec![file],
-        None => COMPOSE_FILES.map(|name| name.as_bytes().to_vec()).to_vec(),
+        None => MAIN_COMPOSE_FILES
+            .map(|name| name.as_bytes().to_vec())
+            .to_vec(),
     }
 }
 
@@ -200,7 +195,7 @@ mod tests {
     use super::*;
 
     fn stack_directory(members: &[&str]) -> Result<String> {
-        let files = COMPOSE_FILES.map(|name| name.as_bytes().to_vec());
+        let files = MAIN_COMPOSE_FILES.map(|name| name.as_bytes().to_vec());
         let mut headers = Headers::default();
         for member in members {
             let path = normalise(member.as_bytes())?;

@@ -13,19 +13,6 @@ use crate::engine::{ComposeConfig, ComposeProject};
 use crate::scan::Boundary;
 use crate::sys::paths::{open_regular, without_symlinks};
 
-/// Files that Compose looks for (compose-spec, "Compose file").
-const DEFAULT_FILES: [&str; 8] = [
-    "compose.yaml",
-    "compose.yml",
-    "docker-compose.yaml",
-    "docker-compose.yml",
-    "compose.override.yaml",
-    "compose.override.yml",
-    "docker-compose.override.yaml",
-    "docker-compose.override.yml",
-];
-const DEFAULT_ENV_FILE: &str = ".env";
-
 /// Keys whose values name files that Compose reads: `env_file`, `include`, those of
 /// `extends`, `secrets` and `configs`, and the long forms of the first two.
 const KEYS: [&str; 4] = ["env_file", "include", "file", "path"];
@@ -49,18 +36,13 @@ pub fn of(
     config: Option<&ComposeConfig>,
     boundary: &Boundary,
 ) -> ComposeFiles {
-    let or_default = |given: &[PathBuf], default: &[&str]| -> Vec<PathBuf> {
-        match given {
-            [] => default.iter().map(PathBuf::from).collect(),
-            given => given.to_vec(),
-        }
-    };
-    let env_files = or_default(&compose.env_files, &[DEFAULT_ENV_FILE]);
-    let variables = variables(compose, &env_files);
-    let mut names = or_default(&compose.files, &DEFAULT_FILES);
-    names.extend(env_files);
-    names.extend(config.iter().flat_map(|config| config.host_files.clone()));
-    let mut queue: Vec<PathBuf> = names.iter().map(|name| compose.dir.join(name)).collect();
+    let variables = variables(compose);
+    let named = config.iter().flat_map(|config| &config.host_files);
+    let names = compose
+        .own_files()
+        .into_iter()
+        .chain(named.map(PathBuf::as_path));
+    let mut queue: Vec<PathBuf> = names.map(|name| compose.dir.join(name)).collect();
     let mut found = ComposeFiles::default();
     while let Some(path) = queue.pop() {
         let real = without_symlinks(&path);
@@ -104,10 +86,10 @@ fn read(path: &Path) -> String {
 }
 
 /// Returns the variables of the stack's environment files.
-fn variables(compose: &ComposeProject, files: &[PathBuf]) -> BTreeMap<String, String> {
+fn variables(compose: &ComposeProject) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
-    for file in files.iter().map(|file| compose.dir.join(file)) {
-        for line in read(&without_symlinks(&file)).lines() {
+    for file in compose.own_env_files() {
+        for line in read(&without_symlinks(&compose.dir.join(file))).lines() {
             if let Some((name, value)) = line.split_once('=') {
                 let name = name.trim().trim_start_matches("export ");
                 let value = value.trim().trim_matches(['"', '\'']);

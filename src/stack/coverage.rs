@@ -9,7 +9,10 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, makedev};
 
 use crate::config::plan::StackPlan;
-use crate::engine::{ComposeConfig, ComposeProject, Container, Engine, Volume};
+use crate::engine::{
+    ComposeConfig, ComposeProject, Container, DEFAULT_ENV_FILE, Engine, Volume,
+    default_compose_files,
+};
 use crate::outcome::{MountCoverage, MountKind};
 use crate::scan::{Boundary, Source};
 use crate::stack::advice::Advisor;
@@ -18,19 +21,6 @@ use crate::stack::known::{is_ignored, is_known};
 use crate::stack::quiet::{WriterFilter, container_writers};
 use crate::sys::mounts::MountPoint;
 use crate::sys::paths::without_symlinks;
-
-/// Files in a stack's directory that Compose reads, if they are there.
-const PROJECT_FILES: [&str; 9] = [
-    ".env",
-    "compose.override.yaml",
-    "compose.override.yml",
-    "compose.yaml",
-    "compose.yml",
-    "docker-compose.override.yaml",
-    "docker-compose.override.yml",
-    "docker-compose.yaml",
-    "docker-compose.yml",
-];
 
 /// A tree to be archived: its path in the archive, and its path on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -379,7 +369,8 @@ pub fn project_writers(
 ) -> Vec<String> {
     let configured = compose.files.iter().chain(&compose.env_files);
     let named = configured.map(|file| compose.dir.join(file));
-    let usual = PROJECT_FILES.iter().map(|name| compose.dir.join(name));
+    let usual = default_compose_files().chain([DEFAULT_ENV_FILE]);
+    let usual = usual.map(|name| compose.dir.join(name));
     let others = read.iter().filter(|file| is_compose_file(file)).cloned();
     let files: BTreeSet<PathBuf> = named.chain(usual).chain(others).collect();
     let files: Vec<PathBuf> = files.into_iter().collect();

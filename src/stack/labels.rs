@@ -10,7 +10,7 @@ use crate::config::StopMethod;
 use crate::config::plan::StackPlan;
 use crate::engine::{Container, Engine, LABEL_PREFIX};
 use crate::scan::Exclude;
-use crate::stack::survey::find_project;
+use crate::stack::project::find_project;
 
 /// What the labels of a stack's services say.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -120,23 +120,19 @@ pub fn forget_those_of_images(engine: &Engine, containers: &mut [Container]) -> 
 }
 
 /// Returns the plan of a stack with what the labels of its services add to it. A stack that
-/// has no containers, or is made of units, has no labels.
+/// has no containers has no labels. `containers` are all of its Engine.
 ///
 /// # Errors
 /// When labels are wrong or contradict the configuration, or the Engine cannot be asked.
-pub fn with_labels(stack: &StackPlan) -> Result<StackPlan> {
-    if stack.is_of_units() {
-        return Ok(stack.clone());
-    }
-    let engine = &stack.compose.engine;
-    let mut containers = engine.compose_containers(None)?;
-    forget_those_of_images(engine, &mut containers)?;
+pub fn with_labels(stack: &StackPlan, containers: &[Container]) -> Result<StackPlan> {
     // If it is not clear which project is meant, the survey says so.
-    let Ok(Some(project)) = find_project(&stack.compose, None, &containers) else {
+    let Ok(Some(project)) = find_project(&stack.compose, None, containers) else {
         return Ok(stack.clone());
     };
     let is_own = |c: &&Container| c.project == project && !c.one_off && !c.is_stand_in;
-    let own: Vec<&Container> = containers.iter().filter(is_own).collect();
+    let mut own: Vec<Container> = containers.iter().filter(is_own).cloned().collect();
+    forget_those_of_images(&stack.compose.engine, &mut own)?;
+    let own: Vec<&Container> = own.iter().collect();
     StackLabels::of(&own)?.added_to(stack)
 }
 

@@ -14,6 +14,7 @@ mod known;
 pub mod labels;
 pub mod neighbours;
 mod paths;
+pub mod project;
 pub mod quiet;
 mod remade;
 pub mod running;

@@ -1,10 +1,10 @@
 //! Looks at a stack and changes nothing: which Compose project it is, what runs,
 //! and what is to be archived.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, DirEntry};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -12,20 +12,21 @@ use anyhow::{Result, bail};
 
 use crate::config::StopMethod;
 use crate::config::plan::StackPlan;
-use crate::engine::{ComposeConfig, ComposeProject, Container, Image, Network, Status, Volume};
+use crate::engine::{ComposeConfig, ComposeProject, Container, Image, Network, Volume};
 use crate::outcome::MountCoverage;
 use crate::scan::{Boundary, Source};
 use crate::stack::advice::Advisor;
 use crate::stack::compose_files;
 use crate::stack::coverage::{self, Mounts, Tree};
 use crate::stack::elsewhere;
+use crate::stack::labels;
 use crate::stack::neighbours::Neighbours;
 use crate::stack::paths;
+use crate::stack::project::find_project;
 use crate::stack::remade;
 use crate::stack::running::{self, StateBefore, WasRunning};
 use crate::stack::units::{UnitSet, WasActive};
 use crate::sys::mounts;
-use crate::sys::paths::without_symlinks;
 use crate::sys::systemd;
 use crate::sys::threads::spawn_or_run;
 
@@ -58,8 +59,8 @@ pub struct Survey {
     pub volumes: Vec<Volume>,
     pub images: Vec<Image>,
     pub coverage: Vec<MountCoverage>,
-    /// Whether the Engines of the other stacks have answered.
-    pub neighbours_answer: bool,
+    /// What the Engines of the other stacks say.
+    pub neighbours: Neighbours,
     /// What containers write to.
     boundary: Boundary,
     pub warnings: Vec<String>,
@@ -109,8 +110,23 @@ impl Survey {
     pub fn of(stack: &StackPlan) -> Result<Survey> {
         match stack.is_of_units() {
             true => Survey::of_units(stack),
-            false => Survey::of_project(stack),
+            false => Survey::of_project(stack, FirstLook::of(stack)?),
         }
+    }
+
+    /// Looks at a stack of which only the configuration is known. Also returns its plan with
+    /// what the labels of its services add.
+    ///
+    /// # Errors
+    /// Also when labels are wrong or contradict the configuration.
+    pub fn with_labels(stack: &StackPlan) -> Result<(StackPlan, Survey)> {
+        if stack.is_of_units() {
+            return Ok((stack.clone(), Survey::of_units(stack)?));
+        }
+        let found = FirstLook::of(stack)?;
+        let stack = labels::with_labels(stack, &found.containers)?;
+        let survey = Survey::of_project(&stack, found)?;
+        Ok((stack, survey))
     }
 
     /// Looks at the units of a stack while they run, because their containers are gone
@@ -132,9 +148,9 @@ impl Survey {
         let (trees, coverage) = paths::decide(stack, &containers, &mounts::all()?)?;
         let own_unit = systemd::own_unit();
         let neighbours = Neighbours::of(stack);
-        let neighbours_answer = neighbours.warnings.is_empty();
-        all_containers.extend(neighbours.containers);
-        let warnings = set.warnings().into_iter().chain(neighbours.warnings);
+        all_containers.extend_from_slice(&neighbours.containers);
+        let warnings = set.warnings().into_iter();
+        let warnings = warnings.chain(neighbours.warnings.clone());
         let obstacle = set
             .obstacle(own_unit.as_deref())
             .or_else(|| paths::lost_by_stop(stack, &containers));
@@ -153,30 +169,17 @@ impl Survey {
             volumes,
             images,
             coverage,
-            neighbours_answer,
             warnings: warnings.collect(),
+            neighbours,
             containers,
         })
     }
 
-    fn of_project(stack: &StackPlan) -> Result<Survey> {
+    fn of_project(stack: &StackPlan, found: FirstLook) -> Result<Survey> {
         let mut warnings = Vec::new();
-        if !stack.dir().is_dir() {
-            bail!(
-                "the stack's directory {} does not exist",
-                stack.dir().display()
-            );
-        }
         let engine = &stack.compose.engine;
-        engine.check()?;
-        let (config, all_containers) = thread::scope(|scope| {
-            let span = tracing::Span::current();
-            let list = move || span.in_scope(|| engine.containers());
-            let listing = spawn_or_run(scope, list);
-            (stack.compose.config(), listing.join())
-        });
-        let mut all_containers = all_containers?;
-        let config = config.and_then(|config| {
+        let mut all_containers = found.containers;
+        let config = found.config.and_then(|config| {
             refuse_misled(&stack.compose, &config, &all_containers)?;
             Ok(config)
         });
@@ -246,9 +249,8 @@ impl Survey {
         warnings.extend(coverage::missing_volumes(stack, &mounts, &volumes));
         // What follows is about who writes.
         let neighbours = Neighbours::of(stack);
-        let neighbours_answer = neighbours.warnings.is_empty();
-        warnings.extend(neighbours.warnings);
-        all_containers.extend(neighbours.containers);
+        warnings.extend_from_slice(&neighbours.warnings);
+        all_containers.extend_from_slice(&neighbours.containers);
         let boundary = coverage::boundary(engine, &all_containers, &volumes);
         let found = compose_files::of(&stack.compose, config.as_ref(), &boundary);
         let writers = coverage::project_writers(&stack.compose, &found.files, &all_containers);
@@ -279,9 +281,39 @@ impl Survey {
             volumes,
             images,
             coverage,
-            neighbours_answer,
+            neighbours,
             boundary,
             warnings,
+        })
+    }
+}
+
+/// What is asked for first, and the labels are looked for in.
+struct FirstLook {
+    /// What Compose makes of the stack's files.
+    config: Result<ComposeConfig>,
+    /// All containers of the stack's Engine.
+    containers: Vec<Container>,
+}
+
+impl FirstLook {
+    fn of(stack: &StackPlan) -> Result<FirstLook> {
+        if !stack.dir().is_dir() {
+            bail!(
+                "the stack's directory {} does not exist",
+                stack.dir().display()
+            );
+        }
+        let engine = &stack.compose.engine;
+        engine.check()?;
+        thread::scope(|scope| {
+            let span = tracing::Span::current();
+            let list = move || span.in_scope(|| engine.containers());
+            let listing = spawn_or_run(scope, list);
+            Ok(FirstLook {
+                config: stack.compose.config(),
+                containers: listing.join()?,
+            })
         })
     }
 }
@@ -322,113 +354,6 @@ fn refuse_podman_compose(project: &str, containers: &[Container]) -> Result<()> 
 fn holds_no_file(dir: &Path) -> bool {
     let is_dir = |entry: io::Result<DirEntry>| entry?.file_type().map(|kind| kind.is_dir());
     fs::read_dir(dir).is_ok_and(|mut entries| entries.all(|entry| is_dir(entry).unwrap_or(false)))
-}
-
-/// Where a stack's containers were started.
-struct StackPlace {
-    dir: PathBuf,
-    files: Vec<PathBuf>,
-}
-
-impl StackPlace {
-    fn of(compose: &ComposeProject) -> StackPlace {
-        let files = compose.files.iter();
-        StackPlace {
-            dir: without_symlinks(&compose.dir),
-            files: files
-                .map(|file| without_symlinks(&compose.dir.join(file)))
-                .collect(),
-        }
-    }
-
-    fn has(&self, container: &Container) -> bool {
-        !container.one_off
-            && without_symlinks(&container.working_dir) == self.dir
-            && self.is_of_files(container)
-    }
-
-    /// Two stacks may have one directory, and files of their own in it.
-    fn is_of_files(&self, container: &Container) -> bool {
-        let used = &container.config_files;
-        let mut real = used.iter().map(|file| without_symlinks(file));
-        self.files.is_empty() || used.is_empty() || real.any(|file| self.files.contains(&file))
-    }
-}
-
-/// Returns the projects that a stack may be: the one that [`find_project`] finds, or all
-/// that run from its place if it cannot tell which is meant.
-pub fn projects_of(
-    compose: &ComposeProject,
-    named: Option<&str>,
-    all_containers: &[Container],
-) -> BTreeSet<String> {
-    match find_project(compose, named, all_containers) {
-        Ok(found) => found.into_iter().collect(),
-        Err(_) => {
-            let place = StackPlace::of(compose);
-            let here = all_containers.iter().filter(|c| place.has(c));
-            here.map(|c| c.project.clone()).collect()
-        }
-    }
-}
-
-/// Finds a stack's project: the configured one, else the one that runs from its
-/// directory, else `named`, the name that Compose would give it, else the one
-/// that has stopped containers from its directory. `None` if there is none of
-/// these.
-///
-/// # Errors
-/// When several projects run from the directory, or the project runs from
-/// another directory.
-pub fn find_project(
-    compose: &ComposeProject,
-    named: Option<&str>,
-    all_containers: &[Container],
-) -> Result<Option<String>> {
-    if let Some(name) = &compose.name {
-        return Ok(Some(name.clone()));
-    }
-    let dir = without_symlinks(&compose.dir);
-    let place = StackPlace::of(compose);
-    let from_here = |c: &&Container| place.has(c);
-    let names = |containers: &mut dyn Iterator<Item = &Container>| -> BTreeSet<String> {
-        containers.map(|c| c.project.clone()).collect()
-    };
-    let runs = |c: &&Container| c.status != Status::Stopped;
-    let running_here = names(&mut all_containers.iter().filter(from_here).filter(runs));
-    let project = match (running_here.len(), named) {
-        (_, Some(name)) if running_here.contains(name) => name.to_owned(),
-        (0, Some(name)) => name.to_owned(),
-        (0, None) => {
-            // Nothing runs, but stopped containers have the project's name, too.
-            let here = names(&mut all_containers.iter().filter(from_here));
-            match here.into_iter().next() {
-                Some(name) => name,
-                None => return Ok(None),
-            }
-        }
-        (1, _) => running_here.into_iter().next().unwrap_or_default(),
-        _ => bail!(
-            "several projects run from {} ({}): set `project` to the one that is meant",
-            compose.dir.display(),
-            running_here.into_iter().collect::<Vec<_>>().join(", ")
-        ),
-    };
-    // Another stack would be stopped: to Compose, a project of the same name is
-    // the same project.
-    let other = all_containers
-        .iter()
-        .filter(|c| c.project == project && runs(c))
-        .find(|c| without_symlinks(&c.working_dir) != dir);
-    if let Some(other) = other {
-        bail!(
-            "project {project} runs from {}, not from {}: if it is meant nevertheless, set \
-             `project`",
-            other.working_dir.display(),
-            compose.dir.display()
-        );
-    }
-    Ok(Some(project))
 }
 
 /// Returns the configured stop method if it is possible, else `stop`.
@@ -576,61 +501,5 @@ fn number_from_one(containers: &mut [WasRunning]) {
         let count = counts.entry(container.service.clone()).or_default();
         *count += 1;
         container.number = *count;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn two_projects_in_one_directory_are_told_apart_by_name_or_file() {
-        let container = |name: &str| {
-            let label = |key: &str| format!("com.docker.compose.{key}");
-            Container::from_json(json!({
-                "Id": name, "Name": format!("/{name}"), "Image": "i",
-                "State": {"Status": "running", "StartedAt": "", "ExitCode": 0},
-                "Config": {"Labels": {
-                    label("project"): name,
-                    label("project.working_dir"): "/no-such",
-                    label("project.config_files"): format!("/no-such/{name}.yml"),
-                }},
-                "HostConfig": {},
-            }))
-        };
-        let find = |files: &[&str], named: Option<&str>, containers: &[Container]| {
-            let compose = ComposeProject {
-                dir: "/no-such".into(),
-                name: None,
-                files: files.iter().map(PathBuf::from).collect(),
-                env_files: Vec::new(),
-                engine: Default::default(),
-            };
-            let found = find_project(&compose, named, containers);
-            found.map_err(|error| error.to_string())
-        };
-        let both = [container("one"), container("two")];
-        let two = Ok(Some("two".to_owned()));
-        assert_eq!(
-            find(&[], Some("two"), &both),
-            two,
-            "by the name in the file"
-        );
-        assert_eq!(find(&["two.yml"], None, &both), two, "by the file");
-        assert_eq!(
-            find(&["two.yml"], Some("two"), &both[..1]),
-            two,
-            "it is down"
-        );
-        // The controls.
-        let started_with_p = find(&["one.yml"], Some("other"), &both[..1]);
-        assert_eq!(started_with_p, Ok(Some("one".to_owned())));
-        assert!(
-            find(&[], None, &both)
-                .unwrap_err()
-                .contains("several projects")
-        );
     }
 }

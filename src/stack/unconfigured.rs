@@ -7,7 +7,7 @@ use crate::config::NameGlobs;
 use crate::config::plan::StackPlan;
 use crate::engine::{Container, Engine, Status};
 use crate::outcome::UnconfiguredProject;
-use crate::stack::survey::projects_of;
+use crate::stack::project::projects_of;
 
 /// What the names of the throw-away projects of drills begin with.
 pub const DRILL_PREFIX: &str = "dsbdrill-";

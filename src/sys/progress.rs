@@ -240,51 +240,73 @@ fn draw(position: &Option<Position>) {
     };
     let width = rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| size.ws_col.into());
     let width = if width == 0 { DEFAULT_WIDTH } else { width };
+    // The last column stays empty: some terminals wrap once it is filled.
     let text = line(
         position,
         WRITTEN_BYTES.load(Ordering::Relaxed),
         Instant::now(),
+        width - 1,
     );
-    // The last column stays empty: some terminals wrap once it is filled.
-    let text: String = without_commands(&text).chars().take(width - 1).collect();
     outlet::write_stderr(format!("{CLEAR_LINE}{text}").as_bytes());
 }
 
-/// `[2/5] immich: DOWN 12 s: archive 1.2 GiB of 4.0 GiB in 812 members, ...`
-fn line(position: &Position, written_bytes: u64, now: Instant) -> String {
-    let mut parts = vec![format!(
-        "[{}/{}] {}",
-        position.number, position.stack_count, position.stack
-    )];
-    if let Some(since) = position.down_since {
+/// `[2/5] immich: DOWN 12 s: archive 1.2 GiB of 4.0 GiB in 812 members, ...`, or what matters
+/// most of that, if it is more than `width` columns.
+fn line(position: &Position, written_bytes: u64, now: Instant, width: usize) -> String {
+    let number = format!("[{}/{}] ", position.number, position.stack_count);
+    let name = without_commands(&position.stack);
+    let down = position.down_since.map(|since| {
         let seconds = now.saturating_duration_since(since).as_secs();
-        parts.push(format!("DOWN {seconds} s"));
-    }
-    match position.archive {
-        Some(archive) => parts.push(archive_text(archive, written_bytes, now)),
-        None => parts.extend(position.phase.clone()),
-    }
-    parts.join(": ")
+        format!(": DOWN {seconds} s")
+    });
+    let down = down.unwrap_or_default();
+    let texts = match (position.archive, &position.phase) {
+        (Some(archive), _) => archive_texts(archive, written_bytes, now),
+        (None, Some(phase)) => vec![phase.clone()],
+        (None, None) => vec![String::new()],
+    };
+    let texts: Vec<String> = texts
+        .iter()
+        .map(|text| match text.as_str() {
+            "" => down.clone(),
+            text => format!("{down}: {text}"),
+        })
+        .collect();
+    let room = |text: &String| width.saturating_sub(number.len() + text.chars().count());
+    let fits = |text: &&String| name.chars().count() <= room(text);
+    let Some(text) = texts.iter().find(fits).or(texts.last()) else {
+        return number;
+    };
+    // A name of which the begin is left is still known.
+    let name: String = name.chars().take(room(text)).collect();
+    let whole = format!("{number}{name}{text}");
+    whole.chars().take(width).collect()
 }
 
-fn archive_text(archive: ArchiveSize, written_bytes: u64, now: Instant) -> String {
-    let mut text = format!(
-        "archive {} of {} in {} members",
+/// Returns how far the archive is, the most detailed text first.
+fn archive_texts(archive: ArchiveSize, written_bytes: u64, now: Instant) -> Vec<String> {
+    let percent = u128::from(written_bytes) * 100 / u128::from(archive.bytes.max(1));
+    let percent = format!("archive {percent} %");
+    let size = format!(
+        "archive {} of {}",
         human_bytes(written_bytes),
-        human_bytes(archive.bytes),
-        archive.member_count
+        human_bytes(archive.bytes)
     );
+    let text = format!("{size} in {} members", archive.member_count);
     let elapsed = now.saturating_duration_since(archive.since);
-    if elapsed >= RATE_DELAY && written_bytes > 0 {
-        let bytes_per_second = written_bytes as f64 / elapsed.as_secs_f64();
-        let seconds_left = archive.bytes.saturating_sub(written_bytes) as f64 / bytes_per_second;
-        text += &format!(
-            ", {}/s, {} left",
-            human_bytes(bytes_per_second as u64),
-            human_duration((seconds_left * 1000.0) as u64)
-        );
+    if elapsed < RATE_DELAY || written_bytes == 0 {
+        return vec![text, size, percent];
     }
-    text
+    let bytes_per_second = written_bytes as f64 / elapsed.as_secs_f64();
+    let seconds_left = archive.bytes.saturating_sub(written_bytes) as f64 / bytes_per_second;
+    let left = human_duration((seconds_left * 1000.0) as u64);
+    let rate = human_bytes(bytes_per_second as u64);
+    vec![
+        format!("{text}, {rate}/s, {left} left"),
+        format!("{size}, {left} left"),
+        format!("{percent}, {left} left"),
+        percent,
+    ]
 }
 
 #[cfg(test)]
@@ -337,7 +359,41 @@ mod tests {
             (started, 4 << 30, "[2/5] immich: DOWN 12 s: start"),
         ];
         for (position, written_bytes, expected) in cases {
-            assert_eq!(line(&position, written_bytes, now), expected);
+            assert_eq!(line(&position, written_bytes, now, 120), expected);
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_loses_details_first() {
+        let now = Instant::now();
+        let since = now.checked_sub(Duration::from_secs(4)).unwrap();
+        let position = Position {
+            number: 2,
+            stack_count: 5,
+            stack: "immich".to_owned(),
+            phase: Some("archive".to_owned()),
+            down_since: Some(since),
+            archive: Some(ArchiveSize {
+                bytes: 4 << 30,
+                member_count: 812,
+                since,
+            }),
+        };
+        let at = |width| line(&position, 1 << 30, now, width);
+        for (width, expected) in [
+            (
+                79,
+                "[2/5] immich: DOWN 4 s: archive 1.0 GiB of 4.0 GiB, 12.0 s left",
+            ),
+            (50, "[2/5] immich: DOWN 4 s: archive 25 %, 12.0 s left"),
+            (39, "[2/5] immich: DOWN 4 s: archive 25 %"),
+            (34, "[2/5] immi: DOWN 4 s: archive 25 %"),
+            (20, "[2/5] : DOWN 4 s: ar"),
+        ] {
+            assert_eq!(at(width), expected, "{width}");
+        }
+        for width in 0..120 {
+            assert!(at(width).chars().count() <= width, "{width}");
         }
     }
 }

@@ -31,7 +31,7 @@ fn status_and_metrics_tell_what_is_up_what_is_down_and_what_to_do() {
 
     let never = status(&scene, &[]).expect_status(2).stdout;
     assert!(never.contains("running"), "{never}");
-    let advice = format!("{name} was never backed up: docker-stack-backup run {name}");
+    let advice = format!("{name} was never backed up: `docker-stack-backup run {name}`");
     assert!(never.contains(&advice), "{never}");
 
     place.run().expect_status(0);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::common::hooks::{flag_hook, host_hook, with_hooks};
 use crate::common::scene::{Scene, start_times};
-use crate::common::{Background, Place, docker, output, succeed, wait_until};
+use crate::common::{Background, docker, output, wait_until};
 
 /// A hook on the host that adds a line to `log`.
 fn logged(place: &str, log: &Path) -> Value {
@@ -481,90 +481,4 @@ fn what_cannot_be_undone_is_told_until_it_is() {
     output(&mut scene.place.program(&["recover", "--forget", name])).expect_status(0);
     output(&mut scene.place.program(&["recover"])).expect_status(0);
     scene.assert_recovered("forgotten");
-}
-
-/// The hooks of the first stack in the block of docs/hooks.md that contains `word`.
-fn documented(word: &str) -> Value {
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "docs/hooks.md"]
-        .iter()
-        .collect();
-    let text = fs::read_to_string(path).unwrap();
-    let blocks = text.split("```json\n").skip(1);
-    let mut blocks = blocks.map(|block| block.split("```").next().unwrap());
-    let block = blocks.find(|block| block.contains(word)).unwrap();
-    let block: Value = serde_json::from_str(block).unwrap();
-    block["stacks"][0]["hooks"].clone()
-}
-
-#[test]
-#[ignore = "needs a Docker Engine; run scripts/test"]
-fn the_recipe_for_postgres_puts_a_dump_into_the_archive() {
-    let place = Place::new();
-    let stack = place.stack("postgres");
-    let mount = "services: {db: {volumes: [\"./dumps:/dumps\"]}}\n";
-    fs::write(stack.dir.join("compose.override.yaml"), mount).unwrap();
-    let dumps = stack.dir.join("dumps");
-    fs::create_dir(&dumps).unwrap();
-    fs::set_permissions(&dumps, fs::Permissions::from_mode(0o777)).unwrap();
-    stack.up();
-    let psql = |database: &str, sql: &str| {
-        stack.exec(
-            "db",
-            &["psql", "-U", "postgres", "-Atq", "-d", database, "-c", sql],
-        )
-    };
-    psql("postgres", "create database app");
-    psql("app", "create table t (word text)");
-    psql("app", "insert into t values ('archived')");
-    let recipe = |hooks: Value| {
-        place.config(json!([{"name": stack.name, "hooks": hooks}]), json!({}));
-    };
-    recipe(documented("pg_dump"));
-    place.run().expect_status(0);
-    let archive = place.archive(&stack.name);
-    let member = format!("{}/dumps/app.dump", stack.name);
-    succeed(
-        "tar",
-        [
-            "-xf",
-            archive.to_str().unwrap(),
-            "-C",
-            dumps.to_str().unwrap(),
-            "--strip-components=2",
-            &member,
-        ],
-    );
-    let sql = stack.exec("db", &["pg_restore", "--file=-", "/dumps/app.dump"]);
-    assert!(
-        sql.contains("CREATE TABLE public.t") && sql.contains("\narchived\n"),
-        "{sql}"
-    );
-    // A dump that fails fails the backup, and the database is not stopped.
-    psql("postgres", "drop database app");
-    let times = start_times(&stack);
-    let json = place.run().expect_status(2).json();
-    let said = stack.outcome(&json)["failures"].to_string();
-    assert!(
-        said.contains("database \\\"app\\\" does not exist") || said.contains("app"),
-        "{said}"
-    );
-    assert!(said.contains("pg_dump"), "{said}");
-    assert_eq!(start_times(&stack), times);
-}
-
-#[test]
-#[ignore = "needs a Docker Engine; run scripts/test"]
-fn the_recipe_for_redis_puts_a_snapshot_into_the_archive() {
-    let place = Place::new();
-    let stack = place.stack("redis");
-    stack.up();
-    stack.exec("cache", &["redis-cli", "set", "word", "archived"]);
-    let hooks = documented("redis-cli");
-    place.config(json!([{"name": stack.name, "hooks": hooks}]), json!({}));
-    place.run().expect_status(0);
-    let extracted = place.extract(&place.archive(&stack.name));
-    let snapshot = format!("{0}.volumes/{0}_data/backup.rdb", stack.name);
-    let snapshot = fs::read(extracted.join(snapshot)).unwrap();
-    assert!(snapshot.starts_with(b"REDIS"));
-    assert!(snapshot.windows(8).any(|bytes| bytes == b"archived"));
 }

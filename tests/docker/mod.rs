@@ -21,6 +21,7 @@ mod needs_rootless;
 mod precopy;
 mod progress;
 mod quiet;
+mod recipes;
 mod restore;
 mod restore_foreign;
 mod restore_parts;

@@ -14,5 +14,6 @@ mod news;
 mod nixos;
 mod store;
 mod store_identity;
+mod terminal;
 mod units;
 mod verify;

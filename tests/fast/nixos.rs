@@ -175,6 +175,26 @@ fn recovery_needs_the_state_directory_and_no_other_disk() {
 }
 
 #[test]
+fn hooks_have_what_they_need_in_the_sandbox_of_runs_and_recoveries() {
+    let needs = |scenario: &str, unit: &str| {
+        let units = units(scenario);
+        let unit = &units[unit];
+        let capabilities = values(unit, "CapabilityBoundingSet");
+        let has = |name: &str| capabilities.contains(&name);
+        let writes = values(unit, "ReadWritePaths");
+        has("CAP_KILL") && has("CAP_SETUID") && writes.contains(&"-/srv/stacks/web")
+    };
+    for unit in [
+        "docker-stack-backup.service",
+        "docker-stack-backup-recover.service",
+    ] {
+        assert!(needs("killed", unit), "{unit}");
+        // The control: there are no hooks.
+        assert!(!needs("nightly", unit), "{unit}");
+    }
+}
+
+#[test]
 fn each_job_has_units_with_its_own_configuration() {
     let units = units("jobs");
     let (media, simple): (Vec<_>, Vec<_>) = units

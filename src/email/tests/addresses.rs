@@ -18,7 +18,7 @@ fn send_to(
     let mut config = config("127.0.0.1", port);
     config.timeout = 2;
     config.to = to.iter().map(|to| (*to).to_owned()).collect();
-    let result = send_with(&config, None, "subject", "body\n");
+    let result = send_with(&config, None, saying("subject", "body\n"));
     (result, lines.try_iter().collect())
 }
 

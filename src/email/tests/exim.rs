@@ -18,12 +18,8 @@ fn config_for(server: &SmtpServer, encryption: Encryption) -> Email {
 }
 
 fn try_send(config: &Email) -> Result<(), Undelivered> {
-    send_with(
-        config,
-        None,
-        "[docker-backup] SUCCESS",
-        "one\n.two\n\nthree\n",
-    )
+    let content = saying("[docker-backup] SUCCESS", "one\n.two\n\nthree\n");
+    send_with(config, None, content)
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn send_to(port: u16, change: impl FnOnce(&mut Email)) -> Result<(), Undelivered
     let mut config = config("127.0.0.1", port);
     config.timeout = 1;
     change(&mut config);
-    send_with(&config, None, "subject", "body\n")
+    send_with(&config, None, saying("subject", "body\n"))
 }
 
 fn expect(port: u16, change: impl FnOnce(&mut Email), what: &str) {
@@ -164,7 +164,7 @@ fn a_refused_connection_is_explained() {
 fn an_unknown_host_is_named() {
     let mut config = config("no-such-host.invalid", 25);
     config.timeout = 10;
-    let error = error_of(send_with(&config, None, "subject", "body"));
+    let error = error_of(send_with(&config, None, saying("subject", "body")));
     let start = "cannot send mail through no-such-host.invalid:25: cannot find the host \"no-such-host.invalid\": ";
     assert!(error.starts_with(start), "{error}");
     assert!(error.ends_with("; check email.host"), "{error}");
@@ -321,7 +321,7 @@ fn the_password_is_not_logged() {
     let subscriber = tracing_subscriber::registry().with(log.clone());
     tracing::subscriber::with_default(subscriber, || {
         tracing::trace!("this is logged");
-        prepare(&config, None, "subject", "body")
+        prepare(&config, None, saying("subject", "body"))
             .unwrap()
             .send()
             .unwrap();

@@ -26,7 +26,16 @@ fn config(host: &str, port: u16) -> Email {
         when: crate::config::When::Always,
         remind_days: 3,
         log: crate::config::MailLog::Failure,
+        html: false,
         timeout: 10,
+    }
+}
+
+fn saying(subject: &str, text: &str) -> MailContent {
+    MailContent {
+        subject: subject.to_owned(),
+        text: text.to_owned(),
+        html: None,
     }
 }
 
@@ -158,7 +167,8 @@ fn the_mail_is_plain_text_and_marked_as_made_by_a_program() {
         .collect();
     let from = mailbox(&config.from).unwrap();
     let envelope = message::Envelope::new(&from, &to, false).unwrap();
-    let mail = message::format(&envelope, "[x] one\r\nBcc: two", "line\n.\nline\n").unwrap();
+    let mut content = saying("[x] one\r\nBcc: two", "line\n.\nline\n");
+    let mail = message::format(&envelope, &content).unwrap();
     let mail = String::from_utf8(mail).unwrap();
     let (head, body) = mail.split_once("\r\n\r\n").unwrap();
     let head: Vec<&str> = head.split("\r\n").collect();
@@ -177,6 +187,36 @@ fn the_mail_is_plain_text_and_marked_as_made_by_a_program() {
         assert!(head.iter().any(|line| line.starts_with(name)), "{head:#?}");
     }
     assert_eq!(body, "line\r\n.\r\nline\r\n");
+
+    // With HTML there are two parts, and the text is as before.
+    content.html = Some("<p>line</p>\n".to_owned());
+    let mail = message::format(&envelope, &content).unwrap();
+    let mail = String::from_utf8(mail).unwrap();
+    let (head, parts) = mail.split_once("\r\n\r\n").unwrap();
+    let (_, boundary) = head.split_once("boundary=\"").unwrap();
+    let boundary = format!("--{}", boundary.split_once('"').unwrap().0);
+    assert!(
+        head.contains("Content-Type: multipart/alternative;"),
+        "{head}"
+    );
+    let parts: Vec<&str> = parts.split(&boundary).collect();
+    let [_, plain, html, end] = parts[..] else {
+        panic!("{parts:#?}");
+    };
+    assert!(
+        plain.contains("Content-Type: text/plain; charset=us-ascii\r\n"),
+        "{plain}"
+    );
+    assert!(
+        plain.ends_with("\r\n\r\nline\r\n.\r\nline\r\n\r\n"),
+        "{plain}"
+    );
+    assert!(
+        html.contains("Content-Type: text/html; charset=utf-8\r\n"),
+        "{html}"
+    );
+    assert!(html.ends_with("\r\n\r\n<p>line</p>\r\n\r\n"), "{html}");
+    assert_eq!(end, "--\r\n");
 }
 
 fn with_password_file(content: Option<&str>) -> (tempfile::TempDir, Email) {
@@ -214,7 +254,7 @@ fn a_missing_or_empty_password_is_an_error() {
         (Some("\n"), "empty"),
     ] {
         let (_dir, config) = with_password_file(content);
-        let error = error_of(send_with(&config, None, "s", "b"));
+        let error = error_of(send_with(&config, None, saying("s", "b")));
         assert!(
             error.contains("cannot read the mail password from /"),
             "{error}"
@@ -232,7 +272,7 @@ fn a_credential_is_read_from_its_directory() {
     config.password_credential = Some("mail".to_owned());
     assert!(Secret::load(&config, "u", Some(dir.path())).is_ok());
 
-    let error = error_of(send_with(&config, None, "s", "b"));
+    let error = error_of(send_with(&config, None, saying("s", "b")));
     assert!(
         error.contains("CREDENTIALS_DIRECTORY is not set"),
         "{error}"

@@ -104,7 +104,7 @@ fn try_send(
         timeout: 5,
         ..config("localhost", port)
     };
-    send_with(&config, None, "subject", "body\n")
+    send_with(&config, None, saying("subject", "body\n"))
 }
 
 #[test]

@@ -156,10 +156,47 @@ fn any_run() -> impl Strategy<Value = RunOutcome> {
         )
 }
 
+fn squeeze(text: &str) -> String {
+    text.split_whitespace().collect()
+}
+
+/// Returns what the body of a page says, without blanks, and the names of its elements.
+/// Each must be closed in its order.
+fn read_html(html: &str) -> (String, Vec<String>) {
+    let (_, body) = html.split_once("<body>").unwrap();
+    let (body, _) = body.split_once("</body>").unwrap();
+    let (mut said, mut tags, mut open) = (String::new(), Vec::new(), Vec::new());
+    for (i, piece) in body.split('<').enumerate() {
+        let mut text = piece;
+        if i > 0 {
+            let tag;
+            (tag, text) = piece.split_once('>').unwrap();
+            let name = tag.trim_start_matches('/').split(' ').next().unwrap();
+            match tag.starts_with('/') {
+                true => assert_eq!(open.pop().as_deref(), Some(name)),
+                false => open.push(name.to_owned()),
+            }
+            tags.push(name.to_owned());
+        }
+        said += &squeeze(text);
+    }
+    assert!(open.is_empty(), "{open:?}");
+    for (entity, character) in [
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&quot;", "\""),
+        ("&#39;", "'"),
+        ("&amp;", "&"),
+    ] {
+        said = said.replace(entity, character);
+    }
+    (said, tags)
+}
+
 proptest! {
     #[test]
     fn every_report_is_ascii_of_at_most_72_columns(run in any_run()) {
-        let text = run_text(&run);
+        let text = run_text(&run, None);
         for line in text.lines() {
             prop_assert!(line.len() <= WIDTH, "{:?}", line);
             prop_assert!(line.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{:?}", line);
@@ -187,6 +224,21 @@ proptest! {
     }
 
     #[test]
+    fn the_html_of_every_mail_says_what_its_text_says(run in any_run(), notice in any_text()) {
+        let notices = [notice];
+        for with_log in [false, true] {
+            let html = mail_html(&run, &notices, with_log);
+            prop_assert!(html.is_ascii());
+            let (said, tags) = read_html(&html);
+            prop_assert_eq!(said, squeeze(&mail_text(&run, &notices, with_log)));
+            let known = ["h1", "h2", "p", "b", "table", "tr", "th", "td"];
+            for tag in tags {
+                prop_assert!(known.contains(&&*tag), "{}", tag);
+            }
+        }
+    }
+
+    #[test]
     fn every_subject_is_one_line_of_ascii(run in any_run(), tag in any_text()) {
         let subject = run_subject(&run, &tag);
         prop_assert!(subject.bytes().all(|byte| matches!(byte, b' '..=b'~')));
@@ -196,7 +248,6 @@ proptest! {
     #[test]
     fn every_failure_is_in_the_report_in_full(message in "[a-z/]{1,30}( [a-z/]{1,90}){0,20}") {
         let stack = failed("a", StackStatus::Failed, &[(Phase::Stop, &message)]);
-        let squeeze = |text: &str| text.split_whitespace().collect::<String>();
-        prop_assert!(squeeze(&run_text(&run(vec![stack]))).contains(&squeeze(&message)));
+        prop_assert!(squeeze(&run_text(&run(vec![stack]), None)).contains(&squeeze(&message)));
     }
 }

@@ -15,7 +15,7 @@ fn an_interrupted_run_names_the_stacks_it_did_not_attempt() {
     run.interrupted = Some("SIGTERM".to_owned());
     run.store = None;
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] INTERRUPTED (SIGTERM) on nas: paperless, vaultwarden not attempted; 1 of 3 stacks backed up, 11.0 GiB");
-    assert_snapshot!(run_text(&run), @"
+    assert_snapshot!(run_text(&run, None), @"
     INTERRUPTED (SIGTERM): paperless, vaultwarden not attempted; 1 of 3
       stacks backed up, 11.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
@@ -52,7 +52,7 @@ fn an_unfinished_run_is_labelled_so() {
     run.finished = None;
     run.store = None;
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] UNFINISHED on nas: paperless not attempted; 1 of 2 stacks backed up, 11.0 GiB");
-    assert_snapshot!(run_text(&run), @"
+    assert_snapshot!(run_text(&run, None), @"
     UNFINISHED: paperless not attempted; 1 of 2 stacks backed up, 11.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, not finished
 
@@ -91,7 +91,7 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
         ..RecoveredStack::default()
     }];
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] SUCCESS (1 stack recovered) on nas: 1 stack backed up, 11.0 GiB");
-    assert_snapshot!(run_text(&run), @"
+    assert_snapshot!(run_text(&run, None), @"
     SUCCESS (1 stack recovered): 1 stack backed up, 11.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
@@ -121,7 +121,7 @@ fn recovered_stacks_have_a_section_and_those_still_down_are_failures() {
         ..RecoveredStack::default()
     });
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] FAILURE on nas: paperless IS DOWN; 1 stack backed up, 11.0 GiB");
-    assert_snapshot!(run_text(&run), @"
+    assert_snapshot!(run_text(&run, None), @"
     FAILURE: paperless IS DOWN; 1 stack backed up, 11.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
@@ -155,7 +155,7 @@ fn a_warning_about_a_recovered_stack_is_counted_and_health_has_a_line_of_its_own
         healthy_ms: Some(60_320),
         ..ok("immich", GIB)
     }]);
-    let text = run_text(&run);
+    let text = run_text(&run, None);
     assert!(
         text.contains("\n          healthy 12.0 s after its downtime\n"),
         "{text}"
@@ -173,12 +173,12 @@ fn a_warning_about_a_recovered_stack_is_counted_and_health_has_a_line_of_its_own
         subject.starts_with("SUCCESS (1 stack recovered, 1 warning) on nas: "),
         "{subject}"
     );
-    let text = run_text(&run);
+    let text = run_text(&run, None);
     assert!(
         text.contains("\nWARNINGS\n  web: web-app-1 was unhealthy"),
         "{text}"
     );
     // The control: without a wait, there is no line.
     run.stacks[0].healthy_ms = run.stacks[0].downtime_ms;
-    assert!(!run_text(&run).contains("after its downtime"));
+    assert!(!run_text(&run, None).contains("after its downtime"));
 }

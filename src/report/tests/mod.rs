@@ -170,6 +170,6 @@ fn an_outcome_read_back_from_json_has_the_same_report() {
     let run = run(three());
     let json = serde_json::to_string(&run).unwrap();
     let back: RunOutcome = serde_json::from_str(&json).unwrap();
-    assert_eq!(run_text(&back), run_text(&run));
+    assert_eq!(run_text(&back, None), run_text(&run, None));
     assert!(json.contains("\"archiveBytes\""));
 }

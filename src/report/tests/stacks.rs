@@ -44,7 +44,7 @@ fn a_successful_run_lists_archives_coverage_retention_and_phases() {
             .to_owned(),
     ];
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] SUCCESS on nas: 3 stacks backed up, 12.0 GiB");
-    assert_snapshot!(run_text(&run), @"
+    assert_snapshot!(run_text(&run, None), @"
     SUCCESS: 3 stacks backed up, 12.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
@@ -124,7 +124,7 @@ fn failures_come_first_in_the_report() {
     }];
     run.errors = vec!["cannot write metrics: Permission denied (os error 13)".to_owned()];
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] FAILURE on nas: immich not backed up; paperless not pruned; 1 other error; 2 of 3 stacks backed up, 1.0 GiB");
-    assert_snapshot!(run_text(&run), @"
+    assert_snapshot!(run_text(&run, None), @"
     FAILURE: immich not backed up; paperless not pruned; 1 other error; 2 of
       3 stacks backed up, 1.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
@@ -195,7 +195,7 @@ fn a_stack_that_is_down_is_the_first_failure() {
         &[(Phase::Plan, "cannot read the compose file: no such file")],
     );
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] FAILURE on nas: paperless IS DOWN; vaultwarden not backed up; 2 of 3 stacks backed up, 12.0 GiB");
-    assert_snapshot!(run_text(&run), @"
+    assert_snapshot!(run_text(&run, None), @"
     FAILURE: paperless IS DOWN; vaultwarden not backed up; 2 of 3 stacks
       backed up, 12.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
@@ -259,7 +259,7 @@ fn new_holes_come_right_after_the_stacks_and_ignored_ones_are_not_told() {
         },
     ]);
     assert!(!run.is_all_well(), "it is mailed even if only failures are");
-    let text = run_text(&run);
+    let text = run_text(&run, None);
     let at = |what: &str| {
         text.find(what)
             .unwrap_or_else(|| panic!("no {what}:\n{text}"))
@@ -335,7 +335,7 @@ fn a_channel_that_was_not_reached_is_a_failure_of_the_run() {
         error: Some("the server said 451 later".to_owned()),
     }];
     assert_snapshot!(run_subject(&run, ""), @"FAILURE on nas: mail not reached; 1 stack backed up, 1.0 GiB");
-    let text = run_text(&run);
+    let text = run_text(&run, None);
     let line = "FAILURES\n  mail: not sent yet: the server said 451 later; it is kept, and sent\n    later\n";
     assert!(text.contains(line), "{text}");
     assert_eq!(run.exit_status(), crate::outcome::ExitStatus::Incomplete);

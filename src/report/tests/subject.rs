@@ -9,7 +9,7 @@ fn a_run_without_stacks_is_a_success() {
     let mut run = run(Vec::new());
     run.store = None;
     assert_snapshot!(run_subject(&run, ""), @"SUCCESS on nas: no stacks to back up");
-    assert_snapshot!(run_text(&run), @"
+    assert_snapshot!(run_text(&run, None), @"
     SUCCESS: no stacks to back up
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 

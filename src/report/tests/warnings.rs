@@ -22,7 +22,7 @@ fn warnings_are_listed_and_counted_in_the_subject() {
         archive.changed_count = 2;
     }
     assert_snapshot!(run_subject(&run, "docker-backup"), @"[docker-backup] SUCCESS (2 warnings) on nas: 2 stacks backed up, 12.0 GiB");
-    assert_snapshot!(run_text(&run), @"
+    assert_snapshot!(run_text(&run, None), @"
     SUCCESS (2 warnings): 2 stacks backed up, 12.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
@@ -67,7 +67,7 @@ fn a_warning_that_makes_the_run_incomplete_is_said_in_the_subject() {
     }]);
     assert_eq!(run.exit_status(), ExitStatus::Incomplete);
     assert_snapshot!(run_subject(&run, ""), @"WARNING (1 warning) on nas: 1 stack backed up, 1.0 GiB");
-    let text = run_text(&run).replace("\n    ", " ");
+    let text = run_text(&run, None).replace("\n    ", " ");
     let line = "wiki: it runs (from /opt/stacks/wiki), but is not backed up: add it to `stacks`, or to `ignoreProjects`";
     assert!(text.contains(line), "{text}");
     // The control: a warning alone is a success.
@@ -93,7 +93,7 @@ fn the_last_drill_of_each_stack_is_listed() {
         stack.coverage.clear();
         stack.phases.clear();
     }
-    assert_snapshot!(run_text(&run), @"
+    assert_snapshot!(run_text(&run, None), @"
     SUCCESS (2 warnings): 3 stacks backed up, 12.0 GiB
     nas, 2026-11-23 03:00:00 +01:00, took 12 min 41 s
 
@@ -138,7 +138,7 @@ fn names_are_escaped_and_long_ones_wrapped() {
         archive.path = PathBuf::from("/mnt/backup").join("deep/".repeat(30) + "a.tar");
     }
     assert_snapshot!(run_subject(&run, "b\u{fc}cher\r\nBcc: x@example.org"), @r"[b\u{fc}cher\r\nBcc: x@example.org] SUCCESS (1 warning) on h\u{f6}st\r\nBcc: x@example.org: 2 stacks backed up, 6.0 GiB");
-    assert_snapshot!(run_text(&run), @r"
+    assert_snapshot!(run_text(&run, None), @r"
     SUCCESS (1 warning): 2 stacks backed up, 6.0 GiB
     h\u{f6}st\r\nBcc: x@example.org, 2026-11-23 03:00:00 +01:00, took 12 min
       41 s

@@ -11,8 +11,8 @@ use super::plan::RestorePlan;
 use super::start::ServicesToStart;
 use crate::archive::ServiceImage;
 use crate::engine::{ComposeConfig, ComposeProject};
+use crate::stack::project::find_project;
 use crate::stack::running::{StateBefore, replicas};
-use crate::stack::survey::find_project;
 
 /// Checks, from the unpacked compose file, that the images of all services to
 /// start are on this machine.

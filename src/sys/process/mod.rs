@@ -19,6 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::libc;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, User};
 use rustix::fs::{Access, access};
@@ -43,10 +44,12 @@ const SIGTERM_GRACE: Duration = Duration::from_secs(10);
 /// How many lines of stderr are part of an error, and how much of each.
 const ERROR_LINES: usize = 5;
 const ERROR_LINE_CHARS: usize = 1000;
-/// The descriptors after stdin, stdout and stderr. This process opens those that it wants
-/// to be inherited when it begins, so they have low numbers.
-const FIRST_INHERITABLE: i32 = 3;
-const INHERITABLE_MAX: i32 = 256;
+/// The first descriptor after stdin, stdout and stderr.
+const FIRST_INHERITABLE: libc::c_uint = 3;
+/// Where the kernel cannot mark all descriptors at once (before Linux 5.11), those below
+/// this one are. This process opens those that it wants to be inherited when it begins,
+/// so they have low numbers.
+const MARKED_ONE_BY_ONE: libc::c_uint = 256;
 /// How much a program may print, to stdout and to stderr.
 pub const OUTPUT_LIMIT: usize = 64 << 20;
 
@@ -223,12 +226,22 @@ impl Program {
     #[allow(unsafe_code)]
     pub fn inherits_nothing(mut self) -> Program {
         // SAFETY: between fork and exec, the closure makes system calls only. It
-        // allocates nothing and takes no lock. A descriptor that it borrows may not be
+        // allocates nothing and takes no lock. Three integers go into close_range(2),
+        // which reads and writes no memory. A descriptor that is borrowed may not be
         // open; then the call fails, which does not matter.
         unsafe {
             self.command.pre_exec(|| {
-                for descriptor in FIRST_INHERITABLE..INHERITABLE_MAX {
-                    let descriptor = BorrowedFd::borrow_raw(descriptor);
+                let marked = libc::syscall(
+                    libc::SYS_close_range,
+                    FIRST_INHERITABLE,
+                    libc::c_uint::MAX,
+                    libc::CLOSE_RANGE_CLOEXEC,
+                );
+                if marked == 0 {
+                    return Ok(());
+                }
+                for descriptor in FIRST_INHERITABLE..MARKED_ONE_BY_ONE {
+                    let descriptor = BorrowedFd::borrow_raw(descriptor as i32);
                     let _ = fcntl_setfd(descriptor, FdFlags::CLOEXEC);
                 }
                 Ok(())

@@ -126,3 +126,16 @@ fn options_that_need_not_be_shown_are_given_but_not_shown() {
         "`sh x`: exit status 1"
     );
 }
+
+#[test]
+fn a_program_inherits_no_file_whatever_its_number() {
+    // The duplicates are inheritable; the last one is beyond what is marked one by one.
+    let file = tempfile::tempfile().unwrap();
+    let low = nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_DUPFD(100)).unwrap();
+    let high = nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_DUPFD(900)).unwrap();
+    let script =
+        format!("for fd in {low} {high}; do test ! -e /proc/self/fd/$fd || echo $fd; done");
+    let seen = |program: Program| String::from_utf8(program.output().unwrap().stdout).unwrap();
+    assert_eq!(seen(sh(&script).inherits_nothing()), "");
+    assert_eq!(seen(sh(&script)), format!("{low}\n{high}\n"), "the control");
+}

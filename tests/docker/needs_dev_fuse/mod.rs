@@ -199,6 +199,24 @@ fn a_damaged_archive_is_not_shown_as_if_it_were_whole() {
     }
     let args = ["mount", "--latest", "--pass-over", dir, "--", "true"];
     scene.run(&args).expect_status(0);
+    // Where there are other stacks, it does not keep these from being shown.
+    let plain = scene.place.store().join("plain");
+    fs::create_dir(&plain).unwrap();
+    let plain = plain.join("plain_20200101_000000.tar");
+    succeed(
+        "tar",
+        ["-cf", plain.to_str().unwrap(), "-C", "/etc", "hostname"],
+    );
+    let shown = scene.run(&["mount", "--latest", dir, "--", "ls", dir]);
+    let shown = shown.expect_status(2);
+    assert_eq!(shown.stdout, "plain\n");
+    assert!(
+        shown.stderr.contains("the stack frozen is left out"),
+        "{}",
+        shown.stderr
+    );
+    let all = ["mount", "--pass-over", dir, "--", "ls", dir];
+    assert_eq!(scene.run(&all).expect_status(0).stdout, "frozen\nplain\n");
     // Damage within the headers is noticed when somebody looks.
     let mut damaged = bytes;
     let at = damaged
