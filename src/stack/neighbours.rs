@@ -25,8 +25,14 @@ impl Neighbours {
     /// Asks the Engines of the other stacks.
     pub fn of(stack: &StackPlan) -> Neighbours {
         let mut found = Neighbours::default();
+        let podman = Engine::system_podman();
         for engine in &stack.other_engines {
-            found.ask(engine);
+            // Beside units it is asked anyway.
+            let is_own =
+                stack.is_of_units() && stack.compose.engine.is_default() && engine.is_same(&podman);
+            if !is_own {
+                found.ask(engine);
+            }
         }
         found
     }
