@@ -2,6 +2,8 @@
 //! unit has made is gone when the unit has stopped, and the next start makes another one
 //! with the same name.
 
+use std::fs;
+
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
@@ -58,8 +60,7 @@ pub fn ask(engine: &Engine) -> Result<Vec<(Engine, Vec<Container>)>> {
     }
     let mut asked = vec![(engine.clone(), engine.containers_if_any()?)];
     let podman = Engine::system_podman();
-    let is_there = podman.socket().is_some_and(|socket| socket.exists());
-    if is_there && !podman.is_same(engine) {
+    if is_another(&podman, engine) {
         match podman.containers() {
             Ok(containers) => asked.push((podman, containers)),
             // The socket of a Podman that was there.
@@ -68,6 +69,13 @@ pub fn ask(engine: &Engine) -> Result<Vec<(Engine, Vec<Container>)>> {
         }
     }
     Ok(asked)
+}
+
+/// Whether the socket of one Engine is there, and is not that of the other one. Podman may
+/// be at Docker's socket, too, by a symlink.
+fn is_another(one: &Engine, other: &Engine) -> bool {
+    let real = |engine: &Engine| fs::canonicalize(engine.socket()?).ok();
+    real(one).is_some_and(|socket| real(other) != Some(socket))
 }
 
 /// The same, without telling of which Engine each is.
@@ -107,6 +115,20 @@ mod tests {
         assert!(is_unreachable(&error), "{error:#}");
         // The control: it is what a stack that names none would do.
         assert!(named.containers_if_any().unwrap().is_empty());
+    }
+
+    #[test]
+    fn podman_at_the_socket_of_docker_is_asked_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let at =
+            |name: &str| Engine::at(&format!("unix://{}/{name}", dir.path().display())).unwrap();
+        fs::write(dir.path().join("podman.sock"), "").unwrap();
+        assert!(is_another(&at("podman.sock"), &at("docker.sock")));
+        fs::write(dir.path().join("other.sock"), "").unwrap();
+        assert!(is_another(&at("podman.sock"), &at("other.sock")));
+        std::os::unix::fs::symlink("podman.sock", dir.path().join("docker.sock")).unwrap();
+        assert!(!is_another(&at("podman.sock"), &at("docker.sock")));
+        assert!(!is_another(&at("absent.sock"), &at("other.sock")));
     }
 
     #[test]

@@ -120,7 +120,10 @@ with subtest("a run that is killed while a stack is down leaves it to `recover`"
     assert answer == "42\n", answer
 
 with subtest("a run may be killed at any of its calls to systemd"):
-    machine.log(machine.succeed(f"/etc/dsb-test/kill-points notes 5 '{up['notes']}'"))
+    tried = machine.succeed(f"/etc/dsb-test/kill-points notes 4 '{up['notes']}'")
+    machine.log(tried)
+    points, down = [int(word) for word in tried.split() if word.isdecimal()]
+    assert points >= 4 and down >= 1, tried
 
 with subtest("a restore puts the data back, and waits for the containers"):
     for name in ["wiki", "diary"]:
@@ -133,7 +136,7 @@ with subtest("a restore puts the data back, and waits for the containers"):
 
 with subtest("after a power cut all are up, and the journal is closed"):
     machine.succeed(
-        "systemd-run --unit=held /etc/dsb-test/kill-points --hold wiki",
+        "systemd-run --unit=held --setenv=PATH=\"$PATH\" /etc/dsb-test/kill-points --hold wiki",
         "until test -e /run/dsb-spy/held; do sleep 0.1; done",
         timeout=300,
     )
