@@ -14,7 +14,8 @@ let
     inherit lib pkgs json;
     shared = cfg;
     users = config.users.users or { };
-    ociContainers = config.virtualisation.oci-containers or { };
+    inherit (config) virtualisation;
+    inherit (config.systemd) services;
   };
   stackOptions = import ./stack-options.nix { inherit lib; };
   paths = import ./paths.nix { inherit lib; };

@@ -7,8 +7,9 @@
   shared,
   # `users.users`.
   users,
-  # `virtualisation.oci-containers`.
-  ociContainers,
+  virtualisation,
+  # `systemd.services`.
+  services,
 }:
 let
   hardening = import ./hardening.nix { inherit lib; };
@@ -23,7 +24,15 @@ let
   isSet = value: value != null && value != [ ] && value != { };
   program = lib.getExe shared.package;
   inherit (shared) docker;
-  ociStack = import ./oci-containers.nix { inherit lib; };
+  ofContainers = import ./containers.nix {
+    inherit
+      lib
+      virtualisation
+      services
+      users
+      docker
+      ;
+  };
   # The number of the user whose Engine is at a socket, if it is a user's.
   userOf =
     engine:
@@ -77,7 +86,7 @@ let
 
   # Which stacks there are is then known on the machine alone.
   takesAll = job.stacks == "all";
-  stacks = map (stack: stack // ociStack ociContainers docker stack) (
+  stacks = map (stack: stack // ofContainers job.defaults.engine stack) (
     lib.sort (a: b: a.order < b.order || a.order == b.order && a.name < b.name) (
       lib.mapAttrsToList (name: stack: stack // { inherit name; }) (if takesAll then { } else job.stacks)
     )
@@ -106,7 +115,11 @@ let
               [
                 "order"
                 "containers"
-                "unknownContainers"
+                "arion"
+                "compose2nix"
+                "quadlet"
+                "problems"
+                "runsContainers"
               ]
               ++ lib.optional (stack.units != [ ]) "path"
             )
@@ -158,7 +171,11 @@ let
       docker.host;
   engines = lib.unique (
     map engineOf (
-      lib.filter (stack: stack.units == [ ]) stacks ++ lib.optional takesAll { engine = null; }
+      # Beside other units there need be no Engine, unless one is named.
+      lib.filter (
+        stack: stack.units == [ ] || stack.runsContainers || engineOf stack != docker.host
+      ) stacks
+      ++ lib.optional takesAll { engine = null; }
     )
   );
   dockerUnits = lib.unique (lib.concatMap unitsOf engines);
@@ -483,11 +500,8 @@ in
   ]
   ++ lib.concatMap (stack: [
     {
-      assertion = stack.unknownContainers == [ ];
-      message = ''
-        ${path}.stacks.${stack.name}.containers: virtualisation.oci-containers.containers has no
-        ${lib.concatStringsSep ", " stack.unknownContainers}.
-      '';
+      assertion = stack.problems == [ ];
+      message = "${path}.stacks.${stack.name}: ${lib.concatStringsSep " " stack.problems}";
     }
     {
       assertion = stack.units == [ ] || stack.paths != [ ];

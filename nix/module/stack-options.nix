@@ -402,8 +402,8 @@ rec {
           default = "${baseDir}/${name}";
           defaultText = lib.literalExpression ''"''${config.services.docker-stack-backup.baseDir}/<name>"'';
           description = ''
-            Directory of the stack's compose file. A stack with {option}`units` or
-            {option}`containers` has {option}`paths` instead.
+            Directory of the stack's compose file. A stack of units or containers has
+            {option}`paths` instead.
           '';
           example = "/srv/immich";
         };
@@ -422,12 +422,38 @@ rec {
             added to {option}`units`. Their named volumes, and the directories of the
             host that they mount and can write to, are added to {option}`paths`, except
             for those in {option}`ignoreBinds` and below `/dev`, `/proc`, `/run`, `/sys`
-            and `/var/run`.
+            and `/var/run`. Where Podman runs them, {option}`engine` is its socket.
           '';
           example = [
             "immich-server"
             "immich-db"
           ];
+        };
+
+        compose2nix = optional types.str {
+          description = ''
+            Name of a project whose units compose2nix has made. Those of its containers
+            are added like those in {option}`containers`; its networks and volumes stay
+            as they are.
+          '';
+          example = "immich";
+        };
+
+        arion = optional types.str {
+          description = ''
+            Name in {option}`virtualisation.arion.projects`. Its unit, and what its
+            services mount, are added as for {option}`containers`.
+          '';
+          example = "immich";
+        };
+
+        quadlet = list {
+          description = ''
+            Names in {option}`virtualisation.quadlet.containers`, the option of
+            quadlet-nix. Their units, and what they mount, are added as for
+            {option}`containers`.
+          '';
+          example = [ "immich" ];
         };
 
         paths = mkOption {

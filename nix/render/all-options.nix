@@ -16,7 +16,54 @@
         serviceName = "immich-database";
         volumes = [ "pgdata:/var/lib/postgresql/data:rw,Z" ];
       };
+      # As compose2nix makes them: the second one is not started at boot.
+      shop-db.volumes = [ "shop_data:/var/lib/mysql:rw" ];
+      shop-tools.volumes = [ "/srv/shop/tools:/tools:rw" ];
+      other-web.volumes = [ "other_data:/data:rw" ];
     };
+  };
+  systemd.services = {
+    docker-shop-db.partOf = [ "docker-compose-shop-root.target" ];
+    docker-shop-tools.requires = [ "docker-network-shop_default.service" ];
+    docker-other-web.partOf = [ "docker-compose-other-root.target" ];
+  };
+  virtualisation.arion = {
+    backend = "docker";
+    projects.media.settings = {
+      services.player.service.volumes = [
+        "library:/library"
+        "films:/films"
+        "/srv/media/config:/config"
+        "./relative:/relative"
+        {
+          type = "bind";
+          source = "/srv/media/read-only";
+          target = "/read-only";
+          read_only = true;
+        }
+      ];
+      docker-compose.volumes = {
+        library = null;
+        films.external = true;
+      };
+    };
+  };
+  users.users.alice = {
+    uid = 1001;
+    home = "/home/alice";
+    linger = true;
+  };
+  virtualisation.quadlet = {
+    containers.wiki.containerConfig.volumes = [
+      "wiki.volume:/data"
+      "uploads:/uploads:U"
+      "/srv/wiki:/srv/wiki"
+    ];
+    containers.notes = {
+      containerConfig.volumes = [ "notes:/data" ];
+      rootlessConfig.uid = 1001;
+    };
+    volumes.wiki.volumeConfig.name = "wiki-data";
   };
   services.docker-stack-backup = {
     enable = true;
@@ -90,6 +137,10 @@
       ignoreBinds = [ "/mnt/media" ];
       excludeVolumes = [ "model-cache" ];
     };
+    stacks.shop.compose2nix = "shop";
+    stacks.media.arion = "media";
+    stacks.wiki.quadlet = [ "wiki" ];
+    stacks.notes.quadlet = [ "notes" ];
     defaults = {
       exclude = [ "*.tmp" ];
       excludeCaches = false;

@@ -43,7 +43,12 @@ let
     else
       lib.showWarnings config.warnings config;
 
-  inherit (utils.systemdUtils.lib) mountToUnit serviceToUnit timerToUnit;
+  inherit (utils.systemdUtils.lib)
+    mountToUnit
+    serviceToUnit
+    targetToUnit
+    timerToUnit
+    ;
 
   unitFiles =
     config:
@@ -54,11 +59,14 @@ let
       timers = lib.mapAttrs' (
         name: unit: lib.nameValuePair "${name}.timer" (timerToUnit unit)
       ) config.systemd.timers;
+      targets = lib.mapAttrs' (
+        name: unit: lib.nameValuePair "${name}.target" (targetToUnit unit)
+      ) config.systemd.targets;
       mounts = lib.listToAttrs (
         map (unit: lib.nameValuePair unit.name (mountToUnit unit)) config.systemd.mounts
       );
     in
-    services // timers // mounts;
+    services // targets // timers // mounts;
 
   # NixOS has no [Install] sections: a unit is wanted by a link.
   linksOf =

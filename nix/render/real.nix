@@ -72,6 +72,7 @@ let
         };
       };
       modules = modules ++ [
+        ./stand-in-others.nix
         ./stand-in-secrets.nix
         rest
         ../../nixos-module.nix

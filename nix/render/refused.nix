@@ -22,6 +22,9 @@
     backupDir = "/srv/./web";
   };
   unknown-container.stacks.web.containers = [ "no-such" ];
+  unknown-arion-project.stacks.web.arion = "no-such";
+  unknown-compose2nix-project.stacks.web.compose2nix = "no-such";
+  unknown-quadlet.stacks.web.quadlet = [ "no-such" ];
   units-without-paths.stacks.db.units = [ "db.service" ];
   units-and-path.stacks.db = {
     units = [ "db.service" ];

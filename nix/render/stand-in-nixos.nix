@@ -14,7 +14,10 @@ let
   };
 in
 {
-  imports = [ ./stand-in-secrets.nix ];
+  imports = [
+    ./stand-in-others.nix
+    ./stand-in-secrets.nix
+  ];
 
   options = {
     nixpkgs.overlays = mkOption {
@@ -48,6 +51,10 @@ in
         type = utils.systemdUtils.types.timers;
         default = { };
       };
+      targets = mkOption {
+        type = utils.systemdUtils.types.targets;
+        default = { };
+      };
       mounts = mkOption {
         type = utils.systemdUtils.types.mounts;
         default = [ ];
@@ -58,7 +65,11 @@ in
       };
     };
     users = loose;
-    virtualisation = loose;
+    virtualisation = {
+      docker = loose;
+      oci-containers = loose;
+      podman = loose;
+    };
   };
 
   config.virtualisation.docker = {

@@ -21,6 +21,7 @@ let
     "makeWrapper"
     "openssh"
     "podman"
+    "postgresql"
     "restic"
     "systemd"
   ] package;

@@ -90,7 +90,10 @@ fn check_live(plan: &Plan, checked: &mut Checked) {
             true => "docker".to_owned(),
             false => format!("engine {engine}"),
         };
-        checked.add(&what, check_engine(&engine));
+        let mut stacks = plan.stacks.iter();
+        let needs_compose =
+            stacks.any(|stack| !stack.is_of_units() && stack.compose.engine.is_same(&engine));
+        checked.add(&what, check_engine(&engine, needs_compose));
     }
     if plan.stacks.iter().any(StackPlan::is_of_units) {
         checked.add("systemd", systemd::version());
@@ -124,12 +127,17 @@ fn check_live(plan: &Plan, checked: &mut Checked) {
     }
 }
 
-fn check_engine(engine: &Engine) -> Result<String> {
-    let (version, compose) = engine.versions()?;
+/// Beside units there need be neither Compose nor the docker command.
+fn check_engine(engine: &Engine, needs_compose: bool) -> Result<String> {
+    engine.check()?;
     let program = match engine.is_podman() {
         true => "Podman",
         false => "Engine",
     };
+    if !needs_compose {
+        return Ok(format!("{program} answers"));
+    }
+    let (version, compose) = engine.versions()?;
     Ok(format!("{program} {version}, Compose {compose}"))
 }
 

@@ -108,6 +108,7 @@ impl Cycle<'_> {
             for_restore: false,
             containers: self.survey.running.clone(),
             units: self.survey.units.clone(),
+            unit_containers: self.survey.unit_containers.clone(),
             networks: self.survey.networks.clone(),
             undos: Vec::new(),
         }

@@ -412,6 +412,7 @@ fn look_again(
         for_restore: false,
         containers: WasRunning::expected(&containers),
         units: Vec::new(),
+        unit_containers: Vec::new(),
         networks: Vec::new(),
         undos: Vec::new(),
     };

@@ -30,6 +30,9 @@ const DEFAULT_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 const DEFAULT_CHECK_RETRIES: u32 = 3;
 
 const PODMAN_COMPOSE_LABELS: &str = "io.podman.compose.";
+/// Podman notes the unit that runs a container in this label, if systemd has set it in the
+/// environment (podman-run(1)).
+const PODMAN_UNIT_LABEL: &str = "PODMAN_SYSTEMD_UNIT";
 /// How much of the output of a health check is kept.
 const PROBE_CHARS: usize = 300;
 
@@ -76,6 +79,8 @@ pub struct Container {
     pub own_labels: BTreeMap<String, String>,
     /// Whether podman-compose made it, a program with other labels than Compose.
     pub is_of_podman_compose: bool,
+    /// The unit of systemd that runs it, if Podman has noted that.
+    pub systemd_unit: Option<String>,
     /// Whether it only hands volumes on; see [`StandIn`](super::StandIn).
     pub is_stand_in: bool,
     pub mounts: Vec<Mount>,
@@ -307,6 +312,7 @@ impl From<RawContainer> for Container {
                 let mut labels = raw.config.labels.keys();
                 labels.any(|label| label.starts_with(PODMAN_COMPOSE_LABELS))
             },
+            systemd_unit: raw.config.labels.get(PODMAN_UNIT_LABEL).cloned(),
             is_stand_in: raw.config.labels.contains_key(STAND_IN_LABEL),
             health_checks: raw.health_checks(),
             networks: raw.network_settings.networks,

@@ -19,6 +19,9 @@ use super::health::{CHECK_PAUSE, CheckPace};
 use super::http::Response;
 use super::parallel::in_parallel;
 
+/// Where `podman.socket` of the system listens.
+const SYSTEM_SOCKET: &str = "unix:///run/podman/podman.sock";
+
 /// Returns the version of Podman's own API from its response to `/_ping`; `None` if
 /// another program gave it.
 pub(super) fn libpod_version(ping: &Response) -> Option<String> {
@@ -26,6 +29,11 @@ pub(super) fn libpod_version(ping: &Response) -> Option<String> {
 }
 
 impl Engine {
+    /// Returns the Podman of root, at the socket that every distribution gives it.
+    pub fn system_podman() -> Engine {
+        Engine::at(SYSTEM_SOCKET).expect("it is the path of a socket")
+    }
+
     /// Whether it is Podman.
     pub fn is_podman(&self) -> bool {
         let api = self.api().ok().flatten();

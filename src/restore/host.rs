@@ -15,6 +15,7 @@ use crate::config::plan::StackPlan;
 use crate::engine::{Engine, Volume};
 use crate::scan::Boundary;
 use crate::stack::coverage;
+use crate::stack::unit_containers;
 
 /// Returns the trees that a restore would replace or create.
 ///
@@ -186,7 +187,7 @@ fn volume_names(manifest: &Manifest) -> BTreeSet<String> {
 pub(super) fn boundary(engine: &Engine, present: &[Volume]) -> Result<Boundary> {
     Ok(coverage::boundary(
         engine,
-        &engine.containers_if_any()?,
+        &unit_containers::all(engine)?,
         present,
     ))
 }

@@ -12,13 +12,14 @@ use serde_json::Value;
 use crate::config::{HookCommand, HookPlace, StopMethod};
 use crate::engine::{ComposeProject, Exec, Network};
 use crate::stack::running::{self, WasRunning};
+use crate::stack::unit_containers::CheckedContainer;
 use crate::stack::units::WasActive;
 use crate::sys::durable::create_dir_durably;
 use crate::sys::state_file::{self, State};
 use crate::sys::time::OffsetTime;
 
 /// Version of the journal's files.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 /// How a stack was stopped, and what must be started again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +46,9 @@ pub struct JournalEntry {
     /// The units of a stack that is none of Docker Compose; it has no containers then.
     #[serde(default)]
     pub units: Vec<WasActive>,
+    /// The containers of these units whose health is waited for.
+    #[serde(default)]
+    pub unit_containers: Vec<CheckedContainer>,
     /// The networks of the containers, as they were. Older versions did not record
     /// them.
     #[serde(default)]
@@ -83,7 +87,7 @@ impl State for JournalEntry {
     const FORMAT_VERSION: u32 = FORMAT_VERSION;
 
     /// The first version has no undos. The second one has no Engines, as all stacks had the
-    /// default one, and no units.
+    /// default one, and no units. The third one has no containers of units.
     fn upgrade(version: u32, mut json: Value) -> Option<Value> {
         if !(1..=FORMAT_VERSION).contains(&version) {
             return None;
@@ -259,6 +263,7 @@ mod tests {
             for_restore: false,
             containers: vec![],
             units: vec![],
+            unit_containers: vec![],
             networks: vec![],
             undos: vec![],
         }
@@ -398,6 +403,7 @@ mod tests {
         fields.remove("networks");
         fields.remove("undos");
         fields.remove("units");
+        fields.remove("unitContainers");
         // What they recorded of a container.
         fields["containers"] = serde_json::json!([{
             "id": "1", "name": "web-app-1", "service": "app", "number": 1, "dependsOn": [],
@@ -424,8 +430,13 @@ mod tests {
             name: "postgresql.service".to_owned(),
             kept_restarting: false,
         };
+        let checked = CheckedContainer {
+            name: "postgres".to_owned(),
+            engine: Engine::system_podman(),
+        };
         let of_units = JournalEntry {
             units: vec![was],
+            unit_containers: vec![checked],
             ..entry("db")
         };
         journal.begin(&of_units, None).unwrap();
@@ -434,13 +445,17 @@ mod tests {
         assert_eq!(of_units.services(), ["postgresql.service"]);
         let json = fs::read_to_string(journal.path("db")).unwrap();
         let mut json: Value = serde_json::from_str(&json).unwrap();
+        json["formatVersion"] = 3.into();
+        json.as_object_mut().unwrap().remove("unitContainers");
+        fs::write(journal.path("db"), json.to_string()).unwrap();
+        assert_eq!(read().unwrap().units, of_units.units);
         json["formatVersion"] = 2.into();
         json.as_object_mut().unwrap().remove("units");
         fs::write(journal.path("db"), json.to_string()).unwrap();
         assert!(read().unwrap().units.is_empty());
         // The control: an older program refuses a version that it does not know, and so does
         // this one.
-        json["formatVersion"] = 4.into();
+        json["formatVersion"] = (FORMAT_VERSION + 1).into();
         fs::write(journal.path("db"), json.to_string()).unwrap();
         assert!(read().is_err());
     }

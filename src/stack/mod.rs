@@ -20,4 +20,5 @@ mod remade;
 pub mod running;
 pub mod survey;
 pub mod unconfigured;
+pub mod unit_containers;
 pub mod units;

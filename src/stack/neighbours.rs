@@ -39,9 +39,13 @@ impl Neighbours {
 
     /// Asks all of them at the same time, so that several that hang cost no more than one.
     fn within(limit: Duration, stack: &StackPlan) -> Neighbours {
-        // Containers of another machine write nothing here.
+        let podman = Engine::system_podman();
+        // Beside units it is asked anyway.
+        let asks_podman = stack.is_of_units() && stack.compose.engine.is_default();
         let engines = stack.other_engines.iter();
+        // Containers of another machine write nothing here.
         let engines = engines.filter(|engine| engine.socket().is_some());
+        let engines = engines.filter(|engine| !(asks_podman && engine.is_same(&podman)));
         let answers: Vec<_> = thread::scope(|scope| {
             let asked = engines.map(|engine| {
                 let span = tracing::Span::current();

@@ -25,6 +25,7 @@ use crate::stack::paths;
 use crate::stack::project::find_project;
 use crate::stack::remade;
 use crate::stack::running::{self, StateBefore, WasRunning};
+use crate::stack::unit_containers::{self, CheckedContainer};
 use crate::stack::units::{UnitSet, WasActive};
 use crate::sys::mounts;
 use crate::sys::systemd;
@@ -47,6 +48,8 @@ pub struct Survey {
     pub running: Vec<WasRunning>,
     /// The units that run and are stopped. A stack that has them has no project.
     pub units: Vec<WasActive>,
+    /// The containers of the units whose health is waited for after the start.
+    pub unit_containers: Vec<CheckedContainer>,
     /// How long the units may take to stop.
     pub unit_stop_limit: Duration,
     /// Why nothing must be stopped, if there is a reason.
@@ -134,22 +137,30 @@ impl Survey {
     fn of_units(stack: &StackPlan) -> Result<Survey> {
         let set = UnitSet::of(&stack.units)?;
         let engine = &stack.compose.engine;
-        let mut all_containers = engine.containers_if_any()?;
+        let asked = unit_containers::ask(engine)?;
         let as_service = |container: &Container| Container {
             service: container.name.clone(),
             ..container.clone()
         };
-        let containers = set.containers(&all_containers).into_iter();
-        let containers: Vec<Container> = containers.map(as_service).collect();
-        let mounted = containers.iter().flat_map(|container| &container.mounts);
-        let names = mounted.filter(|mount| mount.kind == "volume" && !mount.is_anonymous());
-        let volumes = engine.volumes(&names.map(|mount| mount.name.clone()).collect())?;
-        let images = engine.images(&containers.iter().map(|c| c.image_id.clone()).collect())?;
+        let mut containers = Vec::new();
+        let (mut volumes, mut images, mut checked) = (Vec::new(), Vec::new(), Vec::new());
+        for (engine, all) in &asked {
+            let own = set.containers(all);
+            let mounted = own.iter().flat_map(|container| &container.mounts);
+            let names = mounted.filter(|mount| mount.kind == "volume" && !mount.is_anonymous());
+            volumes.extend(engine.volumes(&names.map(|mount| mount.name.clone()).collect())?);
+            images.extend(engine.images(&own.iter().map(|c| c.image_id.clone()).collect())?);
+            checked.extend(CheckedContainer::all(engine, own.iter().copied()));
+            containers.extend(own.into_iter().map(as_service));
+        }
+        let unseen = unit_containers::unseen(&set, &asked);
+        let mut all_containers: Vec<Container> =
+            asked.into_iter().flat_map(|(_, all)| all).collect();
         let (trees, coverage) = paths::decide(stack, &containers, &mounts::all()?)?;
         let own_unit = systemd::own_unit();
         let neighbours = Neighbours::of(stack);
         all_containers.extend_from_slice(&neighbours.containers);
-        let warnings = set.warnings().into_iter();
+        let warnings = set.warnings().into_iter().chain(unseen);
         let warnings = warnings.chain(neighbours.warnings.clone());
         let obstacle = set
             .obstacle(own_unit.as_deref())
@@ -160,6 +171,7 @@ impl Survey {
             config: None,
             running: Vec::new(),
             units: set.active(),
+            unit_containers: checked,
             unit_stop_limit: set.stop_limit(),
             obstacle,
             networks: Vec::new(),
@@ -273,6 +285,7 @@ impl Survey {
             containers,
             running,
             units: Vec::new(),
+            unit_containers: Vec::new(),
             unit_stop_limit: Duration::ZERO,
             obstacle: None,
             networks,

@@ -8,6 +8,7 @@ use crate::config::plan::StackPlan;
 use crate::engine::{Container, Engine, Status};
 use crate::outcome::UnconfiguredProject;
 use crate::stack::project::projects_of;
+use crate::stack::units::UnitSet;
 
 /// What the names of the throw-away projects of drills begin with.
 pub const DRILL_PREFIX: &str = "dsbdrill-";
@@ -51,6 +52,10 @@ fn of_engine(
             found.entry(project).or_insert(&container.working_dir);
         }
     }
+    if !found.is_empty() {
+        let of_units = of_units(engine, stacks, all_containers);
+        found.retain(|project, _| !of_units.contains(project.as_str()));
+    }
     let found = found.into_iter();
     found
         .map(|(project, dir)| UnconfiguredProject {
@@ -58,6 +63,27 @@ fn of_engine(
             dir: dir.clone(),
         })
         .collect()
+}
+
+/// Returns the projects that units of configured stacks run, as those of Arion do.
+fn of_units<'a>(
+    engine: &Engine,
+    stacks: &[(&StackPlan, Option<&str>)],
+    all_containers: &'a [Container],
+) -> BTreeSet<&'a str> {
+    let of_units = stacks.iter().filter(|(stack, _)| {
+        // Podman at the socket of the system is asked for the units of these, too.
+        stack.is_of_units()
+            && (stack.compose.engine.is_same(engine) || stack.compose.engine.is_default())
+    });
+    // If systemd does not answer, that is told elsewhere.
+    let sets = of_units.filter_map(|(stack, _)| UnitSet::of(&stack.units).ok());
+    let projects = sets.flat_map(|set| {
+        let own = set.containers(all_containers).into_iter();
+        own.map(|container| container.project.as_str())
+            .collect::<Vec<_>>()
+    });
+    projects.collect()
 }
 
 #[cfg(test)]

@@ -178,8 +178,17 @@ impl UnitSet {
         warnings
     }
 
-    /// Returns the containers that the units run. They are found by what the units are
-    /// called and by their commands, so some may be among them that are not run by them.
+    /// Returns the units that run containers by Podman.
+    pub fn of_podman(&self) -> impl Iterator<Item = &str> {
+        let running = self
+            .running()
+            .filter(|member| Traces::of(&member.unit).name_podman());
+        running.map(|member| &*member.unit.state.name)
+    }
+
+    /// Returns the containers that the units run. They are found by what Podman has noted,
+    /// by what the units are called and by their commands, so some may be among them that
+    /// are not run by them.
     pub fn containers<'a>(&self, all: &'a [Container]) -> Vec<&'a Container> {
         let traces: Vec<Traces> = self
             .running()
@@ -284,6 +293,7 @@ fn script(path: &str) -> Option<String> {
 /// What leads from a unit to its containers.
 #[derive(Debug, Default)]
 struct Traces {
+    unit: String,
     /// Words of its commands, and of the command lines of its processes.
     words: BTreeSet<String>,
     /// Directories in which its commands run.
@@ -292,9 +302,13 @@ struct Traces {
 
 impl Traces {
     fn of(unit: &Unit) -> Traces {
-        let mut traces = Traces::default();
+        let mut traces = Traces {
+            unit: unit.state.name.clone(),
+            ..Traces::default()
+        };
         let commands = with_scripts(&unit.start_commands);
-        traces.words.extend(words(&commands).map(str::to_owned));
+        let commands = words(&commands).map(|word| word.strip_prefix("path=").unwrap_or(word));
+        traces.words.extend(commands.map(str::to_owned));
         traces.dirs.extend(unit.working_dir.clone());
         // So NixOS names the units of `virtualisation.oci-containers`.
         let name = unit.state.name.strip_suffix(".service");
@@ -316,6 +330,16 @@ impl Traces {
         traces
     }
 
+    /// Whether one of the commands is Podman's.
+    fn name_podman(&self) -> bool {
+        let mut words = self.words.iter();
+        words.any(|word| {
+            Path::new(word)
+                .file_name()
+                .is_some_and(|name| name == "podman")
+        })
+    }
+
     fn lead_to(&self, container: &Container) -> bool {
         let name = &container.name;
         let names_it = |word: &String| {
@@ -326,7 +350,8 @@ impl Traces {
             let mut words = self.words.iter();
             !path.as_os_str().is_empty() && words.any(|word| Path::new(word) == path)
         };
-        self.words.iter().any(names_it)
+        container.systemd_unit.as_ref() == Some(&self.unit)
+            || self.words.iter().any(names_it)
             || self.dirs.contains(&container.working_dir)
             || names(&container.working_dir)
             || container.config_files.iter().any(|file| names(file))
@@ -546,6 +571,10 @@ mod tests {
             container("cache", ""),
             container("of-compose", "/srv/app"),
             container("other", "/srv/other"),
+            Container {
+                systemd_unit: Some("quadlet.service".to_owned()),
+                ..container("noted", "")
+            },
         ];
         let found = |unit: Unit| -> Vec<String> {
             let name = unit.state.name.clone();
@@ -566,6 +595,36 @@ mod tests {
             ..unit("app.service", up)
         };
         assert_eq!(found(by_directory), ["of-compose"]);
+        assert_eq!(found(unit("quadlet.service", up)), ["noted"]);
         assert!(found(unit("app.service", up)).is_empty());
+    }
+
+    #[test]
+    fn units_that_run_containers_by_podman_are_known_by_their_commands() {
+        let of_podman = |commands: &str| {
+            let unit = Unit {
+                start_commands: commands.to_owned(),
+                ..unit("a.service", ActiveState::Active)
+            };
+            let set = set(&["a.service"], vec![unit]).unwrap();
+            set.of_podman().count()
+        };
+        assert_eq!(
+            of_podman("{ path=/usr/bin/podman ; argv[]=podman run x ; }"),
+            1
+        );
+        assert_eq!(
+            of_podman("{ path=/bin/sh ; argv[]=/bin/sh -c 'exec podman run x' ; }"),
+            1
+        );
+        // The controls.
+        assert_eq!(
+            of_podman("{ path=/usr/bin/docker ; argv[]=docker run x ; }"),
+            0
+        );
+        assert_eq!(
+            of_podman("{ path=/usr/bin/podman-exporter ; argv[]=x ; }"),
+            0
+        );
     }
 }

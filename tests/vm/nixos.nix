@@ -54,6 +54,7 @@ in
 {
   virtualisation = {
     docker.enable = true;
+    podman.enable = true;
     memorySize = 2048;
     diskSize = 8192;
   };
@@ -62,6 +63,7 @@ in
     pkgs.borgbackup
     pkgs.openssl
     pkgs.e2fsprogs
+    pkgs.postgresql
   ];
   environment.etc."dsb-test".source = pkgs.symlinkJoin {
     name = "dsb-test";

@@ -170,10 +170,12 @@ fn ignored_stacks(stacks: &[StackPlan], globs: &NameGlobs) -> Vec<String> {
         .collect()
 }
 
-/// Returns the Engines of the Compose projects among the stacks, each once.
+/// Returns the Engines of the stacks, each once. A stack of units needs none, unless it
+/// names one.
 pub fn engines(stacks: &[StackPlan]) -> Vec<Engine> {
     let mut engines: Vec<Engine> = Vec::new();
-    for stack in stacks.iter().filter(|stack| !stack.is_of_units()) {
+    let needed = |stack: &&StackPlan| !stack.is_of_units() || !stack.compose.engine.is_default();
+    for stack in stacks.iter().filter(needed) {
         let engine = &stack.compose.engine;
         if !engines.iter().any(|known| known.is_same(engine)) {
             engines.push(engine.clone());

@@ -218,6 +218,27 @@ fn binds_to_ignore_are_paths_or_users_and_a_stack_adds_to_the_defaults() {
 }
 
 #[test]
+fn the_engine_that_a_stack_of_units_names_is_checked() {
+    let planned = |options: &str| {
+        let units = r#""name": "db", "units": ["db.service"], "paths": ["/var/lib/db"]"#;
+        plan(&format!(r#"{{"stacks": ["web", {{{units}{options}}}]}}"#)).unwrap()
+    };
+    let podman = "unix:///run/podman/podman.sock";
+    let named = planned(&format!(r#", "engine": "{podman}""#));
+    let found = engines(&named.stacks);
+    assert!(found[0].is_default());
+    assert_eq!(found[1].to_string(), podman);
+    assert_eq!(found.len(), 2);
+    // So its containers count as writers to the data of the other stack, and the reverse.
+    assert_eq!(named.stacks[0].other_engines, [found[1].clone()]);
+    assert_eq!(named.stacks[1].other_engines, [found[0].clone()]);
+    // The control: without one, it needs none.
+    let mut unnamed = planned("");
+    unnamed.stacks.remove(0);
+    assert!(engines(&unnamed.stacks).is_empty());
+}
+
+#[test]
 fn a_stack_of_units_has_paths_and_nothing_of_a_compose_project() {
     let stack = |options: &str| plan(&format!(r#"{{"stacks": [{{"name": "db", {options}}}]}}"#));
     let units = r#""units": ["postgresql.service", "app@1.socket"]"#;

@@ -28,6 +28,7 @@ use crate::stack::journal;
 use crate::stack::neighbours::Neighbours;
 use crate::stack::quiet;
 use crate::stack::running::{WasRunning, network_names};
+use crate::stack::unit_containers::{self, CheckedContainer};
 use crate::stack::units::WasActive;
 use crate::sys::format::one_line;
 use crate::sys::time::{OffsetTime, zone_name};
@@ -397,7 +398,7 @@ impl<'a> RestorePlan<'a> {
         let paths: Vec<PathBuf> = targets.map(|target| target.path.clone()).collect();
         let engine = &self.entry.compose.engine;
         let mut containers = match self.units {
-            Some(_) => engine.containers_if_any()?,
+            Some(_) => unit_containers::all(engine)?,
             None => engine.containers()?,
         };
         containers.extend(self.neighbours.iter().cloned());
@@ -407,6 +408,14 @@ impl<'a> RestorePlan<'a> {
             filter,
             &|_, _| false,
         ))
+    }
+
+    /// Returns the containers of the units to wait for, if these are stopped or started.
+    fn checked_containers(&self, units: &[WasActive]) -> Vec<CheckedContainer> {
+        match &self.units {
+            Some(of_stack) if !units.is_empty() => of_stack.checked.clone(),
+            _ => Vec::new(),
+        }
     }
 
     /// The entry of the ordinary journal for these containers, or units, of the stack.
@@ -429,6 +438,7 @@ impl<'a> RestorePlan<'a> {
             step,
             for_restore: true,
             containers,
+            unit_containers: self.checked_containers(&units),
             units,
             networks: self.networks.clone(),
             undos: Vec::new(),

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use crate::archive::{Manifest, ManifestDriver};
 use crate::config::plan::StackPlan;
 use crate::restore::facts::ArchiveFacts;
+use crate::stack::unit_containers::{self, CheckedContainer};
 use crate::stack::units::{UnitSet, WasActive};
 use crate::sys::systemd;
 
@@ -19,6 +20,8 @@ pub(super) struct RestoredUnits {
     /// What is started afterwards: those that run now, and those of the configured ones that
     /// ran when the archive was made.
     pub to_start: Vec<WasActive>,
+    /// The containers of the running units whose health is waited for after the start.
+    pub checked: Vec<CheckedContainer>,
     /// Ids of the containers that end with them.
     pub container_ids: Vec<String>,
     pub stop_limit: Duration,
@@ -68,12 +71,18 @@ impl RestoredUnits {
             kept_restarting: false,
         });
         let to_start = running.iter().cloned().chain(ran).collect();
-        let all = stack.compose.engine.containers_if_any()?;
-        let containers = set.containers(&all).into_iter();
+        let asked = unit_containers::ask(&stack.compose.engine)?;
+        let (mut checked, mut container_ids) = (Vec::new(), Vec::new());
+        for (engine, all) in &asked {
+            let own = set.containers(all);
+            checked.extend(CheckedContainer::all(engine, own.iter().copied()));
+            container_ids.extend(own.into_iter().map(|container| container.id.clone()));
+        }
         Ok(RestoredUnits {
+            checked,
+            container_ids,
             to_start,
             running,
-            container_ids: containers.map(|c| c.id.clone()).collect(),
             stop_limit: set.stop_limit(),
         })
     }

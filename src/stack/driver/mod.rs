@@ -18,6 +18,7 @@ mod second_look;
 mod start;
 mod start_state;
 mod stop;
+mod unit_health;
 mod units;
 
 use std::time::Duration;
@@ -31,6 +32,7 @@ pub use crate::engine::was_refused;
 use crate::stack::journal::JournalEntry;
 use crate::stack::remade;
 use crate::stack::survey::Survey;
+use crate::stack::unit_containers;
 use crate::sys::signals::Signals;
 use look::wait_for_engine;
 pub use second_look::stays_up;
@@ -131,11 +133,12 @@ pub fn containers(stack: &StackPlan, limit: Duration, signals: &Signals) -> Resu
     wait_for_engine(|| containers_now(stack), limit, signals)
 }
 
-/// Does the same without waiting. Beside a stack of units there need be no Engine.
+/// Does the same without waiting. Beside a stack of units there need be no Engine, and
+/// there may be two.
 pub fn containers_now(stack: &StackPlan) -> Result<Vec<Container>> {
     let engine = &stack.compose.engine;
     match stack.is_of_units() {
-        true => engine.containers_if_any(),
+        true => unit_containers::all(engine),
         false => engine.containers(),
     }
 }

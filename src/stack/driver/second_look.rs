@@ -22,7 +22,7 @@ pub(super) const SECOND_LOOK_AFTER: Duration = Duration::from_millis(1500);
 /// Docker's restart manager has the same limit.
 pub(super) const RESTART_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between two looks at a container that is not healthy.
-const HEALTH_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const HEALTH_PAUSE: Duration = Duration::from_millis(100);
 
 /// Looks a second time at containers; see [`confirm`](super::confirm).
 pub(super) fn confirm(

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result, bail};
 
-use super::second_look::{RESTART_LIMIT, SECOND_LOOK_AFTER};
+use super::second_look::{HEALTH_PAUSE, RESTART_LIMIT, SECOND_LOOK_AFTER};
 use super::start::{LOOK_PAUSE, LastStart, RETRY_PAUSE, START_ATTEMPTS, Started};
+use super::unit_health::unhealthy;
 use crate::stack::journal::{JournalEntry, StopProgress};
 use crate::stack::units::{UNLIMITED_STOP, WasActive};
 use crate::sys::format::count;
@@ -112,6 +113,7 @@ pub(super) fn start(entry: &JournalEntry, signals: &Signals) -> Result<Started> 
     let is_late = || began.elapsed() > limit || signals.is_repeated();
     let mut attempts: BTreeMap<usize, u32> = BTreeMap::new();
     let mut last_error: Option<Error> = None;
+    let mut running_at: Option<Instant> = None;
     // A stop may be under way that systemd does not show yet.
     let mut is_certain = entry.step != StopProgress::Stopping;
     loop {
@@ -128,8 +130,18 @@ pub(super) fn start(entry: &JournalEntry, signals: &Signals) -> Result<Started> 
         let is_up = |i: usize| is_up(&entry.units[i], &seen[i], was_started(&i));
         let down: Vec<usize> = (0..seen.len()).filter(|&i| !is_up(i)).collect();
         if down.is_empty() && is_certain {
-            return Ok(started(&seen, &attempts));
+            let since = *running_at.get_or_insert_with(Instant::now);
+            let pending = unhealthy(&entry.unit_containers);
+            if pending.is_empty() {
+                return Ok(started(&seen, &attempts, since));
+            }
+            if is_late() {
+                bail!(pending.join("; "));
+            }
+            thread::sleep(HEALTH_PAUSE);
+            continue;
         }
+        running_at = None;
         let has_attempt = |i: &usize| attempts.get(i).copied().unwrap_or(0) < START_ATTEMPTS;
         let to_start: Vec<usize> = match is_certain {
             true => down
@@ -176,12 +188,11 @@ fn needs_start(state: &UnitState) -> bool {
     }
 }
 
-fn started(seen: &[UnitState], attempts: &BTreeMap<usize, u32>) -> Started {
-    let now = Instant::now();
+fn started(seen: &[UnitState], attempts: &BTreeMap<usize, u32>, running_at: Instant) -> Started {
     let last_starts = seen.iter().map(last_start).enumerate();
     Started {
-        running_at: now,
-        confirmed_at: now,
+        running_at,
+        confirmed_at: Instant::now(),
         started: attempts.keys().copied().collect(),
         last_starts: last_starts.collect(),
         warnings: Vec::new(),
@@ -231,6 +242,7 @@ pub(super) fn confirm(
     signals: &Signals,
 ) -> Result<Vec<String>> {
     let names = names(&entry.units);
+    let limit = Duration::from_secs(entry.start_timeout_secs);
     let mut last_starts = started.last_starts.clone();
     let mut restarted = BTreeSet::new();
     thread::sleep(SECOND_LOOK_AFTER.saturating_sub(started.confirmed_at.elapsed()));
@@ -251,7 +263,15 @@ pub(super) fn confirm(
             bail!(ended.join("; "));
         }
         if unsettled.is_empty() {
-            return Ok(warnings(entry, &seen, &restarted));
+            let pending = unhealthy(&entry.unit_containers);
+            if pending.is_empty() {
+                return Ok(warnings(entry, &seen, &restarted));
+            }
+            if started.confirmed_at.elapsed() > limit || signals.is_repeated() {
+                bail!(pending.join("; "));
+            }
+            thread::sleep(HEALTH_PAUSE);
+            continue;
         }
         if started.confirmed_at.elapsed() > RESTART_LIMIT || signals.is_repeated() {
             let loops = unsettled.iter().map(|&i| {
