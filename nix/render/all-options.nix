@@ -53,6 +53,7 @@
       onBusy = "warn";
       verify = "structure";
       maxAge = "36h";
+      chunker = "buzhash,9,16,12,255";
       sizeDrop = 80;
       drill = false;
       drillCheck = [
@@ -109,6 +110,7 @@
       onBusy = "fail";
       verify = "full";
       maxAge = "2d";
+      chunker = "fixed,4096";
       sizeDrop = 60;
       drill = true;
       hooks = [
@@ -155,6 +157,24 @@
       {
         kind = "healthchecks";
         urlFile = "/run/secrets/healthchecks";
+      }
+    ];
+    handover = [
+      {
+        kind = "restic";
+        name = "nas";
+        repository = "sftp:restic@nas:stacks";
+        passphraseFile = "/run/secrets/restic";
+        environment.RESTIC_COMPRESSION = "max";
+        secrets.TOKEN = "/run/secrets/token";
+        retention.keepDaily = 14;
+        checkDays = 7;
+        timeLimit = 28800;
+      }
+      {
+        kind = "borg";
+        repository = "/mnt/usb/borg";
+        checkDays = null;
       }
     ];
     schedule = [
