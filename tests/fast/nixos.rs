@@ -78,6 +78,11 @@ fn the_module_sets_every_field_and_the_program_accepts_them() {
             &all["notify"][0],
             known_fields(&json!({"notify": [unknown]})),
         ),
+        (
+            "handover",
+            &all["handover"][0],
+            known_fields(&json!({"handover": [unknown]})),
+        ),
     ] {
         assert_eq!(fields_of(rendered), known, "at {at}");
     }
