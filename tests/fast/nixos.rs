@@ -122,6 +122,30 @@ fn values<'a>(unit: &'a str, setting: &str) -> Vec<&'a str> {
         .collect()
 }
 
+#[test]
+fn a_handover_widens_the_sandbox_of_the_run_and_of_no_other_unit() {
+    let read = |unit: &str| {
+        let path =
+            format!("tests/all-options/etc/systemd/system/docker-stack-backup{unit}.service");
+        fs::read_to_string(path).unwrap()
+    };
+    let run = read("");
+    for (setting, expected) in [
+        ("CapabilityBoundingSet", "CAP_SYS_ADMIN"),
+        ("DeviceAllow", "/dev/fuse rw"),
+        ("SystemCallFilter", "@mount"),
+        ("MemoryMax", "infinity"),
+        ("LoadCredential", "handover-nas:/run/secrets/restic"),
+        ("ReadWritePaths", "-/mnt/usb/borg"),
+    ] {
+        let has = |unit: &str| values(unit, setting).contains(&expected);
+        assert!(has(&run), "{setting}={expected}");
+        for unit in ["-verify", "-drill", "-recover"] {
+            assert!(!has(&read(unit)), "{unit}: {setting}={expected}");
+        }
+    }
+}
+
 /// Returns the rendered configuration of a job; `None` is the simple form.
 fn configuration(scenario: &str, job: Option<&str>) -> Value {
     let file = job.map_or("config.json".to_owned(), |job| format!("jobs/{job}.json"));
