@@ -20,7 +20,6 @@ use crate::config::plan::Plan;
 use crate::outcome::{HandoverOutcome, HandoverStep, HandoverStepKind};
 use crate::store::prune::Pruning;
 use crate::store::{Store, StoredArchive};
-use crate::sys::format::count;
 use crate::sys::signals::Signals;
 use crate::sys::time::OffsetTime;
 use queue::HandedStack;
@@ -155,7 +154,14 @@ impl Handover<'_> {
         let repository = match begun {
             Ok(repository) => repository,
             Err(error) => {
-                self.outcome.error = Some(format!("{error:#}"));
+                let error = format!("{error:#}");
+                for archive in work {
+                    let stack = archive.name.stack.clone();
+                    let queued = self.known().stacks.entry(stack).or_default();
+                    queued.fail(archive, &error);
+                }
+                self.save();
+                self.outcome.error = Some(error);
                 return;
             }
         };
@@ -206,8 +212,6 @@ impl Handover<'_> {
         work: Vec<&StoredArchive>,
     ) -> BTreeSet<String> {
         let mut handed = BTreeSet::new();
-        let total = count(work.len() as u64, "archive");
-        tracing::info!(repository = self.config.name(), "handing over {total}");
         for archive in work {
             if !self.may_go_on(repository) {
                 break;
@@ -243,6 +247,11 @@ impl Handover<'_> {
             return false;
         }
         let name = archive.name.to_string();
+        tracing::info!(
+            repository = self.config.name(),
+            archive = name,
+            "off-site: storing"
+        );
         let is_stored = self.step(HandoverStepKind::Archive, Some(&stack), Some(&name), || {
             repository.store(archive, chunker.as_deref(), is_retry)
         });
