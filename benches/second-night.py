@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
-"""What a second night adds to a repository of Borg or restic, by the way the
+"""What a second and a third night add to a repository of Borg or restic, by the way the
 archives are handed over: after a minute of pgbench (100 transactions a second)
 on a database of 1.4 GB, and after 1 % of 100,000 small files were written anew.
 
-What truly changed is counted in blocks of 4 KiB that the second archive has and
-the first has not at that place of the same file. Repositories are not encrypted.
-That of the database is not compressed, that of the small files, whose data is
-random, as it comes: so only what Borg and restic keep about files is. Needs root, the Docker Engine and the images of
-scripts/lib.sh, borg, restic, and 20 GiB. Prints a table in Markdown:
+What truly changed is counted in blocks of 4 KiB that an archive has and the one before
+has not at that place of the same file. Repositories of Borg are not encrypted. That of the
+database is not compressed, that of the small files, whose data is random, as it comes: so
+only what Borg and restic keep about files is. `handover` compresses as it comes in both.
+Needs root, the Docker Engine and the images of scripts/lib.sh, borg, restic, and 20 GiB.
+Prints a table in Markdown:
 
     benches/run second-night
 """
 
 import argparse
 import contextlib
+import json
 import os
 import pathlib
 import random
@@ -27,6 +29,7 @@ import downtime
 
 BLOCK_BYTES = 4096
 SMALL_FILES = 100_000
+LATER_NIGHTS = 2
 COMPOSE = "services: {a: {image: docker-stack-backup/busybox:1, volumes: ['./data:/data']}}\n"
 
 
@@ -41,7 +44,7 @@ def disk_bytes(directory):
 def borg(*how):
     """Each archive by itself, into one repository."""
 
-    def night(repository, archive, is_compressed):
+    def night(repository, archive, is_compressed, _program):
         environment = {
             **os.environ,
             "BORG_REPO": str(repository),
@@ -56,7 +59,7 @@ def borg(*how):
     return night
 
 
-def restic(repository, archive, is_compressed):
+def restic(repository, archive, is_compressed, _program):
     command = ["restic", "--quiet", "--repo", repository, "--no-cache"]
     environment = {**os.environ, "RESTIC_PASSWORD": "benchmark"}
     if not repository.exists():
@@ -68,7 +71,52 @@ def restic(repository, archive, is_compressed):
         call(*command, "backup", *options, stdin=file, env=environment)
 
 
+def handover(kind):
+    """By the program itself: a store that gets one archive after the other."""
+
+    def night(repository, archive, is_compressed, program):
+        place = pathlib.Path(f"{repository}-handover")
+        stack = archive.parent.name
+        store = place / "store" / stack
+        store.mkdir(parents=True, exist_ok=True)
+        for file in (archive, archive.with_suffix(".sums")):
+            if file.exists():
+                os.link(file, store / file.name)
+        passphrase = place / "passphrase"
+        passphrase.write_text("benchmark")
+        environment = {**os.environ, "BORG_REPO": str(repository), "BORG_BASE_DIR": str(place)}
+        environment["BORG_PASSPHRASE"] = environment["RESTIC_PASSWORD"] = "benchmark"
+        if not repository.exists():
+            command = {
+                "borg": ["borg", "init", "--encryption", "none"],
+                "restic": ["restic", "--repo", repository, "init", "--repository-version", "2"],
+            }[kind]
+            call(*command, env=environment)
+        config = {
+            "stacks": [stack],
+            "backupDir": str(place / "store"),
+            "stateDir": str(place / "state"),
+            "logFile": None,
+            "handover": [
+                {
+                    "kind": kind,
+                    "repository": str(repository),
+                    "passphraseFile": str(passphrase),
+                    "environment": {"BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes"},
+                    "checkDays": None,
+                }
+            ],
+        }
+        file = place / "config.json"
+        file.write_text(json.dumps(config))
+        call(program, "--quiet", "--config", file, "handover")
+
+    return night
+
+
 WAYS = {
+    "`handover` to Borg": handover("borg"),
+    "`handover` to restic": handover("restic"),
     "`borg import-tar`": borg("import-tar"),
     "`borg create --chunker-params fixed,4096`": borg("create", "--chunker-params", "fixed,4096"),
     "`borg create --chunker-params buzhash,9,16,12,255`": borg(
@@ -120,8 +168,9 @@ def small_files(program, place):
         call(program, "run", "--quiet", "--stack", stack, "--backup-dir", store,
              "--state-dir", place / "state")  # fmt: skip
 
+    source = random.Random(3)
+
     def day():
-        source = random.Random(3)
         files = sorted((stack / "data").rglob("file-*"))
         for path in source.sample(files, len(files) // 100):
             path.write_bytes(source.randbytes(source.randint(1024, 16384)))
@@ -130,24 +179,29 @@ def small_files(program, place):
 
 
 def measure(program, kind, is_compressed, parent):
-    """Bytes that changed, and what each way stores of the first and second night."""
+    """Bytes that changed in each night after the first, and what each way stores of them."""
     with tempfile.TemporaryDirectory(prefix="dsbbench-", dir=parent) as place:
         place = pathlib.Path(place)
         with kind(program, place) as (night, day, store):
             night()
-            day()
-            night()
-        first, second = sorted(store.rglob("*.tar"))
+            for _ in range(LATER_NIGHTS):
+                day()
+                night()
+        archives = sorted(store.rglob("*.tar"))
         stored = {}
         for way, hand_over in WAYS.items():
             repository = place / "repository"
-            hand_over(repository, first, is_compressed)
-            before = disk_bytes(repository)
-            hand_over(repository, second, is_compressed)
-            stored[way] = disk_bytes(repository) - before
+            stored[way] = []
+            for archive in archives:
+                before = disk_bytes(repository)
+                hand_over(repository, archive, is_compressed, program)
+                stored[way].append(disk_bytes(repository) - before)
+            del stored[way][0]
             shutil.rmtree(repository)
-            shutil.rmtree(f"{repository}-base", ignore_errors=True)
-        return changed_bytes(first, second), stored
+            for left in ("base", "handover"):
+                shutil.rmtree(f"{repository}-{left}", ignore_errors=True)
+        changed = [changed_bytes(*pair) for pair in zip(archives, archives[1:])]
+        return changed, stored
 
 
 def main():
@@ -160,13 +214,15 @@ def main():
         measure(program, kind, is_compressed, options.dir)
         for kind, is_compressed in ((database, False), (small_files, True))
     )
-    print("| | database | times what changed | small files | times what changed |")
-    print("|---|---|---|---|---|")
+    titles = ["second night", "times", "third night", "times"]
+    print("| | " + " | ".join(f"{kind}: {t}" for kind in ("database", "files") for t in titles) + " |")
+    print("|---" * (1 + 4 * 2) + "|")
     mb = lambda count: f"{count / 1e6:.0f} MB"
-    print(f"| truly changed | {mb(changed)} | | {mb(changed_small)} | |")
+    row = lambda name, cells: print(f"| {name} | " + " | ".join(cells) + " |")
+    row("truly changed", [cell for count in changed + changed_small for cell in (mb(count), "")])
     for way in WAYS:
-        a, b = of_database[way], of_small[way]
-        print(f"| {way} | {mb(a)} | {a / changed:.2f} | {mb(b)} | {b / changed_small:.2f} |")
+        pairs = zip(of_database[way] + of_small[way], changed + changed_small)
+        row(way, [cell for new, was in pairs for cell in (mb(new), f"{new / was:.2f}")])
 
 
 if __name__ == "__main__":

@@ -61,6 +61,10 @@ const PRUNE_EXAMPLES: &str = "\
 Examples:
   docker-stack-backup prune --dry-run
   docker-stack-backup prune web";
+const HANDOVER_EXAMPLES: &str = "\
+Examples:
+  docker-stack-backup handover
+  docker-stack-backup handover web";
 const DRILL_EXAMPLES: &str = "\
 Examples:
   docker-stack-backup drill
@@ -276,6 +280,17 @@ pub enum Command {
         /// Prune even after a time without a backup so long that the clock may be wrong
         #[arg(long, short, conflicts_with = "dry_run")]
         yes: bool,
+    },
+    /// Hand archives over to the repositories of Borg and restic that are configured
+    ///
+    /// Of each stack the newest good archive, and what earlier tries left, as a run does it at its
+    /// end. The exit status is 2 if something could not be handed over; the next run, or this
+    /// command, tries it again.
+    #[command(after_help = HANDOVER_EXAMPLES)]
+    Handover {
+        /// Names of the stacks [default: all configured stacks]
+        #[arg(value_name = "STACK", add = ArgValueCompleter::new(complete::stacks))]
+        stacks: Vec<String>,
     },
     /// Prove that an archive can be restored: start it as a throw-away project
     ///

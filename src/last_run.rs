@@ -42,6 +42,7 @@ pub fn begin(plan: &Plan) -> RunOutcome {
         holes: ToldHoles::default(),
         unconfigured: None,
         fail_on_warning: plan.fail_on_warning,
+        handovers: Vec::new(),
         pruned: Vec::new(),
         store: None,
         errors: Vec::new(),

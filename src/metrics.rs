@@ -9,7 +9,9 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
 
+use crate::config::OffsiteRepository;
 use crate::config::plan::Plan;
+use crate::handover::{HandoverState, RepositoryState};
 use crate::history::History;
 use crate::last_run;
 use crate::notify;
@@ -188,7 +190,52 @@ fn text(plan: &Plan) -> Result<String> {
         "Whether no archive of the stack was marked as damaged after its last verify.",
         |stack| Some(f64::from(verifies.get(stack)?.damaged_count == 0)),
     );
+    of_repositories(&mut text, plan, &HandoverState::read(&plan.state_dir)?);
     Ok(text.lines)
+}
+
+/// Every configured stack has its series for every repository from the first day.
+fn of_repositories(text: &mut Text<'_>, plan: &Plan, state: &HandoverState) {
+    let known = |config: &OffsiteRepository| state.of(config.name(), &config.repository);
+    let last = |config: &OffsiteRepository, stack: &str| {
+        let handed = known(config)?.stacks.get(stack)?;
+        handed.last.as_ref().map(|last| seconds(&last.handed_over))
+    };
+    text.family(
+        "handover_last_success_timestamp_seconds",
+        "When an archive of the stack was last handed over to the repository; 0 if none was.",
+        |add| {
+            for config in &plan.handover {
+                for stack in &plan.configured {
+                    let labels = [("stack", &**stack), ("repository", config.name())];
+                    add(&labels, last(config, stack).unwrap_or(0.0));
+                }
+            }
+        },
+    );
+    text.family(
+        "handover_waiting_archives",
+        "Number of archives that are still to be handed over to the repository.",
+        |add| {
+            for config in &plan.handover {
+                let waiting = known(config).map_or(0, RepositoryState::waiting_count);
+                add(&[("repository", config.name())], waiting as f64);
+            }
+        },
+    );
+    text.family(
+        "handover_last_check_timestamp_seconds",
+        "When the repository was last checked and found good; 0 if it never was.",
+        |add| {
+            for config in &plan.handover {
+                let checked = known(config).and_then(|known| known.checked.as_ref());
+                add(
+                    &[("repository", config.name())],
+                    checked.map_or(0.0, seconds),
+                );
+            }
+        },
+    );
 }
 
 /// `undelivered` has the channels whose news are waiting, or were given up.

@@ -107,6 +107,14 @@ fn attempt(watch: &Watch<'_>, adopts_store: bool, outcome: &mut RunOutcome) -> R
         outcome.holes.remember(&stack.name, &done.coverage);
         last_run::save(plan, outcome);
     }
+    // Before pruning, which may remove what was not handed over.
+    if !plan.handover.is_empty() && watch.signals.received().is_none() {
+        progress::begin_phase("hand-over");
+        if let Err(error) = watch.hand_over(outcome) {
+            last_run::add_error(outcome, &error);
+        }
+        last_run::save(plan, outcome);
+    }
     watch.tidy_store(outcome)
 }
 

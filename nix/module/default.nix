@@ -44,7 +44,9 @@ let
     nativeBuildInputs = [ pkgs.makeWrapper ];
     postBuild = ''
       wrapProgram $out/bin/docker-stack-backup \
-        --prefix PATH : ${lib.makeBinPath [ cfg.docker.package ]} ${
+        --prefix PATH : ${
+          lib.makeBinPath ([ cfg.docker.package ] ++ lib.concatMap (job: job.handoverPackages) jobs)
+        } ${
           lib.optionalString (
             cfg.docker.host != null
           ) "--set-default DOCKER_HOST ${lib.escapeShellArg cfg.docker.host}"

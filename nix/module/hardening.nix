@@ -13,6 +13,9 @@
 # - IPAddressAllow=: mail servers and other channels of news are given by name. Where
 #   none is configured, there is no network at all, unless there are hooks on the host.
 #
+# Borg and restic run in here, too, where archives are handed over; for restic, archives are
+# mounted, which needs CAP_SYS_ADMIN.
+#
 # Hooks on the host run in here, too. For them the sandbox is wider: there is a network,
 # the stacks can be written, users and owners can be changed, and memory may be writable
 # and executable, which the compilers of scripting languages need.
@@ -31,6 +34,10 @@ in
   archives ? false,
   # Whether it unpacks archives, and so makes files of every owner and kind.
   unpacks ? false,
+  # Whether programs that the run starts work on repositories of Borg or restic.
+  handsOver ? false,
+  # Whether it shows archives as directories to them, by FUSE.
+  mounts ? false,
   # Whether there are hooks, which are killed when they take too long.
   hooks ? false,
   # Whether any of them runs on the host.
@@ -66,12 +73,14 @@ in
     ];
   # A drill makes the device nodes of an archive, which PrivateDevices= does not
   # allow. It does not open them.
-  PrivateDevices = !unpacks;
+  PrivateDevices = !(unpacks || mounts);
   DevicePolicy = "closed";
-  DeviceAllow = lib.optionals unpacks [
-    "char-* m"
-    "block-* m"
-  ];
+  DeviceAllow =
+    lib.optionals unpacks [
+      "char-* m"
+      "block-* m"
+    ]
+    ++ lib.optional mounts "/dev/fuse rw";
   PrivateNetwork = !(needsNetwork || hostHooks);
   # What reads an archive does not see the processes of others. A backup must, to find
   # those that write, and whoever ends a hook must see it.
@@ -103,6 +112,8 @@ in
     "CAP_SYS_NICE"
   ]
   ++ lib.optional hooks "CAP_KILL"
+  # Only whoever may mount can show an archive.
+  ++ lib.optional mounts "CAP_SYS_ADMIN"
   ++ lib.optionals (hostHooks || userEngines) [
     "CAP_SETUID"
     "CAP_SETGID"
@@ -135,11 +146,13 @@ in
   # See CAP_SYS_NICE.
   ++ lib.optional archives "setpriority ioprio_set"
   ++ lib.optional (unpacks || hostHooks) "@chown"
+  ++ lib.optional mounts "@mount"
   ++ lib.optional (hostHooks || userEngines) "@setuid";
   UMask = "0077";
   # A core dump would hold what was read: passwords, databases.
   LimitCORE = 0;
   # A stack of a million files takes 161 MiB (docs/performance.md). What grows beyond
-  # this, such as a reader with a fault, must not take the memory of the services.
-  MemoryMax = "2G";
+  # this, such as a reader with a fault, must not take the memory of the services. Borg and
+  # restic keep the index of a whole repository in memory.
+  MemoryMax = if handsOver then "infinity" else "2G";
 }

@@ -65,6 +65,28 @@ let
     example = 7;
   };
 
+  # Rules on how long archives are kept.
+  retentionType =
+    let
+      rule =
+        description: example:
+        options.optional types.ints.unsigned {
+          inherit description example;
+        };
+    in
+    types.submodule {
+      options = {
+        keepDays = rule ''
+          Keep archives that are younger than this many days. It is 28 if no rule is set.
+        '' 14;
+        keepLast = rule "Keep this many of the newest archives." 3;
+        keepDaily = rule "Keep the newest archive of each of this many last days that have one." 7;
+        keepWeekly = rule "Keep the newest archive of each of this many last weeks that have one." 4;
+        keepMonthly = rule "Keep the newest archive of each of this many last months that have one." 12;
+        keepYearly = rule "Keep the newest archive of each of this many last years that have one." 3;
+      };
+    };
+
   # A list of names, or options by name. Lists of several modules become one, in the
   # order that `mkBefore` and `mkAfter` give them.
   stacksType =
@@ -273,40 +295,19 @@ in
     example = true;
   };
 
-  retention =
-    let
-      rule =
-        description: example:
-        options.optional types.ints.unsigned {
-          inherit description example;
-        };
-    in
-    mkOption {
-      type = types.nullOr (
-        types.submodule {
-          options = {
-            keepDays = rule ''
-              Keep archives that are younger than this many days. It is 28 if no rule is set.
-            '' 14;
-            keepLast = rule "Keep this many of the newest archives." 3;
-            keepDaily = rule "Keep the newest archive of each of this many last days that have one." 7;
-            keepWeekly = rule "Keep the newest archive of each of this many last weeks that have one." 4;
-            keepMonthly = rule "Keep the newest archive of each of this many last months that have one." 12;
-            keepYearly = rule "Keep the newest archive of each of this many last years that have one." 3;
-          };
-        }
-      );
-      default = { };
-      description = ''
-        How long archives are kept. An archive is kept if any rule keeps it. The
-        newest good archive is always kept. `null` keeps everything.
-      '';
-      example = {
-        keepDaily = 7;
-        keepWeekly = 4;
-        keepMonthly = 12;
-      };
+  retention = mkOption {
+    type = types.nullOr retentionType;
+    default = { };
+    description = ''
+      How long archives are kept. An archive is kept if any rule keeps it. The
+      newest good archive is always kept. `null` keeps everything.
+    '';
+    example = {
+      keepDaily = 7;
+      keepWeekly = 4;
+      keepMonthly = 12;
     };
+  };
 
   email = mkOption (
     takenOver "email" null
@@ -499,6 +500,101 @@ in
       '';
     }
   );
+
+  handover = mkOption {
+    type = types.listOf (
+      types.submodule {
+        options = {
+          kind = mkOption {
+            type = types.enum [
+              "borg"
+              "restic"
+            ];
+            description = "The program that works on the repository.";
+            example = "borg";
+          };
+          name = options.optional types.str {
+            description = "Name that tells repositories of one kind apart; `null` means the kind.";
+            example = "nas";
+          };
+          repository = mkOption {
+            type = types.str;
+            description = "Where the repository is, as the program takes it.";
+            example = "ssh://borg@backup.example.org/./stacks";
+          };
+          passphraseFile =
+            options.optional
+              (types.pathWith {
+                absolute = true;
+                inStore = false;
+              })
+              {
+                description = ''
+                  File with the passphrase of the repository. systemd reads it
+                  (`LoadCredential=`), so only root needs access. It cannot be in the Nix
+                  store, which everybody can read.
+                '';
+                example = "/run/secrets/borg-passphrase";
+              };
+          environment = mkOption {
+            type = types.attrsOf types.str;
+            default = { };
+            description = "Further variables for the program. They are in the Nix store, so none may be a secret.";
+            example = {
+              BORG_RSH = "ssh -i /etc/secrets/borg-key";
+            };
+          };
+          secrets = mkOption {
+            type = types.attrsOf types.str;
+            default = { };
+            description = ''
+              Variables for the program whose values are read when it runs: from a file (an
+              absolute path) or from a systemd credential (its name).
+            '';
+            example = {
+              AWS_SECRET_ACCESS_KEY = "/run/secrets/s3";
+            };
+          };
+          retention = mkOption {
+            type = types.nullOr retentionType;
+            default = null;
+            description = "How long archives are kept in the repository. `null` removes nothing there.";
+            example = {
+              keepDaily = 14;
+              keepMonthly = 12;
+            };
+          };
+          checkDays = mkOption {
+            type = types.nullOr types.ints.positive;
+            default = 30;
+            description = "Days between two checks of the repository; `null` for no check.";
+            example = 7;
+          };
+          timeLimit = mkOption {
+            type = types.ints.positive;
+            default = 14400;
+            description = "How long one run may take for this repository, in seconds. What is left then is done by the next run.";
+            example = 28800;
+          };
+        };
+      }
+    );
+    default = [ ];
+    description = ''
+      Repositories of Borg and restic to which a run hands over its archives when all
+      stacks are up again. They must exist: docs/off-site.md has the commands.
+    '';
+    example = lib.literalExpression ''
+      [
+        {
+          kind = "borg";
+          repository = "ssh://borg@backup.example.org/./stacks";
+          passphraseFile = config.age.secrets.borg.path;
+          retention.keepDaily = 14;
+        }
+      ]
+    '';
+  };
 
   inherit
     (timerOptions {

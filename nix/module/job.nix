@@ -20,6 +20,9 @@ let
   # Each channel's address is handed over as a credential of this name.
   channelName = channel: if channel.name == null then channel.kind else channel.name;
   channelCredential = channel: "notify-${channelName channel}";
+  # So is the passphrase of each repository.
+  repositoryName = repository: if repository.name == null then repository.kind else repository.name;
+  repositoryCredential = repository: "handover-${repositoryName repository}";
 
   isSet = value: value != null && value != [ ] && value != { };
   program = lib.getExe shared.package;
@@ -137,6 +140,19 @@ let
     notify = map (
       channel: lib.filterAttrs (_: isSet) channel // { credential = channelCredential channel; }
     ) job.notify;
+    ${if job.handover == [ ] then null else "handover"} = map (
+      repository:
+      lib.filterAttrs (_: isSet) repository
+      // lib.optionalAttrs (repository.passphraseFile != null) {
+        credential = repositoryCredential repository;
+      }
+      // {
+        inherit (repository) checkDays;
+        ${if repository.retention == null then null else "retention"} = lib.filterAttrs (
+          _: isSet
+        ) repository.retention;
+      }
+    ) job.handover;
   };
 
   uncheckedConfig = json.generate "docker-stack-backup.json" settings;
@@ -193,8 +209,17 @@ let
     userEngines = lib.any isOfUser engines;
   };
   secretFiles = lib.filter (lib.hasPrefix "/") (
-    lib.concatMap (hook: lib.attrValues (hook.secrets or { })) allHooks
+    lib.concatMap (item: lib.attrValues (item.secrets or { })) (allHooks ++ job.handover)
   );
+  # Repositories on this machine, and whether there are others.
+  isLocal = repository: lib.hasPrefix "/" repository.repository;
+  localRepositories = map (repository: repository.repository) (lib.filter isLocal job.handover);
+  reachesOut = !lib.all isLocal job.handover;
+  ofKind = kind: lib.any (repository: repository.kind == kind) job.handover;
+  handoverPackages =
+    lib.optional (ofKind "borg") pkgs.borgbackup
+    ++ lib.optional (ofKind "restic") pkgs.restic
+    ++ lib.optional reachesOut pkgs.openssh;
   # Volumes are read as directories. The socket may be below /run/user.
   readPaths =
     stackPaths
@@ -219,20 +244,31 @@ let
     ++ lib.optionals hookNeeds.hostHooks stackPaths;
   needsNetwork = job.email != null || job.notify != [ ];
   newsUnits = lib.optional needsNetwork "network-online.target";
-  # The secrets of the channels. A file that is missing keeps no run from starting, but
-  # for the password of the mail: the text that stands in for it is no address.
-  credentials = {
-    LoadCredential =
-      lib.optional (
-        job.email != null && job.email.passwordFile != null
-      ) "${passwordCredential}:${paths.withoutSpecifiers job.email.passwordFile}"
-      ++ map (
-        channel: "${channelCredential channel}:${paths.withoutSpecifiers channel.urlFile}"
-      ) job.notify;
-  }
-  // lib.optionalAttrs (job.notify != [ ]) {
-    SetCredential = map (channel: "${channelCredential channel}:missing") job.notify;
-  };
+  withPassphrase = lib.filter (repository: repository.passphraseFile != null) job.handover;
+  # The secrets of channels and repositories. A file that is missing keeps no run from
+  # starting, but for the password of the mail: the text that stands in for it is no address,
+  # and opens no repository.
+  credentialsWith =
+    repositories:
+    {
+      LoadCredential =
+        lib.optional (
+          job.email != null && job.email.passwordFile != null
+        ) "${passwordCredential}:${paths.withoutSpecifiers job.email.passwordFile}"
+        ++ map (
+          channel: "${channelCredential channel}:${paths.withoutSpecifiers channel.urlFile}"
+        ) job.notify
+        ++ map (
+          repository:
+          "${repositoryCredential repository}:${paths.withoutSpecifiers repository.passphraseFile}"
+        ) repositories;
+    }
+    // lib.optionalAttrs (job.notify != [ ] || repositories != [ ]) {
+      SetCredential =
+        map (channel: "${channelCredential channel}:missing") job.notify
+        ++ map (repository: "${repositoryCredential repository}:missing") repositories;
+    };
+  credentials = credentialsWith [ ];
 
   commonUnit = {
     path = [ docker.package ];
@@ -262,15 +298,27 @@ let
       command = "run";
       options = job;
       description = "Back up Docker Compose stacks";
-      needs.archives = true;
+      needs = {
+        archives = true;
+        # Keys and known hosts of ssh are root's.
+        readPaths = readPaths ++ lib.optional reachesOut "/root";
+        writePaths = writePaths ++ localRepositories;
+        needsNetwork = needsNetwork || reachesOut;
+        handsOver = job.handover != [ ];
+        mounts = ofKind "restic";
+      };
+      repositories = withPassphrase;
       also =
         let
-          inhibitor = lib.optional job.inhibitsSleep "${unit "inhibit"}.service";
+          before =
+            lib.optional job.inhibitsSleep "${unit "inhibit"}.service"
+            ++ lib.optional (reachesOut && !needsNetwork) "network-online.target";
         in
         {
           inherit (job) onSuccess;
-          wants = inhibitor;
-          after = inhibitor;
+          path = commonUnit.path ++ handoverPackages;
+          wants = before;
+          after = before;
         };
     }
     {
@@ -301,6 +349,8 @@ let
       description,
       needs,
       also,
+      # Those whose passphrases it needs.
+      repositories ? [ ],
       ...
     }:
     lib.nameValuePair (unit command) (
@@ -313,7 +363,7 @@ let
         # A disk that does not come up costs its own stacks, and not the report of the
         # others. A store that is not mounted is refused by the program.
         unitConfig = commonUnit.unitConfig // {
-          WantsMountsFor = map paths.word ([ job.backupDir ] ++ stackPaths);
+          WantsMountsFor = map paths.word ([ job.backupDir ] ++ stackPaths ++ localRepositories);
         };
         # The recover unit may write to the stacks, so it can undo an interrupted restore.
         onFailure = [ "${unit "recover"}.service" ] ++ job.onFailure;
@@ -333,7 +383,7 @@ let
             # stack that is down is then started, as after `systemctl stop`.
             TimeoutStartSec = "1d";
           }
-          // credentials;
+          // credentialsWith repositories;
       }
     );
 
@@ -441,6 +491,7 @@ in
     takesAll
     engines
     etcName
+    handoverPackages
     ;
   stacks = map (stack: stack // { allPaths = pathsOf stack; }) stacks;
   inherit (job) backupDir stateDir logFile;

@@ -330,6 +330,14 @@ rec {
       example = "2d";
     };
 
+    chunker = optional types.str {
+      description = ''
+        How Borg cuts the stack's archives into chunks when they are handed over, as its
+        `--chunker-params` say it. `null` chooses by what an archive holds.
+      '';
+      example = "fixed,4096";
+    };
+
     sizeDrop = optional (types.ints.between 1 100) {
       description = ''
         Percentage by which an archive may be smaller than those before it without a

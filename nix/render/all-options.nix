@@ -100,6 +100,7 @@
       onBusy = "warn";
       verify = "structure";
       maxAge = "36h";
+      chunker = "buzhash,9,16,12,255";
       sizeDrop = 80;
       drill = false;
       drillCheck = [
@@ -160,6 +161,7 @@
       onBusy = "fail";
       verify = "full";
       maxAge = "2d";
+      chunker = "fixed,4096";
       sizeDrop = 60;
       drill = true;
       hooks = [
@@ -207,6 +209,24 @@
       {
         kind = "healthchecks";
         urlFile = "/run/secrets/healthchecks";
+      }
+    ];
+    handover = [
+      {
+        kind = "restic";
+        name = "nas";
+        repository = "sftp:restic@nas:stacks";
+        passphraseFile = "/run/secrets/restic";
+        environment.RESTIC_COMPRESSION = "max";
+        secrets.TOKEN = "/run/secrets/token";
+        retention.keepDaily = 14;
+        checkDays = 7;
+        timeLimit = 28800;
+      }
+      {
+        kind = "borg";
+        repository = "/mnt/usb/borg";
+        checkDays = null;
       }
     ];
     schedule = [

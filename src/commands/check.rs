@@ -14,6 +14,7 @@ use super::preview::Previewer;
 use crate::cli::Global;
 use crate::config::plan::{Plan, StackPlan, engines};
 use crate::engine::Engine;
+use crate::handover;
 use crate::history::History;
 use crate::last_run;
 use crate::notify;
@@ -22,6 +23,7 @@ use crate::stack::all_engines::all_containers;
 use crate::stack::unconfigured;
 use crate::store::{Store, alarms, identity};
 use crate::sys::format::{count, human_bytes, one_line};
+use crate::sys::signals::Signals;
 use crate::sys::systemd;
 use crate::sys::time::OffsetTime;
 
@@ -121,6 +123,9 @@ fn check_live(plan: &Plan, checked: &mut Checked) {
     }
     for (what, result) in notify::check(plan) {
         checked.add(&what, result);
+    }
+    for (name, result) in handover::probe(plan, &Signals::default()) {
+        checked.add(&format!("handover {name}"), result);
     }
     if let Err(error) = add_alarms(plan, &mut checked.warnings) {
         checked.add("alarms", Err(error));

@@ -147,6 +147,7 @@ pub fn load_to_recover(global: &Global) -> Result<Recoverable> {
         retention: None,
         email: salvaged.email,
         notify: salvaged.notify,
+        handover: Vec::new(),
         ignore_projects: Vec::new(),
         fail_on_warning: false,
         stacks: Vec::new(),

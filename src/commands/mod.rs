@@ -8,6 +8,7 @@ mod completions;
 mod diff;
 mod drill;
 mod find_archive;
+mod handover;
 mod html_report;
 mod init;
 mod left_down;
@@ -71,6 +72,7 @@ pub fn execute(cli: &Cli, log: &Log) -> ExitStatus {
             dry_run,
             yes,
         } => prune::prune(global, stacks, *dry_run, *yes),
+        Command::Handover { stacks } => handover::handover(global, stacks),
         Command::Drill {
             what,
             command,

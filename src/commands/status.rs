@@ -13,8 +13,10 @@ use super::list::age;
 use super::load::load;
 use super::output::{print, print_folded, print_json, table};
 use crate::cli::Global;
+use crate::config::OffsiteRepository;
 use crate::config::plan::{Plan, StackPlan};
 use crate::engine::{Container, Engine, Health, Status};
+use crate::handover::{HandedArchive, HandoverState};
 use crate::history::{GoodBackup, History, PastBackup, PastRun};
 use crate::last_run;
 use crate::outcome::{
@@ -116,6 +118,8 @@ struct StatusView {
     stacks: Vec<StackView>,
     /// Projects that run although no stack is their backup.
     unconfigured: Vec<UnconfiguredProject>,
+    /// What the repositories elsewhere have.
+    handovers: Vec<HandoverView>,
     last_run: Option<LastRunView>,
     /// When the timer starts the next run.
     next_run: Option<OffsetTime>,
@@ -133,6 +137,72 @@ struct LastRunView {
     started: OffsetTime,
     finished: Option<OffsetTime>,
     exit_status: u8,
+}
+
+/// What a repository has.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HandoverView {
+    repository: String,
+    stacks: Vec<HandedStackView>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HandedStackView {
+    stack: String,
+    /// The newest archive that was handed over.
+    last: Option<HandedArchive>,
+    waiting_count: u64,
+    /// Why the newest of those that wait was not handed over.
+    error: Option<String>,
+}
+
+impl HandoverView {
+    /// Returns what each repository has of the configured stacks.
+    fn all(plan: &Plan, state: &HandoverState) -> Vec<HandoverView> {
+        let view = |config: &OffsiteRepository| {
+            let known = state.of(config.name(), &config.repository);
+            let stacks = plan.configured.iter().map(|stack| {
+                let handed = known.and_then(|known| known.stacks.get(stack));
+                HandedStackView {
+                    stack: stack.clone(),
+                    last: handed.and_then(|handed| handed.last.clone()),
+                    waiting_count: handed.map_or(0, |handed| handed.waiting.len() as u64),
+                    error: handed.and_then(|handed| handed.error()).map(str::to_owned),
+                }
+            });
+            HandoverView {
+                repository: config.name().to_owned(),
+                stacks: stacks.collect(),
+            }
+        };
+        plan.handover.iter().map(view).collect()
+    }
+
+    fn text(&self, now: &OffsetTime) -> String {
+        let stacks = self.stacks.iter().map(|stack| {
+            let last = stack.last.as_ref();
+            let last = last.map_or("NEVER".to_owned(), |last| age(now, &last.time));
+            match stack.waiting_count {
+                0 => format!("{} {last}", stack.stack),
+                waiting => format!("{} {last} ({waiting} waiting)", stack.stack),
+            }
+        });
+        let stacks: Vec<String> = stacks.collect();
+        format!("off-site  {}: {}\n", self.repository, stacks.join(", "))
+    }
+
+    fn advice(&self) -> Option<String> {
+        let failed = self.stacks.iter();
+        let mut failed = failed.filter_map(|stack| Some((&stack.stack, stack.error.as_ref()?)));
+        let (stack, error) = failed.next()?;
+        let (repository, error) = (&self.repository, one_line(error));
+        Some(format!(
+            "{stack} was not handed over to {repository}: {error}\n  \
+             try again: docker-stack-backup handover"
+        ))
+    }
 }
 
 #[derive(Serialize)]
@@ -189,6 +259,7 @@ struct Past {
     last: Option<RunOutcome>,
     drills: BTreeMap<String, LastDrill>,
     journal: Vec<FoundEntry>,
+    handovers: HandoverState,
     errors: Vec<String>,
 }
 
@@ -199,12 +270,14 @@ impl Past {
         let last = noted(last_run::read(state_dir), &mut errors);
         let drills = noted(drill_results::last_drills(state_dir), &mut errors);
         let journal = noted(Journal::of(state_dir).found(), &mut errors);
+        let handovers = noted(HandoverState::read(state_dir), &mut errors);
         Past {
             is_history_known: history.is_some(),
             history: history.unwrap_or_default(),
             last: last.flatten(),
             drills: drills.unwrap_or_default(),
             journal: journal.unwrap_or_default(),
+            handovers: handovers.unwrap_or_default(),
             errors,
         }
     }
@@ -274,11 +347,14 @@ impl StatusView {
             warnings.map(|warning| format!("{}: {}", stack.stack, one_line(warning)))
         });
         advice.extend(warnings);
+        let handovers = HandoverView::all(plan, &past.handovers);
+        advice.extend(handovers.iter().filter_map(HandoverView::advice));
         let unknown = unconfigured.iter();
         advice.extend(unknown.map(|found| format!("{}: {}", found.project, found.warning())));
         StatusView {
             stacks,
             unconfigured,
+            handovers,
             last_run: past.last.map(|last| LastRunView {
                 exit_status: last.exit_status() as u8,
                 started: last.started,
@@ -295,7 +371,9 @@ impl StatusView {
         let stacks = self.stacks.iter().map(StackView::exit_status);
         let has_warnings = !self.unconfigured.is_empty()
             || self.stacks.iter().any(|stack| !stack.warnings.is_empty());
-        let rest = match self.errors.is_empty() && !(self.fail_on_warning && has_warnings) {
+        let is_handed_over = self.handovers.iter().all(|view| view.advice().is_none());
+        let is_good = self.errors.is_empty() && is_handed_over;
+        let rest = match is_good && !(self.fail_on_warning && has_warnings) {
             true => ExitStatus::Ok,
             false => ExitStatus::Incomplete,
         };
@@ -330,6 +408,7 @@ impl StatusView {
         if let Some(next) = &self.next_run {
             text.push_str(&format!("next run  {}\n", next.strftime("%F %H:%M")));
         }
+        text.extend(self.handovers.iter().map(|view| view.text(&now)));
         for note in self.errors.iter().chain(&self.advice) {
             text.push_str(&format!("\n{note}\n"));
         }

@@ -241,15 +241,23 @@ fn check_one(hook: &HookOptions) -> Result<()> {
     if !hook.undo.is_empty() {
         check_argv(&hook.undo, hook.host).context("`undo`")?;
     }
-    for name in hook.environment.keys().chain(hook.secrets.keys()) {
+    check_variables(&hook.environment, &hook.secrets)
+}
+
+/// Checks variables of an environment, and where the values of secret ones are.
+pub(super) fn check_variables(
+    environment: &BTreeMap<String, String>,
+    secrets: &BTreeMap<String, String>,
+) -> Result<()> {
+    for name in environment.keys().chain(secrets.keys()) {
         check_variable(name)?;
     }
-    for (name, value) in &hook.environment {
+    for (name, value) in environment {
         ensure!(!value.contains('\0'), "`environment.{name}`: has a NUL");
     }
-    for (name, source) in &hook.secrets {
+    for (name, source) in secrets {
         ensure!(
-            !hook.environment.contains_key(name),
+            !environment.contains_key(name),
             "`secrets.{name}`: is in `environment`, too"
         );
         let is_credential = !source.contains('/') && !matches!(source.as_str(), "" | "." | "..");

@@ -3,6 +3,7 @@
 
 mod alarm;
 pub mod email;
+pub mod handover;
 mod hook;
 mod json;
 mod name_globs;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Deserializer};
 
 pub use alarm::{DEFAULT_SIZE_DROP, MaxAge};
 pub use email::{Email, Encryption, MailLog};
+pub use handover::{OffsiteRepository, RepositoryKind};
 pub use hook::{
     DEFAULT_HOOK_TIMEOUT_SECS, Hook, HookCommand, HookOptions, HookPlace, HookTarget, OnError,
     VARIABLE_PREFIX, shell_words,
@@ -72,6 +74,9 @@ pub struct Config {
     /// Other channels of news.
     #[serde(deserialize_with = "notify::channels")]
     pub notify: Vec<Channel>,
+    /// Repositories elsewhere, to which archives are handed over.
+    #[serde(deserialize_with = "handover::repositories")]
+    pub handover: Vec<OffsiteRepository>,
     /// Whether a run with a warning has exit status 2.
     pub fail_on_warning: bool,
     /// Options for stacks that do not set them. Lists of patterns and volumes are
@@ -93,6 +98,7 @@ impl Default for Config {
             retention: Some(Retention::default()),
             email: None,
             notify: Vec::new(),
+            handover: Vec::new(),
             fail_on_warning: false,
             defaults: Stack::default(),
         }

@@ -104,14 +104,7 @@ impl Channel {
     /// Checks the settings without reading a file or asking a server.
     pub fn validate(&self) -> Result<()> {
         let name = self.name();
-        let is_fine = |char: char| char.is_ascii_alphanumeric() || "-_.".contains(char);
-        ensure!(
-            !name.is_empty()
-                && name.len() <= MAX_NAME_LENGTH
-                && !name.starts_with('.')
-                && name.chars().all(is_fine),
-            "`name`: {name:?} must be at most {MAX_NAME_LENGTH} letters, digits and `-`, `_`, `.`"
-        );
+        check_name(name)?;
         ensure!(
             name != MAIL_CHANNEL,
             "`name`: `{MAIL_CHANNEL}` is the channel that `email` configures"
@@ -140,6 +133,19 @@ impl Channel {
         );
         Ok(())
     }
+}
+
+/// Checks a name that goes into those of files and credentials.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    let is_fine = |char: char| char.is_ascii_alphanumeric() || "-_.".contains(char);
+    ensure!(
+        !name.is_empty()
+            && name.len() <= MAX_NAME_LENGTH
+            && !name.starts_with('.')
+            && name.chars().all(is_fine),
+        "`name`: {name:?} must be at most {MAX_NAME_LENGTH} letters, digits and `-`, `_`, `.`"
+    );
+    Ok(())
 }
 
 /// Returns the problems of all channels, one a line.

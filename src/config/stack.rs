@@ -135,6 +135,8 @@ pub struct StackOptions {
     /// Percentage by which an archive may be smaller than those before it without a
     /// warning.
     pub size_drop: Option<u32>,
+    /// How Borg cuts the stack's archives into chunks, as its `--chunker-params` say it.
+    pub chunker: Option<String>,
     /// Whether a drill of all stacks drills this one.
     pub drill: Option<bool>,
     /// A service, and a command that must succeed in it for a drill to succeed.

@@ -97,6 +97,17 @@ impl Condition {
         for stack in &run.pruned {
             condition.add_stack(&stack.stack, stack.error.as_ref().map(|_| "not pruned"));
         }
+        for handover in &run.handovers {
+            let what = format!("not handed over to {}", handover.repository);
+            for step in handover.failed_steps() {
+                match &step.stack {
+                    Some(stack) => condition.add_stack(stack, Some(&what)),
+                    None => condition.failures.extend([fault(None, &what)]),
+                }
+            }
+            let whole = handover.error.as_ref().map(|_| fault(None, &what));
+            condition.failures.extend(whole);
+        }
         let errors = run.errors.iter().map(String::as_str);
         let errors = errors.chain(run.interrupted.as_ref().map(|_| "interrupted"));
         condition

@@ -7,6 +7,7 @@
 mod channel;
 mod coverage;
 mod drill;
+mod handover;
 mod hook;
 mod stack;
 mod store;
@@ -21,6 +22,7 @@ use crate::sys::time::OffsetTime;
 pub use channel::{ChannelOutcome, ChannelStatus};
 pub use coverage::{MountCoverage, MountKind, ToldHoles};
 pub use drill::{DrillOutcome, LastDrill, SkippedDrill};
+pub use handover::{HandoverOutcome, HandoverStep, HandoverStepKind};
 pub use hook::HookOutcome;
 pub use stack::{
     ArchiveOutcome, CaptureOutcome, DamagedArchive, Failure, Phase, PhaseTime, StackOutcome,
@@ -64,6 +66,9 @@ pub struct RunOutcome {
     /// Whether a warning makes the run incomplete.
     #[serde(default)]
     pub fail_on_warning: bool,
+    /// What was handed over to each repository that is configured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handovers: Vec<HandoverOutcome>,
     pub pruned: Vec<PrunedStack>,
     pub store: Option<StoreUsage>,
     /// Failures that belong to no single stack: pruning, the log file.
@@ -142,6 +147,7 @@ impl RunOutcome {
             || self.channel_troubles().next().is_some()
             || !self.stacks.iter().all(is_ok)
             || self.pruned.iter().any(|stack| stack.error.is_some())
+            || self.handovers.iter().any(HandoverOutcome::has_failed)
             || self.fails_by_warnings()
         {
             ExitStatus::Incomplete
@@ -164,6 +170,7 @@ impl RunOutcome {
         self.stacks.retain(|stack| stacks.contains(&stack.stack));
         self.recovered.retain(|stack| stacks.contains(&stack.stack));
         self.pruned.retain(|stack| stacks.contains(&stack.stack));
+        self.handovers.clear();
         self.unconfigured = None;
     }
 
@@ -201,10 +208,17 @@ impl RunOutcome {
                 let warnings = warnings.iter().map(|warning| Cow::from(warning.as_str()));
                 warnings.map(|warning| (stack.as_str(), warning))
             });
+        let of_repositories = self.handovers.iter().flat_map(|handover| {
+            let warnings = handover.warnings.iter();
+            warnings.map(|warning| (&*handover.repository, Cow::from(warning.as_str())))
+        });
         let unconfigured = self.unconfigured.iter().flatten();
         let of_projects =
             unconfigured.map(|found| (found.project.as_str(), found.warning().into()));
-        of_stacks.chain(of_projects).collect()
+        of_stacks
+            .chain(of_repositories)
+            .chain(of_projects)
+            .collect()
     }
 }
 
@@ -245,6 +259,7 @@ pub mod tests {
             holes: ToldHoles::default(),
             unconfigured: None,
             fail_on_warning: false,
+            handovers: Vec::new(),
             pruned: Vec::new(),
             store: None,
             errors: Vec::new(),

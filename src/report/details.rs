@@ -6,7 +6,8 @@ use std::path::Path;
 use super::page::Page;
 use crate::config::Capture;
 use crate::outcome::{
-    ArchiveOutcome, CaptureOutcome, MountCoverage, PrunedStack, RunOutcome, StackOutcome,
+    ArchiveOutcome, CaptureOutcome, HandoverOutcome, MountCoverage, PrunedStack, RunOutcome,
+    StackOutcome,
 };
 use crate::sys::format::{ascii, ascii_path, count, human_bytes, human_duration};
 
@@ -62,6 +63,34 @@ pub fn hooks(page: &mut Page, run: &RunOutcome) {
         );
         for line in &hook.output {
             page.literal("      ", 8, line);
+        }
+    }
+}
+
+/// Lists what was done with each repository elsewhere.
+pub fn handovers(page: &mut Page, run: &RunOutcome) {
+    let has_news =
+        |handover: &&HandoverOutcome| !handover.steps.is_empty() || handover.waiting_count > 0;
+    for (i, handover) in run.handovers.iter().filter(has_news).enumerate() {
+        if i == 0 {
+            page.section("OFF-SITE");
+        }
+        for step in &handover.steps {
+            let result = match step.error {
+                Some(_) => "FAILED",
+                None => "ok",
+            };
+            let (label, duration) = (step.label(), human_duration(step.duration_ms));
+            let name = &handover.repository;
+            page.line("  ", &format!("{name}: {label}: {result}, {duration}"));
+        }
+        if handover.waiting_count > 0 {
+            let archives = count(handover.waiting_count, "archive");
+            let name = &handover.repository;
+            page.line(
+                "  ",
+                &format!("{name}: {archives} waiting for the next time"),
+            );
         }
     }
 }

@@ -4,7 +4,8 @@ use super::details;
 use super::page::{PHONE_WIDTH, Page, WIDTH};
 use super::subject::{headline, tone};
 use crate::outcome::{
-    ChannelOutcome, ChannelStatus, Failure, RecoveredStack, RunOutcome, StackOutcome, StackStatus,
+    ChannelOutcome, ChannelStatus, Failure, HandoverOutcome, RecoveredStack, RunOutcome,
+    StackOutcome, StackStatus,
 };
 use crate::sys::format::{ascii, human_bytes, human_duration};
 use crate::sys::time::OffsetTime;
@@ -42,6 +43,7 @@ fn page(run: &RunOutcome, widths: [usize; 2], notices: &[String], with_log: bool
     details::hooks(&mut page, run);
     details::not_covered(&mut page, run);
     details::drills(&mut page, run);
+    details::handovers(&mut page, run);
     details::retention(&mut page, run);
     details::store(&mut page, run);
     details::phases(&mut page, run);
@@ -145,6 +147,7 @@ fn failure_lines(run: &RunOutcome) -> Vec<String> {
             lines.push(format!("{}: prune: {error}", stack.stack));
         }
     }
+    lines.extend(run.handovers.iter().flat_map(HandoverOutcome::failures));
     lines.extend(run.channel_troubles().map(channel_line));
     lines.extend(run.errors.iter().cloned());
     lines
@@ -175,7 +178,7 @@ fn try_again(page: &mut Page, run: &RunOutcome) {
     let pruned = run.pruned.iter().filter(|stack| stack.error.is_some());
     let pruned: Vec<&str> = pruned.map(|stack| &*stack.stack).collect();
     let all = stacks.len() == run.stacks.len();
-    let commands: Vec<String> = [("run", stacks, all), ("prune", pruned, false)]
+    let mut commands: Vec<String> = [("run", stacks, all), ("prune", pruned, false)]
         .into_iter()
         .filter(|(_, stacks, _)| !stacks.is_empty())
         .map(|(command, stacks, all)| match all {
@@ -183,6 +186,9 @@ fn try_again(page: &mut Page, run: &RunOutcome) {
             false => format!("{} {command} {}", env!("CARGO_PKG_NAME"), stacks.join(" ")),
         })
         .collect();
+    if run.handovers.iter().any(HandoverOutcome::has_failed) {
+        commands.push(concat!(env!("CARGO_PKG_NAME"), " handover").to_owned());
+    }
     if !commands.is_empty() {
         page.section("TRY AGAIN, when the cause is gone");
     }

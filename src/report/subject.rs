@@ -1,6 +1,6 @@
 //! The subject of the mail about a run: the whole run in one line.
 
-use crate::outcome::{ExitStatus, RunOutcome, StackOutcome, StackStatus};
+use crate::outcome::{ExitStatus, HandoverOutcome, RunOutcome, StackOutcome, StackStatus};
 use crate::sys::format::{ascii, count, human_bytes, list_names};
 
 /// The greatest length of a subject. Mail programs show less, so the most
@@ -91,6 +91,7 @@ fn label(run: &RunOutcome) -> &'static str {
         || run.stacks.iter().any(failed)
         || run.pruned.iter().any(|pruned| pruned.error.is_some())
         || !run.errors.is_empty()
+        || run.handovers.iter().any(HandoverOutcome::has_failed)
         || run.channel_troubles().next().is_some()
     {
         "FAILURE"
@@ -132,6 +133,14 @@ fn problems(run: &RunOutcome) -> Vec<String> {
     let pruned = run.pruned.iter().filter(|pruned| pruned.error.is_some());
     let pruned = pruned.map(|pruned| brief(&pruned.stack)).collect();
     add(pruned, "not pruned", "not pruned");
+    let handovers = run
+        .handovers
+        .iter()
+        .filter(|handover| handover.has_failed());
+    let handovers = handovers
+        .map(|handover| brief(&handover.repository))
+        .collect();
+    add(handovers, "not up to date", "not up to date");
     let channels = run.channel_troubles();
     let channels: Vec<String> = channels.map(|channel| brief(&channel.channel)).collect();
     add(channels, "not reached", "not reached");

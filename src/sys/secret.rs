@@ -1,13 +1,22 @@
-//! Where a secret of this program is: in a file, or in a systemd credential.
+//! Where a secret of this program is: in a file, or in a systemd credential; and how it
+//! is kept out of what is reported.
 
-use std::fs::File;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::sys::format::last_lines;
+
 /// A longer file is none that holds a password or an address.
 const MAX_BYTES: u64 = 64 * 1024;
+/// How many lines of a program's output are reported.
+pub const OUTPUT_LINES: usize = 10;
+/// Shorter lines of a secret are words that occur elsewhere.
+const SECRET_LINE_MIN: usize = 6;
 
 /// The two places where a secret may be, and how they are called in messages.
 pub struct SecretSource<'a> {
@@ -74,4 +83,51 @@ pub fn check_credential_name(name: &str, field: &str, file_field: &str) -> Resul
         }
         _ => Ok(()),
     }
+}
+
+/// Reads secrets for variables of an environment, each from a file with an absolute path,
+/// or from the systemd credential with this name. A newline at the end is dropped.
+///
+/// # Errors
+/// When one cannot be read, or has a NUL.
+pub fn read_variables(sources: &BTreeMap<String, String>) -> Result<Vec<(String, String)>> {
+    let read = |(name, source): (&String, &String)| {
+        let path = match Path::new(source).is_absolute() {
+            true => PathBuf::from(source),
+            false => credentials_dir()
+                .map(|dir| dir.join(source))
+                .with_context(|| {
+                    format!(
+                        "cannot find the credential {source} for {name}: CREDENTIALS_DIRECTORY is \
+                         not set; the systemd unit needs LoadCredential={source}:..."
+                    )
+                })?,
+        };
+        let value = fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {} for {name}", path.display()))?;
+        let value = value.strip_suffix('\n').unwrap_or(&value);
+        let value = value.strip_suffix('\r').unwrap_or(value);
+        ensure!(
+            !value.contains('\0'),
+            "the value of {name} in {} has a NUL",
+            path.display()
+        );
+        Ok((name.clone(), value.to_owned()))
+    };
+    sources.iter().map(read).collect()
+}
+
+/// Returns the last lines of what a program printed, each cut, without secrets.
+pub fn lines_without_secrets(output: &[u8], secrets: &[String]) -> Vec<String> {
+    let text = String::from_utf8_lossy(output).into_owned();
+    // Also single lines of a key, and longer secrets before those that they contain.
+    let lines = secrets.iter().flat_map(|secret| secret.lines());
+    let lines = lines.filter(|line| line.len() >= SECRET_LINE_MIN);
+    let mut secrets: Vec<&str> = secrets.iter().map(String::as_str).chain(lines).collect();
+    secrets.retain(|secret| !secret.is_empty());
+    secrets.sort_unstable_by_key(|secret| Reverse(secret.len()));
+    let text = secrets
+        .into_iter()
+        .fold(text, |text, secret| text.replace(secret, "***"));
+    last_lines(&text, OUTPUT_LINES)
 }

@@ -13,7 +13,7 @@ use crate::store::prune::prune;
 use crate::store::{Store, health, identity};
 use crate::sys::signals::Signals;
 use crate::sys::time::OffsetTime;
-use crate::{drill, restore};
+use crate::{drill, handover, restore};
 
 /// Each takes what it needs of the run's outcome, and returns what it adds to it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub enum Task {
         stack: usize,
         outcome: Box<StackOutcome>,
     },
+    /// Hands archives over to the repositories. Returns the [`RunOutcome`].
+    HandOver(Box<RunOutcome>),
     /// Prunes the store, looks for damage, and tries again to remove what restores and
     /// drills could not remove. Returns the [`RunOutcome`].
     TidyStore(Box<RunOutcome>),
@@ -90,6 +92,11 @@ impl Task {
                 let span = tracing::info_span!("stack", stack = stack.name);
                 let _entered = span.enter();
                 cycle::run_finally(stack, &mut outcome);
+                serde_json::to_value(outcome)
+            }
+            Task::HandOver(mut outcome) => {
+                let store = identity::open(plan)?;
+                outcome.handovers = handover::hand_over(plan, &store, signals);
                 serde_json::to_value(outcome)
             }
             Task::TidyStore(mut outcome) => {

@@ -116,6 +116,16 @@ impl Watch<'_> {
         Ok(())
     }
 
+    /// Hands archives over to the repositories. Each has its own limit, up to which the
+    /// programs that work on it count as progress.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub fn hand_over(&self, outcome: &mut RunOutcome) -> Result<()> {
+        *outcome = self.store_task(Task::HandOver, outcome, DEFAULT_STALL_LIMIT)?;
+        Ok(())
+    }
+
     /// Prunes the store, and looks for damage.
     ///
     /// # Errors

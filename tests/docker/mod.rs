@@ -15,6 +15,7 @@ mod hostile_stack;
 mod logs;
 mod mail;
 mod mounts;
+mod needs_borg;
 mod needs_dev_fuse;
 mod needs_podman;
 mod needs_rootless;

@@ -325,13 +325,14 @@ fn known(json: &str) -> BTreeSet<String> {
 
 /// Sections of docs/configuration.md, each with a configuration that has an unknown
 /// field in that place.
-const SECTIONS: [(&str, &str); 6] = [
+const SECTIONS: [(&str, &str); 7] = [
     ("Top-level fields", r#"{"?": 0}"#),
     ("Options of a stack", r#"{"stacks": [{"?": 0}]}"#),
     ("Hooks", r#"{"stacks": [{"hooks": [{"?": 0}]}]}"#),
     ("Retention", r#"{"retention": {"?": 0}}"#),
     ("Mail", r#"{"email": {"?": 0}}"#),
     ("Other channels", r#"{"notify": [{"?": 0}]}"#),
+    ("Handover", r#"{"handover": [{"?": 0}]}"#),
 ];
 
 fn difference(documented: &BTreeSet<&str>, known: &BTreeSet<String>) -> Vec<String> {

@@ -8,6 +8,7 @@ mod documents;
 mod invariants;
 mod json;
 mod look;
+mod needs_borg;
 mod needs_promtool;
 mod newest_archive;
 mod news;

@@ -78,6 +78,11 @@ fn the_module_sets_every_field_and_the_program_accepts_them() {
             &all["notify"][0],
             known_fields(&json!({"notify": [unknown]})),
         ),
+        (
+            "handover",
+            &all["handover"][0],
+            known_fields(&json!({"handover": [unknown]})),
+        ),
     ] {
         assert_eq!(fields_of(rendered), known, "at {at}");
     }
@@ -115,6 +120,30 @@ fn values<'a>(unit: &'a str, setting: &str) -> Vec<&'a str> {
     unit.lines()
         .filter_map(|line| line.strip_prefix(&prefix))
         .collect()
+}
+
+#[test]
+fn a_handover_widens_the_sandbox_of_the_run_and_of_no_other_unit() {
+    let read = |unit: &str| {
+        let path =
+            format!("tests/all-options/etc/systemd/system/docker-stack-backup{unit}.service");
+        fs::read_to_string(path).unwrap()
+    };
+    let run = read("");
+    for (setting, expected) in [
+        ("CapabilityBoundingSet", "CAP_SYS_ADMIN"),
+        ("DeviceAllow", "/dev/fuse rw"),
+        ("SystemCallFilter", "@mount"),
+        ("MemoryMax", "infinity"),
+        ("LoadCredential", "handover-nas:/run/secrets/restic"),
+        ("ReadWritePaths", "-/mnt/usb/borg"),
+    ] {
+        let has = |unit: &str| values(unit, setting).contains(&expected);
+        assert!(has(&run), "{setting}={expected}");
+        for unit in ["-verify", "-drill", "-recover"] {
+            assert!(!has(&read(unit)), "{unit}: {setting}={expected}");
+        }
+    }
 }
 
 /// Returns the rendered configuration of a job; `None` is the simple form.

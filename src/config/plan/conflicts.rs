@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::stack::StackPlan;
+use crate::config::OffsiteRepository;
 
 /// Returns the conflicts between stacks, and between stacks and the program's own
 /// directories.
@@ -58,6 +59,40 @@ pub fn conflicts(stacks: &[StackPlan], backup_dir: &Path, state_dir: &Path) -> V
     problems.extend(shared_units(stacks));
     let twice = names.iter().filter(|(_, count)| **count > 1);
     problems.extend(twice.map(|(name, _)| format!("stack {name} is configured twice")));
+    problems
+}
+
+/// A repository on this machine in a stack would be archived into itself, and one in the store
+/// would be taken for a stack.
+pub fn misplaced_repositories(
+    repositories: &[OffsiteRepository],
+    stacks: &[StackPlan],
+    backup_dir: &Path,
+) -> Vec<String> {
+    let sources = stacks.iter().flat_map(|stack| {
+        let dirs = stack.directories().into_iter();
+        dirs.map(|dir| (format!("the stack {}", stack.name), dir))
+    });
+    let store = ("`backupDir`".to_owned(), backup_dir.to_owned());
+    let others: Vec<_> = sources.chain([store]).collect();
+    let mut problems = Vec::new();
+    for repository in repositories {
+        let Some(path) = repository.local_path() else {
+            continue;
+        };
+        let overlapping = others
+            .iter()
+            .filter(|(_, dir)| path.starts_with(dir) || dir.starts_with(path));
+        problems.extend(overlapping.map(|(what, dir)| {
+            format!(
+                "`handover` ({}): the repository {} and {what} ({}) lie in one another; choose \
+                 another directory, on another disk",
+                repository.name(),
+                path.display(),
+                dir.display()
+            )
+        }));
+    }
     problems
 }
 

@@ -13,11 +13,12 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
-    Channel, Config, Email, NameGlobs, Retention, Stack, StackOptions, Stacks, email, notify,
+    Channel, Config, Email, NameGlobs, OffsiteRepository, Retention, Stack, StackOptions, Stacks,
+    email, handover, notify,
 };
 use crate::engine::Engine;
 use crate::sys::similar::did_you_mean;
-use conflicts::conflicts;
+use conflicts::{conflicts, misplaced_repositories};
 use stack::{check_options, single_stack_fields};
 
 pub use stack::{StackPlan, check_name};
@@ -37,6 +38,7 @@ pub struct Plan {
     pub email: Option<Email>,
     #[serde(skip)]
     pub notify: Vec<Channel>,
+    pub handover: Vec<OffsiteRepository>,
     /// Projects that may run without a stack.
     pub ignore_projects: Vec<String>,
     pub fail_on_warning: bool,
@@ -79,6 +81,12 @@ impl Plan {
             problems.push(format!("`email`: {error:#}"));
         }
         problems.extend(notify::problems(&config.notify));
+        problems.extend(handover::problems(&config.handover));
+        problems.extend(misplaced_repositories(
+            &config.handover,
+            &stacks,
+            &config.backup_dir,
+        ));
         if !problems.is_empty() {
             bail!(problems.join("\n"));
         }
@@ -103,6 +111,7 @@ impl Plan {
             retention: config.retention,
             email: config.email,
             notify: config.notify,
+            handover: config.handover,
             ignore_projects: config.ignore_projects,
             fail_on_warning: config.fail_on_warning,
             configured: stacks.iter().map(|stack| stack.name.clone()).collect(),

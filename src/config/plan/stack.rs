@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::config::alarm::{DEFAULT_SIZE_DROP, MaxAge};
+use crate::config::handover::check_chunker;
 use crate::config::hook::{self, Hook};
 use crate::config::stack::{
     Capture, DEFAULT_DOWN_LIMIT, DEFAULT_DRILL, DEFAULT_EXCLUDE_CACHES, DEFAULT_SHARE,
@@ -60,6 +61,8 @@ pub struct StackPlan {
     pub max_age: Option<MaxAge>,
     /// Percentage by which an archive may be smaller than those before it.
     pub size_drop: u32,
+    /// Borg's parameters; `None` if they are chosen by what an archive holds.
+    pub chunker: Option<String>,
     /// Whether a drill of all stacks drills this one.
     pub drill: bool,
     pub drill_check: Vec<String>,
@@ -164,6 +167,7 @@ impl StackPlan {
             verify: own.verify.or(defaults.verify).unwrap_or_default(),
             max_age: own.max_age.or_else(|| defaults.max_age.clone()),
             size_drop: (own.size_drop.or(defaults.size_drop)).unwrap_or(DEFAULT_SIZE_DROP),
+            chunker: own.chunker.or_else(|| defaults.chunker.clone()),
             drill: own.drill.or(defaults.drill).unwrap_or(DEFAULT_DRILL),
             drill_check: own.drill_check,
             drill_secrets: own.drill_secrets,
@@ -225,6 +229,9 @@ pub(super) fn check_options(options: &StackOptions) -> Result<()> {
             .is_none_or(|percent| (1..=100).contains(&percent)),
         "`sizeDrop`: must be a percentage from 1 to 100; 100 never warns"
     );
+    if let Some(chunker) = &options.chunker {
+        check_chunker(chunker).context("`chunker`")?;
+    }
     hook::check(&options.hooks)
 }
 

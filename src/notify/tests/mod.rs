@@ -179,6 +179,7 @@ pub fn run(stacks: &[(&str, StackStatus)]) -> RunOutcome {
         holes: ToldHoles::default(),
         unconfigured: None,
         fail_on_warning: false,
+        handovers: Vec::new(),
         pruned: Vec::new(),
         store: None,
         errors: Vec::new(),

@@ -35,6 +35,7 @@ fn run(stacks: Vec<StackOutcome>) -> RunOutcome {
         holes: ToldHoles::default(),
         unconfigured: None,
         fail_on_warning: false,
+        handovers: Vec::new(),
         pruned: Vec::new(),
         store: Some(StoreUsage {
             archive_count: 84,

@@ -4,12 +4,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
-use std::env;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,19 +18,13 @@ use crate::engine::{self, CheckPace, Container, Engine, Exec, ExecOptions, Healt
 use crate::outcome::HookOutcome;
 use crate::stack::journal::{Journal, JournalEntry, PendingUndo};
 use crate::stack::survey::Survey;
-use crate::sys::format::last_lines;
-use crate::sys::process::{Exit, Program};
+use crate::sys::process::{Exit, Program, host_environment};
 use crate::sys::progress;
+use crate::sys::secret::{lines_without_secrets, read_variables};
 use crate::sys::signals::Signals;
 
-/// How many lines of output are reported.
-const OUTPUT_LINES: usize = 10;
-/// Shorter lines of a secret are words that occur elsewhere.
-const SECRET_LINE_MIN: usize = 6;
 /// Pause between two looks at a service that is not healthy yet.
 const HEALTH_PAUSE: Duration = Duration::from_millis(200);
-/// Where programs of the host are found if this program has no `PATH`.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What a command is told by its environment.
 #[derive(Clone, Copy)]
@@ -99,7 +90,7 @@ impl ReadyCommand {
     /// # Errors
     /// When the service does not run, the user does not exist, or a secret cannot be read.
     pub fn prepare(command: &HookCommand, context: &HookContext<'_>) -> Result<ReadyCommand> {
-        let secrets = read_secrets(&command.secrets)?;
+        let secrets = read_variables(&command.secrets)?;
         let variables: Vec<(String, String)> = context
             .variables()
             .into_iter()
@@ -365,21 +356,11 @@ fn running_container(engine: &Engine, project: &str, service: &str) -> Result<Co
 fn host_program(command: &HookCommand, variables: Vec<(String, String)>) -> Result<Program> {
     let (program, args) = command.argv.split_first().context("the command is empty")?;
     let user = command.user.as_deref().map(find_user).transpose()?;
-    let home = match &user {
-        Some(user) => Some(user.clone()),
-        None => User::from_uid(geteuid()).ok().flatten(),
-    };
-    let home = home.map_or_else(|| PathBuf::from("/"), |user| user.dir);
-    let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-    let own = [
-        ("PATH".to_owned(), path),
-        ("HOME".to_owned(), home.into_os_string()),
-    ];
     let variables = variables
         .into_iter()
         .map(|(name, value)| (name, OsString::from(value)));
     let prepared = Program::new(program, args)
-        .only_env(own.into_iter().chain(variables))
+        .only_env(host_environment(user.as_ref()).into_iter().chain(variables))
         .current_dir(Path::new("/"));
     Ok(match user {
         Some(user) if user.uid != geteuid() => prepared.user(&user),
@@ -395,47 +376,4 @@ fn find_user(name: &str) -> Result<User> {
     found
         .with_context(|| format!("cannot look up the user {name}"))?
         .with_context(|| format!("there is no user {name} on this host"))
-}
-
-/// Reads the secrets: a trailing newline is dropped.
-fn read_secrets(sources: &BTreeMap<String, String>) -> Result<Vec<(String, String)>> {
-    let read = |(name, source): (&String, &String)| {
-        let path = match Path::new(source).is_absolute() {
-            true => PathBuf::from(source),
-            false => env::var_os("CREDENTIALS_DIRECTORY")
-                .map(|dir| Path::new(&dir).join(source))
-                .with_context(|| {
-                    format!(
-                        "cannot find the credential {source} for {name}: CREDENTIALS_DIRECTORY is \
-                         not set; the systemd unit needs LoadCredential={source}:..."
-                    )
-                })?,
-        };
-        let value = fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {} for {name}", path.display()))?;
-        let value = value.strip_suffix('\n').unwrap_or(&value);
-        let value = value.strip_suffix('\r').unwrap_or(value);
-        ensure!(
-            !value.contains('\0'),
-            "the value of {name} in {} has a NUL",
-            path.display()
-        );
-        Ok((name.clone(), value.to_owned()))
-    };
-    sources.iter().map(read).collect()
-}
-
-/// Returns the last lines of output, without secrets.
-fn lines_without_secrets(output: &[u8], secrets: &[String]) -> Vec<String> {
-    let text = String::from_utf8_lossy(output).into_owned();
-    // Also single lines of a key, and longer secrets before those that they contain.
-    let lines = secrets.iter().flat_map(|secret| secret.lines());
-    let lines = lines.filter(|line| line.len() >= SECRET_LINE_MIN);
-    let mut secrets: Vec<&str> = secrets.iter().map(String::as_str).chain(lines).collect();
-    secrets.retain(|secret| !secret.is_empty());
-    secrets.sort_unstable_by_key(|secret| Reverse(secret.len()));
-    let text = secrets
-        .into_iter()
-        .fold(text, |text, secret| text.replace(secret, "***"));
-    last_lines(&text, OUTPUT_LINES)
 }

@@ -1,6 +1,9 @@
+use std::collections::BTreeMap;
+use std::fs;
 use std::time::Duration;
 
 use super::*;
+use crate::sys::secret::OUTPUT_LINES;
 
 fn command(argv: &[&str]) -> HookCommand {
     HookCommand {

@@ -8,16 +8,18 @@ pub enum Operation {
     Restore,
     Verify,
     Prune,
+    Handover,
     Recover,
 }
 
 impl Operation {
-    pub(super) const ALL: [Operation; 6] = [
+    pub(super) const ALL: [Operation; 7] = [
         Operation::Run,
         Operation::Drill,
         Operation::Restore,
         Operation::Verify,
         Operation::Prune,
+        Operation::Handover,
         Operation::Recover,
     ];
 
@@ -29,6 +31,7 @@ impl Operation {
             Operation::Restore => "restore",
             Operation::Verify => "verify",
             Operation::Prune => "prune",
+            Operation::Handover => "handover",
             Operation::Recover => "recover",
         }
     }
@@ -41,7 +44,10 @@ impl Operation {
 
     /// Whether the operation stops or starts stacks.
     pub(super) fn writes_journal(self) -> bool {
-        !matches!(self, Operation::Verify | Operation::Prune)
+        !matches!(
+            self,
+            Operation::Verify | Operation::Prune | Operation::Handover
+        )
     }
 
     /// Whether the operation waits for `holder` instead of failing at once. A
@@ -55,7 +61,9 @@ impl Operation {
         match self {
             Operation::Run | Operation::Drill => Some(self) != holder,
             Operation::Recover => !holder.is_some_and(Operation::begins_with_recovery),
-            Operation::Restore | Operation::Verify | Operation::Prune => false,
+            Operation::Restore | Operation::Verify | Operation::Prune | Operation::Handover => {
+                false
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::libc;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, User};
+use nix::unistd::{Pid, User, geteuid};
 use rustix::fs::{Access, access};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Resource, Rlimit, set_parent_process_death_signal, setrlimit};
@@ -41,6 +41,8 @@ const OUTPUT_WAIT: Duration = Duration::from_secs(5);
 const KILL_WAIT: Duration = Duration::from_secs(5);
 /// Time from SIGTERM to SIGKILL for a program that is interrupted.
 const SIGTERM_GRACE: Duration = Duration::from_secs(10);
+/// Where programs of the host are found if this program has no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How many lines of stderr are part of an error, and how much of each.
 const ERROR_LINES: usize = 5;
 const ERROR_LINE_CHARS: usize = 1000;
@@ -152,6 +154,8 @@ pub struct Program {
     signals: Signals,
     /// Called again and again until the program has ended.
     while_waiting: fn(),
+    /// Whether it is asked to end at its limit, before it is killed.
+    ends_gently: bool,
 }
 
 impl Program {
@@ -183,6 +187,7 @@ impl Program {
             limit: DEFAULT_LIMIT,
             signals: Signals::default(),
             while_waiting: || {},
+            ends_gently: false,
         }
     }
 
@@ -300,6 +305,13 @@ impl Program {
         self
     }
 
+    /// Sends the process group SIGTERM at the limit, and SIGKILL if it has not ended after a
+    /// grace period of 10 s. What the program has started ends with it then.
+    pub fn ends_gently(mut self) -> Program {
+        self.ends_gently = true;
+        self
+    }
+
     /// Sends the process group SIGTERM when one of `signals` arrives, and
     /// SIGKILL if it has not ended after a grace period of 10 s.
     pub fn interruptible_by(mut self, signals: &Signals) -> Program {
@@ -351,11 +363,15 @@ impl Program {
         // open, too.
         let group = Pid::from_raw(child.id() as i32);
         let began = Instant::now();
-        let mut terminated: Option<Instant> = None;
+        let mut terminated: Option<(Instant, Exit)> = None;
         loop {
             if let Some(status) = child.try_wait()? {
-                if terminated.is_some() {
-                    return Ok(Exit::Interrupted);
+                if let Some((_, reason)) = terminated {
+                    if self.ends_gently {
+                        // What it started may go on.
+                        let _ = killpg(group, Signal::SIGKILL);
+                    }
+                    return Ok(reason);
                 }
                 return Ok(match (status.code(), status.signal()) {
                     _ if prints_too_much() => Exit::TooMuchOutput,
@@ -364,13 +380,12 @@ impl Program {
                     (None, signal) => Exit::Killed(signal.unwrap_or(0)),
                 });
             }
-            let reason = match () {
-                () if began.elapsed() > self.limit => Some(Exit::TimedOut(self.limit)),
-                () if prints_too_much() => Some(Exit::TooMuchOutput),
-                () if terminated.is_some_and(|at| at.elapsed() > SIGTERM_GRACE) => {
-                    Some(Exit::Interrupted)
-                }
-                () => None,
+            let is_late = began.elapsed() > self.limit;
+            let reason = match terminated {
+                Some((at, reason)) if at.elapsed() > SIGTERM_GRACE => Some(reason),
+                _ if prints_too_much() => Some(Exit::TooMuchOutput),
+                _ if is_late && !self.ends_gently => Some(Exit::TimedOut(self.limit)),
+                _ => None,
             };
             if let Some(reason) = reason {
                 let _ = killpg(group, Signal::SIGKILL);
@@ -378,9 +393,13 @@ impl Program {
                 return Ok(reason);
             }
             (self.while_waiting)();
-            if terminated.is_none() && self.signals.received().is_some() {
+            let why_end = match self.signals.received() {
+                Some(_) => Some(Exit::Interrupted),
+                None => is_late.then_some(Exit::TimedOut(self.limit)),
+            };
+            if let (None, Some(why)) = (terminated, why_end) {
                 let _ = killpg(group, Signal::SIGTERM);
-                terminated = Some(Instant::now());
+                terminated = Some((Instant::now(), why));
             }
             thread::sleep(POLL_INTERVAL);
         }
@@ -410,6 +429,16 @@ fn find(program: &str) -> Option<OsString> {
 
 fn is_executable(path: &Path) -> bool {
     path.is_file() && access(path, Access::EXEC_OK).is_ok()
+}
+
+/// Returns the variables that each program of the host gets: the `PATH` of this program,
+/// and the home directory of the user who runs it, who is `user` or that of this process.
+pub fn host_environment(user: Option<&User>) -> [(String, OsString); 2] {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    let own = || User::from_uid(geteuid()).ok().flatten();
+    let home = user.cloned().or_else(own).map(|user| user.dir);
+    let home = home.unwrap_or_else(|| "/".into()).into_os_string();
+    [("PATH".to_owned(), path), ("HOME".to_owned(), home)]
 }
 
 /// Returns the directory in which a program is found.

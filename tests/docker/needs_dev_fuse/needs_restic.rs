@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::Scene;
-use crate::common::{output, succeed};
+use crate::common::{output, succeed, wait_until};
 
 struct Restic<'a> {
     scene: &'a Scene,
@@ -118,4 +118,107 @@ fn restic_reads_only_what_changed_and_brings_the_stack_back() {
 #[track_caller]
 fn succeed_with(command: &mut Command) {
     output(command).expect_status(0);
+}
+
+#[test]
+#[ignore = "needs a Docker Engine; run scripts/test"]
+fn archives_are_handed_over_to_restic_and_come_back() {
+    let scene = Scene::new();
+    fs::remove_dir_all(&scene.store).unwrap();
+    let stack = scene.place.stack("web");
+    let name = stack.name.as_str();
+    let many = stack.dir.join("many");
+    fs::create_dir(&many).unwrap();
+    for number in 0..500 {
+        fs::write(many.join(number.to_string()), vec![number as u8; 4000]).unwrap();
+    }
+    fs::write(scene.place.path("password"), "secret\n").unwrap();
+    let repository = json!({
+        "kind": "restic",
+        "repository": scene.place.path("repo"),
+        "passphraseFile": scene.place.path("password"),
+        "retention": { "keepLast": 1 },
+    });
+    scene
+        .place
+        .config(json!([name]), json!({ "handover": [repository] }));
+    let restic = Restic { scene: &scene };
+    succeed_with(restic.command().args(["init", "--quiet"]));
+    let kinds = |outcome: &Value| -> Vec<String> {
+        let steps = outcome["handovers"][0]["steps"].as_array().unwrap().iter();
+        steps
+            .map(|step| step["kind"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let first = scene.place.run().expect_status(0).json();
+    assert_eq!(kinds(&first), ["archive", "prune", "compact", "check"]);
+    fs::write(many.join("7"), "changed").unwrap();
+    let second = scene.place.run().expect_status(0).json();
+    assert_eq!(kinds(&second), ["archive", "prune", "compact"]);
+    let snapshots = || -> Value {
+        let listed = output(restic.command().args(["snapshots", "--json"])).expect_status(0);
+        serde_json::from_str(&listed.stdout).unwrap()
+    };
+    let kept = snapshots();
+    let newest = scene.place.stored(name).pop().unwrap();
+    let newest = newest.strip_suffix(".tar").unwrap();
+    assert_eq!(kept.as_array().unwrap().len(), 1, "{kept}");
+    assert_eq!(kept[0]["tags"], json!([format!("stack={name}"), newest]));
+    // Its time is that of the archive.
+    let time = kept[0]["time"]
+        .as_str()
+        .unwrap()
+        .parse::<jiff::Timestamp>()
+        .unwrap();
+    let begun = second["started"]
+        .as_str()
+        .unwrap()
+        .parse::<jiff::Timestamp>()
+        .unwrap();
+    assert!(
+        time.duration_since(begun).as_secs().abs() < 60,
+        "{time} {begun}"
+    );
+    // Nothing stays mounted, and a lock that a killed restic left is no obstacle.
+    let archives = scene.place.state().join("handover/restic/archives");
+    assert_eq!(fs::read_dir(&archives).unwrap().count(), 0);
+    let mut locked = restic.command();
+    locked
+        .args(["backup", "--stdin"])
+        .stdin(std::process::Stdio::piped());
+    let mut locked = locked.spawn().unwrap();
+    let locks = || {
+        fs::read_dir(scene.place.path("repo/locks"))
+            .unwrap()
+            .count()
+    };
+    wait_until("restic has a lock", || locks() > 0);
+    locked.kill().unwrap();
+    locked.wait().unwrap();
+    assert!(locks() > 0);
+    let third = scene.place.run().expect_status(0).json();
+    assert_eq!(kinds(&third), ["archive", "prune", "compact"]);
+
+    // The way back.
+    let target = scene.place.path("target");
+    let mut restore = restic.command();
+    restore.args([
+        "restore",
+        "latest",
+        "--tag",
+        &format!("stack={name}"),
+        "--target",
+    ]);
+    succeed_with(restore.arg(&target));
+    let tree = target.join(archives.strip_prefix("/").unwrap());
+    fs::write(many.join("7"), "wrong").unwrap();
+    let args = [
+        "restore",
+        name,
+        "--yes",
+        "--from-tree",
+        tree.to_str().unwrap(),
+    ];
+    scene.run(&args).expect_status(0);
+    assert_eq!(fs::read(many.join("7")).unwrap(), b"changed");
 }
