@@ -11,9 +11,7 @@ use super::guessed;
 use super::plan::{RestorePlan, find_targets};
 use super::start::{ServicesToStart, start, start_units};
 use super::undo::{Cleaned, clean_leftovers, finish, undo};
-use crate::archive::Sums;
 use crate::engine::{Network, Volume};
-use crate::restore::archive::Archive;
 use crate::restore::extract::{Destination, ExtractOptions, ExtractSummary, extract};
 use crate::restore::facts::ArchiveFacts;
 use crate::restore::host::{self, HostVolumes};
@@ -132,17 +130,7 @@ impl Execution<'_, '_> {
     /// Compares the archive with its sums file. Archives that were not verified
     /// have none, and neither has standard input.
     fn check_undamaged(&self) -> Result<()> {
-        let Archive::File { file, path } = self.plan.archive else {
-            return Ok(());
-        };
-        let damaged = match Sums::read_sidecar(path) {
-            None => return Ok(()),
-            Some(Ok(sums)) => sums.find_damage(file, self.signals.flag())?,
-            Some(Err(error)) => {
-                tracing::warn!("cannot use the sums file beside the archive: {error:#}");
-                return Ok(());
-            }
-        };
+        let damaged = self.plan.archive.find_damage(self.signals.flag())?;
         let Some(first) = damaged.first() else {
             return Ok(());
         };
@@ -150,7 +138,7 @@ impl Execution<'_, '_> {
             "{} is damaged, and nothing was done: {first}{} (`verify` lists all damage and marks the \
              archive, then --pass-over restores the newest good one; --allow-damaged restores this \
              one anyway)",
-            path.display(),
+            self.plan.archive.name(),
             match damaged.len() {
                 1 => String::new(),
                 count => format!(" and {} more", count - 1),
