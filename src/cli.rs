@@ -76,6 +76,10 @@ Examples:
   docker-stack-backup restore web@2026-11-24 --dry-run
   docker-stack-backup restore web --to /tmp/web --only web/html
   docker-stack-backup restore web --diff";
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  docker-stack-backup export web -R /etc/backup-keys.txt > /mnt/usb/web.tar.age
+  docker-stack-backup restore /mnt/usb/web.tar.age --identity key.txt";
 const RECOVER_EXAMPLES: &str = "\
 Examples:
   docker-stack-backup recover
@@ -244,6 +248,13 @@ pub enum Command {
         #[arg(long)]
         pass_over: bool,
     },
+    /// Write an archive to standard output, encrypted with age
+    ///
+    /// For storage that others can read, such as S3 or a disk that is carried away. The archive is
+    /// compared with its .sums file before, and a damaged one is not exported. `restore --identity`
+    /// reads what is written, and so does the program age.
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(ExportArgs),
     /// Show archives as read-only directories, by FUSE, without unpacking them
     ///
     /// Without WHAT, DIR gets a directory for each stack in the store: its newest good archive, or
@@ -390,6 +401,23 @@ pub struct MountArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// STACK (its newest good archive), STACK@TIME, or an archive file
+    #[arg(value_name = "WHAT", add = ArgValueCompleter::new(complete::archives))]
+    pub what: String,
+    /// A public key of age (age1...) whose owner can decrypt it; may be given several times
+    #[arg(long = "recipient", short, value_name = "KEY")]
+    pub recipients: Vec<String>,
+    /// A file with public keys, one in a line; may be given several times
+    #[arg(long = "recipients-file", short = 'R', value_name = "FILE")]
+    pub recipients_files: Vec<PathBuf>,
+    /// Use the newest good archive although newer ones are incomplete, damaged, dated in the
+    /// future or of another stack
+    #[arg(long)]
+    pub pass_over: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct RestoreArgs {
     /// STACK (its newest good archive), STACK@TIME (such as @20261124_031500 or @2026-11-24), an
     /// archive file, or - for an archive on standard input
@@ -404,6 +432,15 @@ pub struct RestoreArgs {
     /// them, and copied once more beside DIR
     #[arg(long, value_name = "DIR", conflicts_with_all = ["from", "to", "pass_over"])]
     pub from_tree: Option<PathBuf>,
+    /// The archive is encrypted, and this file has a secret key of age that fits, as age-keygen
+    /// writes it; may be given several times. An archive that is not encrypted is refused then
+    #[arg(
+        long = "identity",
+        short = 'i',
+        value_name = "FILE",
+        conflicts_with_all = ["from_tree", "pass_over"]
+    )]
+    pub identities: Vec<PathBuf>,
     /// Unpack into this directory, which must be missing or empty, and change nothing else
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,

@@ -20,7 +20,7 @@ use crate::sys::time::OffsetTime;
 /// When there is no such archive, or it cannot be opened.
 pub fn open_archive(global: &Global, what: &str) -> Result<(Archive, PassedOver)> {
     if what == "-" {
-        return Ok((Archive::stdin()?, PassedOver::default()));
+        return Ok((Archive::stdin(None)?, PassedOver::default()));
     }
     if is_path(what) {
         return Ok((Archive::open(Path::new(what))?, PassedOver::default()));
@@ -65,7 +65,7 @@ impl PassedOver {
 /// Returns whether an argument names a file: it has a slash, or ends as the
 /// name of an archive does. All others, except `-`, name a stack.
 pub fn is_path(what: &str) -> bool {
-    what.contains('/') || what.ends_with(".tar")
+    what.contains('/') || what.ends_with(".tar") || what.ends_with(".tar.age")
 }
 
 /// Returns whether an argument has the form `STACK` or `STACK@TIME`.

@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod diff;
 mod drill;
+mod export;
 mod find_archive;
 mod handover;
 mod html_report;
@@ -65,6 +66,7 @@ pub fn execute(cli: &Cli, log: &Log) -> ExitStatus {
             pass_over,
         } => diff::diff(global, before, after, *pass_over),
         Command::Mount(args) => mount::mount(global, args),
+        Command::Export(args) => export::export(global, args),
         Command::Cat { what, pass_over } => cat::cat(global, what, *pass_over),
         Command::Verify { what } => verify::verify(global, what),
         Command::Prune {

@@ -25,6 +25,7 @@ use crate::restore::foreign::guess;
 use crate::restore::selection::Selection;
 use crate::restore::stack::RestoreOptions;
 use crate::restore::{self as restores, Archive, ArchiveFacts, Parts};
+use crate::sys::encryption::Identities;
 use crate::sys::format::human_bytes;
 use crate::sys::lock::{Lock, Operation};
 use crate::sys::signals::Signals;
@@ -34,7 +35,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(600);
 
 pub fn restore(global: &Global, args: &RestoreArgs) -> Result<ExitStatus> {
     let (archive, passed_over) = match (args.from.as_deref(), &args.from_tree) {
-        (Some("-"), _) => (Archive::stdin()?, PassedOver::default()),
+        _ if !args.identities.is_empty() => (open_encrypted(args)?, PassedOver::default()),
+        (Some("-"), _) => (Archive::stdin(None)?, PassedOver::default()),
         (Some(file), _) => (Archive::open(Path::new(file))?, PassedOver::default()),
         (None, Some(tree)) => (open_tree(args, tree)?, PassedOver::default()),
         (None, None) => open_archive(global, &args.what)?,
@@ -70,6 +72,20 @@ pub fn restore(global: &Global, args: &RestoreArgs) -> Result<ExitStatus> {
         })?;
     }
     Ok(warn_of_lacks(&summary.unrestored))
+}
+
+/// Opens an archive that must be encrypted.
+fn open_encrypted(args: &RestoreArgs) -> Result<Archive> {
+    let file = args.from.as_deref().unwrap_or(&args.what);
+    ensure!(
+        args.from.is_some() || !is_stack(file),
+        "archives in the store are not encrypted: --identity needs an archive file"
+    );
+    let identities = Identities::read(&args.identities)?;
+    match file {
+        "-" => Archive::stdin(Some(&identities)),
+        file => Archive::open_encrypted(Path::new(file), &identities),
+    }
 }
 
 /// Makes an archive of a tree that was copied from a mounted one. Until it is ready a

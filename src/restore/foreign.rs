@@ -30,7 +30,7 @@ pub fn guess(archive: &Archive, stack: &StackPlan) -> Result<GuessedFacts> {
     let Archive::File { file, .. } = archive else {
         bail!(
             "an archive without a manifest is read twice, before and while it replaces a stack: \
-             save it to a file first"
+             save it to a file first, decrypted if it is encrypted"
         )
     };
     ensure!(

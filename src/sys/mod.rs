@@ -2,6 +2,7 @@
 //! progress line, durable writes, text for people. Nothing here knows backups.
 
 pub mod durable;
+pub mod encryption;
 pub mod format;
 pub mod limits;
 pub mod lock;

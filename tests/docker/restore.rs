@@ -11,6 +11,7 @@ use crate::common::mixed::Mixed;
 use crate::common::scene::{at_call, start_times};
 use crate::common::shop::{RUNNING, Shop};
 use crate::common::{PROGRAM, Place, Stack, docker, output, succeed, wait_until};
+use age::secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 #[test]
@@ -149,34 +150,62 @@ fn volumes_and_binds_are_restored_after_changes_after_removal_and_from_a_pipe() 
     docker(["volume", "rm", &data]);
     // The archive can come from a pipe.
     let archive = mixed.place.archive(&mixed.stack.name);
-    let restore_from = |writer: &str| {
+    let restore_from = |writer: &str, options: &str| {
         let mut shell = Command::new("bash");
         let reader = "\"$PROGRAM\" -c \"$CONFIG\" restore - --yes --allow-volume-options";
-        shell.args(["-c", &format!("set -o pipefail; {writer} | {reader}")]);
+        shell.args([
+            "-c",
+            &format!("set -o pipefail; {writer} | {reader} {options}"),
+        ]);
         shell.env("ARCHIVE", &archive).env("PROGRAM", PROGRAM);
         shell.env("CONFIG", mixed.place.path("config.json"));
         output(&mut shell)
     };
-    restore_from("cat \"$ARCHIVE\"").expect_status(0);
+    restore_from("cat \"$ARCHIVE\"", "").expect_status(0);
     mixed.assert_archived("from a pipe");
     mixed.place.assert_no_restore(&mixed.trees(), "from a pipe");
-    // Several archives in one pipe are refused.
+    // Several archives in one pipe are refused, and one that is encrypted and lacks its end.
     mixed.change();
     let ids = mixed.stack.ids();
     let starts = start_times(&mixed.stack);
-    let refused = restore_from("cat \"$ARCHIVE\" \"$ARCHIVE\"").expect_status(1);
-    for said in [
-        "data follows the end of the archive on standard input: give one archive alone",
-        "nothing was restored, all is as it was",
+    let key = age::x25519::Identity::generate();
+    let key_file = mixed.place.path("key.txt");
+    fs::write(&key_file, key.to_string().expose_secret()).unwrap();
+    let identity = format!("--identity {}", key_file.display());
+    // Zeros may follow an archive. So the last piece is behind all that is unpacked.
+    let padded = mixed.place.path("padded.tar");
+    fs::copy(&archive, &padded).unwrap();
+    let file = fs::File::options().write(true).open(&padded).unwrap();
+    file.set_len(fs::metadata(&archive).unwrap().len() + 200_000)
+        .unwrap();
+    let export = format!(
+        "\"$PROGRAM\" -c \"$CONFIG\" export {} -r {}",
+        padded.display(),
+        key.to_public()
+    );
+    for (writer, options, reason) in [
+        (
+            "cat \"$ARCHIVE\" \"$ARCHIVE\"",
+            "",
+            "data follows the end of the archive on standard input: give one archive alone",
+        ),
+        (
+            &format!("{export} | head -c -1"),
+            &identity,
+            "the archive on standard input",
+        ),
     ] {
-        assert!(refused.stderr.contains(said), "{}", refused.stderr);
+        let refused = restore_from(writer, options).expect_status(1);
+        for said in [reason, "nothing was restored, all is as it was"] {
+            assert!(refused.stderr.contains(said), "{}", refused.stderr);
+        }
+        mixed.assert_changed(reason);
+        assert_eq!(mixed.stack.ids(), ids);
+        assert_eq!(start_times(&mixed.stack), starts);
+        mixed.place.assert_no_restore(&mixed.trees(), reason);
     }
-    mixed.assert_changed("several archives");
-    assert_eq!(mixed.stack.ids(), ids);
-    assert_eq!(start_times(&mixed.stack), starts);
-    mixed
-        .place
-        .assert_no_restore(&mixed.trees(), "several archives");
+    restore_from(&export, &identity).expect_status(0);
+    mixed.assert_archived("encrypted, from a pipe");
 }
 
 #[test]

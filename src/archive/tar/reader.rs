@@ -15,6 +15,7 @@ use crate::archive::tar::header::{Header, TarBlock};
 use crate::archive::tar::input::{BufferedInput, Input};
 use crate::archive::tar::member::{Headers, Member};
 use crate::archive::tar::records::{PaxRecords, RECORD_BYTES_MAX, Records};
+use crate::sys::encryption::is_encrypted;
 use crate::sys::progress;
 
 /// A longer extended header, or GNU long name, is refused.
@@ -193,6 +194,10 @@ impl<'a> Reader<'a> {
                 return Ok(None);
             };
             let header = Header::new(block).map_err(|error| match compression(start, &block) {
+                _ if start == 0 && is_encrypted(&block) => anyhow!(
+                    "the archive is encrypted: `restore` reads it with --identity FILE, and `age \
+                     --decrypt --identity FILE ARCHIVE` decrypts it"
+                ),
                 Some(program) => anyhow!(
                     "the archive is compressed: unpack it by `{program} -dc ARCHIVE | \
                      docker-stack-backup restore - --to DIR`"

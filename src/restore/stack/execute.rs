@@ -130,17 +130,7 @@ impl Execution<'_, '_> {
     /// Compares the archive with its sums file. Archives that were not verified
     /// have none, and neither has standard input.
     fn check_undamaged(&self) -> Result<()> {
-        let archive = self.plan.archive;
-        let (Some(sums), Some(file)) = (archive.sums(), archive.file()) else {
-            return Ok(());
-        };
-        let damaged = match sums {
-            Ok(sums) => sums.find_damage(file, self.signals.flag())?,
-            Err(error) => {
-                tracing::warn!("cannot use the sums file beside the archive: {error:#}");
-                return Ok(());
-            }
-        };
+        let damaged = self.plan.archive.find_damage(self.signals.flag())?;
         let Some(first) = damaged.first() else {
             return Ok(());
         };
@@ -148,7 +138,7 @@ impl Execution<'_, '_> {
             "{} is damaged, and nothing was done: {first}{} (`verify` lists all damage and marks the \
              archive, then --pass-over restores the newest good one; --allow-damaged restores this \
              one anyway)",
-            archive.name(),
+            self.plan.archive.name(),
             match damaged.len() {
                 1 => String::new(),
                 count => format!(" and {} more", count - 1),
