@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result};
 
 use crate::config::plan::Plan;
+use crate::guard;
 use crate::history::History;
 use crate::last_run;
 use crate::notify;
@@ -60,6 +61,11 @@ fn text(plan: &Plan) -> Result<String> {
     let journal = Journal::of(&plan.state_dir).found()?;
     let journal: BTreeMap<&str, &FoundEntry> =
         journal.iter().map(|entry| (&*entry.stack, entry)).collect();
+    let guarded = guard::found(&plan.state_dir)?;
+    let is_half_updated = |stack: &str| {
+        let mut guarded = guarded.iter();
+        guarded.any(|found| found.stack == stack && found.is_pending())
+    };
     let verifies = verify_results::last_verifies(&plan.state_dir)?;
     let drills = drill_results::last_drills(&plan.state_dir)?;
     let mut text = Text::default();
@@ -95,10 +101,11 @@ fn text(plan: &Plan) -> Result<String> {
     text.stacks = &plan.configured;
     text.of_stacks(
         "stack_down",
-        "Whether the stack was stopped and not started again.",
+        "Whether the stack was stopped and not started again, or may be half updated.",
         |stack| {
             let found = journal.get(stack);
-            Some(f64::from(found.is_some_and(|found| found.is_down())))
+            let is_down = found.is_some_and(|found| found.is_down());
+            Some(f64::from(is_down || is_half_updated(stack)))
         },
     );
     text.of_stacks(

@@ -8,6 +8,7 @@ mod completions;
 mod diff;
 mod drill;
 mod find_archive;
+mod guard;
 mod html_report;
 mod init;
 mod left_down;
@@ -77,6 +78,7 @@ pub fn execute(cli: &Cli, log: &Log) -> ExitStatus {
             pass_over,
         } => drill::drill(global, what, command, *pass_over, log),
         Command::Restore(args) => restore::restore(global, args),
+        Command::Guard(args) => guard::guard(global, args, log),
         Command::Recover { forget } => recover::recover(global, forget.as_deref(), log),
         Command::Report {
             stacks,

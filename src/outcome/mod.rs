@@ -7,6 +7,7 @@
 mod channel;
 mod coverage;
 mod drill;
+mod guard;
 mod hook;
 mod stack;
 mod store;
@@ -21,6 +22,7 @@ use crate::sys::time::OffsetTime;
 pub use channel::{ChannelOutcome, ChannelStatus};
 pub use coverage::{MountCoverage, MountKind, ToldHoles};
 pub use drill::{DrillOutcome, LastDrill, SkippedDrill};
+pub use guard::{GuardOutcome, GuardStatus, ImageChange, ImageName};
 pub use hook::HookOutcome;
 pub use stack::{
     ArchiveOutcome, CaptureOutcome, DamagedArchive, Failure, Phase, PhaseTime, StackOutcome,

@@ -426,7 +426,7 @@ fn read_secrets(sources: &BTreeMap<String, String>) -> Result<Vec<(String, Strin
 }
 
 /// Returns the last lines of output, without secrets.
-fn last_lines(output: &[u8], secrets: &[String]) -> Vec<String> {
+pub fn last_lines(output: &[u8], secrets: &[String]) -> Vec<String> {
     let text = String::from_utf8_lossy(output).into_owned();
     // Also single lines of a key, and longer secrets before those that they contain.
     let lines = secrets.iter().flat_map(|secret| secret.lines());

@@ -6,16 +6,18 @@ pub enum Operation {
     Run,
     Drill,
     Restore,
+    Guard,
     Verify,
     Prune,
     Recover,
 }
 
 impl Operation {
-    pub(super) const ALL: [Operation; 6] = [
+    pub(super) const ALL: [Operation; 7] = [
         Operation::Run,
         Operation::Drill,
         Operation::Restore,
+        Operation::Guard,
         Operation::Verify,
         Operation::Prune,
         Operation::Recover,
@@ -27,6 +29,7 @@ impl Operation {
             Operation::Run => "run",
             Operation::Drill => "drill",
             Operation::Restore => "restore",
+            Operation::Guard => "guard",
             Operation::Verify => "verify",
             Operation::Prune => "prune",
             Operation::Recover => "recover",
@@ -36,7 +39,7 @@ impl Operation {
     /// Whether the operation begins by starting the stacks that a killed run
     /// left stopped.
     pub(super) fn begins_with_recovery(self) -> bool {
-        matches!(self, Operation::Run | Operation::Drill)
+        matches!(self, Operation::Run | Operation::Drill | Operation::Guard)
     }
 
     /// Whether the operation stops or starts stacks.
@@ -55,7 +58,7 @@ impl Operation {
         match self {
             Operation::Run | Operation::Drill => Some(self) != holder,
             Operation::Recover => !holder.is_some_and(Operation::begins_with_recovery),
-            Operation::Restore | Operation::Verify | Operation::Prune => false,
+            Operation::Restore | Operation::Guard | Operation::Verify | Operation::Prune => false,
         }
     }
 }

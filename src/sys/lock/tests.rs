@@ -25,10 +25,10 @@ fn a_second_run_is_refused_until_the_first_has_ended() {
 fn timed_operations_wait_for_others_and_typed_ones_fail_at_once() {
     use Operation::*;
     let waits = |operation| match operation {
-        Run => vec![Drill, Restore, Verify, Prune, Recover],
-        Drill => vec![Run, Restore, Verify, Prune, Recover],
+        Run => vec![Drill, Restore, Guard, Verify, Prune, Recover],
+        Drill => vec![Run, Restore, Guard, Verify, Prune, Recover],
         Recover => vec![Restore, Verify, Prune, Recover],
-        Restore | Verify | Prune => vec![],
+        Restore | Guard | Verify | Prune => vec![],
     };
     let pairs = Operation::ALL.map(|operation| Operation::ALL.map(|holder| (operation, holder)));
     thread::scope(|scope| {
