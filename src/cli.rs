@@ -25,7 +25,8 @@ Exit status:
   1  nothing was done (usage, configuration, or another command is under way: run and
      drill wait for every command except a second one of their kind, others do not
      wait), or all of it was undone (restore)
-  2  less was done than was asked for (the report says what); every stack is up
+  2  less was done than was asked for (the report says what), or an update was rolled
+     back (guard); every stack is up
   3  a stack that was running is still down, or a hook is not undone";
 
 const RUN_EXAMPLES: &str = "\
@@ -80,6 +81,11 @@ const EXPORT_EXAMPLES: &str = "\
 Examples:
   docker-stack-backup export web -R /etc/backup-keys.txt > /mnt/usb/web.tar.age
   docker-stack-backup restore /mnt/usb/web.tar.age --identity key.txt";
+const GUARD_EXAMPLES: &str = "\
+Examples:
+  docker-stack-backup guard web -- docker compose up -d --pull always
+  docker-stack-backup guard web -- sh -c 'docker compose pull && docker compose up -d'
+  docker-stack-backup guard web --healthy-within 600 -- ./update.sh";
 const RECOVER_EXAMPLES: &str = "\
 Examples:
   docker-stack-backup recover
@@ -326,10 +332,23 @@ pub enum Command {
     /// Put a stack back as it is in an archive, or unpack an archive
     #[command(after_help = RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
-    /// Put right what a killed command left: start stacks, undo a restore, remove a drill
+    /// Update a stack, and put data and images back if that fails
+    ///
+    /// Makes an archive as `run` does, runs COMMAND in the stack's directory, and waits until what
+    /// ran before is up and healthy again. If the command fails, or the stack is not up in time, the
+    /// data of the archive, the old images and the containers of before are put back. Killed at any
+    /// time, `recover` or the next run rolls back what was not confirmed.
+    ///
+    /// The exit status is 0 if the stack is updated and up as before, 1 if nothing was done, 2 if the
+    /// update was rolled back, and 3 if it could not be rolled back or the stack is down.
+    #[command(after_help = GUARD_EXAMPLES)]
+    Guard(GuardArgs),
+    /// Put right what a killed command left: start stacks, undo a restore or an update, remove a
+    /// drill
     #[command(after_help = RECOVER_EXAMPLES)]
     Recover {
-        /// Do not start this stack, but forget that it was stopped
+        /// Do not start this stack, but forget that it was stopped, or that its update was not
+        /// confirmed
         #[arg(long, value_name = "STACK", add = ArgValueCompleter::new(complete::stacks))]
         forget: Option<String>,
     },
@@ -415,6 +434,31 @@ pub struct ExportArgs {
     /// future or of another stack
     #[arg(long)]
     pub pass_over: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct GuardArgs {
+    /// Name of the stack
+    #[arg(value_name = "STACK", add = ArgValueCompleter::new(complete::stacks))]
+    pub stack: String,
+    /// Kill the command after this time. What it has done is rolled back
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub limit: u64,
+    /// How long the stack may take to be up and healthy after the command [default: `startTimeout`
+    /// of the stack]
+    #[arg(long, value_name = "SECONDS")]
+    pub healthy_within: Option<u64>,
+    /// Update although containers can write data that is in no archive, and that stays as the
+    /// update leaves it
+    #[arg(long)]
+    pub allow_holes: bool,
+    /// Update although a running container can write to a directory above the data, and so to what a
+    /// roll-back unpacks there
+    #[arg(long)]
+    pub allow_reachable: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

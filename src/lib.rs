@@ -11,6 +11,7 @@ pub mod cycle;
 pub mod drill;
 pub mod email;
 pub mod engine;
+pub mod guard;
 pub mod handover;
 pub mod history;
 pub mod known_stacks;

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 
 use crate::config::OffsiteRepository;
 use crate::config::plan::Plan;
+use crate::guard;
 use crate::handover::{HandoverState, RepositoryState};
 use crate::history::History;
 use crate::last_run;
@@ -62,6 +63,11 @@ fn text(plan: &Plan) -> Result<String> {
     let journal = Journal::of(&plan.state_dir).found()?;
     let journal: BTreeMap<&str, &FoundEntry> =
         journal.iter().map(|entry| (&*entry.stack, entry)).collect();
+    let guarded = guard::found(&plan.state_dir)?;
+    let is_half_updated = |stack: &str| {
+        let mut guarded = guarded.iter();
+        guarded.any(|found| found.stack == stack && found.is_pending())
+    };
     let verifies = verify_results::last_verifies(&plan.state_dir)?;
     let drills = drill_results::last_drills(&plan.state_dir)?;
     let mut text = Text::default();
@@ -97,10 +103,11 @@ fn text(plan: &Plan) -> Result<String> {
     text.stacks = &plan.configured;
     text.of_stacks(
         "stack_down",
-        "Whether the stack was stopped and not started again.",
+        "Whether the stack was stopped and not started again, or may be half updated.",
         |stack| {
             let found = journal.get(stack);
-            Some(f64::from(found.is_some_and(|found| found.is_down())))
+            let is_down = found.is_some_and(|found| found.is_down());
+            Some(f64::from(is_down || is_half_updated(stack)))
         },
     );
     text.of_stacks(

@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{Context as _, Error, Result, anyhow, bail};
 
 use crate::config::plan::Plan;
+use crate::guard::{FoundGuard, GuardEntry};
 use crate::outcome::{RecoveredStack, RunOutcome, StackStatus};
 use crate::stack::driver::{self, Started};
 use crate::stack::hooks;
@@ -19,7 +20,7 @@ use crate::sys::lock::{Lock, LockHeld, Operation};
 use crate::sys::logging::Log;
 use crate::sys::signals::Signals;
 use crate::worker::{Watch, Watching};
-use crate::{drill, last_run, metrics, restore};
+use crate::{drill, guard, last_run, metrics, restore};
 
 /// Starts what an interrupted run left stopped, and reports that run. Returns
 /// `None` if there was nothing to do: the last run ended by itself, or a run or
@@ -111,11 +112,20 @@ pub struct Recovery {
     pub errors: Vec<Error>,
 }
 
-/// Starts stacks, rolls back restores and takes down drills that were left by a
+/// Starts stacks, rolls back restores and updates, and takes down drills that were left by a
 /// killed command. Tries everything that it finds. The lock must be held.
 pub fn recover_stacks(state_dir: &Path, signals: &Signals) -> Recovery {
     let journal = Journal::of(state_dir);
     let mut recovery = Recovery::default();
+    // What starts the stack of an update is its roll-back.
+    let guarded = recovery.note(guard::found(state_dir));
+    let is_guarded = |stack: &str| {
+        let mut pending = guarded.iter().filter(|guard| {
+            let entry = guard.entry.as_ref();
+            entry.is_ok_and(GuardEntry::is_pending)
+        });
+        pending.any(|guard| guard.stack == stack)
+    };
     // Some of a stack's data may be old and some new until its restore is undone.
     let is_half_restored = |found: &FoundEntry| {
         let stopped_for = found.entry.as_ref().is_ok_and(|entry| entry.for_restore);
@@ -124,6 +134,7 @@ pub fn recover_stacks(state_dir: &Path, signals: &Signals) -> Recovery {
     let (half_restored, stopped): (Vec<_>, Vec<_>) = recovery
         .note(journal.found())
         .into_iter()
+        .filter(|found| !is_guarded(&found.stack))
         .partition(is_half_restored);
     let mut entries = recovery.start(&journal, stopped, signals);
     let undone = recovery.note(restore::stack::recover(state_dir, &journal));
@@ -140,6 +151,9 @@ pub fn recover_stacks(state_dir: &Path, signals: &Signals) -> Recovery {
     });
     let undone = undone.collect();
     entries.extend(recovery.start(&journal, undone, signals));
+    for found in guarded {
+        recovery.end_update(state_dir, found);
+    }
     for (stack, result) in recovery.note(drill::recover(state_dir)) {
         let context = || format!("cannot take down a drill of {stack} that was killed");
         let result = result.with_context(context);
@@ -187,6 +201,35 @@ impl Recovery {
             self.stacks.len() - 1
         });
         &mut self.stacks[place]
+    }
+
+    /// Rolls back an update that was killed, or lets go of what it has left.
+    fn end_update(&mut self, state_dir: &Path, found: FoundGuard) {
+        let stack = found.stack;
+        let span = tracing::info_span!("recover", stack);
+        let _entered = span.enter();
+        // Its data may be half old, half new.
+        let is_failed = self.stacks.iter().any(|failed| failed.stack == stack);
+        if is_failed {
+            return;
+        }
+        let recovered = found.entry.and_then(|entry| {
+            let services = entry.before.services();
+            let what = format!(
+                "the update `{}` was killed before it was confirmed, and was rolled back: images \
+                 and containers are as before, the data is that of {}",
+                entry.command.join(" "),
+                entry.archive.display()
+            );
+            Ok(guard::recover(entry, state_dir)
+                .context("cannot roll back an update that was killed")?
+                .map(|done| (services, [vec![what], done.warnings].concat())))
+        });
+        match recovered {
+            Ok(None) => {}
+            Ok(Some((services, warnings))) => self.add(stack, services, Ok(warnings)),
+            Err(error) => self.add(stack, Vec::new(), Err(error)),
+        }
     }
 
     /// Takes back the effect of a stack's hooks, and removes what is done from the journal.
@@ -272,15 +315,17 @@ fn start_one(entry: &JournalEntry, signals: &Signals) -> Result<Started> {
     driver::start(entry, signals)
 }
 
-/// Removes the journal entry of a stack that was started or removed by hand.
+/// Removes the journal entries of a stack that was started or removed by hand, or is to
+/// stay as an update has left it.
 ///
 /// # Errors
 /// When the lock cannot be taken, or the journal has no entry for the stack.
 pub fn forget(plan: &Plan, stack: &str) -> Result<()> {
     let _lock = Lock::take(&plan.state_dir, Operation::Recover)?;
     let journal = Journal::of(&plan.state_dir);
-    if !journal.has(stack) {
+    if !journal.has(stack) && !guard::has(&plan.state_dir, stack) {
         bail!("the journal has no entry for a stack `{stack}`");
     }
-    journal.remove(stack)
+    journal.remove(stack)?;
+    guard::forget(&plan.state_dir, stack)
 }

@@ -35,7 +35,22 @@ pub fn run(
     signals: &Signals,
     watching: Watching,
 ) -> Result<RunOutcome> {
-    let _lock = Lock::wait(&plan.state_dir, Operation::Run, signals)?;
+    let lock = Lock::wait(&plan.state_dir, Operation::Run, signals)?;
+    let watch = Watch {
+        plan,
+        signals,
+        log,
+        watching,
+    };
+    Ok(run_locked(&watch, adopts_store, &lock))
+}
+
+/// Does the same as [`run`] for a command that holds the lock already. All errors are in
+/// the outcome.
+pub fn run_locked(watch: &Watch<'_>, adopts_store: bool, _lock: &Lock) -> RunOutcome {
+    let Watch {
+        plan, signals, log, ..
+    } = *watch;
     let mut outcome = last_run::begin(plan);
     match last_run::read(&plan.state_dir) {
         Ok(Some(last)) => {
@@ -50,13 +65,7 @@ pub fn run(
     }
     last_run::save(plan, &mut outcome);
     tracing::info!(stacks = plan.stacks.len(), "backup started");
-    let watch = Watch {
-        plan,
-        signals,
-        log,
-        watching,
-    };
-    if let Err(error) = attempt(&watch, adopts_store, &mut outcome) {
+    if let Err(error) = attempt(watch, adopts_store, &mut outcome) {
         last_run::add_error(&mut outcome, &error);
     }
     for reason in &plan.passed_over {
@@ -78,7 +87,7 @@ pub fn run(
     if let Err(error) = known_stacks::remember(plan) {
         last_run::add_error(&mut outcome, &error);
     }
-    Ok(outcome)
+    outcome
 }
 
 fn attempt(watch: &Watch<'_>, adopts_store: bool, outcome: &mut RunOutcome) -> Result<()> {

@@ -9,6 +9,7 @@ mod diff;
 mod drill;
 mod export;
 mod find_archive;
+mod guard;
 mod handover;
 mod html_report;
 mod init;
@@ -81,6 +82,7 @@ pub fn execute(cli: &Cli, log: &Log) -> ExitStatus {
             pass_over,
         } => drill::drill(global, what, command, *pass_over, log),
         Command::Restore(args) => restore::restore(global, args),
+        Command::Guard(args) => guard::guard(global, args, log),
         Command::Recover { forget } => recover::recover(global, forget.as_deref(), log),
         Command::Report {
             stacks,

@@ -18,6 +18,7 @@ use super::output::{print, print_differences, print_json, show};
 use crate::archive::Manifest;
 use crate::cli::{Global, RestoreArgs};
 use crate::config::plan::Plan;
+use crate::guard;
 use crate::metrics;
 use crate::outcome::ExitStatus;
 use crate::restore::diff::HostTree;
@@ -163,6 +164,12 @@ fn restore_stack(
         true => None,
         false => Some(Lock::take(&plan.state_dir, Operation::Restore)?),
     };
+    ensure!(
+        args.dry_run || !guard::has(&plan.state_dir, facts.stack()),
+        "an update of {0} was killed: run `docker-stack-backup recover` first, which rolls it back, \
+         or `docker-stack-backup recover --forget {0}`",
+        facts.stack()
+    );
     let looked = look()?;
     let shown = looked.text();
     let notes: String = passed_over

@@ -16,6 +16,7 @@ use crate::cli::Global;
 use crate::config::OffsiteRepository;
 use crate::config::plan::{Plan, StackPlan};
 use crate::engine::{Container, Engine, Health, Status};
+use crate::guard::{self, FoundGuard};
 use crate::handover::{HandedArchive, HandoverState};
 use crate::history::{GoodBackup, History, PastBackup, PastRun};
 use crate::last_run;
@@ -59,6 +60,8 @@ enum StackState {
     Busy,
     /// The effect of a hook is not taken back.
     UndoPending,
+    /// An update was killed before it was confirmed.
+    HalfUpdated,
     /// It was stopped by this program and not started again.
     Down,
 }
@@ -74,6 +77,7 @@ impl StackState {
             StackState::Unhealthy => "UNHEALTHY",
             StackState::Busy => "in a backup",
             StackState::UndoPending => "HOOK LEFT",
+            StackState::HalfUpdated => "HALF UPDATED",
             StackState::Down => "DOWN",
         }
     }
@@ -260,6 +264,7 @@ struct Past {
     drills: BTreeMap<String, LastDrill>,
     journal: Vec<FoundEntry>,
     handovers: HandoverState,
+    updates: Vec<FoundGuard>,
     errors: Vec<String>,
 }
 
@@ -271,6 +276,7 @@ impl Past {
         let drills = noted(drill_results::last_drills(state_dir), &mut errors);
         let journal = noted(Journal::of(state_dir).found(), &mut errors);
         let handovers = noted(HandoverState::read(state_dir), &mut errors);
+        let updates = noted(guard::found(state_dir), &mut errors);
         Past {
             is_history_known: history.is_some(),
             history: history.unwrap_or_default(),
@@ -278,8 +284,15 @@ impl Past {
             drills: drills.unwrap_or_default(),
             journal: journal.unwrap_or_default(),
             handovers: handovers.unwrap_or_default(),
+            updates: updates.unwrap_or_default(),
             errors,
         }
+    }
+
+    /// Whether an update of the stack is not confirmed.
+    fn is_half_updated(&self, stack: &str) -> bool {
+        let mut updates = self.updates.iter();
+        updates.any(|found| found.stack == stack && found.is_pending())
     }
 
     fn outcome(&self, stack: &str) -> Option<&StackOutcome> {
@@ -442,6 +455,10 @@ impl StackView {
         let own: Vec<&Container> = containers.iter().filter(is_own).collect();
         let outcome = past.outcome(name);
         let state = match entry {
+            _ if past.is_half_updated(name) => match is_busy {
+                true => StackState::Busy,
+                false => StackState::HalfUpdated,
+            },
             None if stack.is_of_units() => StackState::of_units(units),
             None => StackState::of(&own),
             // The run that is under way has given it up.
@@ -482,7 +499,9 @@ impl StackView {
 
     fn exit_status(&self) -> ExitStatus {
         match (self.state, &self.last_attempt) {
-            (StackState::Down | StackState::UndoPending, _) => ExitStatus::StackDown,
+            (StackState::Down | StackState::UndoPending | StackState::HalfUpdated, _) => {
+                ExitStatus::StackDown
+            }
             (StackState::Unhealthy | StackState::Restarting, _) => ExitStatus::Incomplete,
             (StackState::Unknown, _) | (_, None) => ExitStatus::Incomplete,
             (_, Some(past)) => past_status(past),
@@ -523,7 +542,7 @@ impl StackView {
                 [] => return None,
                 _ => format!("{stack} does not run since it was stopped for a backup"),
             },
-            (StackState::UndoPending, _) => return None,
+            (StackState::UndoPending | StackState::HalfUpdated, _) => return None,
             (StackState::Unhealthy | StackState::Restarting, _) if plan.is_of_units() => {
                 let (state, units) = (self.state.name(), plan.units.join(" "));
                 format!("{stack} is {state}\n  see why: `systemctl status {units}`")

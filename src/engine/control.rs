@@ -183,12 +183,21 @@ impl Engine {
 
     /// Removes containers, running or not, with their anonymous volumes.
     pub fn remove_containers(&self, ids: &[String]) -> Result<()> {
+        self.remove_with(&["rm", "--force", "--volumes"], ids)
+    }
+
+    /// Removes containers, running or not. Their anonymous volumes stay.
+    pub fn remove_containers_alone(&self, ids: &[String]) -> Result<()> {
+        self.remove_with(&["rm", "--force"], ids)
+    }
+
+    fn remove_with(&self, remove: &[&str], ids: &[String]) -> Result<()> {
         if ids.is_empty() {
             return Ok(());
         }
-        let args = ["rm", "--force", "--volumes"]
-            .into_iter()
-            .map(str::to_owned)
+        let args = remove
+            .iter()
+            .map(|word| (*word).to_owned())
             .chain(ids.iter().cloned());
         docker(self, args)
             .limit(ENGINE_SLACK * 2)

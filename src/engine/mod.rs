@@ -30,6 +30,7 @@ mod parallel;
 mod podman;
 mod socket;
 mod stand_in;
+mod tag;
 mod volume;
 
 pub use address::Engine;

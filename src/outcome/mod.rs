@@ -7,6 +7,7 @@
 mod channel;
 mod coverage;
 mod drill;
+mod guard;
 mod handover;
 mod hook;
 mod stack;
@@ -22,6 +23,7 @@ use crate::sys::time::OffsetTime;
 pub use channel::{ChannelOutcome, ChannelStatus};
 pub use coverage::{MountCoverage, MountKind, ToldHoles};
 pub use drill::{DrillOutcome, LastDrill, SkippedDrill};
+pub use guard::{GuardOutcome, GuardStatus, ImageChange, ImageName};
 pub use handover::{HandoverOutcome, HandoverStep, HandoverStepKind};
 pub use hook::HookOutcome;
 pub use stack::{

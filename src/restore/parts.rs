@@ -28,6 +28,8 @@ pub struct Parts {
 #[derive(Clone, Copy, Debug, Default)]
 struct PartSize {
     file_bytes: u64,
+    /// Without holes.
+    stored_bytes: u64,
     member_count: u64,
 }
 
@@ -98,21 +100,31 @@ impl Parts {
     /// Returns the sum of the sizes of what is in `prefix`, for people; `None` if it is not
     /// known.
     pub(super) fn size_in(&self, prefix: &str) -> Option<String> {
+        let sum = self.sum_in(prefix)?;
+        Some(format!(
+            "{} in {}",
+            human_bytes(sum.file_bytes),
+            count(sum.member_count, "member")
+        ))
+    }
+
+    /// Returns how much data is unpacked for `prefix`; 0 if that is not known.
+    pub(super) fn stored_bytes(&self, prefix: &str) -> u64 {
+        self.sum_in(prefix).unwrap_or_default().stored_bytes
+    }
+
+    fn sum_in(&self, prefix: &str) -> Option<PartSize> {
         let prefix = prefix.as_bytes();
         let mut found = self
             .sizes
             .iter()
             .filter(|(root, _)| within(root, prefix).is_some() || within(prefix, root).is_some());
         let first = found.next()?.1;
-        let sum = found.fold(*first, |sum, (_, size)| PartSize {
+        Some(found.fold(*first, |sum, (_, size)| PartSize {
             file_bytes: sum.file_bytes.saturating_add(size.file_bytes),
+            stored_bytes: sum.stored_bytes.saturating_add(size.stored_bytes),
             member_count: sum.member_count + size.member_count,
-        });
-        Some(format!(
-            "{} in {}",
-            human_bytes(sum.file_bytes),
-            count(sum.member_count, "member")
-        ))
+        }))
     }
 
     /// Returns what is exchanged on this host: whole trees, or what is at the paths of the
@@ -205,6 +217,7 @@ fn sizes_of(
         }
         let size = sizes.entry(root.clone()).or_default();
         size.file_bytes = size.file_bytes.saturating_add(member.file_bytes);
+        size.stored_bytes = size.stored_bytes.saturating_add(member.stored_bytes);
         size.member_count += 1;
         Ok(())
     })?;

@@ -6,8 +6,7 @@
 //! path of the store. A device number would not do: it may change at each boot.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
@@ -17,12 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::Store;
 use crate::config::plan::Plan;
+use crate::sys::random::random_id;
 use crate::sys::state_file::{self, State};
 
 /// Name of the marker in the store, before `.json`. It is no directory, and so no
 /// stack's.
 const MARKER: &str = ".docker-stack-backup-store";
-const ID_BYTES: usize = 16;
 const FORMAT_VERSION: u32 = 1;
 
 /// The marker of a store.
@@ -198,11 +197,7 @@ fn read_marker(store: &Store) -> Result<Option<Marker>> {
 }
 
 fn create_marker(store: &Store) -> Result<String> {
-    let mut random = [0; ID_BYTES];
-    File::open("/dev/urandom")
-        .and_then(|mut source| source.read_exact(&mut random))
-        .context("cannot read random bytes")?;
-    let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = random_id()?;
     let marker = Marker {
         format_version: FORMAT_VERSION,
         id: id.clone(),

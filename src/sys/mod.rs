@@ -13,6 +13,7 @@ pub mod paths;
 pub mod priority;
 pub mod process;
 pub mod progress;
+pub mod random;
 pub mod remove_tree;
 pub mod secret;
 pub mod signals;

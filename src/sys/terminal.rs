@@ -8,7 +8,7 @@ const GREEN: &str = "32";
 const YELLOW: &str = "33";
 
 /// Words that say how something is, where they stand alone in a column.
-const WORDS: [(&str, &str); 23] = [
+const WORDS: [(&str, &str); 25] = [
     ("ok", GREEN),
     ("running", GREEN),
     ("keep", GREEN),
@@ -21,10 +21,12 @@ const WORDS: [(&str, &str); 23] = [
     ("UNHEALTHY", RED),
     ("RESTARTING", RED),
     ("HOOK LEFT", RED),
+    ("HALF UPDATED", RED),
     ("DATED IN THE FUTURE", RED),
     ("FAILURES", RED),
     ("IS DOWN", RED),
     ("MAY BE DOWN", RED),
+    ("MAY BE HALF UPDATED", RED),
     ("warning", YELLOW),
     ("WARNINGS", YELLOW),
     ("skipped", YELLOW),

@@ -4,6 +4,7 @@
 pub mod api;
 pub mod disk;
 pub mod engine;
+pub mod guarded;
 pub mod hooks;
 pub mod kill_points;
 pub mod ledger;

@@ -4,6 +4,7 @@
 mod daemon;
 mod docker_calls;
 mod full_disk;
+mod guard;
 mod hooks;
 mod journal;
 mod needs_podman;

@@ -9,6 +9,7 @@ mod comes_back;
 mod cycle;
 mod databases;
 mod drill;
+mod guard;
 mod holes;
 mod hooks;
 mod hostile_stack;

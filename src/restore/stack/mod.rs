@@ -8,6 +8,7 @@ mod externals;
 mod guessed;
 mod images;
 mod plan;
+mod room;
 mod start;
 mod undo;
 mod units;

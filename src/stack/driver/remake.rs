@@ -11,7 +11,7 @@ use crate::stack::running::{WasRunning, network_names, replicas};
 
 /// Creates containers that were removed, with the volumes and in the networks that
 /// they had. Starts nothing. Returns what was lost: anonymous volumes that are gone.
-pub(super) fn remake(entry: &JournalEntry, missing: &[WasRunning]) -> Result<Vec<String>> {
+pub fn remake(entry: &JournalEntry, missing: &[WasRunning]) -> Result<Vec<String>> {
     make_networks(entry, &network_names(missing))?;
     let volumes = missing.iter().flat_map(|was| &was.anonymous_volumes);
     let volumes: BTreeSet<String> = volumes.map(|volume| volume.name.clone()).collect();

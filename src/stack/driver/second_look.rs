@@ -21,6 +21,8 @@ pub(super) const SECOND_LOOK_AFTER: Duration = Duration::from_millis(1500);
 /// A container that still restarts so long after its start is in a restart loop.
 /// Docker's restart manager has the same limit.
 pub(super) const RESTART_LIMIT: Duration = Duration::from_secs(10);
+/// How long something may be down that is not restarted by its restart policy.
+const DOWN_LIMIT: Duration = Duration::from_secs(5);
 /// Pause between two looks at a container that is not healthy.
 pub(super) const HEALTH_PAUSE: Duration = Duration::from_millis(100);
 
@@ -63,6 +65,37 @@ pub(super) fn confirm(
         }
         if elapsed > limit || signals.is_repeated() {
             bail!(pending.join("; "));
+        }
+        thread::sleep(HEALTH_PAUSE);
+    }
+}
+
+/// Waits until a stack that something else has started is up as an entry says, at most
+/// until the entry's time limit has passed, and checks that it stays so. What is down is
+/// not waited for as long, because nothing starts it. Returns warnings.
+///
+/// # Errors
+/// Names each container that is not as the entry says, with the reason; or a signal has
+/// come.
+pub fn await_start(entry: &JournalEntry, signals: &Signals) -> Result<Vec<String>> {
+    let began = Instant::now();
+    let limit = Duration::from_secs(entry.start_timeout_secs);
+    let all = (0..entry.containers.len()).collect();
+    let mut last_pending = began;
+    loop {
+        signals.check()?;
+        let present = wait_for_engine(|| present(entry), limit, signals)?;
+        let seen = look(entry, &all, &BTreeMap::new(), &present);
+        if seen.iter().all(|seen| seen.state.is_confirmed()) {
+            return stays_up(entry, signals);
+        }
+        if seen.iter().any(|seen| seen.state.is_pending()) {
+            last_pending = Instant::now();
+        }
+        if began.elapsed() > limit || last_pending.elapsed() > DOWN_LIMIT {
+            let engine = &entry.compose.engine;
+            let failures = seen.iter().filter_map(|seen| seen.failure(engine));
+            bail!(failures.collect::<Vec<_>>().join("; "));
         }
         thread::sleep(HEALTH_PAUSE);
     }
@@ -153,6 +186,20 @@ impl Seen<'_> {
                 end_of_log(engine, &now.id)
             ),
         })
+    }
+
+    /// Says why the container is not as before, with the end of its log.
+    fn failure(&self, engine: &Engine) -> Option<String> {
+        let reason: &str = match &self.state {
+            StartState::AsBefore | StartState::Completed => return None,
+            StartState::Runs(reason) | StartState::Pending(reason) | StartState::Down(reason) => {
+                reason
+            }
+            StartState::Paused => "is paused",
+        };
+        let id = self.container.map(|now| now.id.as_str());
+        let log = id.map_or_else(String::new, |id| end_of_log(engine, id));
+        Some(format!("{} {reason}{log}", self.was.name))
     }
 
     fn restart_count(&self) -> u64 {

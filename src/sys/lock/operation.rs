@@ -6,6 +6,7 @@ pub enum Operation {
     Run,
     Drill,
     Restore,
+    Guard,
     Verify,
     Prune,
     Handover,
@@ -17,6 +18,7 @@ impl Operation {
         Operation::Run,
         Operation::Drill,
         Operation::Restore,
+        Operation::Guard,
         Operation::Verify,
         Operation::Prune,
         Operation::Handover,
@@ -29,6 +31,7 @@ impl Operation {
             Operation::Run => "run",
             Operation::Drill => "drill",
             Operation::Restore => "restore",
+            Operation::Guard => "guard",
             Operation::Verify => "verify",
             Operation::Prune => "prune",
             Operation::Handover => "handover",
@@ -39,7 +42,7 @@ impl Operation {
     /// Whether the operation begins by starting the stacks that a killed run
     /// left stopped.
     pub(super) fn begins_with_recovery(self) -> bool {
-        matches!(self, Operation::Run | Operation::Drill)
+        matches!(self, Operation::Run | Operation::Drill | Operation::Guard)
     }
 
     /// Whether the operation stops or starts stacks.
@@ -61,9 +64,11 @@ impl Operation {
         match self {
             Operation::Run | Operation::Drill => Some(self) != holder,
             Operation::Recover => !holder.is_some_and(Operation::begins_with_recovery),
-            Operation::Restore | Operation::Verify | Operation::Prune | Operation::Handover => {
-                false
-            }
+            Operation::Restore
+            | Operation::Guard
+            | Operation::Verify
+            | Operation::Prune
+            | Operation::Handover => false,
         }
     }
 }

@@ -25,10 +25,10 @@ fn a_second_run_is_refused_until_the_first_has_ended() {
 fn timed_operations_wait_for_others_and_typed_ones_fail_at_once() {
     use Operation::*;
     let waits = |operation| match operation {
-        Run => vec![Drill, Restore, Verify, Prune, Handover, Recover],
-        Drill => vec![Run, Restore, Verify, Prune, Handover, Recover],
+        Run => vec![Drill, Restore, Guard, Verify, Prune, Handover, Recover],
+        Drill => vec![Run, Restore, Guard, Verify, Prune, Handover, Recover],
         Recover => vec![Restore, Verify, Prune, Handover, Recover],
-        Restore | Verify | Prune | Handover => vec![],
+        Restore | Guard | Verify | Prune | Handover => vec![],
     };
     let pairs = Operation::ALL.map(|operation| Operation::ALL.map(|holder| (operation, holder)));
     thread::scope(|scope| {

@@ -4,6 +4,7 @@
 //! its stderr is part of the error.
 
 mod foreground;
+mod marked;
 mod pipe;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use thiserror::Error;
 
 use crate::sys::signals::Signals;
 pub use foreground::Foreground;
+pub use marked::end_marked;
 use pipe::PipeReader;
 
 const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
@@ -202,6 +204,12 @@ impl Program {
     /// included, and ask the kernel only if it is not set.
     pub fn current_dir(mut self, dir: &Path) -> Program {
         self.command.current_dir(dir).env("PWD", dir);
+        self
+    }
+
+    /// Adds a variable to the environment.
+    pub fn env(mut self, name: &str, value: &str) -> Program {
+        self.command.env(name, value);
         self
     }
 

@@ -2,6 +2,7 @@
 
 mod draft;
 mod durable;
+mod guard;
 mod hooks;
 mod matrix;
 mod needs_xfs;
