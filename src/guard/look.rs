@@ -15,7 +15,6 @@ use crate::restore::selection::Selection;
 use crate::restore::stack::{RestoreOptions, RestorePlan};
 use crate::restore::{Archive, ArchiveFacts, Parts, check_manifest};
 use crate::stack::journal::{self, Journal, JournalEntry, StopProgress};
-use crate::stack::labels::with_labels;
 use crate::stack::running::{StateBefore, WasRunning, network_names};
 use crate::stack::survey::Survey;
 use crate::sys::random::random_id;
@@ -51,8 +50,7 @@ pub fn look(stack: &StackPlan, state_dir: &Path, allow_holes: bool) -> Result<Gu
          `docker-stack-backup recover` first",
         stack.name
     );
-    let plan = with_labels(stack)?;
-    let survey = Survey::of(&plan)?;
+    let (plan, survey) = Survey::with_labels(stack)?;
     let containers = WasRunning::all(&survey.containers);
     ensure!(
         !containers.is_empty(),
@@ -86,6 +84,7 @@ pub fn look(stack: &StackPlan, state_dir: &Path, allow_holes: bool) -> Result<Gu
         networks: engine.networks(&networks)?,
         containers,
         units: Vec::new(),
+        unit_containers: Vec::new(),
         undos: Vec::new(),
     };
     Ok(GuardedStack {

@@ -125,6 +125,18 @@ impl Archive {
         }
     }
 
+    /// Reads the sums that lie beside the archive; `None` if there are none.
+    pub fn sums(&self) -> Option<Result<Sums>> {
+        let Archive::File { file, path } = self else {
+            return None;
+        };
+        let archive_bytes = match file.metadata() {
+            Ok(metadata) => metadata.len(),
+            Err(error) => return Some(Err(error.into())),
+        };
+        Sums::read_sidecar(path, archive_bytes)
+    }
+
     /// Returns the JSON of the manifest, or `None` for an archive of another
     /// program.
     ///
@@ -156,14 +168,12 @@ impl Archive {
     /// # Errors
     /// When interrupted, or the archive cannot be read.
     pub fn find_damage(&self, cancel: &AtomicBool) -> Result<Vec<String>> {
-        let Archive::File { file, path } = self else {
+        let (Some(sums), Some(file)) = (self.sums(), self.file()) else {
             return Ok(Vec::new());
         };
-        let archive_bytes = file.metadata()?.len();
-        match Sums::read_sidecar(path, archive_bytes) {
-            None => Ok(Vec::new()),
-            Some(Ok(sums)) => sums.find_damage(file, cancel),
-            Some(Err(error)) => {
+        match sums {
+            Ok(sums) => sums.find_damage(file, cancel),
+            Err(error) => {
                 tracing::warn!("cannot use the sums file beside the archive: {error:#}");
                 Ok(Vec::new())
             }

@@ -14,7 +14,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    pub(super) const ALL: [Operation; 7] = [
+    pub(super) const ALL: [Operation; 8] = [
         Operation::Run,
         Operation::Drill,
         Operation::Restore,
