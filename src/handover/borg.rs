@@ -11,7 +11,9 @@ use crate::archive::{Manifest, read_manifest};
 use crate::store::StoredArchive;
 
 /// How long to wait for another Borg that uses the repository.
-const LOCK_WAIT: &str = "--lock-wait=300";
+/// Borg looks ten times within this time, in seconds; so a lock of a process that is dead
+/// costs some seconds.
+const LOCK_WAIT: &str = "--lock-wait=60";
 /// What was stored by then is not stored again if this ends early.
 const CHECKPOINT_INTERVAL: &str = "--checkpoint-interval=600";
 
