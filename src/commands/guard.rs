@@ -1,9 +1,9 @@
 //! `guard`: updates a stack, and puts it back if that fails.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::load::load;
 use super::output::{print, print_json, show_outcome, start_log_file};
@@ -18,6 +18,7 @@ use crate::run::run_locked;
 use crate::sys::format::one_line;
 use crate::sys::lock::{Lock, Operation};
 use crate::sys::logging::Log;
+use crate::sys::process::directory_of;
 use crate::sys::progress;
 use crate::sys::signals::Signals;
 use crate::worker::{Watch, Watching};
@@ -35,7 +36,14 @@ pub fn guard(global: &Global, args: &GuardArgs, log: &Log) -> Result<ExitStatus>
     let look = || guards::look(stack, &plan.state_dir, args.allow_holes);
     // Nothing is archived for an update that is refused.
     look()?;
-    let run = back_up(global, &plan, log, &signals, &lock);
+    check_program(&args.command, stack.dir())?;
+    // What the stack writes between the archive and the command is lost by a roll-back. So
+    // the next run hands the archive over.
+    let before = Plan {
+        handover: Vec::new(),
+        ..plan.clone()
+    };
+    let run = back_up(global, &before, log, &signals, &lock);
     let Some(archive) = archive_of(&run, &args.stack) else {
         show_outcome(global, &run);
         tracing::error!("there is no new archive, so the command was not run");
@@ -67,6 +75,21 @@ pub fn guard(global: &Global, args: &GuardArgs, log: &Log) -> Result<ExitStatus>
         false => print(&text(&outcome))?,
     }
     Ok(exit_status(&outcome))
+}
+
+/// Checks that there is a program to run.
+fn check_program(command: &[String], dir: &Path) -> Result<()> {
+    let program = command.first().context("the command is empty")?;
+    let is_found = match program.contains('/') {
+        true => dir.join(program).is_file(),
+        false => directory_of(program).is_some(),
+    };
+    ensure!(
+        is_found,
+        "cannot find the program `{program}`, and nothing was done (a command line with spaces or \
+         && needs a shell: `guard STACK -- sh -c '...'`)"
+    );
+    Ok(())
 }
 
 fn back_up(global: &Global, plan: &Plan, log: &Log, signals: &Signals, lock: &Lock) -> RunOutcome {

@@ -80,7 +80,8 @@ fn open_encrypted(args: &RestoreArgs) -> Result<Archive> {
     let file = args.from.as_deref().unwrap_or(&args.what);
     ensure!(
         args.from.is_some() || !is_stack(file),
-        "archives in the store are not encrypted: --identity needs an archive file"
+        "archives in the store are not encrypted, and --identity needs an archive file: for one \
+         in this directory, give ./{file}"
     );
     let identities = Identities::read(&args.identities)?;
     match file {

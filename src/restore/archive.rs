@@ -95,6 +95,10 @@ impl Archive {
     fn stream(name: String, mut rest: Box<dyn Read + Send>) -> Result<Archive> {
         let (manifest, head) = archive::read_manifest_of_stream(&mut rest)
             .with_context(|| format!("cannot read {name}"))?;
+        ensure!(
+            !head.is_empty(),
+            "{name} is empty: look why the program that should write it has failed"
+        );
         Ok(Archive::Stream {
             name,
             head,

@@ -54,7 +54,20 @@ fn an_update_that_works_is_kept_and_any_other_is_rolled_back() {
     assert_eq!(guarded.assert_whole("not healthy"), "one");
     assert!(!succeed("ps", ["-eo", "args"]).contains("sleep 987654"));
 
-    // The command hangs.
+    // The command hangs. What the stack writes before it would be lost, so nothing is
+    // handed over meanwhile.
+    let repository = json!({
+        "kind": "borg", "repository": "/nonexistent/repo", "passphraseFile": "/nonexistent/key",
+    });
+    let options = json!({ "handover": [repository] });
+    let place = &guarded.place;
+    place.config(json!([guarded.stack.name]), options);
+    let is_tried = || {
+        let report = output(&mut place.program(&["report", "--json"]));
+        let report = report.json();
+        let tried = report["handovers"].as_array().map_or(0, Vec::len);
+        tried > 0
+    };
     let json = guarded
         .guard(&["--limit", "1"], "sleep 987653")
         .expect_status(2)
@@ -63,6 +76,10 @@ fn an_update_that_works_is_kept_and_any_other_is_rolled_back() {
         json["reason"],
         "the command failed: still running after 1 s, killed"
     );
+    assert!(!is_tried());
+    place.run().expect_status(2);
+    assert!(is_tried(), "the control: a run hands it over");
+    place.config(json!([guarded.stack.name]), json!({}));
     assert_eq!(guarded.assert_whole("the command hangs"), "one");
 
     // The control: an update that works.
@@ -119,6 +136,17 @@ fn what_could_not_be_rolled_back_is_refused_before() {
     refused(&holes, "run from two images of the same name");
     docker(["tag", &format!("{}:one", stack.name), name]);
     compose(&["up", "--detach"]);
+
+    let command = [
+        "guard",
+        &stack.name,
+        "--allow-holes",
+        "--",
+        "no such program",
+    ];
+    let ended = output(&mut guarded.place.program(&command)).expect_status(1);
+    let reason = "cannot find the program `no such program`";
+    assert!(ended.stderr.contains(reason), "{}", ended.stderr);
 
     // Nothing runs.
     compose(&["stop", "--timeout", "1"]);

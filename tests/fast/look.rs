@@ -290,6 +290,18 @@ fn what_is_no_regular_file_is_refused_and_not_waited_for() {
             assert!(error.contains("not a regular file"), "{args:?}: {error}");
         }
     }
+    // A pipe from a program that has failed.
+    for args in [
+        &["restore", "-", "--to", &out][..],
+        &["restore", "frozen", "--from", "-", "--yes"],
+    ] {
+        let refused = scene.run(args).expect_status(1);
+        let error = &refused.stderr;
+        assert!(
+            error.contains("standard input is empty"),
+            "{args:?}: {error}"
+        );
+    }
     // What lies beside an archive is not waited for either.
     let archive = scene.archive.to_str().unwrap();
     let copy = path("copy.tar");
